@@ -1,0 +1,1 @@
+"""The Open Container Initiative's whole system in Python: images, registries and containers."""
