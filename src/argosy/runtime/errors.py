@@ -1,0 +1,70 @@
+"""The runtime's own error tree: one line each, in runc's wording where clients match it.
+
+The room stands alone, so this tree does too; callers above translate it at their door.
+"""
+
+from __future__ import annotations
+
+
+class Failure(Exception):  # noqa: N818 - the root; its leaves end in Error
+    """Something the caller of the runtime is told in one line.
+
+    Attributes:
+        status: exit status of the command.
+    """
+
+    status = 1
+
+
+class UsageError(Failure):
+    """The command line is wrong."""
+
+
+class ConfigError(Failure):
+    """config.json asks for what the specification, this runtime or this kernel does not have."""
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(f"invalid configuration: {where}: {why}" if where else why)
+
+
+class ExistsError(Failure):
+    """A container with this ID exists."""
+
+    def __init__(self) -> None:
+        super().__init__("container with given ID already exists")
+
+
+class UnknownError(Failure):
+    """There is no container with this ID."""
+
+    def __init__(self) -> None:
+        super().__init__("container does not exist")
+
+
+class StatusError(Failure):
+    """The container is in a state that does not allow the operation."""
+
+
+class HookError(Failure):
+    """A hook failed."""
+
+
+class StartError(Failure):
+    """The container's process could not be set up or executed."""
+
+
+def describe(error: BaseException) -> str:
+    """One line for any exception: the step's note first, the cause last."""
+    notes = ": ".join(getattr(error, "__notes__", ()))
+    if isinstance(error, OSError):
+        name = error.filename
+        shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else name
+        syscall = getattr(error, "syscall", None)
+        cause = (error.strerror or str(error)).lower()
+        parts = [str(part) for part in (syscall, shown, cause) if part]
+        text = (" ".join(parts[:-1]) + ": " if parts[:-1] else "") + parts[-1]
+    elif isinstance(error, Failure):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return f"{notes}: {text}" if notes else text
