@@ -1,0 +1,142 @@
+"""What a place is: `Source` to read from, `Target` to write to, and two optional capabilities.
+
+One repository of a registry, a layout directory, an archive and a dictionary in memory are all seen alike: as one
+content store with tags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, Self, runtime_checkable
+
+from argosy.spec.descriptor import Descriptor
+
+
+class SupportsRead(Protocol):
+    """Anything bytes can be read from."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, fewer only where the end or the sender's packet is near; empty at the end."""
+        ...
+
+
+class BlobReader(SupportsRead, Protocol):
+    """Verified content: the last `read` returns only after digest and size were found right.
+
+    Bytes handed out before the end are not proved yet: nobody acts on them until the reader has reached its end
+    (`b""`), or `readall` returned.
+    """
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """What is read."""
+        ...
+
+    def close(self) -> None:
+        """Let the place's resources go. Closing early is no error."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Nothing but itself."""
+        ...
+
+    def __exit__(self, *exc: object) -> None:
+        """Close."""
+        ...
+
+
+class Source(Protocol):
+    """A place to read from.
+
+    Every method raises `NotFoundError` for what is not there, `AccessError` for what may not be read, and
+    `RegistryError` or `StorageError` where the place itself fails.
+    """
+
+    def resolve(self, tag_or_digest: str) -> Descriptor:
+        """The descriptor of what a tag names or a digest is the address of.
+
+        Raises:
+            ManifestUnknownError: there is no such tag or manifest.
+        """
+        ...
+
+    def exists(self, desc: Descriptor) -> bool:
+        """Whether the content is here."""
+        ...
+
+    def fetch(self, desc: Descriptor) -> BlobReader:
+        """Open the content; digest and size are verified while it is read.
+
+        Raises:
+            BlobUnknownError: it is not here (`ManifestUnknownError` for manifests).
+            IntegrityError: raised by the reader: the bytes are not what `desc` says.
+        """
+        ...
+
+    def tags(self) -> Iterator[str]:
+        """All tags, each once, in the place's order."""
+        ...
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        """Descriptors of the manifests here whose `subject` this is, with `artifact_type` and annotations filled in.
+
+        An unknown subject has no referrers; that is not an error.
+        """
+        ...
+
+
+class Target(Source, Protocol):
+    """A place to write to."""
+
+    def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
+        """Store content, verified, and then point tags at it (tags only for manifests).
+
+        When it returns, the content is durable. Content that is already here is not read.
+
+        Raises:
+            IntegrityError: the content is not what `desc` says; nothing is kept.
+            ManifestBlobUnknownError: the place wants a manifest's children first.
+        """
+        ...
+
+    def tag(self, desc: Descriptor, tag: str) -> None:
+        """Point a tag at a manifest that is here.
+
+        Raises:
+            ManifestUnknownError: it is not here.
+        """
+        ...
+
+
+@runtime_checkable
+class Deleter(Protocol):
+    """A place content can be removed from."""
+
+    def delete(self, desc: Descriptor) -> None:
+        """Remove a manifest with all its tags, or a blob.
+
+        Raises:
+            NotFoundError: it is not here.
+            UnsupportedError: the place does not allow it.
+        """
+        ...
+
+    def untag(self, tag: str) -> None:
+        """Remove one tag; the manifest and its other tags stay.
+
+        Raises:
+            ManifestUnknownError: there is no such tag.
+            UnsupportedError: the place does not allow it.
+        """
+        ...
+
+
+@runtime_checkable
+class Mounter(Protocol):
+    """A place that can take content from another one without moving bytes."""
+
+    def mount(self, desc: Descriptor, source: Source) -> bool:
+        """Take a blob over from `source`; False means that it must be copied instead."""
+        ...
