@@ -1,0 +1,182 @@
+"""The one class that verifies. Every `fetch` hands out one of these and every `push` reads through one.
+
+Size is checked before the digest, and as early as possible: the byte after the last promised one is already an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Any, Self
+
+from argosy.content.protocols import SupportsRead
+from argosy.errors import (
+    DigestMismatchError,
+    IntegrityError,
+    InvalidDigestError,
+    LimitExceededError,
+    SizeMismatchError,
+)
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest, hasher
+
+CHUNK = 1024 * 1024
+"""How many bytes are moved at a time."""
+
+
+class VerifyingReader:
+    """Reads content and proves it: the read that reaches the end raises unless size and digest are right.
+
+    Args:
+        stream: Where the bytes come from. It is closed with this reader.
+        desc: What they must be.
+        close: Called once at the end instead of `stream.close()`, where the stream has none.
+
+    Raises:
+        InvalidDigestError: the digest's algorithm cannot be computed here, so nothing could be proved.
+
+    Example:
+        >>> import io
+        >>> d = Descriptor.of("text/plain", b"hello")
+        >>> VerifyingReader(io.BytesIO(b"hello"), d).readall()
+        b'hello'
+        >>> VerifyingReader(io.BytesIO(b"jello"), d).readall()  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        argosy.errors.DigestMismatchError: content does not match its descriptor: expected sha256:2cf2..., got ...
+    """
+
+    def __init__(
+        self, stream: SupportsRead, desc: Descriptor, *, close: Callable[[], object] | None = None
+    ) -> None:
+        self.descriptor = desc
+        self._stream = stream
+        self._close = close or getattr(stream, "close", None)
+        self._hasher = hasher(desc.digest.algorithm)
+        self._left = desc.size
+        self._proved = False
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes (all that is left if negative); empty only after everything was proved.
+
+        Raises:
+            SizeMismatchError: there are fewer or more bytes than promised.
+            DigestMismatchError: they hash to something else.
+        """
+        if size < 0:
+            return b"".join(iter(lambda: self.read(CHUNK), b""))
+        if size == 0 or self._proved:
+            return b""
+        data = self._stream.read(min(size, self._left)) if self._left else b""
+        if data:
+            self._hasher.update(data)
+            self._left -= len(data)
+            if self._left < 0:
+                raise self._size_error(self.descriptor.size - self._left)
+        elif self._left:
+            raise self._size_error(self.descriptor.size - self._left)
+        if not self._left:
+            self._prove()
+        return data
+
+    def readall(self, limit: int | None = None) -> bytes:
+        """All of it, proved.
+
+        Args:
+            limit: The most bytes to take into memory.
+
+        Raises:
+            LimitExceededError: the descriptor promises more than `limit`; nothing is read.
+            IntegrityError: the content is not what the descriptor says.
+        """
+        if limit is not None and self.descriptor.size > limit:
+            raise LimitExceededError(
+                f"{self.descriptor.digest}: {self.descriptor.size} bytes are over the limit of {limit} bytes"
+            )
+        return self.read()
+
+    def _prove(self) -> None:
+        if self._stream.read(1):
+            raise self._size_error(f"more than {self.descriptor.size}")
+        actual = Digest.done(self.descriptor.digest.algorithm, self._hasher)
+        if actual != self.descriptor.digest:
+            raise DigestMismatchError(expected=self.descriptor.digest, actual=actual)
+        self._proved = True
+
+    def _size_error(self, actual: object) -> SizeMismatchError:
+        return SizeMismatchError(
+            f"{self.descriptor.digest}: wrong size",
+            expected=f"{self.descriptor.size} bytes",
+            actual=actual,
+        )
+
+    @property
+    def proved(self) -> bool:
+        """Whether the end was reached and everything was right."""
+        return self._proved
+
+    def close(self) -> None:
+        """Let the stream go."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def copy_verified(
+    content: SupportsRead,
+    desc: Descriptor,
+    out: IO[bytes] | Any,
+    *,
+    on_bytes: Callable[[int], object] | None = None,
+) -> None:
+    """Write all of `content` to `out`, verified; `out` may hold unproved bytes if this raises.
+
+    Args:
+        content: Where the bytes come from.
+        desc: What they must be.
+        out: Anything with `write(bytes)`.
+        on_bytes: Told the number of bytes of every piece.
+
+    Raises:
+        IntegrityError: the content is not what `desc` says.
+    """
+    reader = content if _proves(content, desc) else VerifyingReader(content, desc)
+    while data := reader.read(CHUNK):
+        out.write(data)
+        if on_bytes is not None:
+            on_bytes(len(data))
+
+
+def _proves(content: SupportsRead, desc: Descriptor) -> bool:
+    """Whether reading `content` already proves it to be `desc`: then nothing is hashed twice."""
+    return (
+        isinstance(content, VerifyingReader)
+        and content.descriptor.digest == desc.digest
+        and content.descriptor.size == desc.size
+    )
+
+
+def embedded(desc: Descriptor) -> bytes | None:
+    """The descriptor's `data`, if it is there and is what the descriptor says; else None."""
+    if desc.data is None or len(desc.data) != desc.size:
+        return None
+    try:
+        proved = Digest.of(desc.data, desc.digest.algorithm) == desc.digest
+    except InvalidDigestError:
+        return None
+    return desc.data if proved else None
+
+
+__all__ = ["CHUNK", "IntegrityError", "VerifyingReader", "copy_verified", "embedded"]
