@@ -1,0 +1,210 @@
+"""From a layer's bytes to its uncompressed bytes: none, gzip or zstd, told by their first bytes.
+
+What may follow: more gzip members, more zstd frames, skippable frames, and NUL bytes (padding). Anything else after the
+end is refused, and so is a stream that ends early. A decompression bomb (CVE-2017-14992) meets two limits: bytes in
+all, and bytes out for each byte in. Never more than one piece is held.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
+
+from isal import igzip_lib
+
+from argosy.errors import InvalidLayerError
+from argosy.layer.entry import Limits
+from argosy.layer.tarstream import SupportsRead, chunks_of
+from argosy.spec.mediatypes import COMPRESSION
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+__all__ = ["Compression", "uncompressed"]
+
+_INPUT: Final = 1 << 16
+_OUTPUT: Final = 1 << 18
+_HEAD: Final = 4
+_DAMAGED: Final[tuple[type[Exception], ...]] = (igzip_lib.IsalError, zstd.ZstdError)
+
+
+class Compression(enum.Enum):
+    """How a layer is compressed.
+
+    >>> Compression.sniff(bytes.fromhex("1f8b08"))
+    <Compression.GZIP: 'gzip'>
+    """
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+    @classmethod
+    def sniff(cls, head: bytes) -> Compression:
+        """What a stream that begins with these bytes (four are enough) is compressed with."""
+        if head[:3] == b"\x1f\x8b\x08":
+            return cls.GZIP
+        if head[:4] == b"\x28\xb5\x2f\xfd" or (
+            head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
+        ):
+            return cls.ZSTD
+        return cls.NONE
+
+    @classmethod
+    def of_media_type(cls, media_type: str) -> Compression | None:
+        """What a layer's media type promises, or None where it is no layer's.
+
+        >>> Compression.of_media_type("application/vnd.oci.image.layer.v1.tar+zstd")
+        <Compression.ZSTD: 'zstd'>
+        """
+        name = COMPRESSION.get(media_type)
+        return None if name is None else cls(name)
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes | memoryview, max_length: int = -1) -> bytes: ...
+
+
+def uncompressed(
+    stream: SupportsRead | Iterable[bytes],
+    compression: Compression | None = None,
+    *,
+    limits: Limits | None = None,
+    where: str = "",
+) -> Iterator[bytes]:
+    r"""A layer's uncompressed bytes, in pieces of at most 256 KiB (of any size when it is not compressed).
+
+    Args:
+        stream: The layer as it is stored: a readable, or chunks.
+        compression: What it is compressed with; None looks at its first bytes.
+        limits: How much may come out.
+        where: What to call the layer in messages.
+
+    Raises:
+        InvalidLayerError: It is damaged, ends early, is followed by something else, or is a bomb.
+
+    >>> import gzip, io
+    >>> b"".join(uncompressed(io.BytesIO(gzip.compress(b"a") + gzip.compress(b"b") + bytes(9))))
+    b'ab'
+    """
+    limits = limits or Limits()
+    chunks = chunks_of(stream)
+    head = b""
+    while len(head) < _HEAD and (chunk := next(chunks, b"")):
+        head += chunk
+    if compression is None:
+        compression = Compression.sniff(head)
+    try:
+        yield from _METHODS[compression](head, chunks, limits)
+    except _DAMAGED as error:
+        raise InvalidLayerError(
+            f"{where + ': ' if where else ''}not {compression.value}: {error}"
+        ) from None
+    except InvalidLayerError as error:
+        raise InvalidLayerError(f"{where + ': ' if where else ''}{error}") from None
+
+
+class _Meter:
+    """Counts both sides of a decoder, and refuses a bomb."""
+
+    __slots__ = ("_limits", "_taken", "made")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken = 0
+        self.made = 0
+
+    def took(self, size: int) -> None:
+        self._taken += size
+
+    def gave(self, size: int) -> None:
+        self.made += size
+        if self.made > self._limits.content:
+            raise InvalidLayerError(f"more than {self._limits.content} bytes uncompressed")
+        if self.made > self._limits.grace and self.made > self._taken * self._limits.ratio:
+            raise InvalidLayerError(
+                f"{self._taken} bytes have become {self.made}: more than {self._limits.ratio} for one is a bomb"
+            )
+
+
+def _stored(head: bytes, chunks: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
+    meter = _Meter(limits)
+    while head:
+        meter.took(len(head))
+        meter.gave(len(head))
+        yield head
+        head = next(chunks, b"")
+
+
+def _members(
+    new: Callable[[Limits], _Decoder],
+) -> Callable[[bytes, Iterator[bytes], Limits], Iterator[bytes]]:
+    def read(head: bytes, chunks: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
+        meter, padded = _Meter(limits), False
+        decoder: _Decoder | None = new(limits)
+        for piece in _pieces(head, chunks):
+            meter.took(len(piece))
+            rest: bytes | memoryview = piece
+            while decoder is not None or rest:
+                if decoder is None:
+                    padded = padded or rest[0] == 0
+                    if padded:
+                        _only_zeros(rest)
+                        break
+                    decoder = new(limits)
+                made = decoder.decompress(rest, _OUTPUT)
+                rest = b""
+                if made:
+                    meter.gave(len(made))
+                    yield made
+                if decoder.eof:
+                    rest, decoder = decoder.unused_data, None
+                elif decoder.needs_input:
+                    break
+        if decoder is not None:
+            raise InvalidLayerError("the compressed stream is cut off")
+
+    return read
+
+
+def _pieces(head: bytes, chunks: Iterator[bytes]) -> Iterator[memoryview]:
+    """The input in small pieces: a decoder copies what follows the end of a member."""
+    while head:
+        view = memoryview(head)
+        for at in range(0, len(view), _INPUT):
+            yield view[at : at + _INPUT]
+        head = next(chunks, b"")
+
+
+def _only_zeros(rest: bytes | memoryview) -> None:
+    if bytes(rest).strip(b"\0"):
+        raise InvalidLayerError("what follows the compressed stream is neither another nor padding")
+
+
+def _gzip(_: Limits) -> _Decoder:
+    decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    return decoder
+
+
+def _zstd(limits: Limits) -> _Decoder:
+    decoder: _Decoder = zstd.ZstdDecompressor(
+        options={zstd.DecompressionParameter.window_log_max: limits.window}
+    )
+    return decoder
+
+
+_METHODS: Final = {
+    Compression.NONE: _stored,
+    Compression.GZIP: _members(_gzip),
+    Compression.ZSTD: _members(_zstd),
+}

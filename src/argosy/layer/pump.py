@@ -1,0 +1,108 @@
+"""A layer uncompressed and hashed ahead, in a thread, while its reader works on the file system.
+
+Decompression and hashing let go of the interpreter's lock, so they take a core of their own. The queue between is
+short: memory stays bounded, and the thread waits for a slow reader.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from argosy.layer.compression import Compression, uncompressed
+from argosy.layer.entry import Limits
+from argosy.layer.tarstream import SupportsRead
+from argosy.spec.digest import Digest, hasher
+
+__all__ = ["Pump"]
+
+_AHEAD: Final = 16
+
+
+class Pump:
+    r"""The uncompressed pieces of one layer, made ahead. Use it in a `with` block, which ends the thread.
+
+    Args:
+        stream: The layer as it is stored.
+        compression: What it is compressed with; None looks at its first bytes.
+        limits: How much may come out.
+        where: What to call the layer in messages.
+        algorithm: The diff_id's algorithm.
+
+    >>> import io
+    >>> with Pump(io.BytesIO(b"not compressed")) as pump:
+    ...     b"".join(pump), pump.size, pump.diff_id == Digest.of(b"not compressed")
+    (b'not compressed', 14, True)
+    """
+
+    def __init__(
+        self,
+        stream: SupportsRead,
+        compression: Compression | None = None,
+        *,
+        limits: Limits | None = None,
+        where: str = "",
+        algorithm: str = "sha256",
+    ) -> None:
+        self._pieces = uncompressed(stream, compression, limits=limits, where=where)
+        self._algorithm = algorithm
+        self._hash = hasher(algorithm)
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_AHEAD)
+        self._failure: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="layer", daemon=True)
+        self._finished = False
+        self.size = 0
+        """Uncompressed bytes so far; all of them once iteration has ended."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stopped = True
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                self._thread.join(0)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces in order; what the thread met is raised here.
+
+        Raises:
+            InvalidLayerError: See `uncompressed`.
+        """
+        while (piece := self._queue.get()) is not None:
+            yield piece
+        if self._failure is not None:
+            raise self._failure
+        self._finished = True
+
+    @property
+    def diff_id(self) -> Digest:
+        """The digest over all uncompressed bytes; only there once iteration has ended."""
+        if not self._finished:
+            raise ValueError("the diff_id is not known before the layer has been read to its end")
+        return Digest.done(self._algorithm, self._hash)
+
+    def _run(self) -> None:
+        try:
+            for piece in self._pieces:
+                if self._stopped:
+                    return
+                self._hash.update(piece)
+                self.size += len(piece)
+                self._queue.put(piece)
+        except BaseException as error:  # noqa: BLE001 - handed to the reader, whatever it is
+            self._failure = error
+        finally:
+            self._queue.put(None)

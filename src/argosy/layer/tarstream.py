@@ -1,0 +1,483 @@
+"""A tar archive read from a stream of bytes: v7, ustar, PAX, GNU, star, sparse files, base-256 numbers.
+
+Nothing is held but one chunk and one header; content is handed on as views of the chunks it came in. What another
+tool might understand otherwise is refused, and every size has a limit. Global PAX headers are checked and ignored, as
+every tool that applies layers does; an empty PAX value means the header's own field holds (POSIX), but an extended
+attribute may be empty. `TarWriter` is in `tarwriter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol, cast
+
+from argosy.errors import InvalidLayerError
+from argosy.layer.entry import EMPTY, Entry, EntryType, Limits, shown
+from argosy.layer.tarheader import (
+    BLOCK,
+    LIBARCHIVE_XATTR,
+    XATTR,
+    checksum_ok,
+    decimal,
+    number,
+    pad,
+    parse_records,
+    seconds,
+    text,
+    xattrs_of,
+)
+from argosy.layer.tarsparse import checked, map_in_content, map_in_header, map_in_records
+
+__all__ = ["SupportsRead", "TarReader", "chunks_of"]
+
+_ZERO: Final = bytes(BLOCK)
+_CHUNK: Final = 1 << 18
+_MAX_ID: Final = (1 << 32) - 2  # 2**32 - 1 is "leave it" to chown
+_TYPES: Final = {member.value: member for member in EntryType} | {
+    b"\0": EntryType.FILE,
+    b"7": EntryType.FILE,
+    b"S": EntryType.FILE,
+}
+_KEPT: Final = frozenset(
+    (
+        b"path",
+        b"linkpath",
+        b"size",
+        b"uid",
+        b"gid",
+        b"mtime",
+        b"atime",
+        b"ctime",
+        b"uname",
+        b"gname",
+        b"hdrcharset",
+    )
+)
+
+
+class SupportsRead(Protocol):
+    """Anything with a `read(n)` that gives at most n bytes, and none at the end."""
+
+    def read(self, n: int, /) -> bytes:
+        """At most n bytes."""
+
+
+def chunks_of(source: SupportsRead | Iterable[bytes], size: int = _CHUNK) -> Iterator[bytes]:
+    """A readable's bytes in chunks of at most this size; chunks as they are."""
+    read = getattr(source, "read", None)
+    if read is None:
+        return iter(cast("Iterable[bytes]", source))
+    return iter(lambda: read(size), b"")
+
+
+class _Bytes:
+    """Chunks as one stream: whole small reads, and views for content."""
+
+    __slots__ = ("_at", "_chunk", "_chunks", "_done")
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._chunk = memoryview(b"")
+        self._at = 0
+        self._done = 0
+
+    @property
+    def offset(self) -> int:
+        """Bytes handed out so far."""
+        return self._done + self._at
+
+    def view(self, limit: int) -> memoryview:
+        """Between 1 and limit bytes; none at the end."""
+        if self._at == len(self._chunk):
+            self._done += self._at
+            self._at = 0
+            self._chunk = memoryview(next(self._chunks, b""))
+        start = self._at
+        self._at = min(len(self._chunk), start + limit)
+        return self._chunk[start : self._at]
+
+    def read(self, size: int) -> bytes:
+        """Exactly this many bytes, fewer only at the end."""
+        end = self._at + size
+        if end <= len(self._chunk):
+            found = bytes(self._chunk[self._at : end])
+            self._at = end
+            return found
+        parts: list[memoryview] = []
+        while size and (part := self.view(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def skip(self, size: int) -> int:
+        """Pass over this many bytes; how many were missing."""
+        while size and (part := self.view(size)):
+            size -= len(part)
+        return size
+
+
+class _Extension:
+    """What extended headers said of the entry that follows them."""
+
+    __slots__ = ("linkname", "name", "records", "size")
+
+    def __init__(self) -> None:
+        self.name: bytes | None = None
+        self.linkname: bytes | None = None
+        self.records: list[tuple[bytes, bytes]] = []
+        self.size = 0
+
+
+class TarReader:
+    r"""The entries of a tar archive, one after the other; each one's content is read before the next.
+
+    Args:
+        source: A readable, or an iterable of chunks of any sizes but zero.
+        limits: How much the archive may ask for.
+        where: What to call the archive in messages, such as "layer 3".
+
+    Raises:
+        InvalidLayerError: While iterating: it is not a tar archive, is cut off, or asks for more than the limits.
+
+    >>> import io
+    >>> from argosy.layer.tarwriter import TarWriter
+    >>> out = io.BytesIO()
+    >>> with TarWriter(out) as tar:
+    ...     tar.add(Entry(name=b"hello", size=5), [b"world"])
+    >>> reader = TarReader(io.BytesIO(out.getvalue()))
+    >>> [(entry.name, b"".join(reader.chunks())) for entry in reader]
+    [(b'hello', b'world')]
+    """
+
+    def __init__(
+        self,
+        source: SupportsRead | Iterable[bytes],
+        *,
+        limits: Limits | None = None,
+        where: str = "",
+    ) -> None:
+        self._bytes = _Bytes(chunks_of(source))
+        self._limits = limits or Limits()
+        self._where = f"{where}: " if where else ""
+        self._count = 0
+        self._left = 0
+        self._pad = 0
+        self._current = b""
+        self._owners: dict[bytes, tuple[int, int, int]] = {}
+        self._entry: Entry | None = None
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The entries, in order."""
+        while True:
+            try:
+                entry = self._next()
+            except InvalidLayerError as error:
+                raise self.error(str(error)) from None
+            if entry is None:
+                return
+            yield entry
+
+    @property
+    def offset(self) -> int:
+        """Bytes of the archive read so far."""
+        return self._bytes.offset
+
+    def error(self, rule: str, name: bytes | None = None) -> InvalidLayerError:
+        """The error that says which layer and entry broke a rule; the current entry where no name is given."""
+        name = self._current if name is None else name
+        place = f"entry {shown(name)}" if name else f"at offset {self._bytes.offset}"
+        return InvalidLayerError(f"{self._where}{place}: {rule}")
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The content of the current entry as it is stored: of a sparse file, its data regions only."""
+        while self._left:
+            part = self._bytes.view(self._left)
+            if not part:
+                raise self.error("the archive ends inside its content")
+            self._left -= len(part)
+            yield part
+
+    def whole(self) -> Iterator[bytes | memoryview]:
+        """The content of the current entry with its holes as zeros."""
+        entry = self._entry
+        if entry is None or entry.sparse is None:
+            yield from self.chunks()
+            return
+        end = 0
+        for offset, length in entry.sparse:
+            yield from _zeros(offset - end)
+            yield from self._exactly(length)
+            end = offset + length
+        yield from _zeros(entry.size - end)
+
+    def regions(self) -> Iterator[tuple[int, memoryview]]:
+        """The content of the current sparse entry as (offset, bytes)."""
+        assert self._entry is not None
+        for offset, length in self._entry.sparse or ((0, self._entry.size),):
+            at = offset
+            for part in self._exactly(length):
+                yield at, part
+                at += len(part)
+
+    def drain(self) -> None:
+        """Read what follows the end of the archive, so that a digest over the stream is over all of it."""
+        while self._bytes.view(_CHUNK):
+            pass
+
+    def _exactly(self, length: int) -> Iterator[memoryview]:
+        while length:
+            part = self._bytes.view(length)
+            if not part:
+                raise self.error("the archive ends inside its content")
+            length -= len(part)
+            self._left -= len(part)
+            yield part
+
+    def _read(self, size: int) -> bytes:
+        data = self._bytes.read(size)
+        if len(data) < size:
+            raise InvalidLayerError(f"the archive is cut off, {size - len(data)} bytes are missing")
+        return data
+
+    def _next(self) -> Entry | None:
+        if (rest := self._left + self._pad) and self._bytes.skip(rest):
+            raise InvalidLayerError("the archive ends inside its content")
+        self._left = self._pad = 0
+        self._current = b""
+        extension: _Extension | None = None
+        while True:
+            block = self._bytes.read(BLOCK)
+            if not block[:1].strip(b"\0") and self._at_end(block, extension):
+                return None
+            if len(block) < BLOCK:
+                raise InvalidLayerError("the archive is cut off inside a header")
+            if not checksum_ok(block):
+                raise InvalidLayerError("a header's checksum is wrong")
+            flag = block[156:157]
+            if flag not in b"xgLK":
+                break
+            extension = self._extend(extension or _Extension(), flag, block)
+        self._count += 1
+        if self._count > self._limits.entries:
+            raise InvalidLayerError(f"more than {self._limits.entries} entries")
+        self._entry = self._decode(block, flag, extension)
+        return self._entry
+
+    def _at_end(self, block: bytes, extension: _Extension | None) -> bool:
+        if block and block != _ZERO:
+            return False
+        if extension is not None and (extension.records or extension.name or extension.linkname):
+            raise InvalidLayerError("the archive ends after an extended header")
+        if block and (second := self._bytes.read(BLOCK)) not in (b"", _ZERO):
+            raise InvalidLayerError(
+                "an empty block stands between entries" if len(second) == BLOCK else "cut off"
+            )
+        return True
+
+    def _extend(self, extension: _Extension, flag: bytes, block: bytes) -> _Extension:
+        size = number(block[124:136])
+        extension.size += size
+        if size < 0 or extension.size > self._limits.header:
+            raise InvalidLayerError(f"extended headers of more than {self._limits.header} bytes")
+        data = self._read(size)
+        self._read(pad(size))
+        if flag == b"L":
+            extension.name = text(data)
+        elif flag == b"K":
+            extension.linkname = text(data)
+        elif flag == b"x":
+            extension.records = list(parse_records(data))
+        else:
+            for _ in parse_records(data):
+                pass
+        return extension
+
+    def _owner(self, key: bytes) -> tuple[int, int, int]:
+        mode, uid, gid = number(key[:8]), number(key[8:16]), number(key[16:])
+        if mode < 0:
+            raise InvalidLayerError(f"mode {mode} is negative")
+        owner = mode & 0o7777, uid, gid
+        if len(self._owners) < 4096:
+            self._owners[key] = owner
+        return owner
+
+    def _decode(self, block: bytes, flag: bytes, extension: _Extension | None) -> Entry:
+        name = _name(block)
+        self._current = name
+        type_ = _TYPES.get(flag)
+        if type_ is None:
+            raise InvalidLayerError(f"type {flag!r} is none of the file types of the image-spec")
+        if flag == b"\0" and name.endswith(b"/"):
+            type_ = EntryType.DIRECTORY
+        size = number(block[124:136])
+        mtime = number(block[136:148]) * 1_000_000_000
+        key = block[100:124]
+        mode, uid, gid = self._owners.get(key) or self._owner(key)
+        if extension is not None or flag == b"S":
+            return self._extended(
+                block, flag, extension or _Extension(), type_, (name, mode, uid, gid, size, mtime)
+            )
+        return self._made(
+            type_, name, text(block[157:257]), (mode, uid, gid, size, mtime), _device(block, type_)
+        )
+
+    def _made(
+        self,
+        type_: EntryType,
+        name: bytes,
+        linkname: bytes,
+        numbers: tuple[int, int, int, int, int],
+        device: tuple[int, int],
+        xattrs: dict[bytes, bytes] | None = None,
+        records: dict[bytes, bytes] | None = None,
+        *,
+        sparse: tuple[tuple[int, int], ...] | None = None,
+        stored: int | None = None,
+    ) -> Entry:
+        mode, uid, gid, size, mtime = numbers
+        if not (0 <= uid <= _MAX_ID and 0 <= gid <= _MAX_ID):
+            raise InvalidLayerError(f"owner {uid}:{gid} is outside 0 to {_MAX_ID}")
+        if not -(1 << 79) < mtime < 1 << 79:
+            raise InvalidLayerError(f"mtime of {mtime // 10**9} seconds is not a time")
+        if type_ is EntryType.FILE:
+            if not 0 <= size <= self._limits.content:
+                raise InvalidLayerError(f"size {size} is outside 0 to {self._limits.content}")
+        else:
+            size = 0
+        if len(name) > self._limits.path or len(linkname) > self._limits.path:
+            raise InvalidLayerError(f"a name or link target of more than {self._limits.path} bytes")
+        if stored is None:
+            self._left, self._pad = size, pad(size)
+        return Entry(
+            name=name,
+            type=type_,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            size=size,
+            mtime=mtime,
+            linkname=linkname,
+            device=device,
+            xattrs=xattrs or EMPTY,
+            records=records or EMPTY,
+            sparse=sparse,
+            offset=self._bytes.offset,
+            stored=self._left,
+        )
+
+    def _extended(
+        self,
+        block: bytes,
+        flag: bytes,
+        extension: _Extension,
+        type_: EntryType,
+        plain: tuple[bytes, int, int, int, int, int],
+    ) -> Entry:
+        name, mode, uid, gid, size, mtime = plain
+        records = dict(extension.records)
+        name = _path(extension.name or records.get(b"path") or name)
+        linkname = _path(extension.linkname or records.get(b"linkpath") or text(block[157:257]))
+        self._current = name
+        uid = _record(records, b"uid", uid)
+        gid = _record(records, b"gid", gid)
+        size = _record(records, b"size", size)
+        if value := records.get(b"mtime"):
+            mtime = seconds(value)
+        device = _device(block, type_)
+        device = (
+            _record(records, b"SCHILY.devmajor", device[0]),
+            _record(records, b"SCHILY.devminor", device[1]),
+        )
+        xattrs = xattrs_of(records)
+        kept = {key: value for key, value in records.items() if not _known(key)}
+        numbers = (mode, uid, gid, size, mtime)
+        entry = self._made(type_, name, linkname, numbers, device, xattrs, kept)
+        if type_ is EntryType.FILE and (
+            flag == b"S" or any(key.startswith(b"GNU.sparse.") for key in records)
+        ):
+            return self._sparse(block, flag, extension.records, entry)
+        return entry
+
+    def _sparse(
+        self, block: bytes, flag: bytes, pairs: list[tuple[bytes, bytes]], entry: Entry
+    ) -> Entry:
+        records, stored = dict(pairs), entry.stored
+        size = _record(
+            records, b"GNU.sparse.realsize", _record(records, b"GNU.sparse.size", stored)
+        )
+        regions: list[tuple[int, int]] | None
+        if flag == b"S":
+            size = number(block[483:495])
+            regions = map_in_header(block, self._read, self._limits)
+        elif records.get(b"GNU.sparse.major") == b"1":
+            regions, taken = map_in_content(self._read, stored, self._limits)
+            stored -= taken
+            self._left = stored
+        else:
+            regions = map_in_records(pairs)
+        if regions is None:
+            return entry
+        if not 0 <= size <= self._limits.content:
+            raise InvalidLayerError(f"size {size} is outside 0 to {self._limits.content}")
+        return self._made(
+            entry.type,
+            _path(records.get(b"GNU.sparse.name") or entry.name),
+            entry.linkname,
+            (entry.mode, entry.uid, entry.gid, size, entry.mtime),
+            entry.device,
+            dict(entry.xattrs),
+            dict(entry.records),
+            sparse=checked(regions, size, stored, self._limits),
+            stored=stored,
+        )
+
+
+def _name(block: bytes) -> bytes:
+    name = text(block[:100])
+    if not block[345] or block[257:262] != b"ustar":
+        return name
+    prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
+    if block[262] == 0x20 and not _gnu_prefix(block):
+        return name
+    return text(prefix) + b"/" + name
+
+
+def _gnu_prefix(block: bytes) -> bool:
+    """GNU's magic means no prefix, but Go before 1.8 wrote one: where its times are no numbers, it is a prefix."""
+    for field in (block[345:357], block[357:369]):
+        if field.strip(b"01234567 \0") and not field[0] & 0x80:
+            return block[345:500].isascii() and block[499] == 0
+    return False
+
+
+def _path(value: bytes) -> bytes:
+    if b"\0" in value:
+        raise InvalidLayerError("a path holds a NUL byte")
+    return value
+
+
+def _device(block: bytes, type_: EntryType) -> tuple[int, int]:
+    if type_ is not EntryType.CHARACTER and type_ is not EntryType.BLOCK:
+        return 0, 0
+    if block[257:262] != b"ustar":
+        return 0, 0
+    major, minor = number(block[329:337]), number(block[337:345])
+    if not (0 <= major < 1 << 32 and 0 <= minor < 1 << 32):
+        raise InvalidLayerError(f"device {major}:{minor} is none")
+    return major, minor
+
+
+def _record(records: dict[bytes, bytes], key: bytes, default: int) -> int:
+    value = records.get(key)
+    return decimal(value, key) if value else default
+
+
+def _known(key: bytes) -> bool:
+    return key in _KEPT or key.startswith((XATTR, LIBARCHIVE_XATTR, b"GNU.sparse.", b"SCHILY.dev"))
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    block = bytes(min(size, _CHUNK))
+    while size > 0:
+        yield block[:size]
+        size -= len(block)
