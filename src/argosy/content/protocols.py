@@ -140,3 +140,20 @@ class Mounter(Protocol):
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from `source`; False means that it must be copied instead."""
         ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A stream that can begin later than at its first byte, so that what is already on disk is not moved again.
+
+    `VerifyingReader.resume` is the one caller: a place that finds the front part of a blob from an earlier, broken
+    run hands it over there, and the whole is verified all the same.
+    """
+
+    def start_at(self, offset: int, /) -> None:
+        """Let the first `read` return the byte at `offset`. Called at most once, and before any `read`.
+
+        Nothing is opened or sent by it: a stream over a network sends its request at the first `read`. If the other
+        side then sends from the beginning, the stream drops the first `offset` bytes itself.
+        """
+        ...

@@ -5,14 +5,13 @@ Size is checked before the digest, and as early as possible: the byte after the 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from types import TracebackType
 from typing import IO, Any, Self
 
-from argosy.content.protocols import SupportsRead
+from argosy.content.protocols import Resumable, SupportsRead
 from argosy.errors import (
     DigestMismatchError,
-    IntegrityError,
     InvalidDigestError,
     LimitExceededError,
     SizeMismatchError,
@@ -54,6 +53,7 @@ class VerifyingReader:
         self._hasher = hasher(desc.digest.algorithm)
         self._left = desc.size
         self._proved = False
+        self._on_bytes: Callable[[int], object] | None = None
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes (all that is left if negative); empty only after everything was proved.
@@ -72,11 +72,47 @@ class VerifyingReader:
             self._left -= len(data)
             if self._left < 0:
                 raise self._size_error(self.descriptor.size - self._left)
+            if self._on_bytes is not None:
+                self._on_bytes(len(data))
         elif self._left:
             raise self._size_error(self.descriptor.size - self._left)
         if not self._left:
             self._prove()
         return data
+
+    def resume(self, front: SupportsRead) -> int:
+        """Take the front part from elsewhere (a partial file of an earlier run) and go on behind it.
+
+        Call it before the first `read`. Its bytes are hashed, so the whole is proved as ever; they are not returned
+        by `read` again.
+
+        Args:
+            front: The bytes that are already there, from the first one on.
+
+        Returns:
+            The number of bytes taken: all of `front`; 0 where the stream cannot begin later, or `front` is already
+            longer than the content, and reading begins at the first byte.
+        """
+        if not isinstance(self._stream, Resumable) or self._left != self.descriptor.size:
+            return 0
+        fresh, taken = hasher(self.descriptor.digest.algorithm), 0
+        while data := front.read(CHUNK):
+            fresh.update(data)
+            taken += len(data)
+            if taken > self.descriptor.size:
+                return 0
+        if taken:
+            if taken == self.descriptor.size:
+                self._stream = io.BytesIO()  # nothing is left to ask for
+            else:
+                self._stream.start_at(taken)
+            self._hasher = fresh
+            self._left -= taken
+        return taken
+
+    def observe(self, on_bytes: Callable[[int], object]) -> None:
+        """Have `on_bytes` told the size of every piece that is read; what it raises, `read` raises."""
+        self._on_bytes = on_bytes
 
     def readall(self, limit: int | None = None) -> bytes:
         """All of it, proved.
@@ -124,12 +160,7 @@ class VerifyingReader:
         """Itself."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Close."""
         self.close()
 
@@ -177,6 +208,3 @@ def embedded(desc: Descriptor) -> bytes | None:
     except InvalidDigestError:
         return None
     return desc.data if proved else None
-
-
-__all__ = ["CHUNK", "IntegrityError", "VerifyingReader", "copy_verified", "embedded"]

@@ -1,0 +1,303 @@
+"""Copying: one function between any two places.
+
+It walks the manifests first (children before parents), moves blobs on a pool of threads, and then writes the
+manifests in that same order, the root last and its tags last of all. So wherever it is stopped, the target holds
+nothing half: at worst blobs nobody refers to yet, which the next run finds and skips.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Self
+
+from argosy.content import graph
+from argosy.content.events import (
+    Copied,
+    Event,
+    Mounted,
+    OnEvent,
+    Planned,
+    Progressed,
+    Skipped,
+    Tagged,
+    ignore,
+)
+from argosy.content.memory import MemoryStore
+from argosy.content.overlay import Overlay
+from argosy.content.protocols import BlobReader, Mounter, Source, Target
+from argosy.content.verify import VerifyingReader
+from argosy.errors import PlatformUnknownError, UsageError
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index
+from argosy.spec.platform import Platform, best
+
+MAX_JOBS = 64
+_RAW_BUDGET = 64 * 1024 * 1024
+_DIGEST_TAG = re.compile(r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?", re.ASCII)
+
+
+def copy(
+    source: Source,
+    tag_or_digest: str,
+    target: Target,
+    *tags: str,
+    platforms: Sequence[Platform] | None = None,
+    sparse: bool = False,
+    referrers: bool = False,
+    digest_tags: bool = False,
+    foreign: bool = False,
+    jobs: int = 4,
+    on_event: OnEvent = ignore,
+) -> Descriptor:
+    """Copy an image, an index or an artifact with all it is made of, and tag it at the target.
+
+    Content that is at the target already does not move. The digest of what is copied stays the same, but for one
+    case: several `platforms` without `sparse` make a new, smaller index; one platform gives that image alone.
+
+    Args:
+        source: Where it is.
+        tag_or_digest: What to copy.
+        target: Where it goes.
+        tags: Tags for it at the target; none leaves it reachable by digest only.
+        platforms: Of an index, only the images for these; None for all.
+        sparse: With `platforms`: keep the index as it is, though the target then lacks some of its children.
+        referrers: Copy the manifests that refer to what is copied too, and theirs, and so on.
+        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied.
+        foreign: Copy non-distributable layers too.
+        jobs: How many blobs move at a time, 1 to 64.
+        on_event: Told what happens; called from several threads, one at a time.
+
+    Returns:
+        The descriptor of what the tags point at.
+
+    Raises:
+        NotFoundError: the source lacks the tag, a manifest or a blob.
+        PlatformUnknownError: no image suits one of `platforms`.
+        IntegrityError: the source sent something else than it promised; the target keeps nothing of it.
+        ArgosyError: what the places themselves raise, with a note that says which place it was.
+
+    Example:
+        >>> from argosy.content.memory import MemoryStore
+        >>> a, b = MemoryStore(), MemoryStore()
+        >>> root = a.add("application/vnd.oci.image.index.v1+json", b'{"schemaVersion":2,"manifests":[]}', "v1")
+        >>> copy(a, "v1", b, "v2") == root == b.resolve("v2")
+        True
+    """
+    if not 1 <= jobs <= MAX_JOBS:
+        raise UsageError(f"jobs: expected 1 to {MAX_JOBS}, got {jobs}")
+    with _Copy(source, target, jobs, foreign, on_event) as run:
+        root = source.resolve(tag_or_digest)
+        chosen = _choose(source, root, platforms, sparse) if platforms else _Choice(root)
+        more = referrers or digest_tags
+        run.tree(chosen, () if more else tags)
+        if digest_tags:
+            run.digest_tags()
+        if referrers:
+            run.referrers()
+        if more:
+            run.tag(chosen.root, tags)
+    return chosen.root
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Choice:
+    root: Descriptor
+    keep: frozenset[Digest] | None = None
+    made: tuple[Descriptor, bytes] | None = None
+
+
+def _choose(
+    source: Source, root: Descriptor, platforms: Sequence[Platform], sparse: bool
+) -> _Choice:
+    """What `platforms` leave of a root: itself, one image of it, or a smaller index."""
+    if not root.is_index():
+        return _Choice(root)
+    index = graph.read_index(source, root)
+    kept = [_entry(source, index, root, platform) for platform in platforms]
+    digests = frozenset(entry.digest for entry in kept)
+    if sparse:
+        return _Choice(root, digests)
+    if len(digests) == 1:
+        return _Choice(graph.select(source, kept[0], platforms[0]))
+    entries = tuple(e for e in index.manifests if e.digest in digests)
+    raw = dataclasses.replace(index, manifests=entries).encode()
+    smaller = Descriptor.of(root.media_type, raw)
+    return _Choice(smaller, made=(smaller, raw))
+
+
+def _entry(source: Source, index: Index, root: Descriptor, wanted: Platform) -> Descriptor:
+    found = best(wanted, [entry.platform for entry in index.manifests])
+    if found is None:
+        graph.select(source, root, wanted)  # raises, naming what is there
+        raise PlatformUnknownError(f"no image for {wanted} in {root.digest}")
+    return index.manifests[found]
+
+
+def _with(source: Source, made: tuple[Descriptor, bytes]) -> Source:
+    """The source with one more manifest: the smaller index that exists nowhere yet."""
+    upper = MemoryStore()
+    upper.push(made[0], io.BytesIO(made[1]))
+    return Overlay(source, upper)
+
+
+class _Cancelled(Exception):  # noqa: N818 - never leaves this module
+    pass
+
+
+class _Copy:
+    """One run of `copy`: what was seen, the pool, and who is told."""
+
+    def __init__(
+        self, source: Source, target: Target, jobs: int, foreign: bool, on_event: OnEvent
+    ) -> None:
+        self.source, self.target, self.foreign = source, target, foreign
+        self.manifests: dict[Digest, Descriptor] = {}
+        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="argosy-copy")
+        self._blobs: dict[Digest, Future[None]] = {}
+        self._stop = threading.Event()
+        self._telling = threading.Lock()
+        self._on_event = on_event
+        self._mounter = target if isinstance(target, Mounter) else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, exc: object, trace: object) -> None:
+        if kind is not None:
+            self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def tell(self, event: Event) -> None:
+        with self._telling:
+            self._on_event(event)
+
+    def tree(self, chosen: _Choice, tags: Sequence[str] = ()) -> None:
+        """Copy a root and all below it."""
+        nodes: list[tuple[Descriptor, bytes | None]] = []
+        held = 0
+        source = _with(self.source, chosen.made) if chosen.made else self.source
+        for node in graph.walk(source, chosen.root, keep=chosen.keep):
+            if node.descriptor.digest in self.manifests:
+                continue
+            self.manifests[node.descriptor.digest] = node.descriptor
+            held += len(node.raw)
+            nodes.append((node.descriptor, node.raw if held <= _RAW_BUDGET else None))
+            self.tell(Planned(node.descriptor))
+            self._begin(child for child in node.manifest.children() if not child.is_manifest())
+        self._wait()
+        for desc, raw in nodes:
+            mine = tags if desc.digest == chosen.root.digest else ()
+            self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
+
+    def referrers(self) -> None:
+        """Copy the manifests that refer to what was copied, and those that refer to them."""
+        asked: set[Digest] = set()
+        while todo := [d for d in self.manifests.values() if d.digest not in asked]:
+            for subject in todo:
+                asked.add(subject.digest)
+                for entry in self.source.referrers(subject):
+                    if entry.digest not in self.manifests:
+                        self.tree(_Choice(entry.bare()))
+
+    def digest_tags(self) -> None:
+        """Copy the tags that stand for what was copied by having its digest in their name."""
+        wanted = {(digest.algorithm, digest.encoded) for digest in self.manifests}
+        for tag in self.source.tags():
+            match = _DIGEST_TAG.fullmatch(tag)
+            if match and (match[1], match[2]) in wanted:
+                desc = self.source.resolve(tag)
+                self.tree(_Choice(desc))
+                self.tag(desc, (tag,))
+
+    def tag(self, root: Descriptor, tags: Sequence[str]) -> None:
+        """Point tags at what is at the target."""
+        for tag in tags:
+            self.target.tag(root, tag)
+            self.tell(Tagged(root, tag))
+
+    def _begin(self, blobs: Iterable[Descriptor]) -> None:
+        for desc in blobs:
+            if desc.digest in self._blobs:
+                continue
+            self.tell(Planned(desc))
+            self._blobs[desc.digest] = self._pool.submit(self._blob, desc)
+
+    def _wait(self) -> None:
+        done, _ = wait(self._blobs.values(), return_when=FIRST_EXCEPTION)
+        failures = [f.exception() for f in done if not f.cancelled() and f.exception()]
+        for failure in failures:
+            if failure is not None and not isinstance(failure, _Cancelled):
+                raise failure
+
+    def _blob(self, desc: Descriptor) -> None:
+        try:
+            self.tell(self._moved(desc))
+        except BaseException:
+            self._stop.set()
+            raise
+
+    def _moved(self, desc: Descriptor) -> Event:
+        """Bring one blob to the target, in the cheapest way that works."""
+        if self._stop.is_set():
+            raise _Cancelled
+        if desc.media_type in mediatypes.NONDISTRIBUTABLE and not self.foreign:
+            return Skipped(desc, "foreign")
+        with _Noted(f"while copying {desc.digest} to {self.target}"):
+            if self.target.exists(desc):
+                return Skipped(desc, "exists")
+            if self._mounter is not None and self._mounter.mount(desc, self.source):
+                return Mounted(desc)
+            with self._opened(desc) as reader:
+                self.target.push(desc, reader)
+        return Copied(desc)
+
+    def _opened(self, desc: Descriptor) -> BlobReader:
+        with _Noted(f"while reading from {self.source}"):
+            reader = self.source.fetch(desc)
+        watched = reader if isinstance(reader, VerifyingReader) else VerifyingReader(reader, desc)
+        watched.observe(self._observer(desc))
+        return watched
+
+    def _observer(self, desc: Descriptor) -> Callable[[int], object]:
+        done = 0
+
+        def moved(size: int) -> None:
+            nonlocal done
+            if self._stop.is_set():
+                raise _Cancelled
+            done += size
+            self.tell(Progressed(desc, done))
+
+        return moved
+
+    def _manifest(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
+        with _Noted(f"while writing {desc.digest} to {self.target}"):
+            if self.target.exists(desc):
+                self.tell(Skipped(desc, "exists"))
+                self.tag(desc, tags)
+                return
+            self.target.push(desc, io.BytesIO(raw), tags=tags)
+        self.tell(Copied(desc))
+        for tag in tags:
+            self.tell(Tagged(desc, tag))
+
+
+class _Noted:
+    """Adds a note to what is raised inside, once for each place."""
+
+    def __init__(self, note: str) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is not None and not isinstance(exc, _Cancelled):
+            exc.add_note(self._note)

@@ -1,0 +1,61 @@
+"""What happens while content is copied, told to whoever watches (a progress display, a log, a test)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from argosy.spec.descriptor import Descriptor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Planned:
+    """This content belongs to what is copied. Told before any of it moves, so that totals can be shown."""
+
+    descriptor: Descriptor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progressed:
+    """Some bytes moved; `done` counts all of this content so far, in bytes."""
+
+    descriptor: Descriptor
+    done: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Copied:
+    """The content is now at the target, verified and durable."""
+
+    descriptor: Descriptor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Skipped:
+    """The content did not move, and why: `exists`, or `foreign` (a non-distributable layer, not asked for)."""
+
+    descriptor: Descriptor
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mounted:
+    """The target took the content over from another repository of its own; no bytes moved."""
+
+    descriptor: Descriptor
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tagged:
+    """A tag of the target now points at the content: the last thing that happens."""
+
+    descriptor: Descriptor
+    tag: str
+
+
+Event = Planned | Progressed | Copied | Skipped | Mounted | Tagged
+OnEvent = Callable[[Event], object]
+
+
+def ignore(_event: Event) -> None:
+    """Watch nothing."""
