@@ -1,0 +1,186 @@
+"""What every `Target` promises, as tests: subclass `TargetContract`, give it a place, and let pytest collect it.
+
+Example:
+    >>> from argosy.content.memory import MemoryStore
+    >>> class TestMemory(TargetContract):
+    ...     def make(self, tmp_path):
+    ...         return MemoryStore()
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+from collections.abc import Callable
+
+from argosy.content.copy import copy
+from argosy.content.events import Event, Skipped
+from argosy.content.graph import read, walk
+from argosy.content.memory import MemoryStore
+from argosy.content.protocols import Deleter, Target
+from argosy.errors import (
+    ArgosyError,
+    DigestMismatchError,
+    IntegrityError,
+    InvalidTagError,
+    NotFoundError,
+    SizeMismatchError,
+)
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.testing import random
+
+
+def raises(kind: type[ArgosyError], action: Callable[[], object]) -> ArgosyError:
+    """Run `action`, which must raise `kind`; the error comes back."""
+    try:
+        action()
+    except kind as exc:
+        return exc
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
+class TargetContract:
+    """Subclasses give `make`, and `reopen` where a place outlives the object that stands for it."""
+
+    keeps_blobs_alone = True
+    """Whether a blob that no manifest refers to is kept."""
+
+    def make(self, tmp_path: pathlib.Path) -> Target:
+        """A new, empty place."""
+        raise NotImplementedError
+
+    def reopen(self, place: Target) -> Target:
+        """The same place, seen anew; by default what was made."""
+        return place
+
+    def test_what_is_pushed_is_fetched(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = random.image(place, 1, "v1")
+        place = self.reopen(place)
+        assert place.resolve("v1").digest == desc.digest
+        assert place.resolve(desc.digest).media_type == desc.media_type
+        for node in walk(place, desc):
+            assert place.exists(node.descriptor)
+            for child in node.manifest.children():
+                assert Digest.of(read(place, child)) == child.digest
+
+    def test_tags_are_listed_each_once(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = random.image(place, 1, "b", "a")
+        place.tag(desc, "c")
+        place.tag(desc, "a")
+        assert sorted(self.reopen(place).tags()) == ["a", "b", "c"]
+
+    def test_a_tag_moves(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        first, second = random.image(place, 1, "v1"), random.image(place, 2)
+        assert place.resolve("v1").digest == first.digest
+        place.tag(second, "v1")
+        assert self.reopen(place).resolve("v1").digest == second.digest
+
+    def test_a_tag_needs_its_manifest(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        absent = random.image(MemoryStore(), 1)
+        raises(NotFoundError, lambda: place.tag(absent, "v1"))
+
+    def test_a_tag_outside_the_grammar_is_refused(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = random.image(place, 1)
+        raises(InvalidTagError, lambda: place.tag(desc, "../../etc"))
+        assert list(place.tags()) == []
+
+    def test_what_is_absent_is_not_found(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        absent = Descriptor.of("application/octet-stream", b"absent")
+        assert not place.exists(absent)
+        raises(NotFoundError, lambda: place.resolve("nowhere"))
+        raises(NotFoundError, lambda: place.resolve(absent.digest))
+        raises(NotFoundError, lambda: place.fetch(absent).read())
+
+    def test_content_with_another_digest_is_not_kept(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = Descriptor.of("application/octet-stream", b"right")
+        raises(DigestMismatchError, lambda: place.push(desc, io.BytesIO(b"wrong")))
+        assert not self.reopen(place).exists(desc)
+
+    def test_content_of_another_size_is_not_kept(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = Descriptor.of("application/octet-stream", b"right")
+        raises(SizeMismatchError, lambda: place.push(desc, io.BytesIO(b"rig")))
+        raises(SizeMismatchError, lambda: place.push(desc, io.BytesIO(b"right and more")))
+        assert not self.reopen(place).exists(desc)
+
+    def test_pushing_again_changes_nothing(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        first = random.image(place, 1, "v1")
+        assert random.image(place, 1, "v1") == first
+        assert list(self.reopen(place).tags()) == ["v1"]
+
+    def test_referrers_are_listed_and_filtered(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        subject = random.image(place, 1, "v1")
+        sbom = random.artifact(place, 2, subject=subject, kind="application/x.sbom")
+        note = random.artifact(place, 3, subject=subject, kind="application/x.note")
+        place = self.reopen(place)
+        found = {d.digest: d for d in place.referrers(subject)}
+        assert set(found) == {sbom.digest, note.digest}
+        assert found[sbom.digest].artifact_type == "application/x.sbom"
+        assert found[sbom.digest].annotations == {"org.example.seed": "2"}
+        only = list(place.referrers(subject, "application/x.note"))
+        assert [d.digest for d in only] == [note.digest]
+
+    def test_an_unknown_subject_has_no_referrers(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        assert list(place.referrers(random.image(MemoryStore(), 9))) == []
+
+    def test_a_nested_index_is_copied_in_and_out(self, tmp_path: pathlib.Path) -> None:
+        memory, back = MemoryStore(), MemoryStore()
+        place = self.make(tmp_path)
+        root = random.index(memory, 5, "v1", nested=True)
+        copy(memory, "v1", place, "v1")
+        copy(self.reopen(place), "v1", back, "v1")
+        assert back.resolve("v1") == root
+        assert [n.raw for n in walk(back, root)] == [n.raw for n in walk(memory, root)]
+
+    def test_copying_again_moves_nothing(self, tmp_path: pathlib.Path) -> None:
+        memory, place = MemoryStore(), self.make(tmp_path)
+        random.index(memory, 5, "v1")
+        copy(memory, "v1", place, "v1")
+        events: list[Event] = []
+        copy(memory, "v1", self.reopen(place), "v1", on_event=events.append)
+        assert {e.reason for e in events if isinstance(e, Skipped)} == {"exists"}
+        moved = {type(e).__name__ for e in events}
+        assert moved <= {"Planned", "Skipped", "Tagged"}
+
+    def test_a_copy_that_fails_leaves_no_tag(self, tmp_path: pathlib.Path) -> None:
+        memory, place = MemoryStore(), self.make(tmp_path)
+        desc = random.image(memory, 5, "v1")
+        layer = next(iter(walk(memory, desc))).manifest.children()[1]
+        memory._content[layer.digest] = (layer, b"damaged")
+        raises(IntegrityError, lambda: copy(memory, "v1", place, "v1"))
+        place = self.reopen(place)
+        assert list(place.tags()) == []
+        assert not place.exists(layer)
+
+    def test_untagging_leaves_the_other_tags(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        if not isinstance(place, Deleter):
+            return
+        desc = random.image(place, 1, "a", "b")
+        place.untag("a")
+        raises(NotFoundError, lambda: place.untag("a"))
+        again = self.reopen(place)
+        assert list(again.tags()) == ["b"]
+        assert again.resolve("b").digest == desc.digest
+
+    def test_deleting_a_manifest_takes_its_tags(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        if not isinstance(place, Deleter):
+            return
+        gone, stays = random.image(place, 1, "a", "b"), random.image(place, 2, "c")
+        place.delete(gone)
+        again = self.reopen(place)
+        assert list(again.tags()) == ["c"]
+        raises(NotFoundError, lambda: again.resolve(gone.digest))
+        assert again.resolve("c").digest == stays.digest
