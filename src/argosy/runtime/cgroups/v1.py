@@ -1,0 +1,139 @@
+"""cgroup version 1, and hybrid: one directory a hierarchy."""
+
+from __future__ import annotations
+
+from time import sleep
+
+from argosy.runtime.cgroups import files
+from argosy.runtime.cgroups.cgroup import SIGKILL, Cgroup
+from argosy.runtime.cgroups.layout import Layout
+from argosy.runtime.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ASKED_FIRST = ("devices", "freezer", "pids", "memory")
+"""Which hierarchy is asked for the container's processes: those that nothing else moves processes in."""
+
+ATTEMPTS = 1000
+"""How often a cgroup that stays FREEZING is told to freeze, as new processes may keep appearing."""
+
+
+class LegacyCgroup(Cgroup):
+    """One container's directories in the version 1 hierarchies, and in cgroup2 where that is mounted as well."""
+
+    driver = "v1"
+
+    @classmethod
+    def at(cls, layout: Layout, path: str, *, rootless: bool, asked: bool) -> LegacyCgroup:
+        """Name the directories of `path` in every hierarchy; nothing is made yet."""
+        dirs = {key: layout.directory(key, path) for key in layout.mounts}
+        return cls(dirs, rootless=rootless, asked=asked)
+
+    def prepare(self, controller: str, path: str) -> None:
+        """Fill in what a new directory must inherit, or no process can enter it."""
+        if controller == "cpuset":
+            inherit_cpuset(path)
+
+    def places(self) -> list[str]:
+        """Return the distinct directories, the one that is asked for processes first."""
+        first = [self.dirs[key] for key in ASKED_FIRST if key in self.dirs]
+        return list(dict.fromkeys([*first, *self.dirs.values()]))
+
+    def limit(self, resources: dict[str, Any]) -> None:
+        """Set the limits of `linux.resources` in the hierarchies that hold the controllers."""
+        from argosy.runtime.cgroups import limits1
+
+        limits1.apply(self.dirs, resources, rootless=self.rootless)
+
+    def freeze(self) -> None:
+        """Stop every process; a cgroup that does not settle is thawed again."""
+        path = self._freezer()
+        try:
+            _freeze(path)
+        except Failure:
+            files.write(path, "THAWED")
+            raise
+
+    def thaw(self) -> None:
+        """Let the processes run again."""
+        files.write(self._freezer(), "THAWED")
+
+    def _freezer(self) -> str:
+        if "freezer" not in self.dirs:
+            raise Failure("cannot toggle freezer: cgroups not configured for container")
+        return self.dirs["freezer"] + "/freezer.state"
+
+    def frozen(self) -> bool:
+        """Tell whether the cgroup itself is frozen; one that is freezing counts as frozen."""
+        path = self.dirs.get("freezer")
+        if path is None or files.read_or(path + "/freezer.state", "").strip() in ("", "THAWED"):
+            return False
+        return files.read_or(path + "/freezer.self_freezing", "1").strip() == "1"
+
+    def kill(self, signum: int = SIGKILL) -> None:
+        """Send a signal to every process, frozen meanwhile so that no new one is missed."""
+        was_frozen = self.frozen()
+        if not was_frozen and "freezer" in self.dirs and len(self.pids()) > 1:
+            self._freeze_if_it_can()
+        super().kill(signum)
+        if self.frozen() and (signum == SIGKILL or not was_frozen):
+            self.thaw()  # a frozen process of version 1 dies only when it runs
+
+    def _freeze_if_it_can(self) -> None:
+        try:
+            self.freeze()
+        except Failure:  # it does not settle: what is there is killed all the same
+            return
+
+    def stats(self) -> dict[str, Any]:
+        """Return the numbers of `events --stats`."""
+        from argosy.runtime.cgroups import stats1
+
+        return stats1.collect(self.dirs)
+
+    def oom_kills(self) -> int:
+        """Return how often the kernel killed for want of memory."""
+        if "memory" not in self.dirs:
+            return 0
+        text = files.read_or(self.dirs["memory"] + "/memory.oom_control", "")
+        return files.pairs(text).get("oom_kill", 0)
+
+    def oom_events(self) -> str | None:
+        """Return `memory.oom_control`, to be registered with `cgroup.event_control`."""
+        return self.dirs["memory"] + "/memory.oom_control" if "memory" in self.dirs else None
+
+
+def _freeze(path: str) -> None:
+    for attempt in range(ATTEMPTS):
+        if attempt % 50 == 49:  # a pause lets the processes that keep forking come to rest
+            files.write(path, "THAWED")
+            sleep(0.01)
+        files.write(path, "FROZEN")
+        if attempt % 25 == 24:
+            sleep(0.00001)
+        if files.read(path).strip() == "FROZEN":
+            return
+    raise Failure("unable to freeze")
+
+
+def inherit_cpuset(path: str) -> None:
+    """Fill empty `cpus` and `mems` of a cpuset, and of those above it, from their parents.
+
+    A new cpuset has neither, and no process may enter it before it has both.
+    """
+    chain = files.parents(path)
+    prefix = (
+        "cpuset." if files.exists(path + "/cpuset.cpus") else ""
+    )  # mounted with `noprefix`: no prefix
+    for name in (prefix + "cpus", prefix + "mems"):
+        empty = []
+        value = ""
+        for place in reversed(chain):
+            value = files.read(f"{place}/{name}").strip()
+            if value:
+                break
+            empty.append(place)
+        for place in reversed(empty):
+            files.write(f"{place}/{name}", value)
