@@ -1,0 +1,199 @@
+"""The same content in another form: Docker's or OCI's media types, another compression, clamped times.
+
+Every function here changes digests, which is what it is for. A function on images works on a whole index by `each`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from argosy.errors import UnsupportedError
+from argosy.image.derive import derive, is_docker
+from argosy.image.draft import Draft, NewLayer, draft
+from argosy.image.view import Image, ImageIndex, Layer
+from argosy.layer.compression import Compression
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+
+__all__ = ["each", "recompress", "recompressed", "to_docker", "to_oci", "typed_index"]
+
+_ATTESTS = "vnd.docker.reference.digest"
+
+
+def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
+    """An index whose images were changed, nested indexes and BuildKit's attestations kept right.
+
+    Args:
+        index: The old one.
+        change: Given each image, in order; what refers to it by digest in the index then refers to the new one.
+    """
+    place = draft(index.source)
+    entries: list[Descriptor] = []
+    became: dict[str, str] = {}
+    for entry in index.manifests:
+        made = _changed(place, entry, change)
+        became[str(entry.digest)] = str(made.digest)
+        entries.append(
+            dataclasses.replace(
+                entry, media_type=made.media_type, digest=made.digest, size=made.size, data=None
+            )
+        )
+    renamed = tuple(_renamed(entry, became) for entry in entries)
+    if renamed == index.manifests:
+        return ImageIndex(source=place, descriptor=index.descriptor)
+    changed = dataclasses.replace(index.index, manifests=renamed)
+    desc = place.put(changed.media_type, changed.encode(), index.digest.algorithm)
+    return ImageIndex(source=place, descriptor=desc)
+
+
+def _changed(place: Draft, entry: Descriptor, change: Callable[[Image], Image]) -> Descriptor:
+    if entry.is_index():
+        return each(ImageIndex(source=place, descriptor=entry), change).descriptor
+    if entry.media_type not in mediatypes.MANIFESTS or _ATTESTS in entry.annotations:
+        return entry
+    made = change(Image(source=place, descriptor=entry))
+    if made.source is not place:
+        raise UnsupportedError("an image of an index can only be changed within the index's draft")
+    return made.descriptor
+
+
+def _renamed(entry: Descriptor, became: dict[str, str]) -> Descriptor:
+    refers = entry.annotations.get(_ATTESTS, "")
+    if became.get(refers, refers) == refers:
+        return entry
+    return dataclasses.replace(entry, annotations={**entry.annotations, _ATTESTS: became[refers]})
+
+
+def to_oci(image: Image) -> Image:
+    """The image with OCI's media types; config and layers keep their bytes, the manifest's digest changes."""
+    return _typed(image, mediatypes.to_oci)
+
+
+def to_docker(image: Image) -> Image:
+    """The image with Docker's media types; config and layers keep their bytes, the manifest's digest changes.
+
+    Annotations are dropped: Docker's manifest has no place for them.
+
+    Raises:
+        UnsupportedError: this is an artifact, has a subject, or a layer of a type Docker has no word for.
+    """
+    if image.manifest.media_type == mediatypes.DOCKER_MANIFEST:
+        return image
+    if not image.is_image or image.manifest.artifact_type or image.manifest.subject:
+        raise UnsupportedError(
+            f"{image.digest}: Docker has no artifacts and no subjects, only images"
+        )
+    for position, layer in enumerate(image.manifest.layers):
+        if mediatypes.to_docker(layer.media_type) == layer.media_type:
+            raise UnsupportedError(f"layer {position}: Docker has no word for {layer.media_type}")
+    return _typed(image, mediatypes.to_docker)
+
+
+def _typed(image: Image, as_wanted: Callable[[str], str]) -> Image:
+    old = image.manifest
+    docker = as_wanted(old.media_type) == mediatypes.DOCKER_MANIFEST
+
+    def typed(desc: Descriptor) -> Descriptor:
+        notes = {} if docker else desc.annotations
+        return dataclasses.replace(
+            desc, media_type=as_wanted(desc.media_type), annotations=notes, data=None
+        )
+
+    return derive(
+        image,
+        media_type=as_wanted(old.media_type),
+        layers=[typed(layer) for layer in old.layers],
+        config_descriptor=typed(old.config),
+        annotations={} if docker else old.annotations,
+    )
+
+
+def typed_index(index: ImageIndex, *, docker: bool) -> ImageIndex:
+    """An index and all its images with Docker's or OCI's media types.
+
+    Raises:
+        UnsupportedError: something in it has no counterpart in Docker's.
+    """
+    made = each(index, to_docker if docker else to_oci)
+    as_wanted = mediatypes.to_docker if docker else mediatypes.to_oci
+    entries = tuple(
+        dataclasses.replace(entry, media_type=as_wanted(entry.media_type))
+        for entry in made.manifests
+    )
+    changed = dataclasses.replace(
+        made.index, media_type=as_wanted(made.index.media_type), manifests=entries
+    )
+    if changed == made.index:
+        return made
+    place = draft(made.source)
+    return ImageIndex(source=place, descriptor=place.put(changed.media_type, changed.encode()))
+
+
+def recompress(
+    image: Image, compression: Compression, *, level: int | None = None, force: bool = False
+) -> Image:
+    """The image with its layers compressed in another way; DiffIDs and configuration stay.
+
+    Args:
+        image: The old one.
+        compression: How the layers shall be compressed.
+        level: See `Compressor`.
+        force: Compress those anew that are of this compression already.
+
+    Raises:
+        IntegrityError: a layer is not what manifest and configuration say.
+    """
+    place = draft(image.source)
+    placed = Image(source=place, descriptor=image.descriptor)
+    layers = [
+        layer.descriptor
+        if _stays(layer, compression, force)
+        else _packed(place, layer, compression, level, docker=is_docker(image))
+        for layer in placed.layers
+    ]
+    return derive(placed, layers=layers)
+
+
+def _stays(layer: Layer, compression: Compression, force: bool) -> bool:
+    kind = Compression.of_media_type(layer.descriptor.media_type)
+    foreign = layer.descriptor.media_type in mediatypes.NONDISTRIBUTABLE
+    return kind is None or foreign or (kind is compression and not force)
+
+
+def _packed(
+    place: Draft, layer: Layer, compression: Compression, level: int | None, *, docker: bool
+) -> Descriptor:
+    made = recompressed(place, layer, compression, level=level, docker=docker)
+    return dataclasses.replace(made.descriptor, annotations=_kept(layer.descriptor))
+
+
+def recompressed(
+    place: Draft,
+    layer: Layer,
+    compression: Compression,
+    *,
+    level: int | None = None,
+    docker: bool = False,
+) -> NewLayer:
+    """One layer compressed in another way, kept in a draft."""
+    algorithm = layer.descriptor.digest.algorithm
+    with (
+        place.upper.layer(compression, level=level, docker=docker, algorithm=algorithm) as out,
+        layer.uncompressed() as stream,
+    ):
+        for piece in stream:
+            out.write(piece)
+    return out.layer
+
+
+_BYTES_TOO = (
+    "containerd.io/snapshot/stargz/",
+    "io.github.containers.zstd-chunked.",
+    "io.containers.estargz.",
+)
+
+
+def _kept(desc: Descriptor) -> dict[str, str]:
+    """Annotations without those that tell of the compressed bytes (tables of contents of eStargz, zstd:chunked)."""
+    return {k: v for k, v in desc.annotations.items() if not k.startswith(_BYTES_TOO)}
