@@ -1,8 +1,23 @@
-"""`python -m argosy`, and the `argosy` command."""
+"""The `argosy` command: `python -m argosy` and the console script come in here."""
+
+from __future__ import annotations
+
+import sys
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line and exit with its code.
+
+    `--version` alone is answered without loading anything else.
+    """
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from argosy._version import __version__
+
+        print(f"argosy {__version__}")  # noqa: T201
+        return
+    from argosy.cli.main import run
+
+    run(sys.argv[1:])
 
 
 if __name__ == "__main__":

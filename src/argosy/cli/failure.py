@@ -1,0 +1,90 @@
+"""How failures reach a person and a script: one line on stderr, a hint where there is one, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+
+from argosy.errors import (
+    AccessError,
+    ArgosyError,
+    IntegrityError,
+    NotFoundError,
+    TooManyRequestsError,
+    UsageError,
+)
+
+EXIT_CODES: dict[type[BaseException], int] = {
+    UsageError: 64,
+    NotFoundError: 2,
+    AccessError: 3,
+    IntegrityError: 4,
+    TooManyRequestsError: 5,
+    ArgosyError: 1,
+    OSError: 1,
+}
+"""The first class that fits decides. 0 is success, 130 an interrupt, 141 a closed pipe, 70 a defect of argosy."""
+
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 128 + 13
+EXIT_DEFECT = 70
+EXIT_USAGE = 64
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code that stands for an error.
+
+    >>> from argosy.errors import ManifestUnknownError
+    >>> exit_code(ManifestUnknownError("no such tag"))
+    2
+    """
+    return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_DEFECT)
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one printable line, with its notes in parentheses.
+
+    >>> one_line(ArgosyError("no\\nroom"))
+    'no room'
+    """
+    if isinstance(error, OSError) and not isinstance(error, ArgosyError) and error.errno:
+        text = os.strerror(error.errno).lower()
+        names = [str(n) for n in (error.filename, error.filename2) if n is not None]
+        text = f"{' -> '.join(names)}: {text}" if names else text
+    else:
+        text = str(error) or type(error).__name__
+    notes = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
+    return printable(f"{text} ({notes})" if notes else text)
+
+
+def printable(text: str) -> str:
+    """Text from outside made safe for a terminal: one line, no control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def report(error: BaseException) -> int:
+    """Print an error to stderr and say how to exit. `ARGOSY_DEBUG=1` adds the traceback."""
+    if os.environ.get("ARGOSY_DEBUG"):
+        traceback.print_exception(error)
+    code = exit_code(error)
+    if code == EXIT_DEFECT:
+        _say(f"argosy: defect: {type(error).__name__}: {one_line(error)}")
+        _say("hint: this is a mistake in argosy; ARGOSY_DEBUG=1 shows where")
+        return code
+    _say(f"argosy: {one_line(error)}")
+    hint = getattr(error, "hint", None) or _HINTS.get(getattr(error, "errno", None) or 0)
+    if hint:
+        _say(f"hint: {printable(hint)}")
+    return code
+
+
+_HINTS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer --jobs",
+}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,132 @@
+"""The root of the command line: loads commands when they are called, and turns every failure into an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from argosy._version import __version__
+from argosy.cli import failure
+from argosy.cli.table import ALIASES, COMMANDS, children
+
+_EPILOG = """\b
+Places:  docker://registry/name:tag (or just registry/name:tag)
+         oci:directory:tag   oci-archive:file.tar:tag   docker-archive:file.tar:name:tag   dir:directory
+         ./path and /path are looked at: a layout, or an archive. "-" is stdin or stdout for archives.
+Exit:    0 done, 1 failed, 2 not found, 3 not allowed, 4 verification failed, 5 rate limited, 64 wrong usage
+"""
+
+
+class Lazy(click.Group):
+    """A group whose commands are lines of the table, imported when they are called."""
+
+    def __init__(self, prefix: str = "", **more: Any) -> None:
+        super().__init__(**more)
+        self.prefix = prefix
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the table's order."""
+        return children(self.prefix)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command, or make the group below this one."""
+        name = cmd_name if self.prefix else ALIASES.get(cmd_name, cmd_name)
+        full = f"{self.prefix} {name}".strip()
+        entry = COMMANDS.get(full)
+        if entry is None:
+            return None
+        if not entry.module:
+            return Lazy(full, name=name, help=entry.help)
+        found = getattr(importlib.import_module(f"argosy.cli.{entry.module}"), entry.attribute)
+        assert isinstance(found, click.Command)  # noqa: S101
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; a name that is none gets the nearest ones suggested."""
+        name = str(args[0])
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            near = difflib.get_close_matches(name, [*self.list_commands(ctx), *ALIASES], 3)
+            more = f" Did you mean {' or '.join(near)}?" if near else ""
+            ctx.fail(f"there is no command '{name}'.{more}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands by section, from the table: nothing is imported for it."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            entry = COMMANDS[f"{self.prefix} {name}".strip()]
+            sections.setdefault(entry.section if not self.prefix else "Commands", []).append(
+                (name, entry.help)
+            )
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows, col_spacing=2)
+
+
+@click.command(
+    cls=Lazy,
+    name="argosy",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="argosy %(version)s")
+def root() -> None:
+    """Images, registries and containers of the Open Container Initiative.
+
+    Every command takes every kind of place. Data goes to stdout, progress and errors to stderr.
+
+    \b
+    argosy cp alpine:3.20 oci:images:alpine      copy from a registry into a directory
+    argosy inspect oci:images:alpine             see what it is
+    argosy explain oci:images:alpine             see why it is what it says
+    argosy COMMAND --help                        options and examples of one command
+    """
+
+
+def run(argv: Sequence[str]) -> NoReturn:
+    """Run one command line and exit."""
+    sys.exit(call(argv))
+
+
+def call(argv: Sequence[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code (see `failure.EXIT_CODES`).
+    """
+    try:
+        result = root.main(list(argv), prog_name="argosy", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.UsageError as exc:
+        return _usage(exc)
+    except click.ClickException as exc:
+        print(f"argosy: {failure.printable(exc.format_message())}", file=sys.stderr)
+        return failure.EXIT_USAGE
+    except (click.Abort, KeyboardInterrupt):
+        print("argosy: interrupted", file=sys.stderr)
+        return failure.EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # so that the interpreter's last flush is quiet
+        return failure.EXIT_PIPE
+    except Exception as exc:  # noqa: BLE001 - the one place where every failure becomes a line and a code
+        return failure.report(exc)
+    return result if isinstance(result, int) else 0
+
+
+def _usage(exc: click.UsageError) -> int:
+    print(f"argosy: {failure.printable(exc.format_message())}", file=sys.stderr)
+    path = exc.ctx.command_path if exc.ctx else "argosy"
+    print(f"hint: {path} --help", file=sys.stderr)
+    return failure.EXIT_USAGE

@@ -1,0 +1,62 @@
+"""What commands have in common: kinds of arguments, and options that mean the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from argosy.errors import ArgosyError
+from argosy.locate import Location
+from argosy.spec.platform import Platform
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Parsed(click.ParamType):
+    """An argument that a function of the library reads; what it refuses is wrong usage."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the text."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ArgosyError as exc:
+            self.fail(f"{exc}. {exc.hint}" if exc.hint else str(exc), param, ctx)
+
+
+PLACE = _Parsed("place", Location.parse)
+PLATFORM = _Parsed("platform", Platform.parse)
+
+place_argument = click.argument("place", type=PLACE, metavar="PLACE")
+
+platform_option = click.option(
+    "--platform",
+    type=PLATFORM,
+    metavar="OS/ARCH[/VARIANT]",
+    help="Of an index, the image for this platform.",
+)
+platforms_option = click.option(
+    "--platform",
+    "platforms",
+    type=PLATFORM,
+    multiple=True,
+    metavar="OS/ARCH[/VARIANT]",
+    help="Of an index, only the image for this platform; may be given several times.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+jobs_option = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many blobs move at a time.",
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

@@ -1,0 +1,54 @@
+"""How data is printed: bytes as they are, JSON, plain tables, and sizes people read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+
+def raw(data: bytes) -> None:
+    """Bytes to stdout, exactly."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def document(value: object) -> None:
+    """A JSON document to stdout, indented for people."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def lines(values: Iterable[object]) -> None:
+    """Values to stdout, one a line."""
+    for value in values:
+        print(value)
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
+    """Rows to stdout in aligned columns; numbers to the right."""
+    text = [[str(cell) for cell in row] for row in ([header, *rows] if header else rows)]
+    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
+    right = [all(isinstance(row[i], int) for row in rows) for i in range(len(widths))]
+    for row in text:
+        cells = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def size(number: int) -> str:
+    """A number of bytes for people.
+
+    >>> size(999), size(1_500_000)
+    ('999 B', '1.5 MB')
+    """
+    if number < 1000:
+        return f"{number} B"
+    amount, unit = float(number), "B"
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        amount /= 1000
+        if amount < 1000:
+            break
+    return f"{amount:.1f} {unit}"

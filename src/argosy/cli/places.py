@@ -1,0 +1,59 @@
+"""Opening the places a command line names, with the connection options that were given."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+
+import click
+
+from argosy import locate
+from argosy.content import graph
+from argosy.content.protocols import Source, Target
+from argosy.locate import Connect, Location
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.platform import Platform
+
+
+def _connect(location: Location, side: str) -> Connect | None:
+    """How to reach a registry; its module is loaded only when a registry is named."""
+    if location.reference is None:
+        return None
+    remotes = importlib.import_module("argosy.cli.remotes")
+    connect: Connect = remotes.connect(click.get_current_context(), side)
+    return connect
+
+
+@contextlib.contextmanager
+def source(location: Location, side: str = "src") -> Iterator[Source]:
+    """Open a place to read from; `side` picks `--src-…` or `--dest-…` options where a command has both."""
+    with locate.source(location, _connect(location, side)) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def target(location: Location, side: str = "dest") -> Iterator[Target]:
+    """Open a place to write to."""
+    with locate.target(location, _connect(location, side)) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def image(
+    location: Location, platform: Platform | None = None, *, single: bool = False
+) -> Iterator[tuple[Source, Descriptor]]:
+    """Open a place and find what the location means in it.
+
+    Args:
+        location: What was typed.
+        platform: Of an index, take the image for this platform.
+        single: An index is not enough: without `platform`, take the host's image of it.
+    """
+    with source(location) as place:
+        desc = place.resolve(locate.choose(place, location))
+        if platform is not None:
+            desc = graph.select(place, desc, platform)
+        elif single:
+            desc = graph.select(place, desc, Platform.host())
+        yield place, desc

@@ -1,0 +1,255 @@
+"""Places as people type them, and opening them.
+
+    docker://registry/name:tag@digest   a repository of a registry; `docker://` may be left out
+    oci:directory[:tag][@digest]        an OCI image layout (also `ocidir://directory:tag`)
+    oci-archive:file[:tag][@digest]     the same in one tar file, compressed or not
+    docker-archive:file[:name:tag]      what `docker save` writes
+    dir:directory                       one image as plain files
+    ./path  ../path  /path              whichever of these lies there
+
+`@3` in the place of a tag is the fourth image of a layout or archive. `-` as a file is stdin or stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from argosy.content.protocols import Source, Target
+from argosy.errors import InvalidReferenceError, ManifestUnknownError, UsageError
+from argosy.spec.digest import Digest
+from argosy.spec.reference import Reference
+
+Connect = Callable[[Reference, bool], Target]
+"""Makes a client for one repository: `connect(reference, write)`."""
+
+_LOCAL: dict[str, tuple[str, str]] = {
+    "oci": ("argosy.layout.store", "LayoutStore"),
+    "oci-archive": ("argosy.layout.archive", "OCIArchive"),
+    "docker-archive": ("argosy.layout.dockerarchive", "DockerArchive"),
+    "dir": ("argosy.layout.directory", "DirectoryStore"),
+}
+"""Each local transport's class: `cls.open(path)` to read, `cls.create(path)` to write."""
+
+_TRANSPORTS = ("docker", *_LOCAL)
+_ALIASES = {"ocidir": "oci", "registry": "docker", "oci-dir": "oci"}
+_TRANSPORT = re.compile(r"([a-z][a-z0-9-]*):(//)?(.*)", re.DOTALL)
+_SCHEMES = ("http", "https")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where an image is: a place, and perhaps a tag or digest in it.
+
+    Attributes:
+        transport: `docker`, `oci`, `oci-archive`, `docker-archive` or `dir`.
+        path: The directory or file; empty for a registry.
+        reference: The repository in a registry; None for the others.
+        tag: What names the image: a tag (or full name), a digest, or `@N`; None where nothing was said.
+
+    Example:
+        >>> Location.parse("oci:images:v1")
+        Location(transport='oci', path='images', reference=None, tag='v1')
+        >>> str(Location.parse("alpine"))
+        'docker://docker.io/library/alpine'
+    """
+
+    transport: str
+    path: str = ""
+    reference: Reference | None = None
+    tag: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a location.
+
+        Raises:
+            InvalidReferenceError: it has none of the shapes above.
+        """
+        if text.startswith(("./", "../", "/", "~")) or text in (".", ".."):
+            return cls._sniff(os.path.expanduser(text))
+        match = _TRANSPORT.fullmatch(text)
+        name = _ALIASES.get(match[1], match[1]) if match else ""
+        if match and name in _LOCAL:
+            return cls._local(name, match[3], text)
+        if match and name == "docker" and match[2]:
+            return cls._registry(match[3])
+        if match and match[2] and name not in _SCHEMES:
+            raise InvalidReferenceError(
+                f"transport {match[1]!r} of {text[:200]!r} is not known",
+                hint=f"expected one of {', '.join(_TRANSPORTS)}",
+            )
+        return cls._registry(text)
+
+    @classmethod
+    def _registry(cls, text: str) -> Self:
+        reference = Reference.parse(text)
+        return cls(transport="docker", reference=reference, tag=reference.tag_or_digest)
+
+    @classmethod
+    def _local(cls, transport: str, rest: str, text: str) -> Self:
+        body, at, digest = rest.rpartition("@")
+        if at and ":" in digest:
+            return cls(transport=transport, path=_path(_split(body)[0], text), tag=Digest(digest))
+        if at and digest.isdecimal():
+            return cls(
+                transport=transport, path=_path(body.removesuffix(":"), text), tag=f"@{digest}"
+            )
+        path, tag = _split(rest)
+        return cls(transport=transport, path=_path(path, text), tag=tag)
+
+    @classmethod
+    def _sniff(cls, text: str) -> Self:
+        """A bare path: what lies there decides."""
+        body, at, digest = text.rpartition("@")
+        path, tag = (body, digest) if at and ":" in digest and "/" not in digest else (text, None)
+        if tag is None and not os.path.lexists(path):
+            head, colon, last = text.rpartition(":")
+            if colon and "/" not in last:
+                path, tag = head, last
+        kind = _kind(path)
+        if kind is None:
+            raise InvalidReferenceError(
+                f"{path}: neither an image layout, nor an archive, nor an image directory",
+                hint="say which it is: oci:PATH, oci-archive:PATH, docker-archive:PATH or dir:PATH",
+            )
+        return cls(transport=kind, path=path, tag=tag)
+
+    def __str__(self) -> str:
+        """The location, as `parse` takes it."""
+        if self.reference is not None:
+            return f"docker://{self.reference}"
+        if self.tag is None:
+            return f"{self.transport}:{self.path}"
+        if self.tag.startswith("@"):
+            return f"{self.transport}:{self.path}:{self.tag}"
+        joint = "@" if isinstance(self.tag, Digest) else ":"
+        return f"{self.transport}:{self.path}{joint}{self.tag}"
+
+    def at(self, tag: str) -> Self:
+        """The same place, another tag or digest."""
+        if self.reference is None:
+            return dataclasses.replace(self, tag=tag)
+        if ":" in tag:
+            return dataclasses.replace(
+                self, reference=self.reference.with_digest(Digest(tag)), tag=tag
+            )
+        return dataclasses.replace(self, reference=self.reference.with_tag(tag), tag=tag)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    path, colon, tag = text.partition(":")
+    if colon and not tag:
+        raise InvalidReferenceError(f"{text[:200]!r}: expected a tag after the colon")
+    return path, tag or None
+
+
+def _path(path: str, text: str) -> str:
+    if not path or "\0" in path:
+        raise InvalidReferenceError(f"{text[:200]!r} names no path")
+    return path
+
+
+def _kind(path: str) -> str | None:
+    if os.path.isdir(path):
+        if os.path.lexists(os.path.join(path, "oci-layout")):
+            return "oci"
+        return "dir" if os.path.lexists(os.path.join(path, "manifest.json")) else None
+    if not os.path.isfile(path):
+        return None
+    archive = importlib.import_module("argosy.layout.archive")
+    kind: str | None = archive.sniff(path)
+    return kind
+
+
+def _class(transport: str) -> Any:
+    module, name = _LOCAL[transport]
+    return getattr(importlib.import_module(module), name)
+
+
+@contextlib.contextmanager
+def source(location: Location, connect: Connect | None = None) -> Iterator[Source]:
+    """Open a place to read from.
+
+    Raises:
+        NotFoundError: there is nothing.
+        UsageError: it is in a registry and no `connect` was given.
+    """
+    if location.reference is not None:
+        yield _connected(location.reference, connect, write=False)
+        return
+    _open_standard_streams(location, write=False)
+    with _closing(_class(location.transport).open(location.path)) as place:
+        yield place
+
+
+@contextlib.contextmanager
+def target(location: Location, connect: Connect | None = None) -> Iterator[Target]:
+    """Open a place to write to; it is made if it is not there.
+
+    An archive appears, whole, when the block ends without an error, and not at all otherwise.
+
+    Raises:
+        UsageError: it is in a registry and no `connect` was given, or stdout is a terminal.
+    """
+    if location.reference is not None:
+        yield _connected(location.reference, connect, write=True)
+        return
+    _open_standard_streams(location, write=True)
+    with _closing(_class(location.transport).create(location.path)) as place:
+        yield place
+
+
+def _connected(reference: Reference, connect: Connect | None, *, write: bool) -> Target:
+    if connect is None:
+        raise UsageError(f"{reference} is in a registry, and only local places can be used here")
+    return connect(reference, write)
+
+
+def _closing(place: Any) -> Any:
+    return place if hasattr(place, "__exit__") else contextlib.nullcontext(place)
+
+
+def _open_standard_streams(location: Location, *, write: bool) -> None:
+    if location.path != "-":
+        return
+    if not location.transport.endswith("-archive"):
+        raise UsageError(
+            f"{location.transport}: only archives can be read from stdin or written to stdout"
+        )
+    if write and sys.stdout.isatty():
+        raise UsageError(
+            "an archive is not written to a terminal", hint="send stdout to a file or a pipe"
+        )
+
+
+def choose(place: Source, location: Location) -> str:
+    """The tag or digest that a location means in an opened place.
+
+    Where nothing was said it is `latest`, or the only image there is.
+
+    Raises:
+        ManifestUnknownError: nothing was said, and there are several images or none.
+    """
+    if location.tag is not None:
+        return location.tag
+    tags = list(place.tags())
+    if "latest" in tags:
+        return "latest"
+    if len(tags) == 1:
+        return tags[0]
+    if not tags:
+        with contextlib.suppress(ManifestUnknownError):
+            return str(place.resolve("@0").digest)
+        raise ManifestUnknownError(f"{location} holds no image")
+    shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
+    raise ManifestUnknownError(
+        f"{location} holds {len(tags)} images: {shown}",
+        hint=f"name one, as in {location}:{tags[0]}",
+    )
