@@ -44,7 +44,7 @@ class Lazy(click.Group):
         if not entry.module:
             return Lazy(full, name=name, help=entry.help)
         found = getattr(importlib.import_module(f"argosy.cli.{entry.module}"), entry.attribute)
-        assert isinstance(found, click.Command)  # noqa: S101
+        assert isinstance(found, click.Command)
         return found
 
     def resolve_command(

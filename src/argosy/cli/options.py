@@ -14,7 +14,7 @@ from argosy.spec.platform import Platform
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Parsed(click.ParamType):
+class _Parsed(click.ParamType[Any]):
     """An argument that a function of the library reads; what it refuses is wrong usage."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:

@@ -46,9 +46,8 @@ def size(number: int) -> str:
     """
     if number < 1000:
         return f"{number} B"
-    amount, unit = float(number), "B"
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        amount /= 1000
-        if amount < 1000:
-            break
-    return f"{amount:.1f} {unit}"
+    power = min((len(str(number)) - 1) // 3, len(_UNITS))
+    return f"{number / 1000**power:.1f} {_UNITS[power - 1]}"
+
+
+_UNITS = ("kB", "MB", "GB", "TB", "PB")
