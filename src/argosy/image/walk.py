@@ -1,0 +1,166 @@
+"""Files of this machine as entries of a changeset: what `insert`, artifacts and source images put into tars.
+
+The tree is walked by directory descriptors and no link is followed, so that a tree that changes under us cannot make
+us read elsewhere. Names are in byte order; the first name of a file with several is the file, the others are links.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+
+from argosy.errors import InvalidLayerError, StorageError
+from argosy.layer.entry import Entry, EntryType, shown
+from argosy.layer.tarwriter import TarWriter
+
+__all__ = ["TreeOptions", "write_tree"]
+
+_CHUNK = 1 << 20
+_TYPES = {
+    stat.S_IFREG: EntryType.FILE,
+    stat.S_IFDIR: EntryType.DIRECTORY,
+    stat.S_IFLNK: EntryType.SYMLINK,
+    stat.S_IFIFO: EntryType.FIFO,
+    stat.S_IFCHR: EntryType.CHARACTER,
+    stat.S_IFBLK: EntryType.BLOCK,
+}
+_SKIPPED_XATTRS = ("security.selinux", "security.ima", "security.evm", "system.nfs4_acl")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TreeOptions:
+    """How files are told of in a changeset.
+
+    Args:
+        owner: (uid, gid) of every entry; None keeps each file's own.
+        epoch: SOURCE_DATE_EPOCH in seconds: no time is later.
+        fixed_time: Seconds since 1970 that every entry has; None keeps each file's own.
+        xattrs: Whether extended attributes are kept.
+        warn: Told, in one line, of what cannot be in a changeset and was left out.
+    """
+
+    owner: tuple[int, int] | None = None
+    epoch: int | None = None
+    fixed_time: int | None = None
+    xattrs: bool = True
+    warn: Callable[[str], object] = lambda _line: None
+
+
+def write_tree(tar: TarWriter, path: str, name: bytes, options: TreeOptions | None = None) -> None:
+    """Write a file, or a directory with all in it, into a tar archive.
+
+    Args:
+        tar: The archive.
+        path: What to write; a symbolic link at its very end is written as one.
+        name: What it is called in the archive, without slashes around; empty for the root.
+        options: How.
+
+    Raises:
+        StorageError: something cannot be read.
+        InvalidLayerError: a file changed its size while it was read.
+    """
+    parent, _, base = os.path.abspath(path).rpartition("/")
+    try:
+        folder = os.open(parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _Walker(tar, options or TreeOptions()).visit(folder, os.fsencode(base or "."), name)
+        finally:
+            os.close(folder)
+    except OSError as exc:
+        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
+
+
+class _Walker:
+    def __init__(self, tar: TarWriter, options: TreeOptions) -> None:
+        self._tar, self._options = tar, options
+        self._links: dict[tuple[int, int], bytes] = {}
+
+    def visit(self, folder: int, base: bytes, name: bytes) -> None:
+        status = os.stat(base, dir_fd=folder, follow_symlinks=False)
+        kind = _TYPES.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            self._options.warn(f"{shown(name)}: sockets cannot be in a layer, left out")
+            return
+        entry = self._entry(folder, base, name, status, kind)
+        if entry.type is EntryType.FILE:
+            self._file(folder, base, entry)
+        elif name or kind is not EntryType.DIRECTORY:
+            self._tar.add(entry)
+        if kind is EntryType.DIRECTORY:
+            self._children(folder, base, name)
+
+    def _children(self, folder: int, base: bytes, name: bytes) -> None:
+        inner = os.open(
+            base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
+        )
+        try:
+            for child in sorted(os.fsencode(found) for found in os.listdir(inner)):
+                self.visit(inner, child, name + b"/" + child if name else child)
+        finally:
+            os.close(inner)
+
+    def _entry(
+        self, folder: int, base: bytes, name: bytes, status: os.stat_result, kind: EntryType
+    ) -> Entry:
+        options = self._options
+        uid, gid = options.owner or (status.st_uid, status.st_gid)
+        linkname = b""
+        if kind is EntryType.SYMLINK:
+            linkname = os.readlink(base, dir_fd=folder)
+        elif kind is not EntryType.DIRECTORY and status.st_nlink > 1:
+            linkname = self._links.setdefault((status.st_dev, status.st_ino), name)
+            kind = kind if linkname == name else EntryType.HARDLINK
+            linkname = b"" if linkname == name else linkname
+        device = (0, 0)
+        if kind in (EntryType.CHARACTER, EntryType.BLOCK):
+            device = (os.major(status.st_rdev), os.minor(status.st_rdev))
+        return Entry(
+            name=name + b"/" if kind is EntryType.DIRECTORY else name,
+            type=kind,
+            mode=0o777 if kind is EntryType.SYMLINK else stat.S_IMODE(status.st_mode),
+            uid=uid,
+            gid=gid,
+            size=status.st_size if kind is EntryType.FILE else 0,
+            mtime=self._time(status.st_mtime_ns),
+            linkname=linkname,
+            device=device,
+            xattrs=dict(_xattrs(folder, base)) if options.xattrs else {},
+        )
+
+    def _time(self, mtime: int) -> int:
+        options = self._options
+        if options.fixed_time is not None:
+            return options.fixed_time * 10**9
+        return mtime if options.epoch is None else min(mtime, options.epoch * 10**9)
+
+    def _file(self, folder: int, base: bytes, entry: Entry) -> None:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        file = os.open(base, flags, dir_fd=folder)
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != entry.size:
+                raise InvalidLayerError(f"{shown(entry.name)}: changed while it was read")
+            self._tar.add(entry, _content(file, entry.size))
+        finally:
+            os.close(file)
+
+
+def _content(file: int, size: int) -> Iterator[bytes]:
+    while size and (data := os.read(file, min(size, _CHUNK))):
+        size -= len(data)
+        yield data
+
+
+def _xattrs(folder: int, base: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = b"/proc/self/fd/%d/%s" % (folder, base)
+    try:
+        names = sorted(os.listxattr(place, follow_symlinks=False))
+        for name in names:
+            if name not in _SKIPPED_XATTRS:
+                yield os.fsencode(name), os.getxattr(place, name, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTSUP, errno.ENODATA, errno.EPERM, errno.EACCES):
+            raise
