@@ -1,0 +1,125 @@
+"""`argosy cp`: from any place to any place."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from argosy import locate
+from argosy.cli import places, progress
+from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
+from argosy.content.copy import copy
+from argosy.errors import UsageError
+from argosy.locate import Location
+from argosy.spec.digest import Digest
+from argosy.spec.platform import Platform
+from argosy.spec.reference import Reference, parse_tag
+
+
+@click.command()
+@click.argument("source", type=PLACE)
+@click.argument("target", type=PLACE)
+@click.option("-t", "--tag", "more_tags", multiple=True, help="One more tag for it; repeatable.")
+@click.option(
+    "-a", "--all-tags", is_flag=True, help="Every tag of the source, under the same names."
+)
+@platforms_option
+@click.option(
+    "--sparse", is_flag=True, help="With --platform: keep the index whole, and its digest."
+)
+@click.option("-r", "--referrers", is_flag=True, help="Also what refers to it: signatures, SBOMs.")
+@click.option("--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig.")
+@click.option("--foreign", is_flag=True, help="Also non-distributable layers.")
+@click.option(
+    "--digest-file", type=click.Path(dir_okay=False), help="Write the digest to this file."
+)
+@jobs_option
+@quiet_option
+@progress.progress_option
+def command(
+    source: Location,
+    target: Location,
+    more_tags: tuple[str, ...],
+    all_tags: bool,
+    platforms: tuple[Platform, ...],
+    sparse: bool,
+    referrers: bool,
+    digest_tags: bool,
+    foreign: bool,
+    digest_file: str | None,
+    jobs: int,
+    quiet: bool,
+    progress: str,
+) -> None:
+    """Copy an image, an index or an artifact. Its digest is kept, and what is there already does not move.
+
+    TARGET's tag is SOURCE's where none is given. docker-archive is the one format that cannot keep digests.
+
+    \b
+    Examples:
+      argosy cp alpine:3.20 oci:images:alpine
+      argosy cp --platform linux/amd64 --platform linux/arm64 alpine:3.20 oci-archive:alpine.tar
+      argosy cp --referrers registry.example/app:v1 mirror.example/app
+      argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
+    """
+    if all_tags and (more_tags or target.tag not in (None, "latest")):
+        raise UsageError("--all-tags keeps every tag's name: give no other tag")
+    for tag in more_tags:
+        parse_tag(tag)
+    options = {
+        "platforms": platforms or None,
+        "sparse": sparse,
+        "referrers": referrers,
+        "digest_tags": digest_tags,
+        "foreign": foreign,
+        "jobs": jobs,
+    }
+    with (
+        places.source(source) as taken,
+        places.target(target) as given,
+        _shown(progress, quiet=quiet) as on_event,
+    ):
+        if all_tags:
+            for tag in list(taken.tags()):
+                copy(taken, tag, given, tag, on_event=on_event, **options)  # type: ignore[arg-type]
+            return
+        chosen = locate.choose(taken, source)
+        tags = (*_tags(source, target, chosen), *more_tags)
+        root = copy(taken, chosen, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
+    if digest_file:
+        _write(digest_file, f"{root.digest}\n")
+
+
+_shown = progress.shown
+
+
+def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:
+    """The tag the target names, else the one the source has; none for what is known by digest only."""
+    named = target.tag if target.reference is None else target.reference.tag
+    if named is not None:
+        return () if isinstance(named, Digest) else (named,)
+    known = target.reference is not None and target.reference.digest is not None
+    if known or isinstance(chosen, Digest) or chosen.startswith("@"):
+        return ()
+    if target.transport == "docker" and not source.reference:
+        return (
+            (Reference.parse(chosen).tag or "latest",)
+            if ":" in chosen or "/" in chosen
+            else (chosen,)
+        )
+    if target.transport == "docker-archive" and source.reference:
+        return (str(source.reference.with_tag(chosen)),)
+    return (chosen,)
+
+
+def _write(path: str, text: str) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="ascii") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.lexists(temporary):
+            os.unlink(temporary)
+        raise

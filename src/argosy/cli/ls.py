@@ -1,0 +1,91 @@
+"""`argosy ls`: the tags of a place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from argosy.cli import places
+from argosy.cli.options import json_option, place_argument
+from argosy.cli.output import document, lines
+from argosy.locate import Location
+
+_DIGEST_TAG = re.compile(r"[a-z0-9]+-[a-f0-9]{64,128}(\..+)?", re.ASCII)
+
+
+def semver_key(tag: str) -> tuple[bool, list[int], bool, list[tuple[bool, int, str]]]:
+    """Sorts tags as semantic versioning orders them; what is no version comes first.
+
+    >>> sorted(["v1.10.0", "1.2.0", "1.2.0-rc.1", "latest"], key=semver_key)
+    ['latest', '1.2.0-rc.1', '1.2.0', 'v1.10.0']
+    """
+    match = re.fullmatch(
+        r"v?(\d{1,18}(?:\.\d{1,18}){0,3})(?:-([0-9A-Za-z.-]+))?(?:\+.*)?", tag, re.ASCII
+    )
+    if not match:
+        return (False, [], False, [(False, 0, tag)])
+    before = [
+        (not part.isdecimal(), int(part) if part.isdecimal() else 0, part)
+        for part in (match[2] or "").split(".")
+        if part
+    ]
+    return (True, [int(n) for n in match[1].split(".")], not before, before)
+
+
+_ORDERS: dict[str, Callable[[str], Any]] = {"name": str, "semver": semver_key}
+
+
+@click.command()
+@place_argument
+@click.option("--include", multiple=True, metavar="REGEX", help="Only tags that match, whole.")
+@click.option("--exclude", multiple=True, metavar="REGEX", help="Not tags that match, whole.")
+@click.option("--sort", type=click.Choice(list(_ORDERS)), help="Instead of the place's own order.")
+@click.option("--reverse", is_flag=True, help="The other way round.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--no-digest-tags", is_flag=True, help="Leave out tags like sha256-<hex>.sig.")
+@click.option("--full", is_flag=True, help="Print whole locations.")
+@json_option
+def command(
+    place: Location,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    sort: str | None,
+    reverse: bool,
+    limit: int | None,
+    no_digest_tags: bool,
+    full: bool,
+    as_json: bool,
+) -> None:
+    """List the tags of a repository, layout or archive.
+
+    \b
+    Examples:
+      argosy ls oci:images
+      argosy ls alpine --include '3\\..*' --sort semver --reverse --limit 3
+    """
+    try:
+        wanted = [re.compile(pattern) for pattern in include]
+        unwanted = [re.compile(pattern) for pattern in exclude]
+    except re.error as exc:
+        raise click.BadParameter(f"not a regular expression: {exc}") from None
+    with places.source(place) as source:
+        tags = [
+            tag
+            for tag in source.tags()
+            if (not wanted or any(p.fullmatch(tag) for p in wanted))
+            and not any(p.fullmatch(tag) for p in unwanted)
+            and not (no_digest_tags and _DIGEST_TAG.fullmatch(tag))
+        ]
+    if sort:
+        tags.sort(key=_ORDERS[sort])
+    if reverse:
+        tags.reverse()
+    del tags[limit if limit is not None else len(tags) :]
+    shown = [str(place.at(tag)) if full else tag for tag in tags]
+    if as_json:
+        document(shown)
+    else:
+        lines(shown)

@@ -1,0 +1,97 @@
+"""`argosy manifest …`: manifests as they are."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import BinaryIO
+
+import click
+
+from argosy import locate
+from argosy.cli import places
+from argosy.cli.options import place_argument, platform_option
+from argosy.cli.output import document, raw
+from argosy.content import graph
+from argosy.content.protocols import Deleter
+from argosy.errors import UnsupportedError, UsageError
+from argosy.locate import Location
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import MAX_SIZE, decode_manifest
+from argosy.spec.platform import Platform
+
+
+@click.command()
+@place_argument
+@platform_option
+def get(place: Location, platform: Platform | None) -> None:
+    """Print a manifest or index, byte for byte.
+
+    \b
+    Examples:
+      argosy manifest get alpine:3.20 | jq .
+      argosy manifest get oci:images:alpine | sha256sum
+    """
+    with places.image(place, platform) as (source, desc):
+        raw(graph.read(source, desc))
+
+
+@click.command()
+@place_argument
+@platform_option
+def head(place: Location, platform: Platform | None) -> None:
+    """Print a manifest's descriptor as JSON: media type, digest, size.
+
+    \b
+    Example:
+      argosy manifest head alpine:3.20
+    """
+    with places.image(place, platform) as (_, desc):
+        document(desc.encode())
+
+
+@click.command()
+@place_argument
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--media-type", help="Its media type, where it does not say so itself.")
+def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
+    """Store a manifest from a file (or stdin) as it is, and print its digest.
+
+    PLACE names the tag, or the digest the manifest must have.
+
+    \b
+    Example:
+      argosy manifest get oci:a:v1 | sed s/old/new/ | argosy manifest put oci:a:v2
+    """
+    data = file.read(MAX_SIZE + 1)
+    manifest = decode_manifest(data, media_type)
+    tag = place.tag or "latest"
+    wanted = Digest(tag) if ":" in tag else None
+    desc = Descriptor.of(
+        manifest.media_type, data, algorithm=wanted.algorithm if wanted else "sha256"
+    )
+    if wanted is not None and wanted != desc.digest:
+        raise UsageError(f"the manifest's digest is {desc.digest}, not {wanted}")
+    with places.target(place) as target:
+        target.push(desc, io.BytesIO(data), tags=() if wanted else (tag,))
+    print(desc.digest)
+
+
+@click.command()
+@place_argument
+def rm(place: Location) -> None:
+    """Remove a manifest, and with it every tag that points to it.
+
+    `argosy rm` removes one tag and leaves its siblings.
+
+    \b
+    Example:
+      argosy manifest rm oci:images@sha256:44136fa3…
+    """
+    with places.target(place) as target:
+        if not isinstance(target, Deleter):
+            raise UnsupportedError(f"{place.transport}: nothing can be removed there")
+        desc = target.resolve(locate.choose(target, place))
+        target.delete(desc)
+    print(f"removed {desc.digest}", file=sys.stderr)
