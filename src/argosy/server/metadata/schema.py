@@ -152,6 +152,30 @@ TABLES: tuple[str, ...] = (
         position INTEGER NOT NULL) WITHOUT ROWID""",
     # Small facts of this registry: the upload secret, the day swept last.
     "CREATE TABLE setting (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    # Work only one replica does at a time: webhooks, retention, the first pull of a cached blob.
+    """CREATE TABLE lease (
+        name TEXT NOT NULL PRIMARY KEY,
+        holder TEXT NOT NULL,
+        lease_until REAL NOT NULL) WITHOUT ROWID""",
+    # Webhooks: tries of the next event, and events that were given up.
+    """CREATE TABLE delivery (
+        consumer TEXT NOT NULL PRIMARY KEY,
+        attempts INTEGER NOT NULL,
+        not_before REAL NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE dead_letter (
+        consumer TEXT NOT NULL,
+        event INTEGER NOT NULL,
+        at REAL NOT NULL,
+        problem TEXT NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (consumer, event)) WITHOUT ROWID""",
+    # Pull-through cache: when a reference was last compared with the upstream, and until when it counts as missing.
+    """CREATE TABLE upstream (
+        repository TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        checked REAL NOT NULL,
+        missing_until REAL NOT NULL,
+        PRIMARY KEY (repository, reference)) WITHOUT ROWID""",
     "INSERT INTO schema_version (version) VALUES (1)",
 )
 
