@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import stat
 import tempfile
 import threading
 import weakref
@@ -77,14 +78,18 @@ class Spool(MemoryStore):
         self._file: int | None = None
         self._end = 0
         self._regions: dict[Digest, tuple[Descriptor, int]] = {}
+        self._files: dict[Digest, str] = {}
         self._writing = threading.RLock()
 
     def exists(self, desc: Descriptor) -> bool:
         """See `Source.exists`."""
-        return desc.digest in self._regions or super().exists(desc)
+        held = desc.digest in self._regions or desc.digest in self._files
+        return held or super().exists(desc)
 
     def fetch(self, desc: Descriptor) -> VerifyingReader:
         """See `Source.fetch`."""
+        if (path := self._files.get(desc.digest)) is not None:
+            return VerifyingReader(_opened(path), desc)
         region = self._regions.get(desc.digest)
         if region is None or self._file is None:
             return super().fetch(desc)
@@ -98,6 +103,21 @@ class Spool(MemoryStore):
             with self._appending() as file:
                 copy_verified(content, desc, file)
                 self._keep(desc, file)
+
+    def refer(self, media_type: str, path: str) -> Descriptor:
+        """A file of this machine as a blob, left where it is: it is read again when it is fetched, and verified then.
+
+        Raises:
+            StorageError: it cannot be read, or is no regular file.
+        """
+        hashed, size = hasher(), 0
+        with _opened(path) as file:
+            while data := file.read(1 << 20):
+                hashed.update(data)
+                size += len(data)
+        desc = Descriptor(media_type=media_type, digest=Digest.done("sha256", hashed), size=size)
+        self._files[desc.digest] = os.path.abspath(path)
+        return desc
 
     @contextlib.contextmanager
     def layer(
@@ -159,7 +179,7 @@ class Spool(MemoryStore):
     @contextlib.contextmanager
     def _appending(self) -> Iterator[_Appender]:
         with self._writing:
-            appender = _Appender(self._opened(), self._end)
+            appender = _Appender(self._spooled(), self._end)
             try:
                 yield appender
             except OSError as exc:
@@ -172,12 +192,24 @@ class Spool(MemoryStore):
             self._regions[desc.digest] = (desc.bare(), self._end)
             self._end = file.position
 
-    def _opened(self) -> int:
+    def _spooled(self) -> int:
         if self._file is None:
             with tempfile.TemporaryFile(dir=self._directory) as file:
                 self._file = os.dup(file.fileno())
             weakref.finalize(self, os.close, self._file)
         return self._file
+
+
+def _opened(path: str) -> io.FileIO:
+    try:
+        # Not to hang on a FIFO, nor to read a device for ever.
+        file = open(path, "rb", buffering=0, opener=lambda p, f: os.open(p, f | os.O_NONBLOCK))  # noqa: SIM115
+    except OSError as exc:
+        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise StorageError(f"{path}: expected a regular file")
+    return file
 
 
 class _Appender:

@@ -1,0 +1,158 @@
+"""Artifacts: files and directories as the layers of a manifest, in the shape ORAS gave them (manifest.md, "Guidelines
+for Artifact Usage").
+
+A file is a layer as it is, its name in the annotation `org.opencontainers.image.title`. A directory is a gzip tar whose
+entries begin with its name, marked to be unpacked again. Without a configuration the config is the empty descriptor and
+`artifactType` says what this is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+
+from argosy.content.protocols import Source
+from argosy.errors import UsageError
+from argosy.image.draft import Draft, draft
+from argosy.image.view import Image
+from argosy.image.walk import TreeOptions, write_tree
+from argosy.layer.tarwriter import TarWriter
+from argosy.spec import annotations as keys
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import EMPTY, Descriptor
+from argosy.spec.manifest import Manifest
+
+__all__ = ["DIGEST", "UNKNOWN_ARTIFACT", "UNPACK", "File", "check_title", "pack"]
+
+UNKNOWN_ARTIFACT = "application/vnd.unknown.artifact.v1"
+"""The artifact type where nobody said one."""
+UNPACK = "io.deis.oras.content.unpack"
+"""The annotation that says `true` on a directory's tar."""
+DIGEST = "io.deis.oras.content.digest"
+"""The annotation with the digest of a directory's tar, uncompressed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """Something to pack.
+
+    Args:
+        path: A file or directory here.
+        title: What it is called in the artifact; its path if None.
+        media_type: Of its layer; a tar layer's if None.
+        annotations: Of its layer's descriptor.
+    """
+
+    path: str
+    title: str | None = None
+    media_type: str | None = None
+    annotations: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def pack(
+    source: Source,
+    files: Sequence[File] = (),
+    *,
+    artifact_type: str | None = None,
+    config: File | None = None,
+    subject: Descriptor | None = None,
+    annotations: Mapping[str, str] | None = None,
+    config_annotations: Mapping[str, str] | None = None,
+    options: TreeOptions | None = None,
+    any_path: bool = False,
+) -> Image:
+    """An artifact of some files, in a draft over `source`.
+
+    Args:
+        source: The place it is drafted over.
+        files: What is in it, in order; without any, one empty layer.
+        artifact_type: What sort of artifact it is.
+        config: A file to be its config; the empty descriptor if None.
+        subject: The manifest it refers to.
+        annotations: Of the manifest.
+        config_annotations: Of the config's descriptor.
+        options: How the files of directories are told of.
+        any_path: Allow titles that leave the directory they are unpacked in, which unpacking then refuses.
+
+    Raises:
+        StorageError: a file cannot be read.
+        UsageError: two files have one title, or a title leaves its directory.
+    """
+    place = draft(source)
+    layers = tuple(_layer(place, file, options, any_path) for file in files)
+    titles = [layer.annotations[keys.TITLE] for layer in layers]
+    for title in {t for t in titles if titles.count(t) > 1}:
+        raise UsageError(f"{title!r}: two files would have this title")
+    described = _config(place, config, config_annotations or {})
+    if artifact_type is None and described.media_type == mediatypes.OCI_EMPTY:
+        artifact_type = UNKNOWN_ARTIFACT
+    manifest = Manifest(
+        artifact_type=artifact_type,
+        config=described,
+        layers=layers or (_empty(place),),
+        subject=subject.bare() if subject else None,
+        annotations=annotations or {},
+    )
+    return Image(source=place, descriptor=place.put(manifest.media_type, manifest.encode()))
+
+
+def _empty(place: Draft) -> Descriptor:
+    place.put(mediatypes.OCI_EMPTY, b"{}")
+    return EMPTY
+
+
+def _config(place: Draft, config: File | None, notes: Mapping[str, str]) -> Descriptor:
+    if config is None:
+        return dataclasses.replace(_empty(place), annotations=notes)
+    made = place.upper.refer(config.media_type or mediatypes.OCI_CONFIG, config.path)
+    return dataclasses.replace(made, annotations={**config.annotations, **notes})
+
+
+def _layer(place: Draft, file: File, options: TreeOptions | None, any_path: bool) -> Descriptor:
+    title = file.title or file.path
+    if not any_path:
+        check_title(title)
+    if os.path.isdir(file.path):
+        return _directory(place, file, title.rstrip("/"), options)
+    made = place.upper.refer(file.media_type or mediatypes.OCI_LAYER, file.path)
+    return dataclasses.replace(made, annotations={keys.TITLE: title, **file.annotations})
+
+
+def _directory(place: Draft, file: File, title: str, options: TreeOptions | None) -> Descriptor:
+    name = os.fsencode(os.path.normpath(title))
+    if name == b".":
+        raise UsageError(
+            f"{file.path}: the artifact needs a name for this directory",
+            hint="run this from the directory above it",
+        )
+    plain = options or TreeOptions(owner=(0, 0), xattrs=False)
+    with place.upper.layer() as out, TarWriter(out) as tar:
+        write_tree(tar, file.path, name, plain)
+    made = out.layer
+    return dataclasses.replace(
+        made.descriptor,
+        media_type=file.media_type or mediatypes.OCI_LAYER_GZIP,
+        annotations={
+            keys.TITLE: title,
+            DIGEST: str(made.diff_id),
+            UNPACK: "true",
+            **file.annotations,
+        },
+    )
+
+
+def check_title(title: str) -> None:
+    """Refuse a title that is no path below a directory.
+
+    Raises:
+        UsageError: it is absolute, empty, has `..` in it, or a byte no name can have.
+
+    >>> check_title("docs/readme.md")
+    """
+    parts = title.split("/")
+    if not title or title.startswith("/") or ".." in parts or "\0" in title:
+        raise UsageError(
+            f"{title!r} cannot be the name of a file in an artifact: it must be a path without '..'",
+            hint="run this from the directory the files are in",
+        )

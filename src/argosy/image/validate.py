@@ -1,0 +1,181 @@
+"""Checking an image, an index or an artifact: every digest, size, media type and DiffID, and what must agree.
+
+Nothing here stops at the first mistake: what is found is yielded, one `Finding` a mistake, and checking goes on where
+it can. An error is a MUST that does not hold or content that is not there; a warning is a SHOULD.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from argosy.errors import ArgosyError, StorageError
+from argosy.image.view import Image, ImageIndex, Layer
+from argosy.layer.compression import Compression
+from argosy.layer.entry import Whiteout
+from argosy.layer.tarstream import TarReader
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import problems
+from argosy.spec.platform import Platform
+
+__all__ = ["Finding", "validate"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One mistake.
+
+    Args:
+        where: What it is in, such as `layer 3 (sha256:…)`.
+        rule: What does not hold, in one line.
+        warning: Whether it is a SHOULD.
+    """
+
+    where: str
+    rule: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.rule}"
+
+
+def validate(what: Image | ImageIndex, *, fast: bool = False) -> Iterator[Finding]:
+    """Everything that is wrong with an image or an index.
+
+    Args:
+        what: What to check.
+        fast: Look whether layers are there, but do not read them.
+
+    Raises:
+        RegistryError: the place itself fails.
+
+    Example:
+        >>> from argosy.content.memory import MemoryStore
+        >>> from argosy.testing.random import image
+        >>> store = MemoryStore()
+        >>> [str(finding) for finding in validate(Image(source=store, descriptor=image(store, 1)))]
+        []
+    """
+    if isinstance(what, ImageIndex):
+        yield from _index(what, fast, 0)
+    else:
+        yield from _image(what, fast)
+
+
+def _index(index: ImageIndex, fast: bool, depth: int) -> Iterator[Finding]:
+    where = f"index {index.digest}"
+    try:
+        parsed = index.index
+    except (ArgosyError, StorageError) as exc:
+        yield Finding(where=where, rule=str(exc))
+        return
+    for problem in problems(parsed):
+        yield Finding(where=where, rule=problem, warning=True)
+    if depth > 8:
+        yield Finding(where=where, rule="indexes are nested deeper than 8")
+        return
+    for entry in parsed.manifests:
+        if entry.is_index():
+            yield from _index(ImageIndex(source=index.source, descriptor=entry), fast, depth + 1)
+        elif entry.media_type in mediatypes.MANIFESTS:
+            image = Image(source=index.source, descriptor=entry)
+            yield from _image(image, fast)
+            yield from _agrees(image, entry)
+
+
+def _agrees(image: Image, entry: Descriptor) -> Iterator[Finding]:
+    """An entry's platform and its image's must be the same machine."""
+    try:
+        if entry.platform is None or not image.is_image or entry.platform.os == "unknown":
+            return
+        found = image.platform
+    except ArgosyError:
+        return  # already found
+    said = entry.platform
+    if _machine(said) != _machine(found):
+        rule = f"the index says {said}, the configuration {found}"
+        yield Finding(where=f"manifest {entry.digest}", rule=rule)
+
+
+def _machine(platform: Platform) -> tuple[str, str]:
+    return platform.os, platform.architecture
+
+
+def _image(image: Image, fast: bool) -> Iterator[Finding]:
+    where = f"manifest {image.digest}"
+    try:
+        manifest = image.manifest
+    except ArgosyError as exc:
+        yield Finding(where=where, rule=str(exc))
+        return
+    for problem in problems(manifest):
+        yield Finding(where=where, rule=problem, warning=True)
+    yield from _config(image)
+    try:
+        layers = image.layers
+    except ArgosyError:
+        layers = tuple(
+            Layer(source=image.source, descriptor=desc, position=position)
+            for position, desc in enumerate(manifest.layers)
+        )
+    for layer in layers:
+        yield from _layer(layer, fast, changeset=image.is_image)
+
+
+def _config(image: Image) -> Iterator[Finding]:
+    where = f"config {image.manifest.config.digest}"
+    try:
+        raw = image.raw_config
+        if not image.is_image:
+            return
+        config = image.config
+    except ArgosyError as exc:
+        yield Finding(where=where, rule=str(exc))
+        return
+    del raw
+    stack, layers = len(config.rootfs.diff_ids), len(image.manifest.layers)
+    if stack != layers:
+        yield Finding(
+            where=where, rule=f"rootfs.diff_ids: expected {layers}, one a layer, got {stack}"
+        )
+    told = sum(not step.empty_layer for step in config.history)
+    if config.history and told != layers:
+        rule = f"history: tells of {told} layers, the manifest has {layers}"
+        yield Finding(where=where, rule=rule, warning=told < layers)
+
+
+def _layer(layer: Layer, fast: bool, *, changeset: bool) -> Iterator[Finding]:
+    desc = layer.descriptor
+    if changeset and not layer.is_changeset:
+        rule = f"{desc.media_type} is no media type of a layer"
+        yield Finding(where=layer.name, rule=rule, warning=True)
+    foreign = desc.media_type in mediatypes.NONDISTRIBUTABLE
+    try:
+        if fast or foreign:
+            if not foreign and not layer.source.exists(desc):
+                yield Finding(where=layer.name, rule="is not there")
+            return
+        if changeset and layer.is_changeset:
+            yield from _changeset(layer)
+        else:
+            with layer.compressed() as reader:
+                while reader.read(1 << 20):
+                    pass
+    except ArgosyError as exc:
+        yield Finding(where=layer.name, rule=str(exc).removeprefix(f"{layer.name}: "))
+
+
+def _changeset(layer: Layer) -> Iterator[Finding]:
+    with layer.compressed() as blob:
+        actual = Compression.sniff(blob.read(4))
+    expected = Compression.of_media_type(layer.descriptor.media_type)
+    if actual is not expected and expected is not None:
+        rule = f"the media type says {expected.value}, the bytes are {actual.value}"
+        # Many tools write the gzip media type for what they left uncompressed, and read what is there.
+        yield Finding(where=layer.name, rule=rule, warning=True)
+    with layer.uncompressed() as stream:
+        reader = TarReader(stream)
+        for entry in reader:
+            Whiteout.of(entry.path.rpartition(b"/")[2])
+        reader.drain()
