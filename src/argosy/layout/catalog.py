@@ -104,12 +104,10 @@ class Catalog:
             if facts is not None and facts.subject == subject:
                 yield facts.entry
 
-    def reachable(self, roots: Iterable[Descriptor]) -> set[Digest]:
-        """Everything below and including `roots`: manifests, configs and layers."""
-        found: set[Digest] = set()
+    def content(self, roots: Iterable[Descriptor]) -> Iterator[Descriptor]:
+        """Everything below and including `roots`: manifests, configs and layers; some more than once."""
         for desc in self.manifests(roots):
-            found.add(desc.digest)
+            yield desc
             facts = self.facts(desc)
             if facts is not None:
-                found.update(child.digest for child in facts.children)
-        return found
+                yield from (c for c in facts.children if not c.is_manifest())

@@ -10,24 +10,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from argosy.errors import InvalidError, InvalidTagError, ManifestUnknownError
-from argosy.spec.annotations import CONTAINERD_IMAGE_NAME, REF_NAME
+from argosy.errors import InvalidError, ManifestUnknownError
+from argosy.spec.annotations import CONTAINERD_IMAGE_NAME, REF_NAME, is_ref_name
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import ALGORITHMS
 from argosy.spec.platform import Platform, best
-from argosy.spec.reference import Reference
-
-MAX_LENGTH = 1024
+from argosy.spec.reference import Reference, parse_tag
 
 
 def check_tag(tag: str) -> str:
-    """A tag as a layout takes it: any text of 1 to 1024 printable characters.
+    """A tag as a layout takes it: one of the distribution-spec, or the image-spec's grammar of reference names.
 
     Raises:
-        InvalidTagError: it is empty, too long, or has characters that are not printable.
+        InvalidTagError: it is neither, or could be taken for a digest.
     """
-    if not tag or len(tag) > MAX_LENGTH or not tag.isprintable():
-        raise InvalidTagError(f"tag {tag[:100]!r}: expected 1 to {MAX_LENGTH} printable characters")
-    return tag
+    if is_ref_name(tag) and tag.partition(":")[0] not in ALGORITHMS:
+        return tag
+    return parse_tag(tag)
 
 
 def unnamed(entry: Descriptor) -> Descriptor:
@@ -110,22 +109,33 @@ def long_name(text: str) -> str | None:
 
 def same_reference(one: str, other: str) -> bool:
     """Whether two names mean one image, as `busybox` and `docker.io/library/busybox:latest` do."""
-    if not (set("/:") & set(one) and set("/:") & set(other)):
-        return False
+    if not set("/:") & {*one, *other}:
+        return False  # two plain tags
     return long_name(one) is not None and long_name(one) == long_name(other)
 
 
-def choose(found: Sequence[Descriptor], tag: str) -> Descriptor:
-    """One of several entries of a name: the one that suits this machine's platform best, else the first.
+def meant(entries: Iterable[Descriptor], tag: str) -> list[Descriptor]:
+    """As `called`, but a tag that stands for images of different whole names means none of them.
 
     Raises:
-        ManifestUnknownError: they are images of different whole names, so that the tag alone means none of them.
+        ManifestUnknownError: it does.
     """
+    found = called(entries, tag)
     wholes = {entry.annotations.get(CONTAINERD_IMAGE_NAME) for entry in found}
     if len(wholes) > 1 and len({entry.digest for entry in found}) > 1:
         names = ", ".join(sorted(name for name in wholes if name))
         raise ManifestUnknownError(f"{tag} stands for several images: {names}")
+    return found
+
+
+def choose(found: Sequence[Descriptor]) -> Descriptor:
+    """One of several entries of a name: the one that suits this machine's platform best, else the first."""
     if len(found) == 1 or not all(entry.platform for entry in found):
         return found[0]
-    position = best(Platform.host(), [entry.platform for entry in found])
-    return found[position or 0]
+    return found[best(Platform.host(), [entry.platform for entry in found]) or 0]
+
+
+def position(text: str) -> int | None:
+    """The number in `@N`, which stands for an entry by its place, or None."""
+    number = text.removeprefix("@")
+    return int(number) if number != text and number.isdecimal() and len(number) < 9 else None

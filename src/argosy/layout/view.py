@@ -81,8 +81,8 @@ class LayoutSource:
 
     def __init__(self, name: str, blobs: Blobs) -> None:
         self._name = name
-        self._stored = blobs
-        self._catalog = Catalog(self.fetch)
+        self.content = blobs
+        self.catalog = Catalog(self.fetch)
 
     def __str__(self) -> str:
         return self._name
@@ -93,23 +93,29 @@ class LayoutSource:
 
     def manifests(self) -> Iterator[Descriptor]:
         """Every manifest here: the entries of `index.json`, then those that indexes among them hold, each once."""
-        yield from self._catalog.manifests(self.index().manifests)
+        yield from self.catalog.manifests(self.index().manifests)
 
     def resolve(self, tag_or_digest: str) -> Descriptor:
         """See `Source.resolve`.
 
         Of several entries with one name it is the one that suits this machine's platform best, else the first. A name
-        may be the whole one that BuildKit and Docker write (`docker.io/library/busybox:latest`), or a short form of it.
+        may be the whole one that BuildKit and Docker write (`docker.io/library/busybox:latest`), or a short form of it;
+        `@N` is the entry number N of `index.json`, from 0.
 
         Raises:
             ManifestUnknownError: there is no such name or manifest.
         """
         if tag_or_digest.partition(":")[0] in ALGORITHMS:
             return self._resolve_digest(Digest(tag_or_digest))
-        found = names.called(self.index().manifests, tag_or_digest)
+        entries = self.index().manifests
+        at = names.position(tag_or_digest)
+        if at is not None:
+            found = list(entries[at : at + 1])
+        else:
+            found = names.meant(entries, tag_or_digest)
         if not found:
             raise ManifestUnknownError(f"{tag_or_digest!r} is not in {self}", hint=self._hint())
-        return names.unnamed(names.choose(found, tag_or_digest))
+        return names.unnamed(names.choose(found))
 
     def _hint(self) -> str | None:
         have = sorted(self.tags())
@@ -119,11 +125,11 @@ class LayoutSource:
         for desc in self.manifests():
             if desc.digest == digest:
                 return names.unnamed(desc)
-        size = self._stored.find(digest)
+        size = self.content.find(digest)
         if size is not None and size <= manifests.MAX_SIZE:
             desc = Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=size)
             try:
-                with self._stored.open(desc) as reader:
+                with self.content.open(desc) as reader:
                     manifest = decode_manifest(reader.readall())
             except InvalidError:
                 pass
@@ -133,12 +139,12 @@ class LayoutSource:
 
     def exists(self, desc: Descriptor) -> bool:
         """See `Source.exists`."""
-        return self._stored.has(desc)
+        return self.content.has(desc)
 
     def fetch(self, desc: Descriptor) -> VerifyingReader:
         """See `Source.fetch`. Content that only the descriptor itself holds (`data`) is read from there."""
         try:
-            return self._stored.open(desc)
+            return self.content.open(desc)
         except (BlobUnknownError, ManifestUnknownError):
             at_hand = embedded(desc)
             if at_hand is None:
@@ -153,7 +159,7 @@ class LayoutSource:
         self, subject: Descriptor, artifact_type: str | None = None
     ) -> Iterator[Descriptor]:
         """See `Source.referrers`: found among all manifests that `index.json` leads to."""
-        for entry in self._catalog.referrers(self.index().manifests, subject.digest):
+        for entry in self.catalog.referrers(self.index().manifests, subject.digest):
             if artifact_type in (None, entry.artifact_type):
                 yield entry
 

@@ -1,0 +1,196 @@
+"""Writing an image layout: `index.json` and blobs in a directory of the file system.
+
+Rules:
+
+1. Readers need no lock: `index.json` is replaced as a whole, and a blob has its name only when it is whole.
+2. Writers of `index.json` hold one lock, between threads and processes.
+3. Every manifest that was pushed is in `index.json`, or in an index that is: under its names, or without one. So it is
+   found by digest, its referrers are found, and `gc` knows it. A manifest that an index holds needs no entry.
+4. What is not understood stays: files, properties, entries of unknown media types.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
+
+from argosy.content.protocols import SupportsRead
+from argosy.errors import BlobUnknownError, InvalidLayoutError, ManifestUnknownError
+from argosy.layout import names
+from argosy.layout.blobs import BlobDirectory, open_regular
+from argosy.layout.durable import locked, storage_error, storage_errors, write_file
+from argosy.layout.view import LayoutSource, decode_index
+from argosy.spec import imagelayout
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Index
+
+_Stamp = tuple[int, int, int, int]
+
+
+class LayoutTarget(LayoutSource):
+    """`Target` and `Deleter` over an `index.json` in a directory and a directory of blobs.
+
+    Args:
+        name: What to call it in messages.
+        path: The directory of `index.json`.
+        blobs: Where content is.
+    """
+
+    keeps_untagged: ClassVar[bool] = True
+    """Whether a manifest that loses its last tag stays in the index."""
+
+    def __init__(self, name: str, path: str, blobs: BlobDirectory) -> None:
+        super().__init__(name, blobs)
+        self.path = path
+        self.blobs = blobs
+        self._read: tuple[_Stamp, Index] | None = None
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def index(self) -> Index:
+        """What `index.json` says now, unknown properties included.
+
+        Raises:
+            InvalidLayoutError: it is missing, or no image index.
+        """
+        path = self._file(imagelayout.INDEX_FILE)
+        held = self._read
+        with storage_errors(path):
+            stamp = _stamp(path)
+            if held is not None and stamp is not None and held[0] == stamp:
+                return held[1]
+        index = decode_index(read_file(path, imagelayout.MAX_INDEX_SIZE), path)
+        # Only if it did not change meanwhile is it known to be what the stamp stands for.
+        self._read = (stamp, index) if stamp is not None and stamp == _stamp(path) else None
+        return index
+
+    def exists(self, desc: Descriptor) -> bool:
+        """See `Source.exists`. A manifest must also be one that `index.json` leads to.
+
+        Content that is found and old is marked as in use, so that a `gc` at the same time does not take it away.
+        """
+        if not self.blobs.keep(desc):
+            return False
+        return not desc.is_manifest() or any(d.digest == desc.digest for d in self.manifests())
+
+    def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
+        """See `Target.push`. Children may be missing (image-layout.md, "Blobs").
+
+        A blob that an earlier attempt has begun is gone on with where `content` can begin later (`Resumable`).
+
+        Raises:
+            InvalidTagError: a tag is empty, too long or not printable.
+            IntegrityError: the content is not what `desc` says; nothing is kept.
+        """
+        for tag in tags:
+            names.check_tag(tag)
+        self.blobs.write(desc, content)
+        if tags or desc.is_manifest():
+            self.change(lambda entries: self._with(entries, desc, tags))
+
+    def tag(self, desc: Descriptor, tag: str) -> None:
+        """See `Target.tag`. What had the tag before stays, without it."""
+        names.check_tag(tag)
+        if not self.blobs.keep(desc):
+            raise ManifestUnknownError(f"{desc.digest} is not in {self}")
+        self.change(lambda entries: self._with(entries, desc, (tag,)))
+
+    def untag(self, tag: str) -> None:
+        """See `Deleter.untag`. Every entry with the name loses it.
+
+        Raises:
+            ManifestUnknownError: there is no such tag.
+        """
+
+        def without(entries: list[Descriptor]) -> list[Descriptor]:
+            if not names.meant(entries, tag):
+                raise ManifestUnknownError(f"{tag!r} is not in {self}")
+            return self._without(entries, tag)
+
+        self.change(without)
+
+    def delete(self, desc: Descriptor) -> None:
+        """See `Deleter.delete`. What only this manifest led to stays until `gc`.
+
+        Raises:
+            NotFoundError: it is not here.
+        """
+
+        def without(entries: list[Descriptor]) -> list[Descriptor]:
+            rest = [entry for entry in entries if entry.digest != desc.digest]
+            if len(rest) == len(entries) and not self.blobs.has(desc):
+                unknown = ManifestUnknownError if desc.is_manifest() else BlobUnknownError
+                raise unknown(f"{desc.digest} is not in {self}")
+            return rest
+
+        self.change(without)
+        if self.blobs.has(desc):
+            self.blobs.remove(desc.digest)
+
+    def _with(
+        self, entries: list[Descriptor], desc: Descriptor, tags: Sequence[str]
+    ) -> list[Descriptor]:
+        """The entries with this manifest among them under the tags, and without those it now holds itself."""
+        for tag in tags:
+            entries = self._without(entries, tag)
+        desc = names.unnamed(desc)
+        facts = self.catalog.facts(desc)
+        below = {child.digest for child in facts.children} if facts and desc.is_index() else set()
+        entries = [e for e in entries if names.is_named(e) or e.digest not in {*below, desc.digest}]
+        entries += [names.named(desc, tag) for tag in dict.fromkeys(tags)]
+        return self._kept(entries, (desc,))
+
+    def _without(self, entries: Sequence[Descriptor], tag: str) -> list[Descriptor]:
+        """The entries without a name; those that have lost it are still there, without one."""
+        lost = {id(entry): names.unnamed(entry) for entry in names.meant(entries, tag)}
+        rest = [entry for entry in entries if id(entry) not in lost]
+        return self._kept(rest, lost.values()) if self.keeps_untagged else rest
+
+    def _kept(self, entries: list[Descriptor], more: Iterable[Descriptor]) -> list[Descriptor]:
+        """The entries, and those of `more` that are manifests here and that nothing among them leads to."""
+        led = {found.digest for found in self.catalog.manifests(entries)}
+        for desc in more:
+            if desc.is_manifest() and desc.digest not in led and self.blobs.has(desc):
+                led.add(desc.digest)
+                entries.append(desc)
+        return entries
+
+    def change(self, change: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
+        """Replace the entries of `index.json` by what `change` makes of them, alone and as a whole."""
+        with storage_errors(self._file(imagelayout.INDEX_FILE)), locked(self.path):
+            index = self.index()
+            entries = change(list(index.manifests))
+            if entries == list(index.manifests):
+                return
+            raw = dataclasses.replace(index, manifests=tuple(entries)).encode()
+            write_file(self._file(imagelayout.INDEX_FILE), raw)
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """A small file of the layout.
+
+    Raises:
+        InvalidLayoutError: it is missing, or larger than `limit` bytes.
+    """
+    try:
+        fd = open_regular(path)
+    except FileNotFoundError:
+        raise InvalidLayoutError(f"{path}: no such file, so this is no image layout") from None
+    except OSError as exc:
+        raise storage_error(exc, path) from exc
+    with storage_errors(path), open(fd, "rb", closefd=True) as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise InvalidLayoutError(f"{path}: more than {limit} bytes")
+    return raw
