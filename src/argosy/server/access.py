@@ -14,8 +14,9 @@ from typing import Literal, Protocol
 
 __all__ = ["Access", "Anonymous", "Principal", "TagGuard", "Verb"]
 
-Verb = Literal["ping", "catalog", "pull", "push", "delete", "admin", "open"]
-"""What a route needs. `ping` and `catalog` have no repository; `open` routes (health, token) are for everybody."""
+Verb = Literal["ping", "catalog", "list", "pull", "push", "delete", "admin", "open"]
+"""What a route needs. `ping` and `catalog` have no repository; `open` routes (health, token) are for everybody. `list`
+is no route's: it asks whether a repository may stand in the catalog, where a token for the catalog is enough."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,11 +202,11 @@ def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = dict(_lines(node, (), where)) if node is not None else {}
         return yaml.safe_load(text), lines
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InvalidConfigError(f"{where}{line}: {error.problem or 'not YAML'}") from None
     except yaml.YAMLError as error:
-        mark: Any = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise InvalidConfigError(f"{where}{line}: {problem}") from None
+        raise InvalidConfigError(f"{where}: not YAML: {error}") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, InvalidConfigError):
             raise

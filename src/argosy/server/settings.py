@@ -165,6 +165,7 @@ class Issuer:
         lambda: ("EdDSA", "ES256", "RS256"), "signature algorithms that are believed", minItems=1
     )
     user_claim: str = _field("sub", "the claim with the user's name", minLength=1)
+    prefix: str = _field("", "put before the names of its users and groups, to keep them apart")
     groups_claim: str = _field("groups", "the claim with the user's groups", minLength=1)
     refresh_seconds: float = _field(
         300.0, "how often keys from a URL are fetched again", minimum=10
