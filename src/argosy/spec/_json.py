@@ -87,6 +87,8 @@ def loads(raw: bytes, *, limit: int = MAX_SIZE, error: type[InvalidError] = Inva
         raise error(str(exc)) from None
     except RecursionError:
         raise error(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError:  # more digits than Python converts
+        raise error("a number has too many digits") from None
     if _depth(value) > MAX_DEPTH + 1:
         raise error(f"nested deeper than {MAX_DEPTH} levels")
     return value

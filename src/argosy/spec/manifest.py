@@ -137,6 +137,8 @@ def decode_manifest(
 
 def _class_of(value: Mapping[str, object], expected: str | None) -> type[Manifest | Index]:
     own = value.get("mediaType")
+    if own is not None and not isinstance(own, str):
+        raise InvalidManifestError("mediaType: expected a string")
     if own is not None and expected is not None and own != expected:
         raise InvalidManifestError(f"mediaType: expected {expected}, got {own}")
     claimed = expected or own
@@ -148,7 +150,7 @@ def _class_of(value: Mapping[str, object], expected: str | None) -> type[Manifes
     shapes = [c for c, names in _SHAPES.items() if any(value.get(n) is not None for n in names)]
     if len(shapes) > 1:
         raise InvalidManifestError("the document has both 'manifests' and 'layers' or 'config'")
-    if claimed is None or not isinstance(claimed, str):
+    if claimed is None:
         if not shapes:
             raise InvalidManifestError("neither 'manifests' nor 'config' and 'layers' is there")
         return shapes[0]

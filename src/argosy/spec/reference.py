@@ -143,7 +143,6 @@ class Reference:
         rest = text.strip()
         for scheme in _SCHEMES:
             rest = rest.removeprefix(scheme)
-        rest = rest.rstrip("/") if "@" not in rest else rest
         if not rest:
             raise InvalidReferenceError("the reference is empty")
         rest, at, digest = rest.partition("@")

@@ -1,0 +1,86 @@
+"""What is loaded when: no command pays for another one's libraries."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from argosy.cli.table import COMMANDS, children
+
+TOPS = (
+    "import sys, json; before = set(sys.modules); {0}; "
+    "tops = {{m.partition('.')[0] for m in set(sys.modules) - before}}; "
+    "print(json.dumps(sorted(t for t in tops if t not in sys.stdlib_module_names and t != 'argosy')))"
+)
+
+# What a command's module may load beyond click when it is imported. `rich` is loaded when bars are drawn.
+LAYERS = {"isal", "backports"}
+ALLOWED: dict[str, set[str]] = {}
+FREE = {"click", "typing_extensions", *LAYERS}
+NEVER = {
+    "apsw",
+    "granian",
+    "obstore",
+    "psycopg",
+    "rich",
+    "prometheus_client",
+    "jwt",
+    "bcrypt",
+    "hypothesis",
+    "pytest",
+}
+
+
+def loaded(statement: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", TOPS.format(statement)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(json.loads(done.stdout))
+
+
+def test_version_loads_nothing() -> None:
+    assert (
+        loaded("import argosy.__main__ as m; sys.argv = ['argosy', '--version']; m.print = print")
+        == set()
+    )
+
+
+def test_importing_argosy_loads_nothing() -> None:
+    assert loaded("import argosy") == set()
+
+
+def test_help_loads_click_alone() -> None:
+    help_of_root = (
+        "from argosy.cli.main import root; import click; root.get_help(click.Context(root))"
+    )
+    assert loaded(help_of_root) <= {"click", "typing_extensions"}
+
+
+@pytest.mark.parametrize("module", sorted({e.module for e in COMMANDS.values() if e.module}))
+def test_a_command_loads_only_its_own_libraries(module: str) -> None:
+    found = loaded(f"import argosy.cli.{module}")
+    assert found - FREE <= ALLOWED.get(module, set())
+    assert not (found & NEVER) - ALLOWED.get(module, set())
+
+
+@pytest.mark.parametrize("name", [n for n, e in COMMANDS.items() if e.module])
+def test_every_command_of_the_table_is_there_and_explains_itself(name: str) -> None:
+    entry = COMMANDS[name]
+    command = getattr(importlib.import_module(f"argosy.cli.{entry.module}"), entry.attribute)
+    assert isinstance(command, click.Command)
+    assert command.help
+    assert "Example" in command.help, f"{name}: the help shows no example"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts[0]} has no help"
+
+
+@pytest.mark.parametrize("name", [n for n, e in COMMANDS.items() if not e.module])
+def test_every_group_has_commands(name: str) -> None:
+    assert children(name)

@@ -1,0 +1,197 @@
+"""Manifests and indexes: what is read, refused and kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from argosy.errors import ArgosyError, InvalidManifestError, LimitExceededError, UnsupportedError
+from argosy.spec import mediatypes as mt
+from argosy.spec.descriptor import EMPTY, Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index, Manifest, decode_manifest, problems
+from argosy.spec.platform import Platform
+
+D = {"mediaType": mt.OCI_CONFIG, "digest": str(Digest.of(b"c")), "size": 1}
+L = {"mediaType": mt.OCI_LAYER_GZIP, "digest": str(Digest.of(b"l")), "size": 2}
+M = {"mediaType": mt.OCI_MANIFEST, "digest": str(Digest.of(b"m")), "size": 3}
+IMAGE: dict[str, Any] = {
+    "schemaVersion": 2,
+    "mediaType": mt.OCI_MANIFEST,
+    "config": D,
+    "layers": [L],
+}
+INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": mt.OCI_INDEX, "manifests": [M]}
+
+
+def raw(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+text = st.text(max_size=12)
+descriptors = st.builds(
+    Descriptor,
+    media_type=st.sampled_from(
+        [mt.OCI_LAYER_GZIP, mt.OCI_CONFIG, "application/x.y+json", mt.OCI_MANIFEST]
+    ),
+    digest=st.binary(max_size=4).map(Digest.of),
+    size=st.integers(0, 1 << 62),
+    urls=st.lists(text, max_size=2).map(tuple),
+    annotations=st.dictionaries(text, text, max_size=2),
+    data=st.none() | st.binary(max_size=8),
+    artifact_type=st.none() | st.just("application/x.thing"),
+    platform=st.none()
+    | st.just(Platform(architecture="arm", os="linux", variant="v7", extra={"features": ["x"]})),
+    extra=st.dictionaries(text.map(lambda s: f"x-{s}"), st.integers() | text, max_size=2),
+)
+manifests = st.builds(
+    Manifest,
+    artifact_type=st.none() | st.just("application/x.thing"),
+    config=descriptors,
+    layers=st.lists(descriptors, max_size=3).map(tuple),
+    subject=st.none() | descriptors,
+    annotations=st.dictionaries(text, text, max_size=2),
+    extra=st.dictionaries(text.map(lambda s: f"x-{s}"), st.integers() | text, max_size=2),
+)
+indexes = st.builds(
+    Index, manifests=st.lists(descriptors, max_size=3).map(tuple), subject=st.none() | descriptors
+)
+
+
+@given(manifests | indexes)
+def test_what_is_encoded_is_decoded(value: Manifest | Index) -> None:
+    assert decode_manifest(value.encode()) == value
+
+
+def test_unknown_properties_survive_everywhere() -> None:
+    value = IMAGE | {"x": [1, {"y": None}], "config": D | {"q": 1}, "layers": [L | {"z": "z"}]}
+    assert json.loads(decode_manifest(raw(value)).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "media_type", "told"),
+    [
+        (IMAGE | {"manifests": []}, None, "both 'manifests' and 'layers' or 'config'"),
+        (INDEX | {"layers": []}, None, "both"),
+        (IMAGE, mt.OCI_INDEX, "mediaType: expected"),
+        (INDEX, mt.OCI_MANIFEST, "mediaType: expected"),
+        ({k: v for k, v in IMAGE.items() if k != "mediaType"}, mt.OCI_INDEX, "cannot have config"),
+        (IMAGE | {"schemaVersion": 3}, None, "schemaVersion: expected 2, got 3"),
+        (IMAGE | {"config": None}, None, "config: this property is required"),
+        (IMAGE | {"layers": {}}, None, "layers: expected an array, got an object"),
+        (IMAGE | {"layers": [L, D | {"size": -1}]}, None, "layers[1].size"),
+        (IMAGE | {"layers": [D | {"size": 1.5}]}, None, "layers[0].size"),
+        (IMAGE | {"layers": [D | {"size": True}]}, None, "layers[0].size"),
+        (IMAGE | {"layers": [D | {"size": 1 << 63}]}, None, "layers[0].size"),
+        (IMAGE | {"layers": [D | {"digest": "sha256:x"}]}, None, "layers[0].digest"),
+        (IMAGE | {"layers": [D | {"mediaType": "x"}]}, None, "layers[0].mediaType"),
+        (IMAGE | {"layers": [D | {"data": "!"}]}, None, "layers[0].data: not Base 64"),
+        (IMAGE | {"annotations": {"a": 1}}, None, "annotations.a: expected a string, got a number"),
+        (INDEX | {"manifests": None}, None, "manifests: this property is required"),
+        (
+            INDEX | {"manifests": [M | {"platform": {"os": "linux"}}]},
+            None,
+            "manifests[0].platform.architecture",
+        ),
+        ({"schemaVersion": 2}, None, "neither"),
+        ([], None, "expected a JSON object"),
+    ],
+)
+def test_what_breaks_the_specification_is_refused_with_its_property(
+    value: object, media_type: str | None, told: str
+) -> None:
+    with pytest.raises(InvalidManifestError) as caught:
+        decode_manifest(raw(value), media_type)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "media_type"),
+    [
+        ({"schemaVersion": 1, "fsLayers": []}, None),
+        ({"schemaVersion": 1}, mt.DOCKER_SCHEMA1_SIGNED),
+        (IMAGE | {"mediaType": "application/x.unknown"}, None),
+        ({"schemaVersion": 2}, mt.OCI_ARTIFACT_MANIFEST),
+    ],
+)
+def test_formats_argosy_does_not_read_are_named(value: object, media_type: str | None) -> None:
+    with pytest.raises(UnsupportedError):
+        decode_manifest(raw(value), media_type)
+
+
+def test_parameters_of_a_content_type_do_not_count() -> None:
+    assert isinstance(decode_manifest(raw(IMAGE), f"{mt.OCI_MANIFEST}; charset=utf-8"), Manifest)
+
+
+def test_docker_manifests_are_read_as_the_same_values() -> None:
+    value = IMAGE | {"mediaType": mt.DOCKER_MANIFEST}
+    assert decode_manifest(raw(value), mt.DOCKER_MANIFEST).media_type == mt.DOCKER_MANIFEST
+    assert isinstance(decode_manifest(raw(INDEX | {"mediaType": mt.DOCKER_LIST})), Index)
+
+
+def test_a_manifest_without_a_media_type_takes_that_of_its_descriptor() -> None:
+    value = {k: v for k, v in IMAGE.items() if k != "mediaType"}
+    assert decode_manifest(raw(value)).media_type == mt.OCI_MANIFEST
+    assert decode_manifest(raw(value), mt.DOCKER_MANIFEST).media_type == mt.DOCKER_MANIFEST
+
+
+def test_too_many_entries_are_refused() -> None:
+    with pytest.raises(InvalidManifestError):
+        decode_manifest(raw(IMAGE | {"layers": [L] * 10_001}))
+
+
+def test_too_many_bytes_are_refused() -> None:
+    with pytest.raises(LimitExceededError):
+        decode_manifest(b"x" * 20, limit=10)
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers() | text,
+        lambda i: (
+            st.lists(i)
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        "config",
+                        "layers",
+                        "manifests",
+                        "mediaType",
+                        "digest",
+                        "size",
+                        "schemaVersion",
+                    ]
+                ),
+                i,
+            )
+        ),
+        max_leaves=10,
+    )
+)
+def test_no_document_crashes(value: object) -> None:
+    with contextlib.suppress(ArgosyError):
+        decode_manifest(raw(value))
+
+
+def test_problems_of_portability_are_told() -> None:
+    assert list(problems(Manifest(config=EMPTY, layers=(EMPTY,)))) == [
+        "artifactType: must be set where config.mediaType is the empty value"
+    ]
+    assert list(problems(Manifest(config=EMPTY, artifact_type="a/b"))) == [
+        "layers: should have at least one entry"
+    ]
+    assert len(list(problems(Index(manifests=(EMPTY,))))) == 1
+
+
+def test_the_empty_descriptor_is_that_of_the_specification() -> None:
+    assert EMPTY.encode() == {
+        "mediaType": "application/vnd.oci.empty.v1+json",
+        "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        "size": 2,
+        "data": "e30=",
+    }
