@@ -143,7 +143,7 @@ class TarReader:
     >>> from argosy.layer.tarwriter import TarWriter
     >>> out = io.BytesIO()
     >>> with TarWriter(out) as tar:
-    ...     tar.add(Entry(name=b"hello", size=5), [b"world"])
+    ...     _ = tar.add(Entry(name=b"hello", size=5), [b"world"])
     >>> reader = TarReader(io.BytesIO(out.getvalue()))
     >>> [(entry.name, b"".join(reader.chunks())) for entry in reader]
     [(b'hello', b'world')]
@@ -184,9 +184,11 @@ class TarReader:
 
     def error(self, rule: str, name: bytes | None = None) -> InvalidLayerError:
         """The error that says which layer and entry broke a rule; the current entry where no name is given."""
-        name = self._current if name is None else name
-        place = f"entry {shown(name)}" if name else f"at offset {self._bytes.offset}"
-        return InvalidLayerError(f"{self._where}{place}: {rule}")
+        return InvalidLayerError(f"{self.place(self._current if name is None else name)}: {rule}")
+
+    def place(self, name: bytes) -> str:
+        """Where in which layer: the entry of this name, or the offset reached."""
+        return self._where + (f"entry {shown(name)}" if name else f"at offset {self._bytes.offset}")
 
     def chunks(self) -> Iterator[memoryview]:
         """The content of the current entry as it is stored: of a sparse file, its data regions only."""

@@ -39,7 +39,7 @@ class TarWriter:
     >>> import io
     >>> out = io.BytesIO()
     >>> with TarWriter(out) as tar:
-    ...     tar.add(Entry(name=b"etc/", type=EntryType.DIRECTORY, mode=0o755))
+    ...     _ = tar.add(Entry(name=b"etc/", type=EntryType.DIRECTORY, mode=0o755))
     >>> len(out.getvalue())
     1536
     """

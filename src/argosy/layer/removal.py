@@ -1,0 +1,141 @@
+"""Removing what is below a directory, at any depth, without ever going through a symbolic link.
+
+Three descriptors are enough for a tree of any depth: going up again is `..`, checked to be the directory that was left,
+so that a directory moved away meanwhile ends the removal instead of leading it elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import NamedTuple, Protocol
+
+from argosy.layer.resolve import DIRECTORY, open_directory
+
+__all__ = ["Identity", "Spare", "identity", "purge", "remove"]
+
+Identity = tuple[int, int]
+"""Device and inode."""
+
+
+class Spare(Protocol):
+    """Who decides what stays."""
+
+    def directory(self, which: Identity, /) -> bool:
+        """Whether this directory stays (what is in it is asked about in turn)."""
+
+    def other(self, fd: int, parent: Identity, name: bytes, /) -> bool:
+        """Whether this file of the directory `fd`, which is `parent`, stays."""
+
+
+class _Nothing:
+    def directory(self, _which: Identity, /) -> bool:
+        return False
+
+    def other(self, _fd: int, _parent: Identity, _name: bytes, /) -> bool:
+        return False
+
+
+class _Level(NamedTuple):
+    which: Identity
+    folders: list[bytes]
+    name: bytes
+    stays: bool
+    times: tuple[int, int]
+
+
+def identity(fd: int) -> Identity:
+    """What a descriptor stands for."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def remove(parent: int, name: bytes, *, unlock: bool = False) -> None:
+    """Remove a name from a directory, and all that is below it; nothing there is fine.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    try:
+        os.unlink(name, dir_fd=parent)
+        return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EPERM):
+            raise
+    try:
+        fd = open_directory(parent, name, unlock=unlock)
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=parent)
+        return
+    try:
+        purge(fd, unlock=unlock)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=parent)
+
+
+def purge(top: int, spare: Spare | None = None, *, unlock: bool = False) -> None:
+    """Remove what a directory holds, but for what is spared; the directory stays.
+
+    Raises:
+        OSError: The system refuses, or the tree was moved meanwhile (ESTALE).
+    """
+    spare = spare or _Nothing()
+    here = os.open(b".", DIRECTORY, dir_fd=top)
+    try:
+        levels = [_enter(here, b"", spare, stays=True)]
+        while True:
+            level = levels[-1]
+            if level.folders:
+                name = level.folders.pop()
+                below = open_directory(here, name, unlock=unlock)
+                os.close(here)
+                here = below
+                levels.append(_enter(here, name, spare, stays=spare.directory(identity(here))))
+            elif len(levels) == 1:
+                return
+            else:
+                levels.pop()
+                here = _leave(here, level, levels[-1].which)
+    finally:
+        os.close(here)
+
+
+def _enter(fd: int, name: bytes, spare: Spare, *, stays: bool) -> _Level:
+    status = os.fstat(fd)
+    which = status.st_dev, status.st_ino
+    return _Level(
+        which, _sweep(fd, which, spare), name, stays, (status.st_atime_ns, status.st_mtime_ns)
+    )
+
+
+def _leave(here: int, level: _Level, above: Identity) -> int:
+    """Go up from a finished directory, and remove it unless it stays."""
+    if level.stays:
+        os.utime(here, ns=level.times)
+    up = os.open(b"..", DIRECTORY, dir_fd=here)
+    os.close(here)
+    try:
+        if identity(up) != above:
+            raise OSError(errno.ESTALE, "the directory was moved while it was removed", level.name)
+        if not level.stays:
+            os.rmdir(level.name, dir_fd=up)
+    except OSError:
+        os.close(up)
+        raise
+    return up
+
+
+def _sweep(fd: int, which: Identity, spare: Spare) -> list[bytes]:
+    """Remove the files of a directory; its directories' names."""
+    folders: list[bytes] = []
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(name)
+            elif not spare.other(fd, which, name):
+                os.unlink(name, dir_fd=fd)
+    return folders
