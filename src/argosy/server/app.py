@@ -1,0 +1,170 @@
+"""The ASGI 3 application: find the route, ask whether they may, answer; errors become JSON in one place."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from argosy.errors import (
+    ArgosyError,
+    StorageError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    UnsupportedError,
+)
+from argosy.server.http import (
+    ClientGoneError,
+    File,
+    Message,
+    Pieces,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    Stream,
+)
+from argosy.server.registry import Exchange, Registry, log, prefetched
+from argosy.server.routes import ROUTES, Match, Route, Table
+from argosy.spec import distribution
+
+_API = (b"docker-distribution-api-version", distribution.API_VERSION.encode())
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_JSON = (b"content-type", b"application/json")
+_STREAMED: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+class App:
+    """The registry as an ASGI application.
+
+    Args:
+        registry: What it works with; started and stopped with the application's lifespan.
+        routes: More routes than the specification's (tokens, metrics).
+
+    `on_ready` is called once the registry takes requests.
+
+    Example:
+        >>> import tempfile
+        >>> from argosy.server.metadata.sqlite import Sqlite
+        >>> from argosy.server.storage.filesystem import FileSystem
+        >>> root = tempfile.mkdtemp()
+        >>> app = App(Registry(Sqlite(root + "/registry.db"), FileSystem(root + "/blobs")))
+        >>> app.registry.metadata.close()
+    """
+
+    def __init__(self, registry: Registry, routes: Sequence[Route] = ()) -> None:
+        self.registry = registry
+        self.routes: tuple[Route, ...] = (*ROUTES, *routes)
+        self.on_ready: Callable[[], None] = lambda: None
+        self._table = Table(self.routes)
+        self._numbers = itertools.count()
+        self._instance = secrets.token_hex(6)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] == "lifespan":
+            return await self._lifespan(receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
+        began = time.perf_counter()
+        request = Request(scope, receive, f"{self._instance}-{next(self._numbers)}")
+        match: Match | None = None
+        try:
+            match = self._table.match(request.method, scope["raw_path"])
+            response = await self._answer(match, request)
+        except ClientGoneError:
+            return self._note(request, match, 499, 0, began)
+        except Exception as exc:  # noqa: BLE001
+            response = self._failure(exc, match, request)
+            await request.drain()
+        sent = await self._send(request, response, send)
+        return self._note(request, match, response.status, sent, began)
+
+    async def _answer(self, match: Match, request: Request) -> Response:
+        registry, route = self.registry, match.route
+        request.name, request.argument = match.name, match.argument
+        if route.verb != "open":
+            request.principal = await registry.access.authenticate(request.headers)
+            registry.access.authorize(request.principal, route.verb, match.name or None)
+        if route.verb == "delete" and not registry.settings.content.delete:
+            raise UnsupportedError("deleting is switched off in this registry")
+        return await route.handler(registry, request)
+
+    def _failure(self, error: Exception, match: Match | None, request: Request) -> Response:
+        """Any error as the specification's JSON. What is not one of ours is a bug: logged whole, told in one word."""
+        if not isinstance(error, ArgosyError):
+            log.error("request %s failed", request.id, exc_info=error)
+            error = StorageError("internal error: the log has more under this request's id")
+        elif error.status >= 500:
+            log.error("request %s: %s", request.id, error)
+        response = Response(error.status, [_JSON], distribution.encode_errors(error))
+        if isinstance(error, UnauthorizedError) and match is not None:
+            challenge = self.registry.access.challenge(match.route.verb, match.name or None)
+            response.add(b"www-authenticate", challenge)
+        if isinstance(error, TooManyRequestsError):
+            response.add(b"retry-after", str(max(1, round(error.retry_after or 1))))
+        if error.status == 405 and match is None:
+            response.add(b"allow", str(error).partition("expected ")[2].replace(" or ", ", "))
+        return response
+
+    async def _send(self, request: Request, response: Response, send: Send) -> int:
+        headers, body = response.headers, response.body
+        headers.append(_API)
+        headers.append(_NOSNIFF)
+        headers.append((b"x-request-id", request.id.encode()))
+        size = len(body) if isinstance(body, bytes) else body.size
+        if size is not None and response.status != 204 and not _has_length(headers):
+            headers.append((b"content-length", b"%d" % size))
+        start: Message = {
+            "type": "http.response.start",
+            "status": response.status,
+            "headers": headers,
+        }
+        await send(start)
+        if request.method == "HEAD":
+            await send(_STREAMED)
+            return 0
+        if isinstance(body, bytes):
+            await send({"type": "http.response.body", "body": body, "more_body": False})
+            return len(body)
+        return await self._send_long(body, send)
+
+    async def _send_long(self, body: File | Pieces | Stream, send: Send) -> int:
+        if isinstance(body, File):
+            await send({"type": "http.response.pathsend", "path": body.path})
+            return body.size
+        sent = 0
+        pieces = prefetched(self.registry, body.source) if isinstance(body, Pieces) else body.source
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            sent += len(piece)
+        await send(_STREAMED)
+        return sent
+
+    def _note(
+        self, request: Request, match: Match | None, status: int, sent: int, began: float
+    ) -> None:
+        hook = self.registry.on_exchange
+        if hook is not None:
+            label = match.route.label if match else ""
+            hook(Exchange(request, label, status, sent, time.perf_counter() - began))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.registry.start()
+                except Exception as exc:  # noqa: BLE001
+                    return await send({"type": "lifespan.startup.failed", "message": str(exc)})
+                await send({"type": "lifespan.startup.complete"})
+                self.on_ready()
+            else:
+                await self.registry.stop()
+                return await send({"type": "lifespan.shutdown.complete"})
+
+
+def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-length" for name, _ in headers)

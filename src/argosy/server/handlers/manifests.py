@@ -1,0 +1,221 @@
+"""Manifests (end-3, end-7, end-9)."""
+
+from __future__ import annotations
+
+import functools
+
+from argosy.errors import (
+    DigestMismatchError,
+    InvalidManifestError,
+    ManifestBlobUnknownError,
+    ManifestUnknownError,
+    UnsupportedError,
+)
+from argosy.server.http import Header, Limits, Request, Response, TooLongError, etags, matches
+from argosy.server.metadata import ForeignKeyError, Transaction, manifests, repositories
+from argosy.server.metadata.manifests import New, Reference, Stored
+from argosy.server.registry import Registry
+from argosy.spec import distribution, mediatypes
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.reference import parse_tag
+
+_BIG = 256 * 1024
+_HEADER_BYTES = 4096
+
+
+async def get(registry: Registry, request: Request) -> Response:
+    """`GET` and `HEAD /v2/<name>/manifests/<tag-or-digest>`: the exact bytes that were pushed, under their type.
+
+    Raises:
+        InvalidDigestError: a digest that breaks the grammar.
+        InvalidTagError: a tag that breaks it.
+        ManifestUnknownError: not in this repository.
+    """
+    reference = request.argument
+    mirror = registry.mirror
+    if mirror is not None and mirror.covers(request.name):
+        await mirror.manifest(request)
+    found = await registry.metadata.read(lambda tx: manifests.find(tx, request.name, reference))
+    if found is None:
+        _checked(reference)
+        raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
+    headers = _headers(found)
+    known = request.headers.get(b"if-none-match")
+    if known is not None and (
+        found.digest in (tags := etags(known.decode("latin-1"))) or "*" in tags
+    ):
+        return Response(304, headers)
+    if request.method == "HEAD":
+        headers.append((b"content-length", b"%d" % found.size))
+        return Response(200, headers)
+    content = registry.manifests.get(found.digest)
+    if content is None:
+        content = await registry.metadata.read(lambda tx: manifests.content(tx, found))
+        if content is None:
+            raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
+        registry.manifests.put(found.digest, content)
+    return Response(200, headers, content)
+
+
+def _headers(found: Stored) -> list[Header]:
+    digest = found.digest.encode()
+    return [
+        (b"content-type", found.media_type.encode()),
+        (b"docker-content-digest", digest),
+        (b"etag", b'"%s"' % digest),
+    ]
+
+
+def _checked(reference: str) -> Digest | None:
+    """The digest a reference is, or None where it is a tag; either is checked."""
+    if ":" in reference:
+        return Digest(reference)
+    parse_tag(reference)
+    return None
+
+
+async def put(registry: Registry, request: Request) -> Response:
+    """`PUT /v2/<name>/manifests/<tag-or-digest>[?tag=…]`: stored as received, with its tags, or not at all.
+
+    `If-Match` and `If-None-Match` compare with what the reference is at this moment, inside the transaction.
+
+    Raises:
+        InvalidManifestError: the document breaks the specification, or can be taken for two things.
+        DigestMismatchError: the bytes hash to another digest than the one in the path.
+        ManifestBlobUnknownError: it refers to what the repository does not hold.
+        LimitExceededError: too large (413), or more tags than are taken (414).
+        ConflictError: the precondition does not hold.
+        DeniedError: one of the tags may not be set.
+    """
+    given = _checked(request.argument)
+    tags = _tags(registry, request, given)
+    settings = registry.settings.limits
+    limits = Limits(settings.body_idle_seconds, settings.body_seconds, settings.manifest_bytes)
+    raw = await request.read(limits)
+    new = await _parsed(registry, raw, request.header(b"content-type"), given)
+    await _store(registry, request, new, tags)
+    registry.manifests.put(new.digest, raw)
+    response = Response(201)
+    response.add(b"location", distribution.manifest_path(request.name, new.digest))
+    response.add(b"docker-content-digest", new.digest)
+    response.add(b"etag", f'"{new.digest}"')
+    if new.subject is not None:
+        response.add(b"oci-subject", new.subject)
+    if given is not None:
+        _add_tags(response, tags)
+    return response
+
+
+def _tags(registry: Registry, request: Request, given: Digest | None) -> list[str]:
+    named = [parse_tag(tag) for tag in request.parameters("tag")]
+    most = registry.settings.limits.tags_per_push
+    if len(named) > most:
+        raise TooLongError(f"{len(named)} tags: expected at most {most}")
+    if given is None:
+        named.insert(0, request.argument)
+    return list(dict.fromkeys(named))
+
+
+def _add_tags(response: Response, tags: list[str]) -> None:
+    """One `OCI-Tag` header for as many tags as fit into a line of sane length."""
+    line = ""
+    for tag in tags:
+        if line and len(line) + len(tag) > _HEADER_BYTES:
+            response.add(b"oci-tag", line)
+            line = ""
+        line = f"{line}, {tag}" if line else tag
+    if line:
+        response.add(b"oci-tag", line)
+
+
+async def _parsed(
+    registry: Registry, raw: bytes, content_type: str | None, given: Digest | None
+) -> New:
+    work = functools.partial(parse, raw, content_type, given)
+    if len(raw) < _BIG:
+        return work()
+    async with registry.big:  # a few large documents at a time: each costs many times its bytes
+        return await registry.blocking(work)
+
+
+def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> New:
+    """A manifest out of received bytes, checked.
+
+    Raises:
+        InvalidManifestError: it breaks the specification or is of a type the registry does not take.
+        DigestMismatchError: it hashes to another digest than `given`.
+    """
+    digest = Digest.of(raw, given.algorithm if given else "sha256")
+    if given is not None and digest != given:
+        raise DigestMismatchError("manifest", expected=given, actual=digest)
+    try:
+        parsed = decode_manifest(raw, content_type, limit=max(len(raw), 1))
+    except UnsupportedError as exc:
+        raise InvalidManifestError(str(exc)) from exc
+    return New(
+        digest,
+        parsed.media_type,
+        raw,
+        parsed.subject.digest if parsed.subject else None,
+        parsed.kind,
+        dict(parsed.annotations),
+        _references(parsed),
+    )
+
+
+def _references(parsed: Manifest | Index) -> tuple[Reference, ...]:
+    if isinstance(parsed, Index):
+        return tuple(
+            Reference("manifest" if entry.is_manifest() else "blob", entry.digest)
+            for entry in parsed.manifests
+        )
+    return tuple(
+        Reference("blob", d.digest, bool(d.urls) or d.media_type in mediatypes.NONDISTRIBUTABLE)
+        for d in parsed.children()
+    )
+
+
+async def _store(registry: Registry, request: Request, new: New, tags: list[str]) -> None:
+    change = registry.change(request)
+    conditional = b"if-match" in request.headers or b"if-none-match" in request.headers
+    precondition = functools.partial(matches, request.headers) if conditional else None
+    guard = registry.access.guard(request.principal, request.name)
+    sparse = registry.sparse(request.name)
+
+    def work(tx: Transaction) -> None:
+        repo = (repositories.ensure(tx, request.name, change), request.name)
+        manifests.put(
+            tx, change, repo, new, tags, sparse=sparse, guard=guard, precondition=precondition
+        )
+
+    try:
+        await registry.write(work)
+    except ForeignKeyError:
+        try:
+            await registry.write(
+                work
+            )  # the collector took a blob between two statements: look again
+        except ForeignKeyError:
+            raise ManifestBlobUnknownError(
+                f"manifest {new.digest} refers to a blob that was just collected: push it again"
+            ) from None
+
+
+async def delete(registry: Registry, request: Request) -> Response:
+    """`DELETE /v2/<name>/manifests/<tag-or-digest>`: a tag alone, or a manifest with all its tags.
+
+    Raises:
+        ManifestUnknownError: not in this repository.
+        DeniedError: a tag that would go may not.
+    """
+    digest = _checked(request.argument)
+    change = registry.change(request)
+    guard = registry.access.guard(request.principal, request.name)
+    if digest is None:
+        await registry.write(
+            lambda tx: manifests.delete_tag(tx, change, request.name, request.argument, guard)
+        )
+    else:
+        await registry.write(lambda tx: manifests.delete(tx, change, request.name, digest, guard))
+    return Response(202)

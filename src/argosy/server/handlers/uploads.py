@@ -1,0 +1,482 @@
+"""Pushing blobs (end-4 to end-6, end-11, end-13, end-14)."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Iterable
+from typing import TypeVar
+
+from argosy.errors import (
+    AccessError,
+    BlobUnknownError,
+    DigestMismatchError,
+    InvalidDigestError,
+    InvalidUploadError,
+    LimitExceededError,
+    TooManyRequestsError,
+    UploadUnknownError,
+)
+from argosy.server.handlers.blobs import read
+from argosy.server.http import Limits, Request, Response
+from argosy.server.metadata import ForeignKeyError, Transaction, Work, blobs, repositories, uploads
+from argosy.server.metadata.blobs import Segment
+from argosy.server.metadata.outbox import Change
+from argosy.server.metadata.uploads import Upload
+from argosy.server.registry import Registry
+from argosy.server.storage import SegmentWriter
+from argosy.spec import distribution
+from argosy.spec.digest import ALGORITHMS, Digest, Hasher, hasher
+from argosy.spec.reference import parse_name
+
+T = TypeVar("T")
+
+_LEASE = 30.0
+_CANDIDATES = 32
+_ARGUMENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9a-f]{32})")
+
+
+# -- beginning ------------------------------------------------------------------------------------
+
+
+async def begin(registry: Registry, request: Request) -> Response:
+    """`POST /v2/<name>/blobs/uploads/`: a session, a whole blob (`?digest=`), or a mount (`?mount=`).
+
+    A mount that cannot be done becomes a session: 202, never 404.
+
+    Raises:
+        InvalidDigestError: a digest that breaks the grammar or is of an algorithm that is not supported.
+        DigestMismatchError: a whole blob whose bytes hash to something else.
+    """
+    mount = request.parameter("mount")
+    if mount is not None and await _mounted(registry, request, _supported(mount)):
+        return _created(request, mount)
+    digest = request.parameter("digest")
+    if digest is not None:
+        return await _whole(registry, request, _supported(digest))
+    algorithm = request.parameter("digest-algorithm")
+    if algorithm is None:
+        algorithm = Digest(mount).algorithm if mount is not None else "sha256"
+    if algorithm not in ALGORITHMS:
+        raise InvalidDigestError(
+            f"digest-algorithm {algorithm[:50]!r}: expected one of {', '.join(ALGORITHMS)}"
+        )
+    upload = await _session(registry, request, algorithm)
+    await request.drain()
+    response = _progress(registry, request, upload, 202)
+    if registry.chunk_min_length:
+        response.add(b"oci-chunk-min-length", str(registry.chunk_min_length))
+    return response
+
+
+def _supported(text: str) -> Digest:
+    digest = Digest(text)
+    hasher(digest.algorithm)
+    return digest
+
+
+async def _session(registry: Registry, request: Request, algorithm: str) -> Upload:
+    change = registry.change(request)
+    identity = uploads.new_id(change.now)
+    expires = change.now + registry.settings.gc.upload_seconds
+
+    def work(tx: Transaction) -> Upload:
+        repo_id = repositories.ensure(tx, request.name, change)
+        return uploads.create(tx, repo_id, identity, request.principal.name, algorithm, expires)
+
+    return await registry.write(work, durable=False)
+
+
+async def _mounted(registry: Registry, request: Request, digest: Digest) -> bool:
+    source = request.parameter("from")
+    if source is not None:
+        sources: Iterable[str] = [parse_name(source)]
+    else:
+        sources = await registry.metadata.read(lambda tx: blobs.holders(tx, digest, _CANDIDATES))
+    change = registry.change(request)
+    for candidate in sources:
+        try:
+            registry.access.authorize(request.principal, "pull", candidate)
+        except AccessError:
+            continue
+        if await _mount(registry, request, candidate, digest, change):
+            return True
+    return False
+
+
+async def _mount(
+    registry: Registry, request: Request, source: str, digest: Digest, change: Change
+) -> bool:
+    def work(tx: Transaction) -> bool:
+        if blobs.find(tx, source, digest) is None:
+            return False
+        repo = (repositories.ensure(tx, request.name, change), request.name)
+        return blobs.mount(tx, change, source, repo, digest)
+
+    try:
+        return await registry.write(work)
+    except ForeignKeyError:  # collected between two statements: as if it had never been there
+        return False
+
+
+# -- locations and answers ------------------------------------------------------------------------
+
+
+def _location(registry: Registry, request: Request, upload: str) -> str:
+    signature = registry.sign(request.name, upload, request.principal.name)
+    return f"{distribution.uploads_path(request.name)}{upload}.{signature}"
+
+
+def _identity(registry: Registry, request: Request) -> str:
+    """The session a path names, after its signature was found to be this repository's and principal's.
+
+    Raises:
+        UploadUnknownError: it is not.
+    """
+    match = _ARGUMENT.fullmatch(request.argument)
+    if match is not None:
+        expected = registry.sign(request.name, match[1], request.principal.name)
+        if hmac.compare_digest(expected, match[2]):
+            return match[1]
+    raise UploadUnknownError(f"no such upload in {request.name}")
+
+
+def _progress(registry: Registry, request: Request, upload: Upload, status: int) -> Response:
+    response = Response(status)
+    response.add(b"location", _location(registry, request, upload.id))
+    response.add(b"range", f"0-{max(0, upload.received - 1)}")
+    response.add(b"docker-upload-uuid", upload.id)
+    return response
+
+
+def _created(request: Request, digest: str) -> Response:
+    response = Response(201)
+    response.add(b"location", distribution.blob_path(request.name, Digest(digest)))
+    response.add(b"docker-content-digest", digest)
+    return response
+
+
+# -- bodies ---------------------------------------------------------------------------------------
+
+
+class _Body:
+    """One body being received: hashed, and written unless its digest is known already. Runs on the pool."""
+
+    def __init__(
+        self, registry: Registry, key: str, hashed: Hasher, *, keep: bool, size: int | None
+    ) -> None:
+        self._storage, self._key, self._expected = registry.storage, key, size
+        self._keep = keep
+        self._writer: SegmentWriter | None = None
+        self.hashed = hashed
+        self.size = 0
+
+    def feed(self, piece: bytes) -> None:
+        self.hashed.update(piece)
+        self.size += len(piece)
+        if self._keep:
+            if self._writer is None:
+                self._writer = self._storage.create(self._key, size=self._expected)
+            self._writer.write(piece)
+
+    def commit(self) -> Segment | None:
+        if self._writer is None:
+            return None
+        self._writer.commit()
+        return Segment(self._key, self.size)
+
+    def finish(self, piece: bytes | None, algorithm: str, digest: str | None) -> Segment | None:
+        """The last piece, then the check, then the disk: one hop to the pool for all."""
+        if piece is not None:
+            self.feed(piece)
+        if digest is not None and Digest.done(algorithm, self.hashed) != digest:
+            raise DigestMismatchError(
+                "blob", expected=digest, actual=Digest.done(algorithm, self.hashed)
+            )
+        return self.commit()
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+
+
+async def _receive(
+    registry: Registry, request: Request, upload: Upload, digest: Digest | None
+) -> tuple[_Body, Segment | None]:
+    """Receive a body under a session's lease. Hashing and writing a piece go on while the next one comes.
+
+    Args:
+        digest: What the whole blob must hash to, where this is its last body and its algorithm is the session's.
+    """
+    settings = registry.settings.limits
+    limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
+    if settings.blob_bytes:
+        limits.size = max(1, settings.blob_bytes - upload.received)
+    hashed = await _hasher(registry, upload)
+    body = _Body(
+        registry,
+        uploads.key(upload),
+        hashed,
+        keep=upload.known is None,
+        size=request.content_length,
+    )
+    held: bytes | None = None
+    renewed = time.monotonic()
+    try:
+        async for piece in request.pieces(limits):
+            if held is not None:
+                await registry.blocking(body.feed, held)
+            held = piece
+            if time.monotonic() - renewed > _LEASE / 3:
+                renewed = time.monotonic()
+                await _renew(registry, upload)
+        segment = await registry.blocking(body.finish, held, upload.algorithm, digest)
+    except BaseException:
+        await registry.blocking(body.abort)
+        raise
+    return body, segment
+
+
+async def _renew(registry: Registry, upload: Upload) -> None:
+    until = registry.clock() + _LEASE
+    if not await registry.write(lambda tx: uploads.renew(tx, upload, until), durable=False):
+        raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
+
+
+async def _hasher(registry: Registry, upload: Upload) -> Hasher:
+    """The state of the hash over everything received: remembered, or made again from the objects."""
+    if not upload.received:
+        return hasher(upload.algorithm)
+    kept = registry.hashers.pop((upload.id, upload.version - 1), None)
+    if kept is not None:
+        return kept
+    return await _rehash(registry, upload, upload.algorithm)
+
+
+async def _rehash(registry: Registry, upload: Upload, algorithm: str) -> Hasher:
+    parts = await registry.metadata.read(lambda tx: uploads.segments(tx, upload))
+
+    def work() -> Hasher:
+        made = hasher(algorithm)
+        for piece in read(registry.storage, tuple(parts), 0, upload.received):
+            made.update(piece)
+        return made
+
+    return await registry.blocking(work)
+
+
+async def _claim(registry: Registry, request: Request, upload: str, known: str | None) -> Upload:
+    """Take the session's lease for this body, before any of it is read."""
+    start = _start(request)
+    now = registry.clock()
+    expires = now + registry.settings.gc.upload_seconds
+    return await registry.write(
+        lambda tx: uploads.claim(
+            tx,
+            request.name,
+            upload,
+            request.principal.name,
+            start=start,
+            known=known,
+            now=now,
+            lease=_LEASE,
+            expires=expires,
+        ),
+        durable=False,
+    )
+
+
+def _start(request: Request) -> int | None:
+    value = request.header(b"content-range")
+    if value is None:
+        return None
+    start, end = distribution.parse_content_range(value)
+    length = request.content_length
+    if length is not None and length != end - start + 1:
+        raise InvalidUploadError(
+            f"Content-Range {value}: expected {end - start + 1} bytes, got {length}"
+        )
+    return start
+
+
+async def _release(registry: Registry, upload: Upload) -> None:
+    await registry.write(lambda tx: uploads.release(tx, upload), durable=False)
+
+
+# -- chunks ---------------------------------------------------------------------------------------
+
+
+async def append(registry: Registry, request: Request) -> Response:
+    """`PATCH <location>`: a chunk (`Content-Range`) or a stream; what was answered 202 survives.
+
+    Raises:
+        UploadUnknownError: no such session for this repository and principal.
+        RangeNotSatisfiableError: out of order; said before the body is read, and the session goes on.
+        TooManyRequestsError: another body of the session is under way.
+    """
+    upload = await _claim(registry, request, _identity(registry, request), None)
+    try:
+        body, segment = await _receive(registry, request, upload, None)
+    except BaseException:
+        await _release(registry, upload)
+        raise
+    so_far = Digest.done(upload.algorithm, body.hashed)
+    part = segment or Segment("", 0)
+    try:
+        grown = await registry.write(
+            lambda tx: uploads.extend(tx, upload, part, so_far), durable=False
+        )
+    except TooManyRequestsError:
+        await registry.blocking(body.abort)
+        raise
+    registry.keep_hasher(upload.id, upload.version, body.hashed)
+    return _progress(registry, request, grown, 202)
+
+
+async def status(registry: Registry, request: Request) -> Response:
+    """`GET <location>`: how far the session is. `0-0` stands for nothing yet, too: the specification has no better.
+
+    Raises:
+        UploadUnknownError: no such session for this repository and principal.
+    """
+    upload = await _find(registry, request)
+    return _progress(registry, request, upload, 204)
+
+
+async def cancel(registry: Registry, request: Request) -> Response:
+    """`DELETE <location>`: the session and its bytes go.
+
+    Raises:
+        UploadUnknownError: no such session for this repository and principal.
+    """
+    upload = await _find(registry, request)
+    change = registry.change(request)
+    await registry.write(lambda tx: uploads.drop(tx, change, upload))
+    return Response(204)
+
+
+async def _find(registry: Registry, request: Request) -> Upload:
+    identity = _identity(registry, request)
+    return await registry.metadata.read(
+        lambda tx: uploads.find(tx, request.name, identity, request.principal.name)
+    )
+
+
+# -- closing --------------------------------------------------------------------------------------
+
+
+async def complete(registry: Registry, request: Request) -> Response:
+    """`PUT <location>?digest=<digest>`: the last bytes, if any, and the blob is there, durable.
+
+    Raises:
+        InvalidDigestError: no digest, or one that breaks the grammar or is not supported.
+        DigestMismatchError: the bytes hash to something else; the session is over and nothing is kept.
+        UploadUnknownError: no such session for this repository and principal.
+        RangeNotSatisfiableError: out of order; said before the body is read, and the session goes on.
+    """
+    digest = _supported(request.parameter("digest") or "")
+    identity = _identity(registry, request)
+    if _is_empty(request):
+        upload = await _find(registry, request)
+        if upload.received and upload.algorithm == digest.algorithm:
+            await _close(registry, request, upload, digest)
+            return _created(request, digest)
+    upload = await _claim(registry, request, identity, digest)
+    await _last_body(registry, request, upload, digest)
+    return _created(request, digest)
+
+
+def _is_empty(request: Request) -> bool:
+    has_range = b"content-range" in request.headers
+    return request.headers.get(b"content-length") == b"0" and not has_range
+
+
+async def _close(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
+    """The usual end: everything was received and hashed before, so two strings are compared."""
+    change = registry.change(request)
+    if upload.so_far != digest:
+        await registry.write(lambda tx: uploads.drop(tx, change, upload))
+        raise DigestMismatchError("blob", expected=digest, actual=upload.so_far)
+    await _committed(
+        registry,
+        lambda tx: uploads.finish(tx, change, upload, request.name, digest, upload.received, None),
+    )
+    registry.hashers.pop((upload.id, upload.version), None)
+
+
+async def _whole(registry: Registry, request: Request, digest: Digest) -> Response:
+    """A blob in one POST: a session nobody but this request knows."""
+    upload = await _session(registry, request, digest.algorithm)
+    now = registry.clock()
+    claimed = await registry.write(
+        lambda tx: uploads.claim(
+            tx,
+            request.name,
+            upload.id,
+            request.principal.name,
+            start=None,
+            known=digest,
+            now=now,
+            lease=_LEASE,
+            expires=upload.expires,
+        ),
+        durable=False,
+    )
+    await _last_body(registry, request, claimed, digest)
+    return _created(request, digest)
+
+
+async def _last_body(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
+    """Receive the closing body under the lease, check the whole, and commit."""
+    change = registry.change(request)
+    same = upload.algorithm == digest.algorithm
+    if not same and not upload.received:
+        upload, same = upload._replace(algorithm=digest.algorithm), True
+    try:
+        body, segment = await _receive(registry, request, upload, digest if same else None)
+        if not same:
+            await _check(registry, upload, segment, digest)
+    except (DigestMismatchError, LimitExceededError):
+        await registry.write(lambda tx: uploads.drop(tx, change, upload))
+        raise
+    except BaseException:
+        await _release(registry, upload)
+        raise
+    size = upload.received + body.size
+    try:
+        await _committed(
+            registry,
+            lambda tx: uploads.finish(tx, change, upload, request.name, digest, size, segment),
+        )
+    except TooManyRequestsError:
+        await registry.blocking(body.abort)
+        raise
+
+
+async def _check(registry: Registry, upload: Upload, last: Segment | None, digest: Digest) -> None:
+    """Read everything again under an algorithm that was only named at the end."""
+    parts = await registry.metadata.read(lambda tx: uploads.segments(tx, upload))
+    if last is not None:
+        parts.append(last)
+
+    def work() -> Digest:
+        made = hasher(digest.algorithm)
+        for piece in read(registry.storage, tuple(parts), 0, sum(part.size for part in parts)):
+            made.update(piece)
+        return Digest.done(digest.algorithm, made)
+
+    actual = await registry.blocking(work)
+    if actual != digest:
+        raise DigestMismatchError("blob", expected=digest, actual=actual)
+
+
+async def _committed(registry: Registry, work: Work[T]) -> T:
+    """Commit, once more where the collector removed the old copy of the same digest this moment."""
+    try:
+        return await registry.write(work)
+    except ForeignKeyError:
+        try:
+            return await registry.write(work)
+        except ForeignKeyError as exc:
+            raise BlobUnknownError("the blob was just collected: push it again") from exc

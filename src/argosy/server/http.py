@@ -1,0 +1,280 @@
+"""Requests and answers, as the handlers see them, and request bodies with their limits."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import parse_qsl
+
+from argosy.errors import ArgosyError, InvalidUploadError, LimitExceededError, SizeMismatchError
+from argosy.server.access import Principal
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+PIECE = 512 * 1024
+"""Bytes of a body are gathered to pieces of this size before they are hashed and written."""
+
+_LENGTH = re.compile(rb"[0-9]{1,19}")
+
+
+class RequestTimeoutError(ArgosyError):
+    """The client sends its body too slowly, or stopped."""
+
+    code = "SIZE_INVALID"
+    status = 408
+
+
+class ClientGoneError(ArgosyError):
+    """The client hung up. There is nobody to answer."""
+
+    status = 499
+
+
+class MisdirectedError(ArgosyError):
+    """A path no route matches, or one that two readers could understand differently."""
+
+    code = "NAME_UNKNOWN"
+    status = 404
+
+
+class TooLongError(LimitExceededError):
+    """More in the request line than is taken: a path or query that is too long, or too many tags."""
+
+    status = 414
+
+
+@dataclasses.dataclass(slots=True)
+class Limits:
+    """How long a body may take and how big it may be: seconds, and bytes (0: no limit)."""
+
+    idle: float = 60.0
+    total: float = 6 * 3600.0
+    size: int = 0
+
+
+class Request:
+    """One request: where it goes was decided from the raw path once; nothing reads the path again.
+
+    `name` is the repository ("" where the route has none) and `argument` the last part of the route's pattern.
+    """
+
+    __slots__ = (
+        "_query",
+        "argument",
+        "headers",
+        "id",
+        "method",
+        "name",
+        "principal",
+        "raw_query",
+        "receive",
+        "received",
+        "scope",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, identity: str) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.method: str = scope["method"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.raw_query: bytes = scope.get("query_string", b"")
+        self.id = identity
+        self.name = ""
+        self.argument = ""
+        self.principal = Principal()
+        self.received = 0
+        self._query: list[tuple[str, str]] | None = None
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value (lower-case name), or None."""
+        value = self.headers.get(name)
+        return value.decode("latin-1") if value is not None else None
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The query parameters in order.
+
+        Raises:
+            TooLongError: more than 1000 of them.
+        """
+        if self._query is None:
+            try:
+                self._query = parse_qsl(
+                    self.raw_query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000
+                )
+            except ValueError:
+                raise TooLongError("more than 1000 query parameters") from None
+        return self._query
+
+    def parameter(self, name: str) -> str | None:
+        """The first query parameter of a name, or None."""
+        if not self.raw_query:
+            return None
+        return next((value for key, value in self.query if key == name), None)
+
+    def parameters(self, name: str) -> list[str]:
+        """All query parameters of a name."""
+        return [value for key, value in self.query if key == name] if self.raw_query else []
+
+    @property
+    def content_length(self) -> int | None:
+        """What `Content-Length` says, or None.
+
+        Raises:
+            InvalidUploadError: it is not a number.
+        """
+        value = self.headers.get(b"content-length")
+        if value is None:
+            return None
+        if not _LENGTH.fullmatch(value):
+            raise InvalidUploadError("Content-Length: expected a number of bytes")
+        return int(value)
+
+    async def pieces(self, limits: Limits, piece: int = PIECE) -> AsyncIterator[bytes]:
+        """The body, in pieces of at least `piece` bytes but for the last.
+
+        Raises:
+            LimitExceededError: it is longer than allowed; as much as one piece over the limit may have been read.
+            SizeMismatchError: it is shorter than `Content-Length`.
+            RequestTimeoutError: it takes too long.
+            ClientGoneError: the client hung up.
+        """
+        expected = self.content_length
+        if limits.size and expected is not None and expected > limits.size:
+            raise LimitExceededError(f"body of {expected} bytes: expected at most {limits.size}")
+        if expected == 0:
+            return
+        end = time.monotonic() + limits.total
+        more = True
+        while more:
+            gathered, more = await self._gather(piece, limits.idle, end)
+            if limits.size and self.received > limits.size:
+                raise LimitExceededError(f"body: expected at most {limits.size} bytes")
+            if gathered:
+                yield gathered
+        if expected is not None and self.received != expected:
+            raise SizeMismatchError("body", expected=expected, actual=self.received)
+
+    async def _gather(self, piece: int, idle: float, end: float) -> tuple[bytes, bool]:
+        parts: list[bytes] = []
+        size = 0
+        receive = self.receive
+        try:
+            async with asyncio.timeout(None) as limit:
+                while size < piece:
+                    now = time.monotonic()
+                    limit.reschedule(asyncio.get_running_loop().time() + min(idle, end - now))
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientGoneError("the client hung up")
+                    body = message.get("body", b"")
+                    size += len(body)
+                    parts.append(body)
+                    if not message.get("more_body", False):
+                        self.received += size
+                        return (parts[0] if len(parts) == 1 else b"".join(parts)), False
+        except TimeoutError:
+            raise RequestTimeoutError(
+                f"body: nothing came for {idle:g} s, or it took too long"
+            ) from None
+        self.received += size
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), True
+
+    async def read(self, limits: Limits) -> bytes:
+        """The whole body.
+
+        Raises:
+            LimitExceededError: it is longer than allowed.
+            SizeMismatchError: it is shorter than `Content-Length`.
+            RequestTimeoutError: it takes too long.
+            ClientGoneError: the client hung up.
+        """
+        parts = [piece async for piece in self.pieces(limits)]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def drain(self, most: int = 4 * 1024 * 1024) -> None:
+        """Read what is left of a small body and throw it away, so that the connection can be used again."""
+        expected = self.headers.get(b"content-length")
+        if expected == b"0" or (expected is None and b"transfer-encoding" not in self.headers):
+            return
+        try:
+            async with asyncio.timeout(5):
+                while self.received < most:
+                    message = await self.receive()
+                    self.received += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+        except TimeoutError:
+            return
+
+
+@dataclasses.dataclass(slots=True)
+class File:
+    """A whole local file as a body."""
+
+    path: str
+    size: int
+
+
+@dataclasses.dataclass(slots=True)
+class Pieces:
+    """A body that is read piece by piece, on the pool."""
+
+    source: Iterator[bytes]
+    size: int
+
+
+@dataclasses.dataclass(slots=True)
+class Stream:
+    """A body that comes piece by piece from elsewhere; `size` in bytes, or None where nobody knows."""
+
+    source: AsyncIterator[bytes]
+    size: int | None
+
+
+@dataclasses.dataclass(slots=True)
+class Response:
+    """An answer. `Content-Length` is added from the body where the headers have none."""
+
+    status: int = 200
+    headers: list[Header] = dataclasses.field(default_factory=list)
+    body: bytes | File | Pieces | Stream = b""
+
+    def add(self, name: bytes, value: str) -> None:
+        """Add a header."""
+        self.headers.append((name, value.encode("latin-1")))
+
+
+def etags(value: str) -> frozenset[str]:
+    """The entity tags of an `If-Match` or `If-None-Match` header, without quotes and weakness; `*` stands for itself.
+
+    >>> sorted(etags('"a", W/"b"'))
+    ['a', 'b']
+    """
+    listed = (part.strip().removeprefix("W/").strip('"') for part in value.split(","))
+    return frozenset(part for part in listed if part)
+
+
+def matches(wanted: Mapping[bytes, bytes], digest: str | None) -> bool:
+    """Whether a request's `If-Match` and `If-None-Match` let it change what has this digest now (None: nothing).
+
+    >>> matches({b"if-none-match": b"*"}, None), matches({b"if-match": b'"sha256:1"'}, None)
+    (True, False)
+    """
+    if (must := wanted.get(b"if-match")) is not None:
+        tags = etags(must.decode("latin-1"))
+        if digest is None or not ("*" in tags or digest in tags):
+            return False
+    if (must_not := wanted.get(b"if-none-match")) is not None:
+        tags = etags(must_not.decode("latin-1"))
+        if digest is not None and ("*" in tags or digest in tags):
+            return False
+    return True

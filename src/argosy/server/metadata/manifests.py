@@ -1,0 +1,373 @@
+"""Manifests, tags and referrers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from argosy.errors import ConflictError, ManifestBlobUnknownError, ManifestUnknownError
+from argosy.server.access import TagGuard
+from argosy.server.metadata import Transaction, outbox
+from argosy.server.metadata.outbox import Change
+from argosy.server.metadata.repositories import review
+
+_BATCH = 500
+
+
+class Stored(NamedTuple):
+    """A manifest of a repository, without its bytes."""
+
+    repo_id: int
+    digest: str
+    media_type: str
+    size: int
+
+
+class Reference(NamedTuple):
+    """What a manifest refers to: `kind` is 'blob' or 'manifest'; an optional one may be missing (foreign layers)."""
+
+    kind: str
+    target: str
+    optional: bool = False
+
+
+class New(NamedTuple):
+    """A manifest to store: checked, its digest computed over `content`."""
+
+    digest: str
+    media_type: str
+    content: bytes
+    subject: str | None
+    artifact_type: str | None
+    annotations: dict[str, str]
+    references: tuple[Reference, ...]
+
+
+class Referrer(NamedTuple):
+    """One entry of a referrers list."""
+
+    digest: str
+    media_type: str
+    size: int
+    artifact_type: str | None
+    annotations: dict[str, str]
+
+
+Precondition = Callable[[str | None], bool]
+"""Given the digest a reference has now (None: it is not there), whether the request may go on."""
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+_BY_DIGEST = (
+    "SELECT m.repo_id, m.digest, m.media_type, m.size FROM repository r"
+    " JOIN manifest m ON m.repo_id = r.id WHERE r.name = ? AND m.digest = ?"
+)
+_BY_TAG = (
+    "SELECT m.repo_id, m.digest, m.media_type, m.size FROM repository r"
+    " JOIN tag t ON t.repo_id = r.id JOIN manifest m ON m.repo_id = t.repo_id"
+    " AND m.digest = t.digest WHERE r.name = ? AND t.name = ?"
+)
+
+
+def find(tx: Transaction, name: str, tag_or_digest: str) -> Stored | None:
+    """What a tag or a digest names in a repository."""
+    found = tx.row(_BY_DIGEST if ":" in tag_or_digest else _BY_TAG, (name, tag_or_digest))
+    return Stored(*found) if found else None
+
+
+def content(tx: Transaction, stored: Stored) -> bytes | None:
+    """The exact bytes, or None where it was deleted this moment."""
+    found = tx.row(
+        "SELECT content FROM manifest_body WHERE repo_id = ? AND digest = ?",
+        (stored.repo_id, stored.digest),
+    )
+    return bytes(found[0]) if found else None
+
+
+def referrers(
+    tx: Transaction, name: str, subject: str, artifact_type: str | None, last: str, limit: int
+) -> list[Referrer]:
+    """Manifests whose subject this is, by digest, after `last`."""
+    wanted = " AND m.artifact_type = ?" if artifact_type is not None else ""
+    rows = tx.rows(
+        "SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations FROM repository r"  # noqa: S608
+        f" JOIN manifest m ON m.repo_id = r.id WHERE r.name = ? AND m.subject = ?{wanted}"
+        " AND m.digest > ? ORDER BY m.digest LIMIT ?",
+        (name, subject, *([artifact_type] if artifact_type is not None else []), last, limit),
+    )
+    return [Referrer(r[0], r[1], r[2], r[3], json.loads(r[4]) if r[4] else {}) for r in rows]
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def put(
+    tx: Transaction,
+    change: Change,
+    repo: tuple[int, str],
+    new: New,
+    tags: Sequence[str],
+    *,
+    sparse: bool = False,
+    guard: TagGuard | None = None,
+    precondition: Precondition | None = None,
+) -> None:
+    """Store a manifest and point tags at it, all or nothing.
+
+    Raises:
+        ManifestBlobUnknownError: it refers to something that is not in the repository; all of it is named.
+        ConflictError: the precondition does not hold.
+        DeniedError: the guard refuses a tag.
+        ForeignKeyError: a blob was collected this moment.
+    """
+    repo_id, name = repo
+    if precondition is not None:
+        _check(tx, repo_id, tags[0] if tags else new.digest, precondition)
+    present = _present(tx, repo_id, new.references)
+    missing = sorted({r.target for r in new.references if not (r.optional or r.target in present)})
+    if missing and not sparse:
+        error = ManifestBlobUnknownError(
+            f"manifest {new.digest} refers to what is not in {name}: {', '.join(missing[:10])}"
+        )
+        raise error
+    _insert(tx, change, repo_id, new, present)
+    outbox.add(
+        tx,
+        change,
+        outbox.MANIFEST_PUSHED,
+        name,
+        digest=new.digest,
+        media_type=new.media_type,
+        size=len(new.content),
+    )
+    for tag in sorted(set(tags)):
+        _set_tag(tx, change, repo, tag, new.digest, guard)
+    if not tags:
+        review(tx, repo_id, "manifest", new.digest, change.now + change.grace)
+
+
+def _check(tx: Transaction, repo_id: int, reference: str, precondition: Precondition) -> None:
+    table = "manifest WHERE repo_id = ? AND digest" if ":" in reference else _TAG_HAS
+    found = tx.row(f"SELECT digest FROM {table} = ? /*pg FOR UPDATE*/", (repo_id, reference))  # noqa: S608
+    digest = found[0] if found else None
+    if not precondition(digest):
+        raise ConflictError(
+            f"{reference}: the precondition does not hold, it is {digest or 'not there'}"
+        )
+
+
+_TAG_HAS = "tag WHERE repo_id = ? AND name"
+
+
+def _present(tx: Transaction, repo_id: int, references: Sequence[Reference]) -> set[str]:
+    """Which targets are in the repository, healthy."""
+    present: set[str] = set()
+    for kind, query in _QUERIES.items():
+        wanted = sorted({r.target for r in references if r.kind == kind})
+        for at in range(0, len(wanted), _BATCH):
+            batch = wanted[at : at + _BATCH]
+            marks = ", ".join("?" * len(batch))
+            present.update(r[0] for r in tx.rows(query.replace("?*", marks), (repo_id, *batch)))
+    return present
+
+
+_QUERIES = {
+    "blob": "SELECT l.digest FROM repo_blob l JOIN blob b ON b.digest = l.digest"
+    " WHERE l.repo_id = ? AND b.state = 'ok' AND l.digest IN (?*)",
+    "manifest": "SELECT digest FROM manifest WHERE repo_id = ? AND digest IN (?*)",
+}
+
+
+def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: set[str]) -> None:
+    made = tx.row(
+        "INSERT INTO manifest (repo_id, digest, media_type, size, subject, artifact_type,"
+        " annotations, pushed, protected_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (repo_id, digest) DO NOTHING RETURNING 1",
+        (
+            repo_id,
+            new.digest,
+            new.media_type,
+            len(new.content),
+            new.subject,
+            new.artifact_type,
+            json.dumps(new.annotations) if new.annotations else None,
+            change.now,
+            change.now + change.grace,
+        ),
+    )
+    if made is None:
+        tx.rows(
+            "UPDATE manifest SET media_type = ?, artifact_type = ?, protected_until = ?"
+            " WHERE repo_id = ? AND digest = ?",
+            (new.media_type, new.artifact_type, change.now + change.grace, repo_id, new.digest),
+        )
+        return
+    tx.rows(
+        "INSERT INTO manifest_body (repo_id, digest, content) VALUES (?, ?, ?)",
+        (repo_id, new.digest, new.content),
+    )
+    for reference in sorted({(r.kind, r.target) for r in new.references}):
+        kind, target = reference
+        there = target if target in present else None
+        tx.rows(
+            "INSERT INTO manifest_ref (repo_id, manifest, kind, target, blob, child)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                repo_id,
+                new.digest,
+                kind,
+                target,
+                there if kind == "blob" else None,
+                there if kind == "manifest" else None,
+            ),
+        )
+    tx.rows(
+        "UPDATE manifest_ref SET child = target"
+        " WHERE repo_id = ? AND target = ? AND kind = 'manifest' AND child IS NULL",
+        (repo_id, new.digest),
+    )
+
+
+def _set_tag(
+    tx: Transaction,
+    change: Change,
+    repo: tuple[int, str],
+    tag: str,
+    digest: str,
+    guard: TagGuard | None,
+) -> None:
+    repo_id, name = repo
+    found = tx.row(
+        "SELECT digest FROM tag WHERE repo_id = ? AND name = ? /*pg FOR UPDATE*/", (repo_id, tag)
+    )
+    old = found[0] if found else None
+    if guard is not None:
+        guard(tag, old, digest)
+    tx.rows(
+        "INSERT INTO tag (repo_id, name, digest, updated) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (repo_id, name) DO UPDATE SET digest = excluded.digest,"
+        " updated = excluded.updated",
+        (repo_id, tag, digest, change.now),
+    )
+    if old is not None and old != digest:
+        _loosen(tx, change, repo_id, [old])
+    outbox.add(tx, change, outbox.TAG_SET, name, digest=digest, tag=tag)
+
+
+def _loosen(tx: Transaction, change: Change, repo_id: int, digests: Iterable[str]) -> None:
+    """Manifests that lost a tag, a parent or a subject: their grace starts now."""
+    until = change.now + change.grace
+    for digest in sorted(digests):
+        tx.rows(
+            "UPDATE manifest SET protected_until = ? WHERE repo_id = ? AND digest = ?",
+            (until, repo_id, digest),
+        )
+        review(tx, repo_id, "manifest", digest, until)
+
+
+def delete_tag(
+    tx: Transaction, change: Change, name: str, tag: str, guard: TagGuard | None = None
+) -> None:
+    """Remove a tag; the manifest and its other tags stay.
+
+    Raises:
+        ManifestUnknownError: there is no such tag.
+        DeniedError: the guard refuses.
+    """
+    found = tx.row(
+        "SELECT t.repo_id, t.digest FROM repository r JOIN tag t ON t.repo_id = r.id"
+        " WHERE r.name = ? AND t.name = ? /*pg FOR UPDATE OF t*/",
+        (name, tag),
+    )
+    if found is None:
+        raise ManifestUnknownError(f"tag {tag} is not in {name}")
+    repo_id, digest = found
+    if guard is not None:
+        guard(tag, digest, None)
+    tx.rows("DELETE FROM tag WHERE repo_id = ? AND name = ?", (repo_id, tag))
+    _loosen(tx, change, repo_id, [digest])
+    outbox.add(tx, change, outbox.TAG_DELETED, name, digest=digest, tag=tag)
+
+
+def delete(
+    tx: Transaction, change: Change, name: str, digest: str, guard: TagGuard | None = None
+) -> None:
+    """Remove a manifest with all its tags. Indexes that list it keep the entry, unresolved.
+
+    Raises:
+        ManifestUnknownError: it is not there.
+        DeniedError: the guard refuses to let one of its tags go, or one of an index above it.
+    """
+    found = tx.row(
+        "SELECT m.repo_id FROM repository r JOIN manifest m ON m.repo_id = r.id"
+        " WHERE r.name = ? AND m.digest = ? /*pg FOR UPDATE OF m*/",
+        (name, digest),
+    )
+    if found is None:
+        raise ManifestUnknownError(f"manifest {digest} is not in {name}")
+    repo_id: int = found[0]
+    if guard is not None:
+        for tag, of in _tags_above(tx, repo_id, digest):
+            guard(tag, of, None)
+    for (tag,) in tx.rows(
+        "DELETE FROM tag WHERE repo_id = ? AND digest = ? RETURNING name", (repo_id, digest)
+    ):
+        outbox.add(tx, change, outbox.TAG_DELETED, name, digest=digest, tag=tag)
+    tx.rows(
+        "UPDATE manifest_ref SET child = NULL WHERE repo_id = ? AND child = ?", (repo_id, digest)
+    )
+    remove(tx, change, (repo_id, name), digest)
+
+
+def _tags_above(tx: Transaction, repo_id: int, digest: str) -> list[tuple[str, str]]:
+    """The tags of a manifest and of all indexes that list it, at any height."""
+    seen, level = {digest}, [digest]
+    found: list[tuple[str, str]] = []
+    while level:
+        below, level = level, []
+        for one in below:
+            rows = tx.rows(
+                "SELECT name FROM tag WHERE repo_id = ? AND digest = ? ORDER BY name",
+                (repo_id, one),
+            )
+            found += [(row[0], one) for row in rows]
+            parents = tx.rows(
+                "SELECT manifest FROM manifest_ref WHERE repo_id = ? AND child = ?",
+                (repo_id, one),
+            )
+            level += [row[0] for row in parents if row[0] not in seen]
+            seen.update(level)
+    return found
+
+
+def remove(tx: Transaction, change: Change, repo: tuple[int, str], digest: str) -> None:
+    """Remove a manifest that no tag and no index refers to; what it referred to begins its grace.
+
+    Raises:
+        ForeignKeyError: something refers to it.
+    """
+    repo_id, name = repo
+    until = change.now + change.grace
+    children = tx.rows(
+        "SELECT kind, target FROM manifest_ref WHERE repo_id = ? AND manifest = ?"
+        " ORDER BY kind, target",
+        (repo_id, digest),
+    )
+    referring = tx.rows(
+        "SELECT digest FROM manifest WHERE repo_id = ? AND subject = ?", (repo_id, digest)
+    )
+    tx.rows("DELETE FROM manifest WHERE repo_id = ? AND digest = ?", (repo_id, digest))
+    for kind, target in children:
+        if kind == "blob":
+            tx.rows(
+                "UPDATE repo_blob SET protected_until = ? WHERE repo_id = ? AND digest = ?"
+                " AND protected_until < ?",
+                (until, repo_id, target, until),
+            )
+            review(tx, repo_id, "blob", target, until)
+    loose = {target for kind, target in children if kind == "manifest"}
+    _loosen(tx, change, repo_id, loose | {row[0] for row in referring})
+    review(tx, repo_id, "repository", "", until)
+    outbox.add(tx, change, outbox.MANIFEST_DELETED, name, digest=digest)

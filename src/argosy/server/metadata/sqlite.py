@@ -1,0 +1,301 @@
+"""The embedded engine: SQLite in WAL mode, one writing thread, one reading connection.
+
+Writes that wait at the same time share one transaction and one fsync (group commit); each stands in a savepoint, so
+one that fails takes nobody with it. A group in which nobody asked for durability is committed with
+`synchronous=NORMAL`: it survives a kill, and a power cut may lose it without harming anything older.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, cast
+
+import apsw
+
+from argosy.errors import StorageError
+from argosy.server.metadata import ForeignKeyError, Row, Work, schema
+from argosy.server.storage import InsufficientStorageError
+
+T = TypeVar("T")
+
+_GROUP = 128
+_NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs")
+_FIXED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
+
+
+class _Job(NamedTuple):
+    work: Work[Any]
+    durable: bool
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[Any]
+
+
+class _Connection:
+    """A `Transaction` over an apsw connection; errors are translated here and nowhere else."""
+
+    def __init__(self, path: str, *, readonly: bool) -> None:
+        flags = apsw.SQLITE_OPEN_READONLY if readonly else apsw.SQLITE_OPEN_READWRITE
+        create = 0 if readonly else apsw.SQLITE_OPEN_CREATE
+        with translated():
+            self.raw = apsw.Connection(path, flags=flags | create)
+            self.raw.set_busy_timeout(30_000)
+
+    def row(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
+        with translated():
+            found = self.raw.execute(sql, cast("Any", parameters)).fetchall()
+        return found[0] if found else None
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        with translated():
+            return self.raw.execute(sql, cast("Any", parameters)).fetchall()
+
+    def pragma(self, name: str, value: str) -> None:
+        self.rows(f"PRAGMA {name} = {value}")
+
+
+class translated:  # noqa: N801
+    """Turn SQLite's errors into ours. A class, because it stands around every query."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Translate."""
+        if error is None or not isinstance(error, apsw.Error):
+            return
+        code = getattr(error, "extendedresult", 0)
+        if code == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
+            raise ForeignKeyError("the content is referred to, or has gone") from error
+        if isinstance(error, apsw.FullError):
+            raise InsufficientStorageError("database: the disk is full") from error
+        raise StorageError(f"database: {error}") from error
+
+
+class Sqlite:
+    """A `Metadata` in one file.
+
+    Opening makes the file, or brings its schema up to date. It takes milliseconds at any size.
+
+    Args:
+        path: The database file. It must lie on a local file system.
+
+    Raises:
+        StorageError: a network file system, a SQLite with the WAL-reset bug, a newer schema, or a broken file.
+
+    Example:
+        >>> import asyncio, tempfile
+        >>> async def count() -> int:
+        ...     metadata = Sqlite(tempfile.mkdtemp() + "/registry.db")
+        ...     found = await metadata.read(lambda tx: tx.row("SELECT count(*) FROM tag"))
+        ...     metadata.close()
+        ...     return found[0]
+        >>> asyncio.run(count())
+        0
+    """
+
+    def __init__(self, path: str) -> None:
+        check_version(apsw.sqlite_lib_version())
+        check_file_system(os.path.dirname(os.path.abspath(path)))
+        self._path = path
+        self._writer = _Connection(path, readonly=False)
+        os.chmod(path, 0o600)
+        self._prepare()
+        self._reader = _Connection(path, readonly=True)
+        self._reader.pragma("cache_size", "-16000")
+        self._durable = True
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="argosy-sqlite", daemon=True)
+        self._thread.start()
+
+    async def read(self, work: Work[T]) -> T:
+        """Run a read on the loop's own thread: microseconds, less than handing it to another one."""
+        return work(self._reader)
+
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+        """Queue a write for the next group."""
+        if not self._thread.is_alive():
+            raise StorageError("the database is closed")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(work, durable, loop, future))
+        return await future
+
+    async def backup(self, path: str) -> None:
+        """Copy the database into a new file, compacted, while it is in use."""
+        if os.path.exists(path):
+            raise StorageError(f"{path} exists: a backup is written to a new file")
+        await asyncio.to_thread(self._backup, path)
+
+    def close(self) -> None:
+        """Finish what is queued, fold the log into the file, and close."""
+        if self._thread.is_alive():
+            self._jobs.put(None)
+            self._thread.join()
+            self._reader.raw.close()
+            self._writer.raw.close()
+
+    def _backup(self, path: str) -> None:
+        connection = _Connection(self._path, readonly=True)
+        try:
+            connection.rows("VACUUM INTO ?", (path,))
+        finally:
+            connection.raw.close()
+        os.chmod(path, 0o600)
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _prepare(self) -> None:
+        tx = self._writer
+        tx.pragma("journal_mode", "WAL")
+        tx.pragma("synchronous", "FULL")
+        tx.pragma("journal_size_limit", str(64 * 1024 * 1024))
+        tx.pragma("wal_autocheckpoint", "4000")
+        tx.pragma("cache_size", "-16000")
+        tx.pragma("foreign_keys", "OFF")
+        tx.rows("BEGIN IMMEDIATE")
+        try:
+            known = tx.row("SELECT 1 FROM sqlite_master WHERE name = ?", ("schema_version",))
+            for statement in schema.statements(schema.current_version(tx) if known else None):
+                tx.rows(statement)
+            tx.rows("COMMIT")
+        except BaseException:
+            tx.rows("ROLLBACK")
+            raise
+        tx.pragma("foreign_keys", "ON")
+
+    # -- the writing thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        for group in iter(self._next_group, []):
+            results = self._commit(group)
+            by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Job, Any]]] = {}
+            for job, result in zip(group, results, strict=True):
+                by_loop.setdefault(job.loop, []).append((job, result))
+            for loop, answers in by_loop.items():
+                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
+                    loop.call_soon_threadsafe(_answer, answers)
+
+    def _next_group(self) -> list[_Job]:
+        return list(self._waiting())
+
+    def _waiting(self) -> Iterator[_Job]:
+        job = self._jobs.get()
+        for _ in range(_GROUP):
+            if job is None:
+                self._jobs.put(None)  # for the next round
+                return
+            yield job
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return
+        if job is not None:
+            yield job
+        else:
+            self._jobs.put(None)
+
+    def _commit(self, group: list[_Job]) -> list[Any]:
+        tx = self._writer
+        try:
+            self._set_durable(any(job.durable for job in group))
+            tx.rows("BEGIN IMMEDIATE")
+            results = [self._step(job, alone=len(group) == 1) for job in group]
+            tx.rows("COMMIT")
+        except BaseException as exc:  # noqa: BLE001
+            if tx.raw.in_transaction:
+                with contextlib.suppress(StorageError):
+                    tx.rows("ROLLBACK")
+            return [exc] * len(group)
+        return results
+
+    def _step(self, job: _Job, *, alone: bool) -> Any:
+        tx = self._writer
+        if alone:
+            return job.work(tx)
+        tx.rows("SAVEPOINT job")
+        try:
+            result = job.work(tx)
+        except Exception as exc:
+            if (
+                not tx.raw.in_transaction
+            ):  # the disk is full or broken: SQLite gave up the whole group
+                raise
+            tx.rows("ROLLBACK TO job")
+            result = _Failed(exc)
+        tx.rows("RELEASE job")
+        return result
+
+    def _set_durable(self, durable: bool) -> None:
+        if durable != self._durable:
+            self._writer.pragma("synchronous", "FULL" if durable else "NORMAL")
+            self._durable = durable
+
+
+class _Failed(NamedTuple):
+    error: Exception
+
+
+def _answer(answers: list[tuple[_Job, Any]]) -> None:
+    for job, result in answers:
+        if job.future.cancelled():
+            continue
+        if isinstance(result, _Failed):
+            job.future.set_exception(result.error)
+        elif isinstance(result, BaseException):
+            job.future.set_exception(result)
+        else:
+            job.future.set_result(result)
+
+
+def check_version(version: str) -> None:
+    """Refuse a SQLite in which two connections can lose a committed transaction (sqlite.org/wal.html, WAL-reset).
+
+    Raises:
+        StorageError: the bug is in it.
+
+    >>> check_version("3.54.1")
+    """
+    major, minor, patch = (int(part) for part in version.split(".")[:3])
+    fixed = _FIXED.get((major, minor))
+    if (major, minor) > (3, 51) or (fixed is not None and patch >= fixed):
+        return
+    raise StorageError(
+        f"SQLite {version} can lose committed writes in WAL mode: expected 3.51.3 or later",
+        hint="install a current apsw, which brings its own SQLite",
+    )
+
+
+def check_file_system(folder: str, mounts: str = "/proc/self/mountinfo") -> None:
+    """Refuse a file system whose locks and shared memory do not work between processes or machines.
+
+    Raises:
+        StorageError: it is a network file system.
+    """
+    kind = _file_system(os.path.realpath(folder), mounts)
+    if kind.startswith(_NETWORK) and kind != "fuseblk":
+        raise StorageError(
+            f"{folder} lies on {kind}: SQLite needs a local file system",
+            hint="keep the database on a local disk, or use PostgreSQL",
+        )
+
+
+def _file_system(folder: str, mounts: str) -> str:
+    best, kind = "", ""
+    with contextlib.suppress(OSError), open(mounts, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            before, _, after = line.partition(" - ")
+            point = before.split(" ")[4].replace("\\040", " ")
+            inside = folder == point or folder.startswith(point.rstrip("/") + "/")
+            if inside and len(point) >= len(best):
+                best, kind = point, after.split(" ")[0]
+    return kind

@@ -1,0 +1,229 @@
+"""What the handlers work with: the database, the storage, the rules, and the few things kept in memory.
+
+Nothing kept here grants access: the manifest cache is asked only after the repository's link was found, and hash
+states only under a session's id and version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hmac
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+from argosy.server.access import Access, Anonymous
+from argosy.server.http import Request, Response
+from argosy.server.metadata import Metadata, Work, repositories
+from argosy.server.metadata.outbox import Change
+from argosy.server.settings import Settings
+from argosy.server.storage import Storage
+from argosy.spec.digest import Hasher
+
+T = TypeVar("T")
+P = ParamSpec("P")
+log = logging.getLogger("argosy.server")
+
+
+@dataclasses.dataclass(slots=True)
+class Exchange:
+    """One request and its answer, for the log and the counters.
+
+    Args:
+        request: The request; `request.received` are the bytes of its body.
+        route: The name of its route, or "" where none matched.
+        status: The answer's status.
+        sent: Bytes of the answer's body.
+        seconds: From the request's headers to the answer's last byte.
+    """
+
+    request: Request
+    route: str
+    status: int
+    sent: int
+    seconds: float
+
+
+class Mirror(Protocol):
+    """A pull-through cache, asked before the registry says that something is missing."""
+
+    def covers(self, name: str) -> bool:
+        """Whether a repository comes from somewhere else."""
+        ...
+
+    async def manifest(self, request: Request) -> None:
+        """Bring what the request's `name` and `argument` say into the registry, if it is there and not fresh.
+
+        Raises:
+            ArgosyError: the upstream's answer, where nothing stale can be served instead.
+        """
+        ...
+
+    async def blob(self, request: Request) -> Response | None:
+        """Answer with a blob the registry lacks, storing it meanwhile; None if the upstream has none either."""
+        ...
+
+
+class ManifestCache:
+    """The bytes of manifests, by digest, within a limit of bytes. They never change, so they are never stale.
+
+    >>> cache = ManifestCache(10)
+    >>> cache.put("a", b"123456"); cache.put("b", b"123456")
+    >>> cache.get("a"), cache.get("b")
+    (None, b'123456')
+    """
+
+    def __init__(self, limit: int = 32 * 1024 * 1024) -> None:
+        self._limit, self._size = limit, 0
+        self._kept: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, digest: str) -> bytes | None:
+        """The bytes, or None."""
+        found = self._kept.get(digest)
+        if found is not None:
+            self._kept.move_to_end(digest)
+        return found
+
+    def put(self, digest: str, content: bytes) -> None:
+        """Keep bytes; very large ones are not kept."""
+        if len(content) > max(1024, self._limit // 8) or digest in self._kept:
+            return
+        self._kept[digest] = content
+        self._size += len(content)
+        while self._size > self._limit:
+            self._size -= len(self._kept.popitem(last=False)[1])
+
+
+class Registry:
+    """Everything one worker has.
+
+    Args:
+        metadata: The database.
+        storage: Where blobs lie.
+        settings: What was configured.
+        access: Who may do what.
+        clock: Seconds since the epoch.
+        mirror: The pull-through cache, if there is one.
+        chunk_min_length: Told to clients as `OCI-Chunk-Min-Length`; 0 for none.
+        tasks: What runs in the background while the registry does.
+        on_exchange: Called after every request.
+        sparse: Given a repository's name, whether manifests may refer to what is not there; None takes the setting.
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        storage: Storage,
+        *,
+        settings: Settings | None = None,
+        access: Access | None = None,
+        clock: Callable[[], float] = time.time,
+        mirror: Mirror | None = None,
+        chunk_min_length: int = 0,
+        tasks: Sequence[Callable[[Registry], Awaitable[None]]] = (),
+        on_exchange: Callable[[Exchange], None] | None = None,
+        sparse: Callable[[str], bool] | None = None,
+    ) -> None:
+        self.metadata = metadata
+        self.storage = storage
+        self.settings = settings or Settings()
+        self.access = access or Anonymous()
+        self.clock = clock
+        self.mirror = mirror
+        self.chunk_min_length = chunk_min_length
+        self.on_exchange = on_exchange
+        self.sparse = sparse or (lambda _name: self.settings.content.sparse)
+        self.manifests = ManifestCache()
+        self.hashers: OrderedDict[tuple[str, int], Hasher] = OrderedDict()
+        self.big = asyncio.Semaphore(2)
+        self.ready = False
+        self._tasks = tasks
+        self._running: list[asyncio.Task[None]] = []
+        self._pool = ThreadPoolExecutor(16, thread_name_prefix="argosy-io")
+        self._secret = b""
+
+    async def start(self) -> None:
+        """Learn the upload secret and begin the background tasks. Costs the same at any size."""
+        secret = self.settings.secret or await self._stored_secret()
+        self._secret = secret.encode()
+        self._running = [asyncio.create_task(self._task(task)) for task in self._tasks]
+        self.ready = True
+
+    async def stop(self) -> None:
+        """End the background tasks, finish what is being written, and close the database."""
+        self.ready = False
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._pool.shutdown(wait=True)
+        self.metadata.close()
+
+    def change(self, request: Request) -> Change:
+        """What a write on behalf of a request is told."""
+        rules = self.settings.gc
+        return Change(
+            self.clock(),
+            rules.grace_seconds,
+            request.principal.name,
+            request.id,
+            rules.trash_seconds,
+        )
+
+    async def blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run something that blocks on the bounded pool."""
+        assert not kwargs
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+        """A write in the database."""
+        return await self.metadata.write(work, durable=durable)
+
+    def sign(self, name: str, upload: str, principal: str) -> str:
+        """What binds an upload's location to its repository and its principal."""
+        text = f"{name}\0{upload}\0{principal}".encode()
+        return hmac.new(self._secret, text, "sha256").hexdigest()[:32]
+
+    def keep_hasher(self, upload: str, version: int, hasher: Hasher) -> None:
+        """Remember the state after a session's body: the next one can go on without reading it again."""
+        self.hashers[upload, version] = hasher
+        while len(self.hashers) > 512:
+            self.hashers.popitem(last=False)
+
+    async def _stored_secret(self) -> str:
+        made = secrets.token_hex(32)
+        found = await self.write(lambda tx: repositories.setting(tx, "upload_secret", made))
+        assert found is not None
+        return found
+
+    async def _task(self, task: Callable[[Registry], Awaitable[None]]) -> None:
+        """Run a background task for ever; one that fails is logged and begun again."""
+        while True:
+            try:
+                await task(self)
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                log.exception("background task failed; it begins again in 5 s")
+                await asyncio.sleep(5)
+            else:
+                return
+
+
+async def prefetched(registry: Registry, source: Any) -> AsyncIterator[bytes]:
+    """The pieces of a blocking iterator, the next one being read while the last is sent."""
+    iterator = iter(source)
+    coming = asyncio.ensure_future(registry.blocking(next, iterator, None))
+    try:
+        while (piece := await coming) is not None:
+            coming = asyncio.ensure_future(registry.blocking(next, iterator, None))
+            yield piece
+    finally:
+        if not coming.done():
+            await asyncio.wait([coming])
+        if hasattr(iterator, "close"):
+            iterator.close()

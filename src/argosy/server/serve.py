@@ -1,0 +1,152 @@
+"""Serving: Granian, its workers, signals, and certificates that change.
+
+The main process binds the socket and watches over the workers; SIGTERM and SIGINT let the bodies under way finish,
+SIGHUP and a changed certificate begin new workers and let the old ones finish.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from argosy.errors import StorageError
+from argosy.server.app import App
+from argosy.server.assemble import build
+from argosy.server.settings import Settings, Tls
+
+Build = Callable[[Settings], App]
+Ready = Callable[[str], None]
+
+
+def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Build = build) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: What was configured.
+        on_ready: Called in each worker with the registry's URL once it takes requests.
+        build: Makes the application in a worker. A function of a module, because workers may be spawned.
+
+    Raises:
+        StorageError: the address cannot be bound, or the application cannot be made.
+    """
+    # Say what is wrong here, not in a worker that is begun again and again.
+    build(settings).registry.metadata.close()
+    with _reserved(settings.listen.host, settings.listen.port) as held:
+        port = held.getsockname()[1]
+        server = _granian(settings, port)
+        if settings.listen.tls is not None:
+            _watch(settings.listen.tls)
+        loader = functools.partial(_load, build, settings, port, on_ready)
+        server.serve(target_loader=loader, wrap_loader=False)
+
+
+def _reserved(host: str, port: int) -> socket.socket:
+    """Bind the address without listening: the port is known and ours, and the workers' sockets share it.
+
+    Raises:
+        StorageError: somebody else has it, or it is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:  # a shared bind would not notice a second registry
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+            probe.listen(1)
+            port = probe.getsockname()[1]
+        held = socket.socket(family)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except OSError as exc:
+        raise StorageError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+    return held
+
+
+def _granian(settings: Settings, port: int) -> Any:
+    listen, tls = settings.listen, settings.listen.tls
+    return Granian(
+        "argosy.server.serve:serve",
+        address=listen.host,
+        port=port,
+        interface=Interfaces.ASGI,
+        workers=listen.workers,
+        loop=Loops.asyncio,
+        http=HTTPModes.auto,
+        websockets=False,
+        backlog=1024,
+        backpressure=settings.limits.concurrency,
+        http1_settings=HTTP1Settings(header_read_timeout=30_000),
+        log_enabled=True,
+        log_level=LogLevels.warning,
+        log_access=False,
+        respawn_failed_workers=True,
+        workers_kill_timeout=max(1, round(listen.shutdown_seconds)),
+        ssl_cert=Path(tls.certificate) if tls else None,
+        ssl_key=Path(tls.key) if tls else None,
+        ssl_ca=Path(tls.client_ca) if tls and tls.client_ca else None,
+        ssl_client_verify=bool(tls and tls.client_ca),
+    )
+
+
+def _load(build: Build, settings: Settings, port: int, on_ready: Ready) -> App:
+    app = build(settings)
+    app.on_ready = lambda: _announce(settings, port, on_ready)
+    return app
+
+
+def _announce(settings: Settings, port: int, on_ready: Ready) -> None:
+    """Say that the registry is ready when it takes connections, a moment after the application has started."""
+    host = settings.listen.host
+    scheme = "https" if settings.listen.tls else "http"
+    where = f"[{host}]" if ":" in host else host
+
+    async def announce() -> None:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection(host, port)
+                except OSError:
+                    await asyncio.sleep(0.005)
+                else:
+                    writer.close()
+                    return on_ready(f"{scheme}://{where}:{port}")
+
+    _announcing.add(asyncio.ensure_future(announce()))
+
+
+_announcing: set[asyncio.Future[None]] = set()
+
+
+def _watch(tls: Tls) -> None:
+    """Begin new workers when a certificate file changed; they read it anew."""
+    files = [tls.certificate, tls.key, *([tls.client_ca] if tls.client_ca else [])]
+
+    def stamps() -> list[int]:
+        return [os.stat(file).st_mtime_ns for file in files]
+
+    def run() -> None:
+        seen = stamps()
+        while True:
+            stop.wait(5)
+            try:
+                now = stamps()
+            except OSError:  # being replaced
+                continue
+            if now != seen:
+                seen = now
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    stop = threading.Event()
+    threading.Thread(target=run, name="argosy-certificates", daemon=True).start()

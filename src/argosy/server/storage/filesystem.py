@@ -1,0 +1,218 @@
+"""Objects as files below one directory.
+
+An object gets its name when it is begun and its directory is synced after its content was: the key is random and no
+row names it before `commit` returned, so half a file under it harms nobody, and the sweep of old uploads finds it.
+That saves the rename, and with it a second journal commit of the file system.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import threading
+from collections.abc import Iterator, Sequence
+
+from argosy.errors import BlobUnknownError, StorageError
+from argosy.server.storage import InsufficientStorageError, Place
+
+_KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)+", re.ASCII)
+_PIECE = 1024 * 1024
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _translated(error: OSError, what: str) -> StorageError:
+    cls = InsufficientStorageError if error.errno in _FULL else StorageError
+    return cls(f"{what}: {error.strerror or error}")
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _Writer:
+    """One file under way."""
+
+    def __init__(self, path: str, key: str) -> None:
+        self._path, self._key = path, key
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, 0o600)
+        self._done = False
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as exc:
+            raise _translated(exc, f"object {self._key}") from exc
+
+    def commit(self) -> None:
+        try:
+            os.fsync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+            _sync_directory(os.path.dirname(self._path))
+        except OSError as exc:
+            raise _translated(exc, f"object {self._key}") from exc
+        self._done = True
+
+    def abort(self) -> None:
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = -1
+        if not self._done:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            self._done = True
+
+
+class FileSystem:
+    """A `Storage` in a local directory, which is made if it is not there.
+
+    Args:
+        root: The directory. It belongs to the registry alone (mode 0700).
+        reserve: How many bytes of the file system uploads leave free: the database needs them.
+
+    Raises:
+        StorageError: the directory cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> storage = FileSystem(tempfile.mkdtemp(), reserve=0)
+        >>> writer = storage.create("b/20260101/x-1")
+        >>> writer.write(b"hello"); writer.commit()
+        >>> b"".join(storage.read("b/20260101/x-1", 1, 3))
+        b'el'
+    """
+
+    def __init__(self, root: str, *, reserve: int = 256 * 1024 * 1024) -> None:
+        self._root = os.path.abspath(root)
+        self._reserve = reserve
+        self._lock = threading.Lock()
+        try:
+            os.makedirs(self._root, mode=0o700, exist_ok=True)
+            _sync_directory(os.path.dirname(self._root))
+        except OSError as exc:
+            raise _translated(exc, f"storage {self._root}") from exc
+        self._known = {self._root}
+
+    def create(self, key: str, *, size: int | None = None) -> _Writer:
+        """Begin a file; refuse while less than the reserve would stay free."""
+        path = self._path(key)
+        try:
+            self._check_room(size or 0)
+            return self._open(path, key)
+        except OSError as exc:
+            raise _translated(exc, f"object {key}") from exc
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes of a file, or of a part of it."""
+        try:
+            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise BlobUnknownError(f"object {key} is not in the storage") from None
+        except OSError as exc:
+            raise _translated(exc, f"object {key}") from exc
+        return _pieces(fd, key, start, stop)
+
+    def locate(self, key: str, *, media_type: str | None = None) -> Place:  # noqa: ARG002
+        """The file's path."""
+        return Place(path=f"{self._root}/{key}")
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Unlink files."""
+        failed: OSError | None = None
+        for key in keys:
+            try:
+                os.unlink(self._path(key))
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                failed = exc
+        if failed is not None:
+            raise _translated(failed, "deleting objects") from failed
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys below a prefix."""
+        folder, _, begin = prefix.rpartition("/")
+        yield from self._walk(folder, begin)
+
+    def _walk(self, folder: str, begin: str) -> Iterator[str]:
+        try:
+            with os.scandir(os.path.join(self._root, folder)) as entries:
+                found = sorted(
+                    (e.name, e.is_dir(follow_symlinks=False))
+                    for e in entries
+                    if e.name.startswith(begin)
+                )
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name, is_folder in found:
+            key = f"{folder}/{name}" if folder else name
+            if is_folder:
+                yield from self._walk(key, "")
+            else:
+                yield key
+
+    def _path(self, key: str) -> str:
+        if not _KEY.fullmatch(key) or ".." in key:
+            raise StorageError(f"object key {key[:200]!r} is malformed")
+        return f"{self._root}/{key}"
+
+    def _check_room(self, size: int) -> None:
+        if not self._reserve:
+            return
+        found = os.statvfs(self._root)
+        free = found.f_bavail * found.f_frsize
+        if free < self._reserve + size:
+            raise InsufficientStorageError(
+                f"storage is full: {free} bytes are free, {self._reserve} of them are kept in reserve"
+            )
+
+    def _open(self, path: str, key: str) -> _Writer:
+        folder = os.path.dirname(path)
+        if folder in self._known:
+            with contextlib.suppress(FileNotFoundError):
+                return _Writer(path, key)
+        self._make(folder)
+        return _Writer(path, key)
+
+    def _make(self, folder: str) -> None:
+        """Make a directory so that it survives a power cut, and remember it."""
+        with self._lock:
+            parent = os.path.dirname(folder)
+            if not os.path.isdir(parent):
+                self._known.discard(parent)
+            if parent not in self._known and len(parent) > len(self._root):
+                os.makedirs(parent, mode=0o700, exist_ok=True)
+                _sync_directory(os.path.dirname(parent))
+                self._known.add(parent)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            _sync_directory(parent)
+            self._known.add(folder)
+
+
+def _pieces(fd: int, key: str, start: int, stop: int | None) -> Iterator[bytes]:
+    offset = start
+    try:
+        while stop is None or offset < stop:
+            wanted = _PIECE if stop is None else min(_PIECE, stop - offset)
+            piece = os.pread(fd, wanted, offset)
+            if not piece and stop is not None:
+                raise StorageError(f"object {key} ends at byte {offset}: expected {stop}")
+            if not piece:
+                return
+            offset += len(piece)
+            yield piece
+    except OSError as exc:
+        raise _translated(exc, f"object {key}") from exc
+    finally:
+        os.close(fd)
