@@ -151,7 +151,7 @@ class Resumable(Protocol):
     """
 
     def start_at(self, offset: int, /) -> None:
-        """Let the first `read` return the byte at `offset`. Called at most once, and before any `read`.
+        """Let the next `read` return the byte at `offset`. Called before the first `read`, or to begin again.
 
         Nothing is opened or sent by it: a stream over a network sends its request at the first `read`. If the other
         side then sends from the beginning, the stream drops the first `offset` bytes itself.

@@ -110,8 +110,28 @@ class VerifyingReader:
             self._left -= taken
         return taken
 
+    def rewind(self) -> bool:
+        """Begin again at the first byte, where the stream can; False where it cannot, and nothing has changed.
+
+        For a place that lost what it was sent. Nothing is proved until the end is reached once more.
+        """
+        back: Callable[[int], object] | None = getattr(self._stream, "start_at", None)
+        if back is None and getattr(self._stream, "seekable", lambda: False)():
+            back = getattr(self._stream, "seek", None)
+        if back is None:
+            return False
+        back(0)
+        if self._on_bytes is not None:
+            self._on_bytes(self._left - self.descriptor.size)
+        self._hasher = hasher(self.descriptor.digest.algorithm)
+        self._left, self._proved = self.descriptor.size, False
+        return True
+
     def observe(self, on_bytes: Callable[[int], object]) -> None:
-        """Have `on_bytes` told the size of every piece that is read; what it raises, `read` raises."""
+        """Have `on_bytes` told the size of every piece that is read; what it raises, `read` raises.
+
+        After a `rewind` it is told how much of that is to be read again, as a negative number.
+        """
         self._on_bytes = on_bytes
 
     def readall(self, limit: int | None = None) -> bytes:

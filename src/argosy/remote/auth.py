@@ -1,0 +1,420 @@
+"""Who asks: challenges (RFC 9110, section 11.6.1), Basic, and Bearer tokens as Docker's token specification has them.
+
+A registry answers 401 with one or more challenges; `Authenticator` turns them into the header to try next. It keeps
+tokens by what they allow, fetches one at a time however many threads wait for it, and asks for more than a token
+allows by fetching another, never by asking without.
+
+The realm of a challenge is only a place the registry named: it must be https unless the registry itself is not, and
+it may not lead from the outside to an inner address.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from argosy.errors import (
+    AccessError,
+    InvalidError,
+    RegistryError,
+    UnauthorizedError,
+)
+from argosy.remote.credentials import Credential, Found
+from argosy.remote.wire import (
+    Flow,
+    Request,
+    Response,
+    SettledError,
+    error_of,
+    http_date,
+    redact_url,
+)
+from argosy.spec import _json
+
+CLIENT_ID = "argosy"
+MAX_TOKEN_ANSWER = 128 * 1024
+LEAST_LIFE = 60.0
+"""Seconds a token is taken to live where its answer says nothing or less."""
+
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SCHEME = re.compile(rf"[\s,]*({_WORD})(?=\s|,|$)")
+_PARAMETER = re.compile(rf'[\s,]*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
+_TOKEN68 = re.compile(r"\s+([A-Za-z0-9._~+/-]+=*)\s*(?=,|$)")
+_MAX_HEADER = 16 * 1024
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge: its scheme in lower case, and its parameters by names in lower case."""
+
+    scheme: str
+    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def parse_challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
+    """The challenges of some `WWW-Authenticate` headers; what cannot be read is left out.
+
+    >>> [c.scheme for c in parse_challenges(['Basic realm="a, b", Bearer realm="https://t/",scope="r:a:pull,push"'])]
+    ['basic', 'bearer']
+    """
+    return tuple(c for value in values for c in _challenges(value[:_MAX_HEADER]))
+
+
+def _challenges(text: str) -> Iterator[Challenge]:
+    at = 0
+    while match := _SCHEME.match(text, at):
+        at = match.end()
+        parameters: dict[str, str] = {}
+        if token68 := _TOKEN68.match(text, at):
+            at = token68.end()
+        while found := _PARAMETER.match(text, at):
+            at = found.end()
+            quoted = found[2]
+            value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else found[3]
+            parameters.setdefault(found[1].lower(), value)
+        yield Challenge(match[1].lower(), parameters)
+
+
+# ------------------------------------------------------------------------------------------------------------- scopes
+
+
+def merge_scopes(*groups: Iterable[str]) -> tuple[str, ...]:
+    """Scopes as one list, actions of the same resource joined, in the order first met: some registries read only one.
+
+    >>> merge_scopes(["repository:a:push"], ["repository:a:pull", "repository:b:pull"])
+    ('repository:a:pull,push', 'repository:b:pull')
+    """
+    actions: dict[str, set[str]] = {}
+    for scope in (s for group in groups for s in group):
+        resource, colon, listed = scope.rpartition(":")
+        if not colon:
+            resource, listed = scope, ""
+        actions.setdefault(resource, set()).update(a for a in listed.split(",") if a)
+    return tuple(
+        f"{resource}:{','.join(sorted(found))}" if found else resource
+        for resource, found in actions.items()
+    )
+
+
+def covers(granted: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a token asked for `granted` allows all of `wanted`.
+
+    >>> covers(["repository:a:pull,push"], ["repository:a:pull"]), covers([], ["repository:a:pull"])
+    (True, False)
+    """
+    have = {s.rpartition(":")[0]: set(s.rpartition(":")[2].split(",")) for s in granted}
+    for scope in wanted:
+        resource, _, listed = scope.rpartition(":")
+        allowed = have.get(resource, set())
+        if "*" not in allowed and not set(listed.split(",")) <= allowed:
+            return False
+    return True
+
+
+def repository_of(scopes: Sequence[str]) -> str:
+    """The repository that the first scope is about, or an empty string.
+
+    >>> repository_of(["repository:library/app:pull"])
+    'library/app'
+    """
+    for scope in scopes:
+        kind, _, rest = scope.partition(":")
+        if kind == "repository":
+            return rest.rpartition(":")[0]
+    return ""
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A bearer token: what was asked for with it, and how many seconds it lives from its answer on."""
+
+    value: str = dataclasses.field(repr=False)
+    scopes: tuple[str, ...] = ()
+    life: float = LEAST_LIFE
+    refresh: str = dataclasses.field(default="", repr=False)
+
+
+def fetch_token(
+    realm: str,
+    service: str,
+    scopes: Sequence[str],
+    credential: Credential | None = None,
+    *,
+    named_by: str | None = None,
+) -> Flow[Token]:
+    """Ask a token server for a token.
+
+    With an identity token by POST (OAuth2, `grant_type=refresh_token`), else by GET with Basic; where GET is not
+    allowed, by POST with `grant_type=password`.
+
+    Raises:
+        UnauthorizedError: the token server refused.
+        RegistryError: it answered with something that holds no token.
+    """
+    if credential is not None and credential.identity_token:
+        form = {"grant_type": "refresh_token", "refresh_token": credential.identity_token}
+        return _token_of((yield _post(realm, service, scopes, form, named_by)), scopes)
+    query: list[tuple[str, str]] = [("service", service)] if service else []
+    query += [("scope", scope) for scope in scopes]
+    headers: dict[str, str] = {}
+    if credential is not None and credential.username:
+        query += [("account", credential.username)]
+        headers["Authorization"] = credential.basic()
+    joint = "&" if urlsplit(realm).query else "?"
+    response = yield Request(
+        method="GET",
+        url=f"{realm}{joint}{urlencode(query)}" if query else realm,
+        headers=headers,
+        limit=MAX_TOKEN_ANSWER,
+        statuses=(400, 401, 403, 404, 405),
+        named_by=named_by,
+    )
+    if response.status in {404, 405} and credential is not None and credential.username:
+        form = {
+            "grant_type": "password",
+            "username": credential.username,
+            "password": credential.password,
+        }
+        response = yield _post(realm, service, scopes, form, named_by)
+    return _token_of(response, scopes)
+
+
+def _post(
+    realm: str, service: str, scopes: Sequence[str], form: Mapping[str, str], named_by: str | None
+) -> Request:
+    fields = {**form, "client_id": CLIENT_ID, "service": service, "scope": " ".join(scopes)}
+    return Request(
+        method="POST",
+        url=realm,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        body=urlencode({key: value for key, value in fields.items() if value}).encode(),
+        limit=MAX_TOKEN_ANSWER,
+        statuses=(400, 401, 403, 404, 405),
+        named_by=named_by,
+    )
+
+
+def _token_of(response: Response, scopes: Sequence[str]) -> Token:
+    where = redact_url(response.url)
+    if response.status >= 400:
+        told = error_of(response, Request(method="GET", url=response.url))
+        raise UnauthorizedError(f"the token server refused: {told}", hint=told.hint)
+    try:
+        answer = _json.loads_object(response.data, limit=MAX_TOKEN_ANSWER)
+    except InvalidError as exc:
+        raise RegistryError(f"the token server {where} sent no token: {exc}") from None
+    value = answer.get("token") or answer.get("access_token")
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        raise RegistryError(f"the token server {where} sent no token")
+    refresh = answer.get("refresh_token")
+    return Token(
+        value=value,
+        scopes=tuple(scopes),
+        life=_life(answer, response),
+        refresh=refresh if isinstance(refresh, str) else "",
+    )
+
+
+def _life(answer: Mapping[str, object], response: Response) -> float:
+    stated = answer.get("expires_in")
+    life = float(stated) if isinstance(stated, (int, float)) and stated > 0 else LEAST_LIFE
+    issued, now = _rfc3339(answer.get("issued_at")), http_date(response.headers.get("Date"))
+    if issued is not None and now is not None:
+        life -= max(0.0, now - issued)  # a cached token is older than its answer
+    return min(max(life, LEAST_LIFE), 7 * 86400.0)
+
+
+def _rfc3339(value: object) -> float | None:
+    from datetime import datetime
+
+    if not isinstance(value, str):
+        return None
+    try:
+        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------ authenticator
+
+
+class Lookup(Protocol):
+    """What finds a credential: `CredentialStore.lookup`."""
+
+    def __call__(self, registry: str, name: str = "", /) -> Found | None:
+        """The credential for a repository of a registry."""
+        ...
+
+
+class Authenticator:
+    """What one registry must be told to let a request through. Safe to use from several threads.
+
+    Args:
+        registry: The registry's name, as credentials know it.
+        lookup: Finds its credentials.
+        token: Runs a token flow: sends what it yields and returns its token.
+        clock: Seconds that only ever grow.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        lookup: Lookup,
+        token: Callable[[Flow[Token]], Token],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._registry, self._lookup, self._token, self._clock = registry, lookup, token, clock
+        self._lock = threading.Lock()
+        self._bearer: Challenge | None = None
+        self._base = ""
+        self._named_by: str | None = None
+        self._basic = False
+        self._ready = ""
+        self._tokens: list[tuple[str, Token, float]] = []
+        self._refresh: dict[str, str] = {}
+        self._found: dict[str, Found | None] = {}
+
+    def header(self, scopes: Sequence[str]) -> str:
+        """The `Authorization` to send at once, or an empty string while the registry has asked for nothing.
+
+        Raises:
+            UnauthorizedError: a token is needed and was refused.
+        """
+        if self._ready:
+            return self._ready
+        if self._bearer is not None:
+            return self._fetch(scopes, refused="")
+        found = self._credential(scopes) if self._basic else None
+        return found.credential.basic() if found else ""
+
+    def answer(
+        self,
+        challenges: Sequence[Challenge],
+        scopes: Sequence[str],
+        *,
+        refused: str,
+        url: str,
+        named_by: str | None,
+    ) -> str:
+        """The `Authorization` to try after a 401.
+
+        Args:
+            challenges: What the answer asked for.
+            scopes: What the request needs.
+            refused: The `Authorization` that was sent and not accepted, if any.
+            url: Where the answer came from: a realm may be relative to it.
+            named_by: The class of the address it came from.
+
+        Raises:
+            UnauthorizedError: there is nothing (else) to try; the message says why.
+        """
+        by_scheme = {c.scheme: c for c in reversed(challenges)}
+        bearer, basic = by_scheme.get("bearer"), by_scheme.get("basic")
+        found = self._credential(scopes)
+        if found and found.credential.registry_token:
+            self._ready = f"Bearer {found.credential.registry_token}"
+            return self._once(self._ready, refused, found)
+        if bearer is not None and bearer.parameters.get("realm"):
+            self._bearer, self._base, self._named_by = bearer, url, named_by
+            more = [s for s in bearer.parameters.get("scope", "").split(" ") if s]
+            return self._fetch(merge_scopes(more, scopes), refused=refused)
+        if basic is not None:
+            self._basic = True
+            if found is None or not found.credential.username:
+                raise self._nobody()
+            return self._once(found.credential.basic(), refused, found)
+        if not challenges:
+            raise UnauthorizedError(f"{self._registry} answered 401 and did not say what it wants")
+        schemes = ", ".join(sorted(by_scheme))
+        raise UnauthorizedError(
+            f"{self._registry} asks for {schemes}: only Basic and Bearer are known"
+        )
+
+    def _once(self, header: str, refused: str, found: Found) -> str:
+        if header == refused:
+            raise self._refused(found)
+        return header
+
+    def _fetch(self, scopes: Sequence[str], *, refused: str) -> str:
+        found = self._credential(scopes)
+        key = found.place + found.key if found else ""
+        with self._lock:
+            bad = refused.removeprefix("Bearer ") if refused.startswith("Bearer ") else ""
+            now = self._clock()
+            narrow = [
+                t.scopes
+                for o, t, until in self._tokens
+                if t.value == bad and o == key and until > now
+            ]
+            self._tokens = kept = [t for t in self._tokens if t[2] > now and t[1].value != bad]
+            for owner, token, _ in kept:
+                if owner == key and covers(token.scopes, scopes):
+                    return f"Bearer {token.value}"
+            token = self._new(merge_scopes(scopes, *narrow), found, key)
+            if token.value == bad:
+                raise self._refused(found) if found else self._nobody()
+            self._tokens.append((key, token, now + token.life * 0.9))
+        return f"Bearer {token.value}"
+
+    def _new(self, scopes: tuple[str, ...], found: Found | None, key: str) -> Token:
+        if self._bearer is None:
+            raise UnauthorizedError(f"{self._registry} asked for no token")
+        realm = self._realm(self._bearer.parameters["realm"])
+        credential = found.credential if found else None
+        if key in self._refresh:
+            credential = Credential(identity_token=self._refresh[key])
+        service = self._bearer.parameters.get("service", "")
+        flow = fetch_token(realm, service, scopes, credential, named_by=self._named_by)
+        try:
+            token = self._token(flow)
+        except AccessError as exc:
+            if self._refresh.pop(key, None):
+                return self._new(scopes, found, key)
+            if found:
+                exc.add_note(f"with the credentials of {_user(found)} from {found.place}")
+            raise
+        if token.refresh and found:
+            self._refresh[key] = token.refresh
+        return token
+
+    def _realm(self, text: str) -> str:
+        realm = urljoin(self._base, text)
+        parts, base = urlsplit(realm), urlsplit(self._base)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise SettledError(f"{self._registry} names no token server: {text[:200]!r}")
+        if parts.scheme == "http" and base.scheme == "https":
+            raise SettledError(
+                f"refused the token server {redact_url(realm)}: an https registry may not lead to http"
+            )
+        return realm
+
+    def _credential(self, scopes: Sequence[str]) -> Found | None:
+        name = repository_of(scopes)
+        if name not in self._found:
+            self._found[name] = self._lookup(self._registry, name)
+        return self._found[name]
+
+    def _refused(self, found: Found) -> UnauthorizedError:
+        return UnauthorizedError(
+            f"{self._registry} refused the credentials of {_user(found)} from {found.place}",
+            hint=f"log in again with `argosy login {self._registry}`",
+        )
+
+    def _nobody(self) -> UnauthorizedError:
+        return UnauthorizedError(
+            f"{self._registry} asks who you are, and no credentials for it were found",
+            hint=f"log in with `argosy login {self._registry}`; see `argosy auth ls --explain {self._registry}`",
+        )
+
+
+def _user(found: Found) -> str:
+    return repr(found.credential.username) if found.credential.username else "a token"

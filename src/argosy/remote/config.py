@@ -1,0 +1,349 @@
+"""What a client is told: options, registries.conf (containers-registries.conf(5), version 2) and certs.d.
+
+The environment is not read here: `Options.from_environment` takes it as a mapping, and the command line gives it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self
+
+from argosy._version import __version__
+from argosy.errors import DeniedError, InvalidConfigError, StorageError
+from argosy.remote.credentials import CredentialStore, credential_files
+from argosy.remote.transport import TLS, Address
+from argosy.remote.wire import Exchange
+from argosy.spec.reference import DOCKER_HUB
+
+USER_AGENT = f"argosy/{__version__}"
+
+HUB_HOST = "registry-1.docker.io"
+"""Where Docker Hub, called `docker.io` in references, answers."""
+
+_PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
+
+
+def ignore_exchange(_exchange: Exchange) -> None:
+    """Watch nothing."""
+
+
+def ignore_warning(_registry: str, _text: str) -> None:
+    """Warn nobody."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Everything about how registries are talked to.
+
+    Args:
+        credentials: Where user names and passwords come from.
+        registries: Mirrors, rewrites and insecure registries.
+        plain_http: Speak http, never https.
+        insecure: Do not check certificates, and speak http where the registry does not speak TLS.
+        tls: Authorities, and a client's certificate, for the registry itself (redirects get only the authorities).
+        cert_dirs: Directories with one folder a registry, `host[:port]`, as certs.d has them.
+        headers: Sent to the registry itself, with every request.
+        user_agent: What we call ourselves.
+        proxies: Proxy URLs by scheme. `no_proxy`: hosts without one.
+        resolve: Addresses to use instead of what names resolve to.
+        timeout: Seconds without progress before a request is given up.
+        connect_timeout: Seconds for a connection to stand.
+        attempts: How often a request is sent before its failure is believed.
+        retry_delay: Seconds before the second attempt; it doubles from there, up to 30, with jitter.
+        max_wait: The most seconds to wait because a registry asked for it.
+        rate: Requests a second to one registry, at most; 0 for no limit.
+        chunk_size: Bytes of one chunk of an upload; None to send blobs whole until that fails.
+        foreign: Fetch layers that the registry lacks from the `urls` of their descriptors, without credentials.
+        referrers: `auto` (the API, else the tag schema), `api`, `tag`, or `both` joined.
+        state_dir: Where unfinished uploads are remembered from one run to the next; None to forget them.
+        observe: Told each HTTP exchange, secrets redacted.
+        warn: Told each warning of a registry, once.
+
+    Example:
+        >>> Options(plain_http=True).plain_http, Options().max_wait
+        (True, 120.0)
+    """
+
+    credentials: CredentialStore = dataclasses.field(default_factory=CredentialStore)
+    registries: Registries = dataclasses.field(default_factory=lambda: Registries())  # noqa: PLW0108 - it stands below
+    plain_http: bool = False
+    insecure: bool = False
+    tls: TLS = TLS()
+    cert_dirs: tuple[str, ...] = ()
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    user_agent: str = USER_AGENT
+    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    no_proxy: str = ""
+    resolve: Mapping[Address, Address] = dataclasses.field(default_factory=dict)
+    timeout: float = 60.0
+    connect_timeout: float = 15.0
+    attempts: int = 5
+    retry_delay: float = 0.5
+    max_wait: float = 120.0
+    rate: float = 0.0
+    chunk_size: int | None = None
+    foreign: bool = False
+    referrers: Literal["auto", "api", "tag", "both"] = "auto"
+    state_dir: str | None = None
+    observe: Callable[[Exchange], object] = ignore_exchange
+    warn: Callable[[str, str], object] = ignore_warning
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str], *, authfile: str | None = None, **more: Any
+    ) -> Self:
+        """The options as an environment has them: credential files, proxies, registries.conf, certs.d, state.
+
+        Args:
+            environ: The environment, most often `os.environ`.
+            authfile: The one credential file to use, if not those of the environment.
+            more: Other options; they win.
+
+        Raises:
+            InvalidConfigError: a configuration file cannot be read as what it should be.
+        """
+        home = environ.get("HOME") or os.path.expanduser("~")
+        config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+        state = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
+        settings: dict[str, Any] = {
+            "proxies": dict(_proxies(environ)),
+            "no_proxy": environ.get("no_proxy") or environ.get("NO_PROXY") or "",
+            "cert_dirs": tuple(
+                f"{base}/certs.d"
+                for base in (f"{config}/containers", "/etc/containers", "/etc/docker")
+            ),
+            "state_dir": f"{state}/argosy/uploads",
+        }
+        if "registries" not in more:
+            settings["registries"] = Registries.read(registries_files(environ))
+        if "credentials" not in more:
+            files = credential_files(environ, authfile)
+            settings["credentials"] = CredentialStore(files, environ=environ)
+        return cls(**{**settings, **more})
+
+    def tls_of(self, host: str, *, own: bool, insecure: bool) -> TLS:
+        """The TLS settings of a `host[:port]`; `own` where it is the registry itself and no redirect's end."""
+        found = certificates(self.cert_dirs, host)
+        return TLS(
+            ca_files=self.tls.ca_files + found.ca_files,
+            cert_file=(self.tls.cert_file if own else None) or found.cert_file,
+            key_file=(self.tls.key_file if own else None) or found.key_file,
+            insecure=insecure,
+        )
+
+
+def _proxies(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    everything = environ.get("all_proxy") or environ.get("ALL_PROXY")
+    for scheme in ("http", "https"):
+        # HTTP_PROXY in capitals is a request's header to a CGI script, not somebody's wish (CVE-2016-5385)
+        loud = environ.get(f"{scheme.upper()}_PROXY") if "REQUEST_METHOD" not in environ else None
+        proxy = environ.get(f"{scheme}_proxy") or loud or everything
+        if proxy:
+            yield scheme, proxy if "://" in proxy else f"http://{proxy}"
+
+
+def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
+    """What certs.d has for a `host[:port]`: `*.crt` are authorities, `*.cert` with its `*.key` a client's certificate.
+
+    Raises:
+        InvalidConfigError: a certificate without its key.
+    """
+    for base in cert_dirs:
+        try:
+            names = sorted(os.listdir(os.path.join(base, host)))
+        except OSError:
+            continue
+        paths = [os.path.join(base, host, name) for name in names]
+        certs = [p for p in paths if p.endswith(".cert")]
+        keys = [p[: -len(".cert")] + ".key" for p in certs]
+        for cert, key in zip(certs, keys, strict=True):
+            if key not in paths:
+                raise InvalidConfigError(f"{cert}: there is no {os.path.basename(key)} beside it")
+        return TLS(
+            ca_files=tuple(p for p in paths if p.endswith(".crt")),
+            cert_file=certs[0] if certs else None,
+            key_file=keys[0] if keys else None,
+        )
+    return TLS()
+
+
+# --------------------------------------------------------------------------------------------------- registries.conf
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One place a repository can be read from: a mirror, or in the end the registry itself."""
+
+    registry: str
+    name: str
+    insecure: bool = False
+    mirror: bool = False
+    pull: Literal["all", "digest-only", "tag-only"] = "all"
+
+    def serves(self, *, by_digest: bool) -> bool:
+        """Whether it may be asked for something named by digest, or by tag."""
+        return self.pull == "all" or (self.pull == "digest-only") == by_digest
+
+
+def registries_files(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The configuration files that exist, the later ones winning: one main file, then the drop-in directories."""
+    if explicit := environ.get("CONTAINERS_REGISTRIES_CONF"):
+        return (explicit,)
+    home = environ.get("HOME") or os.path.expanduser("~")
+    user = (environ.get("XDG_CONFIG_HOME") or f"{home}/.config") + "/containers/registries.conf"
+    system = "/etc/containers/registries.conf"
+    main = user if os.path.exists(user) else system
+    found = [main] if os.path.exists(main) else []
+    for directory in (f"{system}.d", f"{user}.d"):
+        try:
+            names = sorted(n for n in os.listdir(directory) if n.endswith(".conf"))
+        except OSError:
+            continue
+        found += [os.path.join(directory, name) for name in names]
+    return tuple(found)
+
+
+class Registries:
+    """The rules of registries.conf: rewrites, mirrors, what is blocked or insecure, where short names are looked for.
+
+    Args:
+        entries: The `[[registry]]` tables.
+        search: `unqualified-search-registries`.
+        aliases: Short names and what they stand for.
+
+    Example:
+        >>> rules = Registries([{"location": "quay.io", "mirror": [{"location": "mirror.example/quay"}]}])
+        >>> [f"{e.registry}/{e.name}" for e in rules.endpoints("quay.io", "org/app")]
+        ['mirror.example/quay/org/app', 'quay.io/org/app']
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Mapping[str, Any]] = (),
+        *,
+        search: Sequence[str] = (),
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        self._entries = tuple(entries)
+        self.search = tuple(search)
+        self.aliases = dict(aliases or {})
+
+    @classmethod
+    def read(cls, files: Sequence[str]) -> Self:
+        """Read configuration files; a registry that a later file names again is that file's.
+
+        Raises:
+            InvalidConfigError: a file is not TOML, of version 1, or holds something of the wrong kind.
+        """
+        entries: dict[str, Mapping[str, Any]] = {}
+        search: Sequence[str] = ()
+        aliases: dict[str, str] = {}
+        for path in files:
+            document = _toml(path)
+            for entry in _list(document, "registry", path):
+                entries[str(entry.get("prefix") or entry.get("location") or "")] = _entry(
+                    entry, path
+                )
+            search = document.get("unqualified-search-registries", search)
+            aliases |= document.get("aliases", {})
+        return cls(tuple(entries.values()), search=search, aliases=aliases)
+
+    def endpoints(self, registry: str, name: str) -> tuple[Endpoint, ...]:
+        """Where a repository can be read from: mirrors in their order, then the registry, perhaps under another name.
+
+        Raises:
+            DeniedError: the configuration blocks it.
+        """
+        entry, prefix = self._match(registry, name)
+        if entry is None:
+            return (Endpoint(registry=registry, name=name),)
+        if entry.get("blocked"):
+            raise DeniedError(f"{registry}/{name} is blocked by registries.conf")
+        rest = f"{registry}/{name}"[len(prefix) :]
+        digest_only = bool(entry.get("mirror-by-digest-only"))
+        found = [
+            _endpoint(str(m["location"]) + rest, m, digest_only=digest_only, mirror=True)
+            for m in entry.get("mirror", ())
+        ]
+        own = str(entry.get("location") or prefix) if "*" not in str(entry.get("prefix")) else ""
+        target = f"{own}{rest}" if own else f"{registry}/{name}"
+        found.append(_endpoint(target, entry, digest_only=False, mirror=False))
+        return tuple(found)
+
+    def insecure(self, registry: str) -> bool:
+        """Whether a registry as a whole is marked `insecure`."""
+        entry, _ = self._match(registry, "")
+        return bool(entry and entry.get("insecure"))
+
+    def _match(self, registry: str, name: str) -> tuple[Mapping[str, Any] | None, str]:
+        whole, best, length = f"{registry}/{name}", None, ""
+        for entry in self._entries:
+            prefix = str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
+            if prefix.startswith("*."):
+                matched = registry if registry.endswith(prefix[1:]) else ""
+            else:
+                matched = (
+                    prefix
+                    if whole == prefix or whole.startswith((f"{prefix}/", f"{prefix}:"))
+                    else ""
+                )
+                matched = matched if matched.partition("/")[0] == registry else ""
+            if matched and len(matched) > len(length):
+                best, length = entry, matched
+        return best, length
+
+
+def _endpoint(
+    location: str, entry: Mapping[str, Any], *, digest_only: bool, mirror: bool
+) -> Endpoint:
+    registry, _, name = location.partition("/")
+    pull = "digest-only" if digest_only else str(entry.get("pull-from-mirror", "all"))
+    return Endpoint(
+        registry=registry,
+        name=name,
+        insecure=bool(entry.get("insecure")),
+        mirror=mirror,
+        pull=pull if mirror else "all",  # type: ignore[arg-type]
+    )
+
+
+def _toml(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            document = tomllib.load(file)
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InvalidConfigError(f"{path}: {exc}") from None
+    if isinstance(document.get("registries"), dict):
+        raise InvalidConfigError(f"{path}: version 1 of registries.conf is not supported")
+    return document
+
+
+def _list(document: Mapping[str, Any], name: str, path: str) -> list[Mapping[str, Any]]:
+    value = document.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InvalidConfigError(f"{path}: {name}: expected an array of tables")
+    return value
+
+
+def _entry(entry: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    if not entry.get("location") and not str(entry.get("prefix", "")).startswith("*."):
+        raise InvalidConfigError(f"{path}: a registry without a location")
+    for mirror in _list(entry, "mirror", path):
+        if not isinstance(mirror.get("location"), str):
+            raise InvalidConfigError(f"{path}: a mirror without a location")
+        if mirror.get("pull-from-mirror", "all") not in _PULL_FROM_MIRROR:
+            raise InvalidConfigError(
+                f"{path}: pull-from-mirror: expected one of {', '.join(_PULL_FROM_MIRROR)}"
+            )
+    return entry
+
+
+def host_of(registry: str) -> str:
+    """Where a registry answers: `docker.io` under another name, any other under its own."""
+    return HUB_HOST if registry == DOCKER_HUB else registry

@@ -1,0 +1,458 @@
+"""Credentials: which file or helper knows them, and keeping them there (containers-auth.json(5), Docker's config.json).
+
+Files are asked in the order of containers-auth.json(5); the first that has a credential for the repository or
+registry gives it. Inside a file, a helper of its own for the registry comes before the store for all, and that before
+what is written down. Keys are matched from the most specific to the registry alone.
+
+`login` writes where that order looks first, with mode 0600, in one rename; what it does not know in the file stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import dataclasses
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from argosy.errors import (
+    InvalidConfigError,
+    InvalidError,
+    NotFoundError,
+    StorageError,
+    UnauthorizedError,
+)
+from argosy.spec import _json
+from argosy.spec.reference import DOCKER_HUB
+
+HUB_KEY = "https://index.docker.io/v1/"
+_HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
+_MAX_FILE = 4 * 1024 * 1024
+_HELPER = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_HELPER_TIMEOUT = 60.0
+_IDENTITY_USER = "<token>"
+_NOT_FOUND = "credentials not found"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A user name and password, or a token that stands for them. `repr` shows no secret."""
+
+    username: str = ""
+    password: str = dataclasses.field(default="", repr=False)
+    identity_token: str = dataclasses.field(default="", repr=False)
+    registry_token: str = dataclasses.field(default="", repr=False)
+
+    def basic(self) -> str:
+        """The value of a Basic `Authorization` header."""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A credential, the place that gave it (a path, perhaps with a helper), and the key it stands under there."""
+
+    credential: Credential
+    place: str
+    key: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One place that was asked for a credential, and what it had to say."""
+
+    place: str
+    outcome: Literal["absent", "none", "found", "unreadable", "not asked"]
+    detail: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One registry or repository that a file has a credential for; `via` names the helper, if one keeps it."""
+
+    key: str
+    place: str
+    username: str = ""
+    via: str = ""
+
+
+def credential_files(environ: Mapping[str, str], authfile: str | None = None) -> tuple[str, ...]:
+    """The files that may hold credentials, the first to be asked first; whether they exist is not looked at.
+
+    Args:
+        environ: The environment: `REGISTRY_AUTH_FILE`, `XDG_RUNTIME_DIR`, `XDG_CONFIG_HOME`, `DOCKER_CONFIG`, `HOME`.
+        authfile: A file that is asked alone, as `--authfile` gives it.
+
+    >>> credential_files({"HOME": "/root", "XDG_RUNTIME_DIR": "/run/user/0"})  # doctest: +NORMALIZE_WHITESPACE
+    ('/run/user/0/containers/auth.json', '/root/.config/containers/auth.json', '/root/.docker/config.json',
+     '/root/.dockercfg')
+    """
+    if authfile:
+        return (authfile,)
+    if explicit := environ.get("REGISTRY_AUTH_FILE"):
+        return (explicit,)
+    home = environ.get("HOME") or os.path.expanduser("~")
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    first = (
+        f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json"
+    )
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    docker = environ.get("DOCKER_CONFIG") or f"{home}/.docker"
+    return (
+        first,
+        f"{config}/containers/auth.json",
+        f"{docker}/config.json",
+        f"{home}/.dockercfg",
+    )
+
+
+class CredentialStore:
+    """The places credentials are kept, in their order.
+
+    Args:
+        files: Paths, the first to be asked first; `login` writes to the first.
+        given: Credentials by registry that come before all files; the empty key stands for every registry.
+        environ: The environment helpers are started with.
+
+    Example:
+        >>> store = CredentialStore((), given={"": Credential(username="ada", password="x")})
+        >>> store.lookup("registry.example").credential.username
+        'ada'
+        >>> CredentialStore(()).lookup("registry.example") is None
+        True
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str] = (),
+        *,
+        given: Mapping[str, Credential] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.files = tuple(files)
+        self._given = dict(given or {})
+        self._environ = dict(environ) if environ is not None else None
+
+    def lookup(self, registry: str, name: str = "") -> Found | None:
+        """The credential for a repository, or for a registry where `name` is empty; None where there is none.
+
+        Raises:
+            InvalidConfigError: a file cannot be read as what it should be.
+            UnauthorizedError: a helper failed.
+        """
+        for key in (registry, ""):
+            if key in self._given:
+                return Found(
+                    credential=self._given[key], place="the command line", key=key or registry
+                )
+        for path in self.files:
+            if found := self._in_file(path, registry, name):
+                return found
+        return None
+
+    def explain(self, registry: str, name: str = "") -> tuple[Step, ...]:
+        """Every place in its order with what it has for a registry; places after the one that answers are not asked."""
+        steps: list[Step] = []
+        found = any(key in self._given for key in (registry, ""))
+        if self._given:
+            steps.append(Step(place="the command line", outcome="found" if found else "none"))
+        for path in self.files:
+            if found:
+                steps.append(Step(place=path, outcome="not asked"))
+                continue
+            steps.append(self._step(path, registry, name))
+            found = steps[-1].outcome == "found"
+        return tuple(steps)
+
+    def entries(self) -> Iterator[Entry]:
+        """What the files have credentials for; no secret is read from a helper's store but the names it lists.
+
+        Raises:
+            InvalidConfigError: a file cannot be read as what it should be.
+        """
+        for path in self.files:
+            document = _read(path)
+            for key, value in sorted(_auths(document, path).items()):
+                if value:
+                    yield Entry(key=key, place=path, username=_decode(value, path, key).username)
+            for key, helper in sorted(_table(document, "credHelpers", path).items()):
+                yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
+            if store := document.get("credsStore"):
+                listed = self._helper(str(store), "list", "")
+                for key, user in sorted(_json.loads_object(listed).items() if listed else ()):
+                    yield Entry(
+                        key=key, place=path, username=str(user), via=f"docker-credential-{store}"
+                    )
+
+    def login(self, registry: str, credential: Credential, *, name: str = "") -> str:
+        """Keep a credential; returns the place that has it now.
+
+        Args:
+            registry: The registry it is for.
+            credential: What to keep.
+            name: A repository or namespace it is for, if not for the whole registry.
+
+        Raises:
+            InvalidConfigError: there is no file to write to, or what is there is no such file.
+            StorageError: the file cannot be written.
+            UnauthorizedError: a helper failed.
+        """
+        path = self._first()
+        document = _read(path)
+        key = f"{registry}/{name}" if name else _file_key(registry, path)
+        if helper := _helper_for(document, registry, path):
+            secret = {
+                "ServerURL": key,
+                "Username": _IDENTITY_USER if credential.identity_token else credential.username,
+                "Secret": credential.identity_token or credential.password,
+            }
+            self._helper(helper, "store", _json.dumps(secret).decode())
+            _auths(document, path).setdefault(key, {})
+            document.setdefault("auths", {})[key] = {}
+            _write(path, document)
+            return f"docker-credential-{helper}, named by {path}"
+        auths = document.setdefault("auths", {})
+        for old in [k for k in auths if k != key and _normal(k) == _normal(key)]:
+            del auths[old]
+        auths[key] = _encode(credential)
+        _write(path, document)
+        return path
+
+    def logout(self, registry: str, *, name: str = "") -> tuple[str, ...]:
+        """Forget a registry's credential in every place that can be written; returns the places that had it.
+
+        Raises:
+            NotFoundError: no place had one.
+            StorageError: a file cannot be written.
+        """
+        wanted = _normal(f"{registry}/{name}" if name else registry)
+        places: list[str] = []
+        for path in self.files:
+            document = _read(path)
+            auths = _auths(document, path)
+            keys = [key for key in auths if _normal(key) == wanted]
+            helper = _helper_for(document, registry, path)
+            if helper and self._from_helper(helper, registry, path):
+                for key in _helper_keys(registry):
+                    self._helper(helper, "erase", key, missing_ok=True)
+                places.append(f"docker-credential-{helper}, named by {path}")
+            if keys:
+                for key in keys:
+                    del auths[key]
+                _write(path, document)
+                if not helper:
+                    places.append(path)
+        if not places:
+            raise NotFoundError(f"not logged in to {registry}")
+        return tuple(places)
+
+    def _first(self) -> str:
+        if not self.files:
+            raise InvalidConfigError(
+                "no file to keep credentials in", hint="give one with --authfile"
+            )
+        return self.files[0]
+
+    def _step(self, path: str, registry: str, name: str) -> Step:
+        if not os.path.exists(path):
+            return Step(place=path, outcome="absent")
+        try:
+            found = self._in_file(path, registry, name)
+        except (InvalidError, UnauthorizedError, StorageError) as exc:
+            return Step(place=path, outcome="unreadable", detail=str(exc))
+        if found is None:
+            return Step(place=path, outcome="none")
+        user = found.credential.username or "a token"
+        return Step(place=found.place, outcome="found", detail=f"{user}, under {found.key}")
+
+    def _in_file(self, path: str, registry: str, name: str) -> Found | None:
+        document = _read(path)
+        if not document:
+            return None
+        helper = _helper_for(document, registry, path)
+        if helper and (found := self._from_helper(helper, registry, path)):
+            return found
+        auths = {_normal(key): (key, value) for key, value in _auths(document, path).items()}
+        for wanted in _keys(registry, name):
+            key, value = auths.get(wanted, ("", None))
+            if value:
+                return Found(credential=_decode(value, path, key), place=path, key=key)
+        return None
+
+    def _from_helper(self, helper: str, registry: str, path: str) -> Found | None:
+        for key in _helper_keys(registry):
+            answer = self._helper(helper, "get", key, missing_ok=True)
+            if answer is None:
+                continue
+            told = _json.loads_object(answer, error=InvalidConfigError)
+            user, secret = str(told.get("Username", "")), str(told.get("Secret", ""))
+            if not secret:
+                continue
+            credential = (
+                Credential(identity_token=secret)
+                if user == _IDENTITY_USER
+                else Credential(username=user, password=secret)
+            )
+            place = f"docker-credential-{helper}, named by {path}"
+            return Found(credential=credential, place=place, key=key)
+        return None
+
+    def _helper(
+        self, helper: str, action: str, text: str, *, missing_ok: bool = False
+    ) -> bytes | None:
+        """Run a credential helper (the protocol of docker-credential-helpers); None where it has nothing."""
+        if not _HELPER.fullmatch(helper):
+            raise InvalidConfigError(f"credential helper {helper!r}: not a name of a program")
+        program = f"docker-credential-{helper}"
+        try:
+            done = subprocess.run(
+                [program, action],
+                input=text.encode(),
+                capture_output=True,
+                timeout=_HELPER_TIMEOUT,
+                check=False,
+                env=self._environ,
+            )
+        except FileNotFoundError:
+            raise UnauthorizedError(
+                f"{program} is not installed",
+                hint="install it, or remove it from the configuration",
+            ) from None
+        except (OSError, subprocess.TimeoutExpired) as exc:
+            raise UnauthorizedError(f"{program} {action}: {exc}") from None
+        if done.returncode == 0:
+            return done.stdout[:_MAX_FILE]
+        told = (done.stdout or done.stderr).decode("utf-8", "replace").strip()
+        if missing_ok and _NOT_FOUND in told.lower():
+            return None
+        raise UnauthorizedError(f"{program} {action}: {told[:300] or 'failed'}")
+
+
+# --------------------------------------------------------------------------------------------------------------- keys
+
+
+def _normal(key: str) -> str:
+    """A key as files write it, made comparable: no scheme, no `/v1/` or `/v2/`, Docker Hub's names as one."""
+    text = key.partition("://")[2] or key
+    text = re.sub(r"/v[12]/?$", "", text).rstrip("/")
+    host, slash, rest = text.partition("/")
+    host = DOCKER_HUB if host.lower() in _HUB_KEYS else host.lower()
+    return host + slash + rest
+
+
+def _keys(registry: str, name: str) -> Iterator[str]:
+    """The keys that may stand for a repository, the most specific first."""
+    parts = name.split("/") if name else []
+    for count in range(len(parts), -1, -1):
+        yield "/".join([_normal(registry), *parts[:count]])
+
+
+def _helper_keys(registry: str) -> tuple[str, ...]:
+    return (HUB_KEY,) if _normal(registry) == DOCKER_HUB else (registry, f"https://{registry}")
+
+
+def _file_key(registry: str, path: str) -> str:
+    docker = os.path.basename(path) in {"config.json", ".dockercfg"}
+    return HUB_KEY if docker and _normal(registry) == DOCKER_HUB else registry
+
+
+def _helper_for(document: Mapping[str, Any], registry: str, path: str) -> str | None:
+    for key, helper in _table(document, "credHelpers", path).items():
+        if _normal(key) == _normal(registry):
+            return str(helper)
+    store = document.get("credsStore")
+    return str(store) if store else None
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A file's document; empty where there is no file. The flat `.dockercfg` is put into today's form."""
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(_MAX_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from None
+    if not raw.strip():
+        return {}
+    try:
+        document = _json.loads_object(raw, limit=_MAX_FILE, error=InvalidConfigError)
+    except InvalidError as exc:
+        raise InvalidConfigError(f"{path}: {exc}") from None
+    if os.path.basename(path) == ".dockercfg" and "auths" not in document:
+        return {"auths": document}
+    return document
+
+
+def _table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
+    value = document.get(name) or {}
+    if not isinstance(value, dict):
+        raise InvalidConfigError(f"{path}: {name}: expected an object")
+    return value
+
+
+def _auths(document: Mapping[str, Any], path: str) -> dict[str, Any]:
+    return _table(document, "auths", path)
+
+
+def _decode(value: Any, path: str, key: str) -> Credential:
+    if not isinstance(value, dict):
+        raise InvalidConfigError(f"{path}: auths[{key!r}]: expected an object")
+    username, password = str(value.get("username", "")), str(value.get("password", ""))
+    if auth := value.get("auth"):
+        try:
+            text = base64.b64decode(str(auth), validate=True).decode().rstrip("\0")
+        except (binascii.Error, ValueError):
+            raise InvalidConfigError(f"{path}: auths[{key!r}].auth: not Base 64") from None
+        username, colon, password = text.partition(":")
+        if not colon:
+            raise InvalidConfigError(f"{path}: auths[{key!r}].auth: expected user:password inside")
+    token = str(value.get("identitytoken", ""))
+    if username == _IDENTITY_USER and not token:
+        username, password, token = "", "", password
+    return Credential(
+        username=username,
+        password=password,
+        identity_token=token,
+        registry_token=str(value.get("registrytoken", "")),
+    )
+
+
+def _encode(credential: Credential) -> dict[str, str]:
+    user = credential.username or (_IDENTITY_USER if credential.identity_token else "")
+    pair = f"{user}:{credential.password}".encode()
+    entry = {"auth": base64.b64encode(pair).decode()}
+    if credential.identity_token:
+        entry["identitytoken"] = credential.identity_token
+    return entry
+
+
+def _write(path: str, document: Mapping[str, Any]) -> None:
+    """Replace a file in one step, mode 0600; a symbolic link stays one and its target is replaced."""
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.basename(target) == ".dockercfg" and set(document) <= {"auths"}:
+        document = document.get("auths", {})
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".argosy-auth-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_json.dumps(document, indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from None

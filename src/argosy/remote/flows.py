@@ -1,0 +1,367 @@
+"""The distribution-spec as generators: each yields requests, is sent the answers, and returns what was asked for.
+
+None of them knows sockets, credentials, redirects or waiting; a `Session` does that below, and `wire.run` drives them.
+Their docstrings name the end-points of the specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, urlencode, urljoin
+
+from argosy.errors import (
+    ArgosyError,
+    BlobUnknownError,
+    DigestMismatchError,
+    InvalidManifestError,
+    LimitExceededError,
+    ManifestUnknownError,
+    NotFoundError,
+    RegistryError,
+    UnsupportedError,
+)
+from argosy.remote.wire import Flow, Request, Response, error_of
+from argosy.spec import _json, distribution, mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import MAX_SIZE, decode_manifest
+
+PAGE = 1000
+"""Entries asked for at a time. More makes ECR answer 400."""
+MAX_PAGES = 10_000
+
+_ACCEPT = {"Accept": ", ".join((*mediatypes.ACCEPTED, mediatypes.OCI_ARTIFACT_MANIFEST))}
+
+
+def pull_scope(name: str) -> str:
+    """What a token must allow to read a repository."""
+    return f"repository:{name}:pull"
+
+
+def push_scope(name: str) -> str:
+    """What a token must allow to write to a repository."""
+    return f"repository:{name}:pull,push"
+
+
+def delete_scope(name: str) -> str:
+    """What a token must allow to delete from a repository."""
+    return f"repository:{name}:delete,pull,push"
+
+
+def missing(response: Response, request: Request, cls: type[NotFoundError]) -> ArgosyError:
+    """The error of an answer, as `cls` where it is a plain 404."""
+    error = error_of(response, request)
+    return cls(str(error)) if type(error) is NotFoundError else error
+
+
+def is_digest(tag_or_digest: str) -> bool:
+    """Whether this is a digest and no tag: a tag has no colon."""
+    return ":" in tag_or_digest
+
+
+# ---------------------------------------------------------------------------------------------------------- manifests
+
+
+def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
+    """The descriptor of a manifest, by HEAD; by GET where HEAD does not say enough (end-3).
+
+    Raises:
+        ManifestUnknownError: there is none.
+        UnsupportedError: it is a Docker schema 1 manifest.
+    """
+    request = Request(
+        method="HEAD",
+        url=distribution.manifest_path(name, tag_or_digest),
+        headers=_ACCEPT,
+        scopes=(pull_scope(name),),
+        statuses=(400, 404, 405, 501),
+    )
+    response = yield request
+    if response.status == 404:
+        raise missing(response, request, ManifestUnknownError)
+    if response.status == 200 and (found := _described(response, tag_or_digest)):
+        return found
+    desc, _ = yield from get_manifest(name, tag_or_digest)
+    return desc
+
+
+def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
+    """What a HEAD answer says a manifest is, or None where it leaves something out or contradicts the question."""
+    media_type = mediatypes.essence(response.headers.get("Content-Type"))
+    length = response.headers.get("Content-Length")
+    if media_type in mediatypes.SCHEMA1:
+        raise UnsupportedError("Docker schema 1 manifests are not supported")
+    if not mediatypes.is_manifest(media_type) or not (length.isascii() and length.isdigit()):
+        return None
+    try:
+        digest = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
+    except ArgosyError:
+        return None
+    if is_digest(tag_or_digest) and digest != tag_or_digest:
+        return None
+    return Descriptor(media_type=media_type, digest=digest, size=int(length))
+
+
+def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:
+    """A manifest and its descriptor (end-3): proved where asked for by digest, else its own digest is the truth.
+
+    Raises:
+        ManifestUnknownError: there is none.
+        DigestMismatchError: the registry sent something else than what was asked for.
+        InvalidManifestError: what was sent is no manifest, or is two things at once.
+        LimitExceededError: it is over 8 MiB.
+    """
+    request = Request(
+        method="GET",
+        url=distribution.manifest_path(name, tag_or_digest),
+        headers=_ACCEPT,
+        scopes=(pull_scope(name),),
+        statuses=(404,),
+        limit=MAX_SIZE,
+    )
+    response = yield request
+    if response.status == 404:
+        raise missing(response, request, ManifestUnknownError)
+    raw = response.data
+    digest = _own_digest(raw, tag_or_digest, response)
+    stated = mediatypes.essence(response.headers.get("Content-Type"))
+    if stated in mediatypes.SCHEMA1:
+        raise UnsupportedError("Docker schema 1 manifests are not supported")
+    if stated == mediatypes.OCI_ARTIFACT_MANIFEST:
+        return Descriptor(media_type=stated, digest=digest, size=len(raw)), raw
+    try:
+        parsed = decode_manifest(raw, stated if mediatypes.is_manifest(stated) else None)
+    except InvalidManifestError as exc:
+        exc.add_note(f"sent as {stated or 'nothing in particular'} for {name}:{tag_or_digest}")
+        raise
+    return Descriptor(media_type=parsed.media_type, digest=digest, size=len(raw)), raw
+
+
+def _own_digest(raw: bytes, tag_or_digest: str, response: Response) -> Digest:
+    if is_digest(tag_or_digest):
+        wanted = Digest(tag_or_digest)
+        actual = Digest.of(raw, wanted.algorithm)
+        if actual != wanted:
+            raise DigestMismatchError(
+                "the registry sent another manifest", expected=wanted, actual=actual
+            )
+        return wanted
+    try:
+        stated = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
+        if stated.registered and Digest.of(raw, stated.algorithm) == stated:
+            return stated
+    except ArgosyError:
+        pass
+    return Digest.of(raw)
+
+
+def put_manifest(
+    name: str, desc: Descriptor, raw: bytes, tags: Sequence[str] = ()
+) -> Flow[tuple[bool, tuple[str, ...]]]:
+    """Store a manifest, and tags for it (end-7a, end-7b).
+
+    One tag goes into the path; several, or another algorithm than sha256, ask for all at once and go on one by one
+    where the registry does not know that.
+
+    Returns:
+        Whether the registry took note of its `subject`, and the tags it has now.
+
+    Raises:
+        ManifestBlobUnknownError: the registry lacks something the manifest refers to.
+        DigestMismatchError: the registry has stored something else.
+    """
+    first = desc.digest.algorithm == "sha256" and len(tags) == 1
+    path = tags[0] if first else desc.digest
+    query = () if first else tuple(tags)
+    response = yield _put(name, desc, raw, path, query)
+    if response.status in {414, 431}:
+        response = yield _put(name, desc, raw, path, ())
+    check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), desc.digest)
+    done = list(tags) if first else _accepted(response)
+    for tag in tags:
+        if tag not in done:
+            response = yield _put(name, desc, raw, tag, ())
+            check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), desc.digest)
+            done.append(tag)
+    return bool(response.headers.get(distribution.SUBJECT_HEADER)), tuple(done)
+
+
+def _put(name: str, desc: Descriptor, raw: bytes, path: str, tags: Sequence[str]) -> Request:
+    query = f"?{urlencode([('tag', tag) for tag in tags])}" if tags else ""
+    return Request(
+        method="PUT",
+        url=distribution.manifest_path(name, path) + query,
+        headers={"Content-Type": desc.media_type},
+        body=raw,
+        scopes=(push_scope(name),),
+        statuses=(414, 431) if tags else (),
+    )
+
+
+def _accepted(response: Response) -> list[str]:
+    values = response.headers.get_all(distribution.TAG_HEADER)
+    return [tag for value in values for part in value.split(",") if (tag := part.strip())]
+
+
+def check_stored(response_digest: str, wanted: Digest) -> None:
+    """Compare the digest a registry says it stored with the one that was sent, where both are of one algorithm.
+
+    Raises:
+        DigestMismatchError: they differ.
+    """
+    if response_digest.partition(":")[0] == wanted.algorithm and response_digest != wanted:
+        raise DigestMismatchError(
+            "the registry stored something else", expected=wanted, actual=response_digest[:200]
+        )
+
+
+def delete_manifest(name: str, tag_or_digest: str) -> Flow[bool]:
+    """Delete a manifest or a tag (end-9); False where the registry does not do that.
+
+    Raises:
+        ManifestUnknownError: there is none.
+    """
+    request = Request(
+        method="DELETE",
+        url=distribution.manifest_path(name, tag_or_digest),
+        scopes=(delete_scope(name),),
+        statuses=(400, 404, 405, 501),
+    )
+    response = yield request
+    if response.status == 404:
+        raise missing(response, request, ManifestUnknownError)
+    return response.status < 400
+
+
+# -------------------------------------------------------------------------------------------------------------- blobs
+
+
+def has(name: str, desc: Descriptor) -> Flow[bool]:
+    """Whether a repository has some content, by HEAD (end-2, end-3)."""
+    path = (
+        distribution.manifest_path(name, desc.digest)
+        if desc.is_manifest()
+        else distribution.blob_path(name, desc.digest)
+    )
+    response = yield Request(
+        method="HEAD",
+        url=path,
+        headers=_ACCEPT if desc.is_manifest() else {},
+        scopes=(pull_scope(name),),
+        statuses=(404,),
+    )
+    return response.status < 300
+
+
+def open_blob(
+    name: str, desc: Descriptor, offset: int = 0, *, ranged: bool = True
+) -> Flow[Response]:
+    """A blob's bytes from `offset` on, or all of them (end-2); the answer streams.
+
+    Raises:
+        BlobUnknownError: there is none.
+    """
+    headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset and ranged else {}
+    request = Request(
+        method="GET",
+        url=distribution.blob_path(name, desc.digest),
+        headers=headers,
+        scopes=(pull_scope(name),),
+        stream=True,
+        statuses=(404, 416),
+    )
+    response = yield request
+    if response.status == 404:
+        raise missing(response, request, BlobUnknownError)
+    return response
+
+
+def delete_blob(name: str, digest: Digest) -> Flow[None]:
+    """Delete a blob (end-10).
+
+    Raises:
+        BlobUnknownError: there is none.
+        UnsupportedError: the registry does not do that.
+    """
+    request = Request(
+        method="DELETE",
+        url=distribution.blob_path(name, digest),
+        scopes=(delete_scope(name),),
+        statuses=(400, 404, 405, 501),
+    )
+    response = yield request
+    if response.status == 404:
+        raise missing(response, request, BlobUnknownError)
+    if response.status >= 400:
+        raise UnsupportedError(f"the registry does not delete blobs: {error_of(response, request)}")
+
+
+def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
+    """Take a blob over from another repository of the registry (end-11).
+
+    Returns:
+        Whether it is there now; and if not, the upload session that was begun instead, or an empty string.
+    """
+    query = urlencode({"mount": digest, "from": source})
+    response = yield Request(
+        method="POST",
+        url=f"{distribution.uploads_path(name)}?{query}",
+        scopes=(push_scope(name), pull_scope(source)),
+        # quay answers an unknown `from` with an error, Docker Hub one of another owner
+        statuses=(400, 401, 403, 404, 405, 416, 500),
+    )
+    if response.status == 201:
+        return True, ""
+    return False, location_of(response) if response.status == 202 else ""
+
+
+def location_of(response: Response) -> str:
+    """An answer's `Location`, absolute; https where the registry's own address is, whatever a proxy made of it.
+
+    Raises:
+        RegistryError: there is none.
+    """
+    text = response.headers.get("Location")
+    if not text:
+        raise RegistryError(f"{response.url}: {response.status} without a Location")
+    location = urljoin(response.url, text)
+    base = urljoin(response.url, "/")
+    if base.startswith("https://") and location.startswith("http://" + base[len("https://") :]):
+        return "https://" + location[len("http://") :]
+    return location
+
+
+# -------------------------------------------------------------------------------------------------------------- lists
+
+
+def page(
+    name: str, url: str, *, scopes: Sequence[str] = ()
+) -> Flow[tuple[Mapping[str, object], str]]:
+    """One page of a list (end-8): the decoded object, and the next page's URL or an empty string.
+
+    Args:
+        name: The repository, or an empty string for the catalog.
+        url: A path on the registry, or where the page before said to go.
+        scopes: What a token must allow, where it is no repository's `pull`.
+
+    Raises:
+        NameUnknownError: there is no such repository.
+        RegistryError: what came is no list.
+    """
+    request = Request(method="GET", url=url, scopes=tuple(scopes) or (pull_scope(name),))
+    response = yield request
+    try:
+        value = _json.loads_object(response.data)
+    except (ArgosyError, LimitExceededError) as exc:
+        raise RegistryError(f"{response.url} sent no list: {exc}") from None
+    following = distribution.next_link(response.headers.get_all("Link"))
+    return value, urljoin(response.url, following) if following else ""
+
+
+def first_page(path: str, *, last: str = "", limit: int = PAGE) -> str:
+    """The path of a list's first page.
+
+    >>> first_page("/v2/_catalog", last="a b")
+    '/v2/_catalog?n=1000&last=a%20b'
+    """
+    return f"{path}?n={limit}" + (f"&last={quote(last, safe='')}" if last else "")

@@ -1,0 +1,186 @@
+"""Referrers: the registry's list of them, and the tag that stands for it where the registry has no such list.
+
+The tag schema's list is kept by clients, several at a time perhaps. An update reads the list, merges, writes it (on
+condition that it has not changed, where the registry gives an ETag), and reads again to see that it stands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterable
+from urllib.parse import urljoin
+
+from argosy.errors import (
+    ConflictError,
+    InvalidManifestError,
+    NameUnknownError,
+    ResponseError,
+    UnsupportedError,
+)
+from argosy.remote.flows import pull_scope, push_scope
+from argosy.remote.wire import Flow, Request, error_of
+from argosy.spec import distribution, mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
+
+MAX_PAGES = 1000
+_ATTEMPTS = 8
+_updating = threading.Lock()  # one update at a time in this process; others are met by merging
+
+_FILTERED_RC1 = "org.opencontainers.referrers.filtersApplied"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: what it holds, the next page's URL, whether the registry has filtered it."""
+
+    entries: tuple[Descriptor, ...]
+    following: str = ""
+    filtered: bool = False
+
+
+def listed(name: str, url: str) -> Flow[Page | None]:
+    """One page of the referrers API (end-12); None where the registry has no such API.
+
+    Raises:
+        NameUnknownError: the registry has the API, and no such repository.
+    """
+    request = Request(
+        method="GET",
+        url=url,
+        headers={"Accept": mediatypes.OCI_INDEX},
+        scopes=(pull_scope(name),),
+        statuses=(400, 404, 405, 406, 501),
+    )
+    response = yield request
+    if response.status >= 400:
+        error = error_of(response, request)
+        if isinstance(error, NameUnknownError):
+            raise error
+        return None
+    if mediatypes.essence(response.headers.get("Content-Type")) != mediatypes.OCI_INDEX:
+        return None
+    index = _index(response.data)
+    if index is None:
+        raise InvalidManifestError(f"{response.url}: expected an image index with the referrers")
+    applied = response.headers.get(distribution.FILTERS_HEADER) or index.annotations.get(
+        _FILTERED_RC1, ""
+    )
+    following = distribution.next_link(response.headers.get_all("Link"))
+    return Page(
+        index.manifests,
+        urljoin(response.url, following) if following else "",
+        "artifactType" in {part.strip() for part in applied.split(",")},
+    )
+
+
+def _index(raw: bytes) -> Index | None:
+    try:
+        parsed = decode_manifest(raw)
+    except (InvalidManifestError, UnsupportedError):
+        return None
+    return parsed if isinstance(parsed, Index) else None
+
+
+def tagged(name: str, subject: Digest) -> Flow[tuple[Index | None, bytes, str]]:
+    """The tag schema's list: the index, its bytes and its ETag; None where there is none.
+
+    Raises:
+        InvalidManifestError: the tag names something else than an index.
+    """
+    request = Request(
+        method="GET",
+        url=distribution.manifest_path(name, distribution.referrers_tag(subject)),
+        headers={"Accept": mediatypes.OCI_INDEX},
+        scopes=(pull_scope(name),),
+        statuses=(404,),
+    )
+    response = yield request
+    if response.status == 404:
+        return None, b"", ""
+    index = _index(response.data)
+    if index is None:
+        raise InvalidManifestError(
+            f"{name}:{distribution.referrers_tag(subject)}: expected an image index with the referrers of {subject}"
+        )
+    return index, response.data, response.headers.get("ETag")
+
+
+def entry_of(desc: Descriptor, manifest: Manifest | Index) -> Descriptor:
+    """How a manifest stands in a list of referrers: with its artifact type and its annotations."""
+    kind = manifest.kind if isinstance(manifest, Manifest) else manifest.artifact_type
+    return dataclasses.replace(
+        desc.bare(), artifact_type=kind, annotations=dict(manifest.annotations)
+    )
+
+
+def add(name: str, subject: Digest, entry: Descriptor) -> Flow[None]:
+    """Put an entry into the tag schema's list.
+
+    Raises:
+        ConflictError: others change the list faster than it can be written.
+    """
+
+    def change(entries: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+        kept = _unique(entries)
+        return kept if any(e.digest == entry.digest for e in kept) else (*kept, entry)
+
+    yield from _update(name, subject, change)
+
+
+def remove(name: str, subject: Digest, digest: Digest) -> Flow[Descriptor | None]:
+    """Take an entry out of the tag schema's list; returns the list's own descriptor where it is now empty."""
+
+    def change(entries: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
+        return tuple(e for e in _unique(entries) if e.digest != digest)
+
+    index, raw, _ = yield from tagged(name, subject)
+    if index is None:
+        return None
+    if not change(index.manifests):
+        return Descriptor.of(mediatypes.OCI_INDEX, raw)
+    yield from _update(name, subject, change)
+    return None
+
+
+def _unique(entries: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
+    return tuple({entry.digest: entry for entry in entries}.values())
+
+
+def _update(
+    name: str,
+    subject: Digest,
+    change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]],
+) -> Flow[None]:
+    with _updating:
+        for _ in range(_ATTEMPTS):
+            index, _raw, etag = yield from tagged(name, subject)
+            entries = index.manifests if index else ()
+            wanted = change(entries)
+            if index is not None and wanted == entries:
+                return
+            made = dataclasses.replace(index or Index(), manifests=wanted)
+            try:
+                yield _put(name, subject, made.encode(), etag)
+            except (ConflictError, ResponseError) as exc:
+                if isinstance(exc, ResponseError) and exc.http_status not in {409, 412}:
+                    raise
+    raise ConflictError(
+        f"{name}:{distribution.referrers_tag(subject)}: others change the list of referrers faster than "
+        f"it could be written, {_ATTEMPTS} times"
+    )
+
+
+def _put(name: str, subject: Digest, raw: bytes, etag: str) -> Request:
+    return Request(
+        method="PUT",
+        url=distribution.manifest_path(name, distribution.referrers_tag(subject)),
+        headers={
+            "Content-Type": mediatypes.OCI_INDEX,
+            **({"If-Match": etag} if etag else {}),
+        },
+        body=raw,
+        scopes=(push_scope(name),),
+    )

@@ -1,0 +1,167 @@
+"""A registry: a host that speaks the distribution-spec, and the repositories in it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+from argosy.errors import RegistryError, UnsupportedError
+from argosy.remote import flows, network
+from argosy.remote.config import Endpoint, Options
+from argosy.remote.repository import Repository
+from argosy.remote.session import Session
+from argosy.remote.wire import Flow, Request, Response, Transport, run
+from argosy.spec.distribution import API_VERSION_HEADER
+from argosy.spec.reference import parse_registry
+
+
+class Registry:
+    """A registry. Safe to use from several threads.
+
+    Args:
+        name: `host[:port]`, or `docker.io`.
+        options: How to talk to it.
+        transport: What sends its requests, where it is not sockets of its own.
+
+    Raises:
+        InvalidReferenceError: the name is no host.
+
+    Example:
+        >>> with Registry("Registry.example:5000") as registry:
+        ...     str(registry)
+        'registry.example:5000'
+    """
+
+    def __init__(
+        self, name: str, options: Options | None = None, *, transport: Transport | None = None
+    ) -> None:
+        self.name = parse_registry(name)
+        self.options = options or Options()
+        self._transport = transport
+        self._lock = threading.Lock()
+        self._sessions: dict[tuple[str, bool], Session] = {}
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def repository(self, name: str) -> Repository:
+        """A repository of this registry; whether it exists is not asked.
+
+        Raises:
+            InvalidNameError: the name breaks the specification's grammar.
+        """
+        return Repository(self, name)
+
+    def ping(self) -> Ping:
+        """Ask whether a registry is there, with credentials if it wants some (end-1).
+
+        Raises:
+            UnauthorizedError: it wants credentials, and none or wrong ones are known.
+            UnsupportedError: what is there is no registry.
+        """
+        session = self.session()
+        started = time.perf_counter()
+        response = run(_ping(), session)
+        seconds = time.perf_counter() - started
+        if response.status == 404:
+            raise UnsupportedError(f"{self.name} answers, but is no registry: /v2/ is not there")
+        return Ping(
+            session.base,
+            response.headers.get(API_VERSION_HEADER),
+            seconds,
+            dict(session.rate_limit),
+        )
+
+    def catalog(self) -> Iterator[str]:
+        """The names of all repositories, each once, page by page as they are asked for.
+
+        The specification has no such list; most registries have, many only for some users.
+
+        Raises:
+            UnsupportedError: this one has not.
+        """
+        return self.listed("", "/v2/_catalog", "repositories", ("registry:catalog:*",))
+
+    def authorization(self, *scopes: str) -> str:
+        """The value of the `Authorization` header that the registry wants for `scopes`; empty if none.
+
+        Raises:
+            UnauthorizedError: no credentials that are known satisfy it.
+        """
+        return self.session().authorization(scopes)
+
+    def close(self) -> None:
+        """Close the connections nobody uses."""
+        with self._lock:
+            sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            session.close()
+
+    # ------------------------------------------------------------------------------------------- for this room's use
+
+    def session(self, place: Endpoint | None = None) -> Session:
+        """The session of the registry itself, or of another place its content can be read from."""
+        own = place is None or (place.registry == self.name and not place.insecure)
+        key = (self.name, False) if own or place is None else (place.registry, place.insecure)
+        with self._lock:
+            found = self._sessions.get(key)
+            if found is None:
+                found = self._sessions[key] = Session(
+                    key[0], self.options, insecure=key[1], transport=self._transport
+                )
+        return found
+
+    def own_link(self, url: str) -> str:
+        """A next page's URL if it leads to this registry, else an error.
+
+        Raises:
+            RegistryError: it leads elsewhere.
+        """
+        if url and network.origin(url) != network.origin(self.session().base):
+            raise RegistryError(f"{self.name}: refused a next page at another host: {url[:200]!r}")
+        return url
+
+    def listed(self, name: str, path: str, member: str, scopes: Sequence[str]) -> Iterator[str]:
+        """The strings of a list that comes in pages.
+
+        Raises:
+            RegistryError: the pages have no end, or one is no list.
+        """
+        url, session = flows.first_page(path), self.session()
+        seen: set[str] = set()
+        visited: set[str] = set()
+        while url and url not in visited:
+            visited.add(url)
+            value, following = run(flows.page(name, url, scopes=scopes), session)
+            found = value.get(member)
+            if not isinstance(found, list) and found is not None:
+                raise RegistryError(f"{self.name}: {path}: {member}: expected an array")
+            fresh = [item for item in found or () if isinstance(item, str) and item not in seen]
+            seen.update(fresh)
+            yield from fresh
+            if not fresh and found:
+                return  # a registry that ignores where we are would send this page for ever
+            if len(visited) >= flows.MAX_PAGES:
+                raise RegistryError(f"{self.name}: {path} has no end after {len(visited)} pages")
+            url = self.own_link(following)
+
+
+class Ping:
+    """What a registry said when it was asked whether it is there: its URL, API version, seconds, and rate limits."""
+
+    __slots__ = ("rate_limit", "seconds", "url", "version")
+
+    def __init__(self, url: str, version: str, seconds: float, rate_limit: dict[str, str]) -> None:
+        self.url, self.version, self.seconds, self.rate_limit = url, version, seconds, rate_limit
+
+
+def _ping() -> Flow[Response]:
+    return (yield Request(method="GET", url="/v2/", statuses=(404,)))

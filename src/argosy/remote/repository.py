@@ -1,0 +1,367 @@
+"""One repository of a registry: a `Target`, a `Deleter` and a `Mounter` like any other place."""
+
+from __future__ import annotations
+
+import io
+import threading
+import uuid
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
+
+from argosy.content.protocols import BlobReader, Source, SupportsRead
+from argosy.content.verify import VerifyingReader, embedded
+from argosy.errors import (
+    AccessError,
+    ArgosyError,
+    BlobUnknownError,
+    NameUnknownError,
+    NotFoundError,
+    RegistryError,
+    UnsupportedError,
+    UsageError,
+)
+from argosy.remote import flows, upload
+from argosy.remote import referrers as lists
+from argosy.remote.config import Endpoint
+from argosy.remote.download import Download
+from argosy.remote.session import Session
+from argosy.remote.wire import Flow, Request, Response, run
+from argosy.spec import distribution, mediatypes
+from argosy.spec.descriptor import EMPTY, Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import MAX_SIZE, Manifest, decode_manifest
+from argosy.spec.reference import parse_name, parse_tag
+
+if TYPE_CHECKING:
+    from argosy.remote.registry import Registry
+
+T = TypeVar("T")
+
+_MEMO = 10_000
+
+
+class Repository:
+    """A repository of a registry. Safe to use from several threads.
+
+    Args:
+        registry: The registry it is in.
+        name: Its name, such as `library/alpine`.
+
+    Raises:
+        InvalidNameError: the name breaks the specification's grammar.
+
+    Example:
+        >>> from argosy.remote.registry import Registry
+        >>> str(Registry("registry.example").repository("team/app"))
+        'registry.example/team/app'
+    """
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.registry, self.name = registry, parse_name(name)
+        self._lock = threading.Lock()
+        self._absent: set[Digest] = set()
+        self._sessions: dict[Digest, str] = {}
+        self._api: bool | None = None
+
+    def __str__(self) -> str:
+        return f"{self.registry}/{self.name}"
+
+    # ------------------------------------------------------------------------------------------------------- Source
+
+    def resolve(self, tag_or_digest: str) -> Descriptor:
+        """The descriptor of what a tag names or a digest is the address of.
+
+        Raises:
+            ManifestUnknownError: there is no such tag or manifest.
+            InvalidTagError: it is neither a tag nor a digest.
+        """
+        wanted = _checked(tag_or_digest)
+        return self._read(lambda name: flows.resolve(name, wanted), by_digest=":" in wanted)
+
+    def exists(self, desc: Descriptor) -> bool:
+        """Whether the registry itself has the content in this repository; mirrors are not asked."""
+        found = run(flows.has(self.name, desc), self._own)
+        with self._lock:
+            if found or len(self._absent) >= _MEMO:
+                self._absent.discard(desc.digest)
+            else:
+                self._absent.add(desc.digest)
+        return found
+
+    def fetch(self, desc: Descriptor) -> BlobReader:
+        """Open content, verified as it is read.
+
+        A manifest is read at once. A blob is asked for at the first `read`, continued where its connection breaks,
+        and can be continued from an earlier run (`VerifyingReader.resume`).
+
+        Raises:
+            ManifestUnknownError: there is no such manifest; a blob that is not there is the reader's to say.
+            IntegrityError: raised by the reader, or here for a manifest: the bytes are not what `desc` says.
+        """
+        if (data := embedded(desc)) is not None:
+            return VerifyingReader(io.BytesIO(data), desc)
+        if desc.is_manifest():
+            raw = self._read(lambda name: flows.get_manifest(name, desc.digest), by_digest=True)[1]
+            return VerifyingReader(io.BytesIO(raw), desc)
+        options = self.registry.options
+        stream = Download(
+            desc,
+            lambda offset, ranged: self._opened(desc, offset, ranged=ranged),
+            attempts=options.attempts,
+            pause=self._own.rest,
+        )
+        return VerifyingReader(stream, desc)
+
+    def tags(self) -> Iterator[str]:
+        """All tags, each once, in the registry's order, page by page as they are asked for.
+
+        Raises:
+            NameUnknownError: there is no such repository.
+            RegistryError: the pages have no end, or are no list.
+        """
+        path = distribution.tags_path(self.name)
+        return self.registry.listed(self.name, path, "tags", (flows.pull_scope(self.name),))
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        """Descriptors of the manifests whose subject this is: by the API, else by the tag schema, each once."""
+        seen: set[Digest] = set()
+        for entry in self._referrers(subject.digest, artifact_type):
+            if entry.digest not in seen and artifact_type in {None, entry.artifact_type}:
+                seen.add(entry.digest)
+                yield entry
+
+    # ------------------------------------------------------------------------------------------------------- Target
+
+    def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
+        """Store content, verified, and then point tags at it.
+
+        Content that is there already is not read. A blob goes on where an earlier upload of it stopped.
+
+        Raises:
+            IntegrityError: the content is not what `desc` says; the upload is cancelled.
+            ManifestBlobUnknownError: the registry wants a manifest's children first.
+            UsageError: tags for something that is no manifest.
+        """
+        for tag in tags:
+            parse_tag(tag)
+        if desc.is_manifest():
+            self._push_manifest(desc, content, tags)
+            return
+        if tags:
+            raise UsageError(f"{desc.digest} is no manifest, and cannot have tags")
+        with self._lock:
+            absent = desc.digest in self._absent
+            self._absent.discard(desc.digest)
+            session = self._sessions.pop(desc.digest, "")
+        if absent or not self.exists(desc):
+            options = self.registry.options
+            with upload.remembered(options.state_dir, str(self), desc) as memory:
+                flow = upload.push_blob(
+                    self.name,
+                    upload.Content(desc, content),
+                    memory,
+                    session=session,
+                    chunk_size=options.chunk_size,
+                    attempts=options.attempts,
+                )
+                run(flow, self._own)
+        with self._lock:
+            self._absent.discard(desc.digest)
+
+    def tag(self, desc: Descriptor, tag: str) -> None:
+        """Point a tag at a manifest that is here, by storing its own bytes under it.
+
+        Raises:
+            ManifestUnknownError: it is not here.
+        """
+        parse_tag(tag)
+        _, raw = run(flows.get_manifest(self.name, desc.digest), self._own)
+        run(flows.put_manifest(self.name, desc, raw, (tag,)), self._own)
+
+    # ------------------------------------------------------------------------------------------ Deleter and Mounter
+
+    def delete(self, desc: Descriptor) -> None:
+        """Remove a manifest with all its tags, or a blob; a list of referrers it stands in is kept right.
+
+        Raises:
+            NotFoundError: it is not here.
+            UnsupportedError: the registry does not allow it.
+        """
+        if not desc.is_manifest():
+            run(flows.delete_blob(self.name, desc.digest), self._own)
+            return
+        _, raw = run(flows.get_manifest(self.name, desc.digest), self._own)
+        if not run(flows.delete_manifest(self.name, desc.digest), self._own):
+            raise UnsupportedError(f"{self.registry} does not delete manifests")
+        subject = _subject(raw)
+        if subject is not None and not self._has_api(subject.digest):
+            emptied = run(lists.remove(self.name, subject.digest, desc.digest), self._own)
+            if emptied is not None:
+                run(flows.delete_manifest(self.name, emptied.digest), self._own)
+
+    def untag(self, tag: str) -> None:
+        """Remove one tag; the manifest and its other tags stay.
+
+        Where the registry does not delete tags, the tag is pointed at an image of nothing, made for this, and that
+        is deleted.
+
+        Raises:
+            ManifestUnknownError: there is no such tag.
+            UnsupportedError: the registry allows neither.
+        """
+        parse_tag(tag)
+        run(flows.resolve(self.name, tag), self._own)
+        if run(flows.delete_manifest(self.name, tag), self._own):
+            return
+        self.push(EMPTY, io.BytesIO(b"{}"))
+        made = Manifest(
+            artifact_type="application/vnd.argosy.deleted.v1",
+            config=EMPTY.bare(),
+            annotations={"org.opencontainers.image.title": f"deleted tag {uuid.uuid4()}"},
+        ).encode()
+        desc = Descriptor.of(mediatypes.OCI_MANIFEST, made)
+        if not self._deletes_manifests():
+            raise UnsupportedError(f"{self.registry} deletes neither tags nor manifests")
+        run(flows.put_manifest(self.name, desc, made, (tag,)), self._own)
+        if not run(flows.delete_manifest(self.name, desc.digest), self._own):
+            raise UnsupportedError(f"{self.registry} does not delete manifests")
+
+    def mount(self, desc: Descriptor, source: Source) -> bool:
+        """Take a blob over from another repository of the same registry; False means that it must be copied."""
+        if not isinstance(source, Repository) or source.registry.name != self.registry.name:
+            return False
+        if source.name == self.name or desc.is_manifest():
+            return False
+        try:
+            mounted, session = run(flows.mount(self.name, desc.digest, source.name), self._own)
+        except (AccessError, RegistryError):
+            return False
+        with self._lock:
+            if session:
+                self._sessions[desc.digest] = session
+            self._absent.discard(desc.digest) if mounted else self._absent.add(desc.digest)
+        return mounted
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    @property
+    def _own(self) -> Session:
+        return self.registry.session()
+
+    def _read(self, flow: Callable[[str], Flow[T]], *, by_digest: bool) -> T:
+        """Run a flow at the first place that can answer it: the mirrors, then the registry."""
+        *mirrors, last = self._places(by_digest=by_digest)
+        for place in mirrors:
+            try:
+                return run(flow(place.name), self.registry.session(place))
+            except ArgosyError as exc:
+                if not isinstance(exc, (NotFoundError, RegistryError, AccessError)):
+                    raise
+        return run(flow(last.name), self.registry.session(last))
+
+    def _places(self, *, by_digest: bool) -> list[Endpoint]:
+        rules = self.registry.options.registries
+        places = rules.endpoints(self.registry.name, self.name)
+        return [p for p in places if not p.mirror or p.serves(by_digest=by_digest)]
+
+    def _opened(self, desc: Descriptor, offset: int, *, ranged: bool) -> Response:
+        try:
+            return self._read(
+                lambda name: flows.open_blob(name, desc, offset, ranged=ranged), by_digest=True
+            )
+        except BlobUnknownError:
+            if not desc.urls or not self.registry.options.foreign:
+                raise
+            return self._foreign(desc, offset if ranged else 0)
+
+    def _foreign(self, desc: Descriptor, offset: int) -> Response:
+        """A layer's own `urls`: no credentials, no inner addresses (CVE-2020-15157)."""
+        headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset else {}
+        failure: ArgosyError = BlobUnknownError(f"{desc.digest}: none of its urls can be used")
+        for url in desc.urls[:16]:
+            try:
+                return self._own.send_elsewhere(
+                    Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
+                )
+            except ArgosyError as exc:
+                failure = exc
+        raise failure
+
+    def _push_manifest(self, desc: Descriptor, content: SupportsRead, tags: Sequence[str]) -> None:
+        raw = VerifyingReader(content, desc, close=lambda: None).readall(limit=MAX_SIZE)
+        processed, _ = run(flows.put_manifest(self.name, desc, raw, tags), self._own)
+        subject = _subject(raw)
+        if subject is None or processed:
+            return
+        if not self._has_api(subject.digest):
+            entry = lists.entry_of(desc, decode_manifest(raw, desc.media_type))
+            run(lists.add(self.name, subject.digest, entry), self._own)
+
+    def _has_api(self, subject: Digest) -> bool:
+        """Whether the registry has the referrers API; asked once."""
+        mode = self.registry.options.referrers
+        if mode != "auto":
+            return mode == "api"
+        if self._api is None:
+            try:
+                path = distribution.referrers_path(self.name, subject)
+                self._api = run(lists.listed(self.name, path), self._own) is not None
+            except NameUnknownError:
+                self._api = True
+        return self._api
+
+    def _referrers(self, subject: Digest, artifact_type: str | None) -> Iterator[Descriptor]:
+        mode = self.registry.options.referrers
+        if mode != "tag" and (mode != "auto" or self._api is not False):
+            known = yield from self._from_api(subject, artifact_type)
+            if mode == "auto":
+                self._api = known
+            if known and mode != "both":
+                return
+        if mode != "api":
+            index, _, _ = self._read(lambda name: lists.tagged(name, subject), by_digest=False)
+            yield from index.manifests if index else ()
+
+    def _from_api(
+        self, subject: Digest, artifact_type: str | None
+    ) -> Generator[Descriptor, None, bool]:
+        """The API's entries; returns whether there is such an API."""
+        query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
+        url = distribution.referrers_path(self.name, subject) + query
+        visited: set[str] = set()
+        while url and url not in visited:
+            if len(visited) >= lists.MAX_PAGES:
+                raise RegistryError(f"{self}: the list of referrers has no end")
+            visited.add(url)
+            try:
+                page = run(lists.listed(self.name, url), self._own)
+            except NameUnknownError:
+                return True
+            if page is None:
+                return False
+            yield from page.entries
+            url = self.registry.own_link(page.following)
+        return True
+
+    def _deletes_manifests(self) -> bool:
+        """Whether manifests can be deleted, asked with the digest of nothing that exists."""
+        try:
+            return run(
+                flows.delete_manifest(self.name, str(Digest.of(uuid.uuid4().bytes))), self._own
+            )
+        except NotFoundError:
+            return True
+
+
+def _checked(tag_or_digest: str) -> str:
+    return Digest(tag_or_digest) if ":" in tag_or_digest else parse_tag(tag_or_digest)
+
+
+def _subject(raw: bytes) -> Descriptor | None:
+    try:
+        return decode_manifest(raw).subject
+    except ArgosyError:
+        return None

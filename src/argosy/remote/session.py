@@ -1,0 +1,386 @@
+"""One registry host: how it is spoken to, who asks, where it may send us, and when to try again.
+
+A `Session` is the `Transport` that flows of one registry run over. It settles the scheme before any credential is
+looked up, answers challenges, follows redirects, waits where it is asked to, and turns error answers into errors.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import urljoin
+
+from argosy.errors import RegistryError, TransportError
+from argosy.remote import network
+from argosy.remote.auth import Authenticator, Challenge, Token, parse_challenges
+from argosy.remote.config import Options, host_of
+from argosy.remote.transport import HTTPTransport, Network
+from argosy.remote.wire import (
+    Exchange,
+    Flow,
+    Request,
+    Response,
+    SettledError,
+    Transport,
+    error_of,
+    redact_headers,
+    redact_url,
+    retry_after,
+    run,
+)
+from argosy.spec.distribution import parse_warning
+
+RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 522})
+"""Statuses that may be different the next time."""
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS = 10
+_MAX_WARNINGS = 100
+
+
+class Gate:
+    """When one host may be asked again: a pause that all threads share, and a limit on requests a second.
+
+    Args:
+        rate: Requests a second; 0 for no limit.
+        clock: Seconds that only ever grow.
+        sleep: Waits some seconds.
+    """
+
+    def __init__(
+        self,
+        rate: float = 0.0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._clock, self._sleep = clock, sleep
+        self._gap = 1 / rate if rate > 0 else 0.0
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def enter(self) -> None:
+        """Wait until the host may be asked."""
+        while True:
+            with self._lock:
+                wait = self._next - self._clock()
+                if wait <= 0:
+                    self._next = self._clock() + self._gap
+                    return
+            self._sleep(wait)
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody in for some seconds."""
+        with self._lock:
+            self._next = max(self._next, self._clock() + seconds)
+
+
+class Session:
+    """One registry host, as flows see it. Safe to use from several threads.
+
+    Args:
+        registry: `host[:port]`, or `docker.io`.
+        options: How to talk to it.
+        insecure: Whether registries.conf calls this place insecure.
+        transport: What sends; a pool of connections of its own if None.
+        gate: When it may be asked.
+    """
+
+    def __init__(
+        self,
+        registry: str,
+        options: Options,
+        *,
+        insecure: bool = False,
+        transport: Transport | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        self.registry, self.options = registry, options
+        self._host = host_of(registry)
+        self._insecure = options.insecure or insecure or options.registries.insecure(registry)
+        self._transport = transport or HTTPTransport(self._network())
+        self._gate = gate or Gate(options.rate)
+        self._auth = Authenticator(registry, options.credentials.lookup, self._token)
+        self._lock = threading.Lock()
+        self._base = ""
+        self._class: str | None = None
+        self._warned: set[str] = set()
+        self.rate_limit: dict[str, str] = {}
+
+    def __str__(self) -> str:
+        return self.registry
+
+    @property
+    def base(self) -> str:
+        """`https://host[:port]`, or http where that was settled.
+
+        Raises:
+            TransportError: nobody listens there.
+        """
+        with self._lock:
+            if not self._base:
+                self._base = f"{self._scheme()}://{self._host}"
+            return self._base
+
+    def send(self, request: Request) -> Response:
+        """Send a request to the registry: authenticated, redirected and repeated as need be.
+
+        Returns:
+            An answer of success, or of one of `request.statuses`; read into memory unless the request streams.
+
+        Raises:
+            ArgosyError: any other answer, as the class that its code or status stands for.
+            TransportError: no answer.
+        """
+        if request.url.startswith("/"):
+            request = request.replace(url=self.base + request.url)
+        return self._repeated(request, self._authorized)
+
+    def send_elsewhere(self, request: Request) -> Response:
+        """Send a request to a place the registry or its content named: without credentials, to no inner address."""
+        return self._repeated(request, lambda r: self._followed(r, ""))
+
+    def rest(self, failures: int) -> None:
+        """Leave the host alone for a while, the longer the more often it failed."""
+        self._gate.pause(self._delay(failures))
+
+    def authorization(self, scopes: tuple[str, ...]) -> str:
+        """What the registry would be sent to allow `scopes`: the `Authorization` header's value, or nothing.
+
+        Raises:
+            UnauthorizedError: it allows nobody that is known here.
+        """
+        self.send(Request(method="GET", url="/v2/", scopes=scopes, statuses=(404,)))
+        return self._auth.header(scopes)
+
+    def close(self) -> None:
+        """Close connections nobody uses."""
+        if isinstance(self._transport, HTTPTransport):
+            self._transport.close()
+
+    # -------------------------------------------------------------------------------------------------- where it is
+
+    def _network(self) -> Network:
+        options = self.options
+        return Network(
+            tls=lambda host: options.tls_of(host, own=host == self._host, insecure=self._insecure),
+            proxies=options.proxies,
+            no_proxy=options.no_proxy,
+            resolve=options.resolve,
+            connect_timeout=options.connect_timeout,
+            timeout=options.timeout,
+        )
+
+    def _scheme(self) -> str:
+        if self.options.plain_http:
+            return "http"
+        _, name, port = network.origin(f"https://{self._host}")
+        free = self._insecure or network.classify(name) == network.LOOPBACK
+        if not free or not isinstance(self._transport, HTTPTransport):
+            return "https"
+        try:
+            return "https" if self._transport.speaks_tls(name, port) else "http"
+        except TransportError:
+            if self._host.rpartition(":")[2].isdigit():
+                raise
+            return "http"
+
+    def _is_own(self, url: str) -> bool:
+        return network.origin(url) == network.origin(self.base)
+
+    # -------------------------------------------------------------------------------------------------- trying again
+
+    def _repeated(self, request: Request, send: Callable[[Request], Response]) -> Response:
+        attempt = 0
+        while True:
+            attempt += 1
+            if attempt == 1 and request.pause:
+                self._gate.pause(request.pause)
+            self._gate.enter()
+            last = attempt >= self.options.attempts or not request.retry
+            try:
+                response = send(request)
+            except TransportError as exc:
+                if last or isinstance(exc, SettledError):
+                    raise
+                self._gate.pause(self._delay(attempt))
+                continue
+            if response.status in RETRIED and response.status not in request.statuses:
+                self._wait(response, request, attempt, last=last)
+                continue
+            return self._finished(response, request)
+
+    def _wait(self, response: Response, request: Request, attempt: int, *, last: bool) -> None:
+        asked = retry_after(response.headers)
+        too_long = asked is not None and asked > self.options.max_wait
+        if asked is not None:
+            self._gate.pause(min(asked, self.options.max_wait) + random.uniform(0, 0.1))  # noqa: S311
+        if last or too_long or not _replayable(request):
+            raise error_of(response.load_error(), request)
+        response.load_error()
+        if asked is None:
+            self._gate.pause(self._delay(attempt))
+
+    def _delay(self, attempt: int) -> float:
+        delay: float = min(30.0, self.options.retry_delay * 2 ** (attempt - 1))
+        return delay * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def _finished(self, response: Response, request: Request) -> Response:
+        if response.status >= 400:
+            response.load_error()
+            if response.status not in request.statuses:
+                raise error_of(response, request)
+            return response
+        return response if request.stream else response.load(request.limit)
+
+    # -------------------------------------------------------------------------------------------------- who asks
+
+    def _authorized(self, request: Request) -> Response:
+        own = self._is_own(request.url)
+        sent = self._auth.header(request.scopes) if own else ""
+        response = self._followed(request, sent)
+        for _ in range(2):  # a token may be too old, and then too narrow
+            if not own or response.status not in {401, 403} or not self._is_own(response.url):
+                break
+            challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"))
+            if response.status == 403 and not any(
+                c.parameters.get("error") == "insufficient_scope" for c in challenges
+            ):
+                break
+            response.load_error()
+            if not challenges:
+                challenges = self._pinged()
+            if not challenges and sent:
+                break
+            sent = self._auth.answer(
+                challenges,
+                request.scopes,
+                refused=sent,
+                url=response.url,
+                named_by=self._named_by(),
+            )
+            response = self._followed(request, sent)
+        return response
+
+    def _pinged(self) -> tuple[Challenge, ...]:
+        # gcr.io leaves the challenge out of all answers but that of the ping
+        response = self._exchange(Request(method="GET", url=f"{self.base}/v2/"), {})
+        response.load_error()
+        return parse_challenges(response.headers.get_all("WWW-Authenticate"))
+
+    def _token(self, flow: Flow[Token]) -> Token:
+        try:
+            return run(flow, _Bare(self))
+        except SettledError:
+            raise
+        except TransportError as exc:  # tried as often as it should be
+            raise SettledError(f"the token server does not answer: {exc}") from None
+
+    def _named_by(self) -> str | None:
+        """The class of address the registry has, which what it names may share; public while it is not known."""
+        if self._class is not None:
+            return self._class
+        _, name, _ = network.origin(self.base)
+        return network.classify(name) or network.PUBLIC
+
+    # -------------------------------------------------------------------------------------------------- where it leads
+
+    def _followed(self, request: Request, authorization: str) -> Response:
+        own = self._is_own(request.url)
+        if not own:
+            request = request.replace(named_by=self._named_by())
+            self._check_step(self.base, request.url)
+        headers = dict(self.options.headers) if own else {}
+        if authorization:
+            headers["Authorization"] = authorization
+        for _ in range(MAX_REDIRECTS):
+            response = self._exchange(request, headers)
+            if response.status not in REDIRECTS or not response.headers.get("Location"):
+                return response
+            response.load_error()
+            target = urljoin(request.url, response.headers.get("Location"))
+            self._check_step(request.url, target)
+            if network.origin(target) != network.origin(request.url):
+                headers = {}  # never a credential, a cookie or a wish of the user's to another host
+            request = _redirected(request, response.status, target, self._named_by())
+        raise RegistryError(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
+
+    @staticmethod
+    def _check_step(before: str, after: str) -> None:
+        if network.origin(before)[0] == "https" and network.origin(after)[0] == "http":
+            raise SettledError(f"refused to go from https to {redact_url(after)}")
+
+    def _exchange(self, request: Request, headers: Mapping[str, str]) -> Response:
+        fields = {"User-Agent": self.options.user_agent, **headers, **request.headers}
+        request = request.replace(headers=fields)
+        started = time.perf_counter()
+        try:
+            response = self._transport.send(request)
+        except TransportError as exc:
+            self._observe(request, None, started, str(exc))
+            raise
+        response.url = request.url
+        self._observe(request, response, started, "")
+        if self._is_own(request.url):
+            self._learn(response)
+        return response
+
+    def _learn(self, response: Response) -> None:
+        if response.peer and self._class is None:
+            self._class = network.classify(response.peer)
+        for name in ("RateLimit-Limit", "RateLimit-Remaining"):
+            if value := response.headers.get(name):
+                self.rate_limit[name] = value
+        for value in response.headers.get_all("Warning"):
+            text = parse_warning(value)
+            with self._lock:
+                fresh = text and text not in self._warned and len(self._warned) < _MAX_WARNINGS
+                if text and fresh:
+                    self._warned.add(text)
+            if text and fresh:
+                self.options.warn(self.registry, text)
+
+    def _observe(
+        self, request: Request, response: Response | None, started: float, error: str
+    ) -> None:
+        self.options.observe(
+            Exchange(
+                method=request.method,
+                url=redact_url(request.url),
+                request_headers=redact_headers(request.headers.items()),
+                status=response.status if response else 0,
+                response_headers=redact_headers(response.headers) if response else (),
+                seconds=time.perf_counter() - started,
+                error=error,
+            )
+        )
+
+
+class _Bare:
+    """The way to a token server: no authentication of its own, but redirects, repeats and limits."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def send(self, request: Request) -> Response:
+        return self._session.send_elsewhere(request)
+
+
+def _redirected(request: Request, status: int, target: str, named_by: str | None) -> Request:
+    changed = request.method not in {"GET", "HEAD"}
+    if changed and status == 303:
+        return Request(method="GET", url=target, named_by=named_by, limit=request.limit)
+    if changed and status in {301, 302}:
+        raise RegistryError(
+            f"{request.method} {redact_url(request.url)}: a {status} redirect to {redact_url(target)} would lose "
+            "the request's body"
+        )
+    headers = dict(request.headers)
+    if network.origin(target) != network.origin(request.url):
+        headers = {k: v for k, v in headers.items() if k.lower() not in {"authorization", "cookie"}}
+    return request.replace(url=target, named_by=named_by, headers=headers)
+
+
+def _replayable(request: Request) -> bool:
+    return request.body is None or isinstance(request.body, bytes)

@@ -1,0 +1,525 @@
+"""The one door to sockets: HTTP/1.1 over pooled connections, by the standard library's `http.client`.
+
+Why not another client: docs/adr/0003-http-client.md. What this file adds to `http.client`:
+
+- a pool a host; a kept connection that died is replaced before anybody notices;
+- a deadline for an answer's head and a least speed for its body, so a peer that sends a byte a minute is given up;
+- an answer that comes before the request was sent whole is read (a registry that says 401 or 413 at once);
+- a body that ends early is an error, never a short blob;
+- addresses are chosen here, so a URL that somebody else named can be held to public ones (`network.may_lead`).
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import http.client
+import io
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from argosy.content.protocols import SupportsRead
+from argosy.errors import InvalidConfigError, TransportError
+from argosy.remote import network
+from argosy.remote.wire import Body, Headers, Request, Response, SettledError, redact_url
+
+SEND_CHUNK = 256 * 1024
+BUFFER = 64 * 1024
+LEAST = 16 * 1024
+"""The bytes of a body that must come in one timeout's time."""
+
+PROBE_TIMEOUT = 2.0
+"""Seconds for a handshake to begin where it is not known whether a port speaks TLS at all."""
+
+Address = tuple[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TLS:
+    """How a host's certificate is checked and which one is shown to it: paths of PEM files.
+
+    `ca_files` are trusted beside the system's authorities. `insecure` checks nothing.
+    """
+
+    ca_files: tuple[str, ...] = ()
+    cert_file: str | None = None
+    key_file: str | None = None
+    insecure: bool = False
+
+    def context(self) -> ssl.SSLContext:
+        """The context of the `ssl` module.
+
+        Raises:
+            InvalidConfigError: a file is missing or is no certificate or key.
+        """
+        context = ssl.create_default_context()
+        path: str | None = None
+        try:
+            for path in self.ca_files:
+                context.load_verify_locations(path)
+            path = self.cert_file
+            if path:
+                context.load_cert_chain(path, self.key_file)
+        except (OSError, ssl.SSLError) as exc:
+            raise InvalidConfigError(f"certificate {path}: {exc}") from None
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How connections are made.
+
+    Args:
+        tls: The TLS settings of a `host[:port]` (the port only where it is not 443).
+        proxies: Proxy URLs by scheme (`http`, `https`).
+        no_proxy: Hosts that no proxy is used for, as in `NO_PROXY`.
+        resolve: Addresses to use for some hosts and ports, as `--resolve` gives them.
+        connect_timeout: Seconds for one address to answer and for a TLS handshake.
+        timeout: Seconds without progress before a request is given up.
+    """
+
+    tls: Callable[[str], TLS] = lambda _host: TLS()
+    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    no_proxy: str = ""
+    resolve: Mapping[Address, Address] = dataclasses.field(default_factory=dict)
+    connect_timeout: float = 15.0
+    timeout: float = 60.0
+
+
+class _Raw(io.RawIOBase):
+    """The receiving half of a socket, with a deadline: moved on by every LEAST bytes while a body is read."""
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._sock, self._timeout = sock, timeout
+        self._moving, self._received, self._until = False, 0, 0.0
+
+    def start(self, seconds: float, *, moving: bool) -> None:
+        """Begin to wait: at most `seconds` for all of it, or for each LEAST bytes if `moving`."""
+        self._moving, self._received = moving, 0
+        self._until = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Nothing: an answer that is done does not end its connection."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no progress")
+        self._sock.settimeout(min(left, self._timeout))
+        count = self._sock.recv_into(buffer)
+        self._received += count
+        if self._moving and self._received >= LEAST:
+            self.start(self._timeout, moving=True)
+        return count
+
+
+class _Connection:
+    """One connection: what `http.client` takes for a socket, and what the pool needs to know of it."""
+
+    def __init__(self, sock: socket.socket, timeout: float, *, proxied: bool) -> None:
+        self.sock, self.timeout = sock, timeout
+        self.raw = _Raw(sock, timeout)
+        self.peer = "" if proxied else str(sock.getpeername()[0])
+        self.encrypted = isinstance(sock, ssl.SSLSocket)
+        self.client = http.client.HTTPConnection("argosy.invalid")
+        self.client.auto_open = 0
+        self.client.sock = self
+        self.reused = False
+
+    def sendall(self, data: Any) -> None:
+        self.sock.settimeout(self.timeout)
+        self.sock.sendall(data)
+
+    def makefile(self, _mode: str = "rb") -> io.BufferedReader:
+        return io.BufferedReader(self.raw, BUFFER)
+
+    def readable(self) -> bool:
+        """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
+        try:
+            return bool(select.select([self.sock], [], [], 0)[0])
+        except (OSError, ValueError):
+            return True
+
+    def close(self) -> None:
+        # called by http.client too, once it saw `Connection: close`; the answer's file reads on through `raw`
+        pass
+
+    def destroy(self) -> None:
+        """Close the socket."""
+        self.client.close()
+        self.sock.close()
+
+
+class HTTPTransport:
+    """A `Transport` over real sockets. Safe to use from several threads.
+
+    Args:
+        net: How connections are made.
+        max_idle: How many unused connections to keep for a host.
+    """
+
+    def __init__(self, net: Network | None = None, *, max_idle: int = 16) -> None:
+        self._net = net or Network()
+        self._max_idle = max_idle
+        self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._contexts: dict[TLS, ssl.SSLContext] = {}
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    def send(self, request: Request) -> Response:
+        """Send one request to an absolute URL. The answer's body is left to be read.
+
+        Raises:
+            TransportError: no answer came.
+        """
+        where = network.origin(request.url)
+        connection = self._kept(where, request)
+        try:
+            return self._exchange(connection or self._connect(where, request), request, where)
+        except TransportError:
+            replayable = request.body is None or isinstance(request.body, bytes)
+            if connection is None or not replayable or not request.retry:
+                raise
+        return self._exchange(self._connect(where, request), request, where)
+
+    def speaks_tls(self, host: str, port: int) -> bool:
+        """Whether the other side of a port answers a TLS handshake; nothing else is sent.
+
+        Raises:
+            TransportError: nobody listens there.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        where = ("https", host, port)
+        sock, _ = self._open(where, Request(method="GET", url=""))
+        with sock:
+            sock.settimeout(min(PROBE_TIMEOUT, self._net.connect_timeout))
+            try:
+                context.wrap_socket(sock, server_hostname=host).close()
+            except ssl.SSLError as exc:
+                return exc.reason in {"TLSV1_ALERT_UNKNOWN_CA", "TLSV13_ALERT_CERTIFICATE_REQUIRED"}
+            except OSError:
+                return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections nobody uses."""
+        with self._lock:
+            kept, self._idle = self._idle, {}
+        for connections in kept.values():
+            for connection in connections:
+                connection.destroy()
+
+    # ---------------------------------------------------------------------------------------------------- exchanging
+
+    def _exchange(
+        self, connection: _Connection, request: Request, where: tuple[str, str, int]
+    ) -> Response:
+        answer: http.client.HTTPResponse | None = None
+        try:
+            whole = self._send(connection, request, where)
+            connection.raw.start(self._patience(request), moving=False)
+            answer = connection.client.getresponse()
+            connection.raw.start(self._net.timeout, moving=True)
+        except BaseException as exc:
+            connection.destroy()
+            if isinstance(exc, (OSError, http.client.HTTPException, ValueError)):
+                raise _failed(request, exc) from None
+            raise
+        reusable = whole and not answer.will_close
+
+        def done(at_end: bool) -> None:
+            if reusable and at_end:
+                self._keep(where, connection)
+            else:
+                connection.destroy()
+
+        body = _AnswerBody(answer, request, done)
+        return Response(
+            answer.status,
+            Headers(answer.headers.items()),
+            url=request.url,
+            body=body,
+            close=body.close,
+            peer=connection.peer,
+        )
+
+    def _patience(self, request: Request) -> float:
+        length = _length(request.body)
+        return self._net.timeout + request.settling / 20e6 + length / 20e6
+
+    def _send(self, connection: _Connection, request: Request, where: tuple[str, str, int]) -> bool:
+        """Send a request; False where the other side answered before it had all of it."""
+        client, parts = connection.client, network.split(request.url)
+        target = parts.path or "/"
+        if parts.query:
+            target = f"{target}?{parts.query}"
+        proxy = self._proxy(where)
+        if proxy and where[0] == "http":
+            target = f"http://{parts.netloc.rpartition('@')[2]}{target}"
+        client.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
+        client.putheader("Host", parts.netloc.rpartition("@")[2])
+        client.putheader("Accept-Encoding", "identity")
+        for name, value in request.headers.items():
+            client.putheader(name, value)
+        if proxy and where[0] == "http":
+            _authenticate(client.putheader, proxy)
+        if request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
+            client.putheader("Content-Length", str(_length(request.body)))
+        try:
+            client.endheaders()
+            return _send_body(connection, request.body)
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
+            if request.body is None:
+                raise
+            return False  # what it said before it hung up is worth more than that it did
+
+    # ---------------------------------------------------------------------------------------------------- connecting
+
+    def _kept(self, where: tuple[str, str, int], request: Request) -> _Connection | None:
+        with self._lock:
+            if self._pid != os.getpid():  # a fork must not share its parent's connections
+                self._idle, self._pid = {}, os.getpid()
+            kept = self._idle.get(where, [])
+            while kept:
+                connection = kept.pop()
+                if not connection.readable():
+                    _check_lead(request, connection.peer or where[1])
+                    connection.reused = True
+                    return connection
+                connection.destroy()
+        return None
+
+    def _keep(self, where: tuple[str, str, int], connection: _Connection) -> None:
+        with self._lock:
+            kept = self._idle.setdefault(where, [])
+            if len(kept) < self._max_idle and not connection.readable():
+                kept.append(connection)
+                return
+        connection.destroy()
+
+    def _connect(self, where: tuple[str, str, int], request: Request) -> _Connection:
+        scheme, host, port = where
+        sock, proxied = self._open(where, request)
+        try:
+            if scheme == "https":
+                sock.settimeout(self._net.connect_timeout)
+                sock = self._context(host, port).wrap_socket(sock, server_hostname=host)
+            return _Connection(sock, self._net.timeout, proxied=proxied)
+        except BaseException as exc:
+            sock.close()
+            if isinstance(exc, OSError):
+                raise _failed(request, exc) from None
+            raise
+
+    def _open(self, where: tuple[str, str, int], request: Request) -> tuple[socket.socket, bool]:
+        scheme, host, port = where
+        proxy = self._proxy(where)
+        if proxy is None:
+            return self._dial(host, port, request), False
+        _check_lead(request, host)
+        parts = urlsplit(proxy)
+        if parts.scheme != "http" or not parts.hostname:
+            raise InvalidConfigError(f"proxy {redact_url(proxy)}: expected http://host:port")
+        sock = self._dial(parts.hostname, parts.port or 80, Request(method="CONNECT", url=proxy))
+        if scheme == "https":
+            try:
+                self._tunnel(sock, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            except BaseException as exc:
+                sock.close()
+                if isinstance(exc, (OSError, http.client.HTTPException)):
+                    raise TransportError(f"proxy {redact_url(proxy)}: {_told(exc)}") from None
+                raise
+        return sock, True
+
+    def _dial(self, host: str, port: int, request: Request) -> socket.socket:
+        target = self._net.resolve.get((host, port), (host, port))
+        try:
+            found = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as exc:
+            raise TransportError(f"{host}:{port}: {_told(exc)}") from None
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in found:
+            _check_lead(request, str(address[0]))
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.settimeout(self._net.connect_timeout)
+                sock.connect(address)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            except OSError as exc:
+                failure = exc
+                sock.close()
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise TransportError(f"{host}:{port}: {_told(failure or OSError('no address'))}") from None
+
+    def _tunnel(self, sock: socket.socket, proxy: str, target: str) -> None:
+        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+        _authenticate(lambda name, value: lines.append(f"{name}: {value}"), proxy)
+        sock.settimeout(self._net.connect_timeout)
+        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
+        wire = _Connection(sock, self._net.timeout, proxied=True)
+        wire.raw.start(self._net.timeout, moving=False)
+        answer = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
+        answer.begin()
+        if not 200 <= answer.status < 300:
+            raise TransportError(
+                f"proxy {redact_url(proxy)} refused: {answer.status} {answer.reason}"
+            )
+
+    def _context(self, host: str, port: int) -> ssl.SSLContext:
+        tls = self._net.tls(host if port == 443 else f"{host}:{port}")
+        with self._lock:
+            context = self._contexts.get(tls)
+        if context is None:
+            context = tls.context()
+            with self._lock:
+                self._contexts[tls] = context
+        return context
+
+    def _proxy(self, where: tuple[str, str, int]) -> str | None:
+        scheme, host, port = where
+        proxy = self._net.proxies.get(scheme)
+        return None if not proxy or network.no_proxy(host, port, self._net.no_proxy) else proxy
+
+
+class _AnswerBody:
+    """An answer's body, from which a connection goes back to the pool once it was read to its end."""
+
+    def __init__(
+        self, answer: http.client.HTTPResponse, request: Request, done: Callable[[bool], None]
+    ) -> None:
+        self._answer, self._request = answer, request
+        self._done: Callable[[bool], None] | None = done
+        if answer.length == 0 or request.method == "HEAD":
+            self._finish(at_end=True)
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._done is None or size == 0:
+            return b""
+        try:
+            data = self._answer.read(size if size > 0 else None)
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            self._finish(at_end=False)
+            raise _failed(self._request, exc) from None
+        if not data and self._answer.length:
+            left = self._answer.length
+            self._finish(at_end=False)
+            raise TransportError(
+                f"{self._request.method} {redact_url(self._request.url)}: the body broke off with "
+                f"{left} bytes to come"
+            )
+        if not data or self._answer.length == 0:
+            self._finish(at_end=True)
+        return data
+
+    def _finish(self, *, at_end: bool) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            self._answer.close()
+            done(at_end)
+
+    def close(self) -> None:
+        # a short rest is worth reading: the connection lives on
+        length = self._answer.length if self._done is not None else None
+        if length is not None and length <= BUFFER and self._request.method != "HEAD":
+            try:
+                while self._done is not None and self.read(BUFFER):
+                    pass
+            except TransportError:
+                return
+        self._finish(at_end=False)
+
+
+def _length(body: bytes | Body | None) -> int:
+    if body is None:
+        return 0
+    return len(body) if isinstance(body, bytes) else body.length
+
+
+def _send_body(connection: _Connection, body: bytes | Body | None) -> bool:
+    if body is None:
+        return True
+    if isinstance(body, bytes):
+        connection.sendall(body)
+        return True
+    sent = 0
+    for data in _pieces(body.open(), body.length):
+        # over TLS a readable socket may only hold a session ticket
+        if not connection.encrypted and connection.readable():
+            return False
+        connection.sendall(data)
+        sent += len(data)
+    if sent != body.length:
+        raise TransportError(f"the content ended after {sent} of {body.length} bytes")
+    return True
+
+
+def _pieces(reader: SupportsRead, length: int) -> Iterator[bytes]:
+    while length > 0 and (data := reader.read(min(SEND_CHUNK, length))):
+        length -= len(data)
+        yield data
+
+
+def _check_lead(request: Request, host: str) -> None:
+    if request.named_by is None:
+        return
+    kind = network.classify(host)
+    if kind is not None and not network.may_lead(request.named_by, kind):
+        raise SettledError(
+            f"refused to follow {redact_url(request.url)}: a {request.named_by} host may not lead to the "
+            f"{kind} address {host}"
+        )
+
+
+def _authenticate(put: Callable[[str, str], object], proxy: str) -> None:
+    parts = urlsplit(proxy)
+    if parts.username:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        put("Proxy-Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+
+
+def _failed(request: Request, exc: BaseException) -> TransportError:
+    if isinstance(exc, TransportError):
+        return exc
+    cls = SettledError if isinstance(exc, ssl.SSLCertVerificationError) else TransportError
+    error = cls(f"{request.method} {redact_url(request.url)}: {_told(exc)}")
+    if cls is SettledError:
+        error.hint = "give the registry's authority with --ca-file or in certs.d"
+    elif isinstance(exc, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(exc):
+        error.hint = "the registry does not speak TLS there: use --plain-http if that is right"
+    return error
+
+
+def _told(exc: BaseException) -> str:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS failed: {(exc.reason or str(exc)).lower().replace('_', ' ')}"
+    if isinstance(exc, TimeoutError):
+        return "timed out"
+    if isinstance(exc, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(exc, http.client.IncompleteRead):
+        return "the body broke off"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror.lower()
+    return f"not HTTP: {exc!r}"[:300]

@@ -1,0 +1,391 @@
+"""Moving a blob to a registry: whole at first, in chunks where that is wanted or has failed, on from where it broke.
+
+A registry keeps an upload session, named by the `Location` of its last answer. After a failure it is asked how much
+it has (end-13), and only the rest is sent. Where the caller keeps sessions on disk, that holds across runs too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from argosy.content.protocols import SupportsRead
+from argosy.content.verify import VerifyingReader
+from argosy.errors import (
+    ArgosyError,
+    InvalidDigestError,
+    InvalidError,
+    InvalidUploadError,
+    LimitExceededError,
+    NotFoundError,
+    RegistryError,
+    ResponseError,
+    TransportError,
+    UploadUnknownError,
+)
+from argosy.remote.flows import check_stored, location_of, push_scope
+from argosy.remote.wire import Flow, Request, Response, SettledError
+from argosy.spec import _json, distribution
+from argosy.spec.descriptor import Descriptor
+
+DEFAULT_CHUNK = 16 * 1024 * 1024
+"""Bytes of a chunk where a proxy refused the whole (413) and nobody said which size is right."""
+MAX_CHUNK = 1024 * 1024 * 1024
+REMEMBERED = 4 * 1024 * 1024
+"""Blobs of fewer bytes are not worth remembering."""
+_MAX_AGE = 7 * 86400
+_STEP = 1024 * 1024
+
+
+class Content:
+    """What is uploaded: a verified reader that can be put to any byte, as far as what it reads from allows.
+
+    Args:
+        desc: What it must be.
+        stream: Where it comes from.
+    """
+
+    def __init__(self, desc: Descriptor, stream: SupportsRead) -> None:
+        self.desc = desc
+        self._reader = VerifyingReader(stream, desc, close=lambda: None)
+        if isinstance(stream, VerifyingReader) and stream.descriptor.bare() == desc.bare():
+            self._reader = stream
+        self._at = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes; the read that reaches the end proves the whole."""
+        data = self._reader.read(size)
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int) -> None:
+        """Put it to a byte: forward by reading, back by beginning again.
+
+        Raises:
+            TransportError: it is behind that byte, and what it comes from cannot begin again.
+        """
+        if offset < self._at:
+            if not self._reader.rewind():
+                raise SettledError(
+                    f"{self.desc.digest}: the registry lost what it was sent, and the source cannot begin again"
+                )
+            self._at = 0
+        while self._at < offset and self.read(min(_STEP, offset - self._at)):
+            pass
+
+    def part(self, offset: int, length: int) -> Part:
+        """A body of `length` bytes from `offset` on."""
+        return Part(self, offset, length)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Part:
+    """A request's body: some bytes of a content."""
+
+    content: Content
+    offset: int
+    length: int
+
+    def open(self) -> SupportsRead:
+        """The content, put to the first byte of this part."""
+        self.content.seek(self.offset)
+        return self.content
+
+
+# ----------------------------------------------------------------------------------------------- what survives a run
+
+
+class Memory:
+    """Where one upload session is remembered; this one forgets.
+
+    `location` is the session that an earlier run left, or an empty string.
+    """
+
+    location = ""
+
+    def save(self, location: str) -> None:
+        """Remember a session."""
+
+    def clear(self) -> None:
+        """Forget it."""
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is remembered after this process."""
+        return False
+
+
+class FileMemory(Memory):
+    """One session in a file of its own, mode 0600: a location may hold a signature."""
+
+    def __init__(self, path: str, location: str) -> None:
+        self._path, self.location = path, location
+
+    @property
+    def lasting(self) -> bool:
+        """True."""
+        return True
+
+    def save(self, location: str) -> None:
+        """Replace the file; that it cannot be written is no reason to fail."""
+        folder = os.path.dirname(self._path)
+        with contextlib.suppress(OSError):
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".upload-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(_json.dumps({"location": location, "saved": int(time.time())}))
+            os.replace(temporary, self._path)
+
+    def clear(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+
+@contextlib.contextmanager
+def remembered(state_dir: str | None, repository: str, desc: Descriptor) -> Iterator[Memory]:
+    """The memory of one blob's upload to one repository; forgetful where another process is at the same blob."""
+    if not state_dir or desc.size < REMEMBERED:
+        yield Memory()
+        return
+    key = hashlib.sha256(f"{repository}@{desc.digest}".encode()).hexdigest()
+    path = os.path.join(state_dir, key)
+    lock = _locked(state_dir, f"{path}.lock")
+    try:
+        yield FileMemory(path, _saved(path)) if lock else Memory()
+    finally:
+        if lock:
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}.lock")
+            lock.close()
+
+
+def _locked(folder: str, path: str) -> IO[bytes] | None:
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        file = open(path, "ab")  # noqa: SIM115 - it is held as long as the upload goes on
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _saved(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            value = _json.loads_object(file.read(64 * 1024))
+    except (OSError, InvalidError, LimitExceededError):
+        return ""
+    saved, location = value.get("saved"), value.get("location")
+    fresh = isinstance(saved, int) and time.time() - saved < _MAX_AGE
+    return location if fresh and isinstance(location, str) else ""
+
+
+# -------------------------------------------------------------------------------------------------------------- flows
+
+
+@dataclasses.dataclass(slots=True)
+class _Upload:
+    """Where an upload stands: the session, what the registry has, and how it wants its chunks."""
+
+    name: str
+    content: Content
+    memory: Memory
+    location: str = ""
+    offset: int = 0
+    chunk: int = 0
+    least: int = 0
+    resumed: bool = False
+
+    @property
+    def desc(self) -> Descriptor:
+        return self.content.desc
+
+    def moved(self, response: Response) -> None:
+        """Take a new location from an answer."""
+        if response.headers.get("Location"):
+            self.location = location_of(response)
+            self.memory.save(self.location)
+
+    def request(self, method: str, **more: object) -> Request:
+        """A request to the session; the flow, not the session below, knows how to repeat it."""
+        fields = {"url": self.location, "scopes": (push_scope(self.name),), "retry": False, **more}
+        return Request(method=method, **fields)  # type: ignore[arg-type]
+
+
+def push_blob(
+    name: str,
+    content: Content,
+    memory: Memory,
+    *,
+    session: str = "",
+    chunk_size: int | None = None,
+    attempts: int = 5,
+) -> Flow[None]:
+    """Upload a blob (end-4 to end-6, end-13, end-14).
+
+    Args:
+        name: The repository.
+        content: The blob.
+        memory: Where the session is remembered.
+        session: A session that is open already, from a mount that did not happen.
+        chunk_size: Bytes of a chunk; None for the whole at once.
+        attempts: How many failures in a row are forgiven while nothing moves.
+
+    Raises:
+        IntegrityError: the content is not what its descriptor says; the session is cancelled.
+        RegistryError: the registry failed more often than is forgiven.
+    """
+    state = _Upload(name, content, memory, session or memory.location, chunk=chunk_size or 0)
+    state.resumed = bool(memory.location) and not session
+    failures, mark = 0, 0
+    if state.resumed:
+        yield from _ask(state, 0.0)
+    while True:
+        try:
+            if not state.location:
+                yield from _begin(state)
+            yield from _send(state)
+        except (
+            RegistryError,
+            InvalidUploadError,
+            NotFoundError,
+            InvalidDigestError,
+            LimitExceededError,
+        ) as exc:
+            if not _forgivable(exc, state):
+                yield from _give_up(state, exc)
+                raise
+            failures = 1 if state.offset > mark else failures + 1
+            if failures >= attempts:
+                yield from _give_up(state, exc)
+                raise
+            yield from _recover(state, exc, failures)
+            mark = max(mark, state.offset)
+        except BaseException as exc:
+            yield from _give_up(state, exc)
+            raise
+        else:
+            memory.clear()
+            return
+
+
+def _begin(state: _Upload) -> Flow[None]:
+    algorithm = state.desc.digest.algorithm
+    query = f"?digest-algorithm={algorithm}" if algorithm != "sha256" else ""
+    response = yield Request(
+        method="POST",
+        url=distribution.uploads_path(state.name) + query,
+        scopes=(push_scope(state.name),),
+    )
+    state.location, state.offset, state.resumed = location_of(response), 0, False
+    least = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
+    state.least = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0
+    state.memory.save(state.location)
+
+
+def _send(state: _Upload) -> Flow[None]:
+    """Everything the registry lacks, and the request that ends the session."""
+    size = state.desc.size
+    if not state.chunk and not state.offset:
+        yield from _close(state, state.content.part(0, size))
+        return
+    while state.offset < size:
+        length = min(max(state.chunk or size, state.least), MAX_CHUNK, size - state.offset)
+        response = yield state.request(
+            "PATCH",
+            headers={
+                "Content-Type": "application/octet-stream",
+                "Content-Range": f"{state.offset}-{state.offset + length - 1}",
+            },
+            body=state.content.part(state.offset, length),
+        )
+        state.moved(response)
+        state.offset = _reached(response, state.offset, length)
+    state.content.seek(size)
+    yield from _close(state, None)
+
+
+def _reached(response: Response, offset: int, length: int) -> int:
+    text = response.headers.get("Range")
+    received = distribution.parse_upload_range(text) if text else offset + length
+    if not offset < received <= offset + length:
+        raise RegistryError(
+            f"the registry says it has {received} bytes after a chunk of {offset} to {offset + length}"
+        )
+    return received
+
+
+def _close(state: _Upload, body: Part | None) -> Flow[None]:
+    digest = state.desc.digest
+    joint = "&" if "?" in state.location else "?"
+    response = yield state.request(
+        "PUT",
+        url=f"{state.location}{joint}digest={digest}",
+        headers={"Content-Type": "application/octet-stream"},
+        body=body if body is not None else b"",
+        settling=state.desc.size,
+    )
+    check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), digest)
+
+
+# ----------------------------------------------------------------------------------------------------------- recovery
+
+
+def _forgivable(exc: ArgosyError, state: _Upload) -> bool:
+    """Whether going on may help: not where the registry has understood, and does not want it."""
+    if isinstance(exc, SettledError):
+        return False
+    if isinstance(exc, InvalidDigestError):
+        return state.resumed  # what an earlier run left was not this blob's beginning
+    if isinstance(exc, ResponseError):
+        return exc.http_status >= 500 or exc.http_status in {408, 425, 499}
+    if isinstance(exc, NotFoundError):
+        return isinstance(exc, UploadUnknownError) or bool(state.location)
+    return True
+
+
+def _recover(state: _Upload, exc: ArgosyError, failures: int) -> Flow[None]:
+    pause = min(30.0, 0.25 * 2 ** (failures - 1))
+    if isinstance(exc, (InvalidDigestError, NotFoundError)):
+        state.location = ""
+    elif isinstance(exc, LimitExceededError):
+        state.chunk = max(state.chunk // 2, 256 * 1024) if state.chunk else DEFAULT_CHUNK
+    if state.location:
+        yield from _ask(state, pause)
+
+
+def _ask(state: _Upload, pause: float) -> Flow[None]:
+    """Ask how much the registry has (end-13); where it does not say, the next attempt opens a new session."""
+    try:
+        response = yield state.request("GET", retry=True, pause=pause)
+        received = distribution.parse_upload_range(response.headers.get("Range"))
+        state.moved(response)
+    except (RegistryError, InvalidError, NotFoundError) as exc:
+        if isinstance(exc, TransportError):
+            raise
+        received = -1
+    # `0-0` is what an empty session answers too: nothing is lost by taking it for one
+    state.offset = received if received > 1 else 0
+    if received < 0 or received > state.desc.size:
+        state.location, state.offset = "", 0
+
+
+def _give_up(state: _Upload, exc: BaseException) -> Flow[None]:
+    """Cancel the session (end-14), unless a later run may go on with it; that this fails is no matter."""
+    gone = isinstance(exc, (TransportError, GeneratorExit, KeyboardInterrupt))
+    if not state.location or gone or (state.memory.lasting and isinstance(exc, RegistryError)):
+        return
+    state.memory.clear()
+    with contextlib.suppress(ArgosyError):
+        yield state.request("DELETE", statuses=(400, 404, 405))

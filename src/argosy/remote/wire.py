@@ -1,0 +1,387 @@
+"""What goes over the wire: requests, answers, their headers, and the errors that answers stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from argosy.content.protocols import SupportsRead
+from argosy.errors import (
+    ArgosyError,
+    DeniedError,
+    LimitExceededError,
+    NotFoundError,
+    ResponseError,
+    TooManyRequestsError,
+    TransportError,
+    UnauthorizedError,
+    UnsupportedError,
+    error_class,
+)
+from argosy.spec.distribution import MAX_ERROR_BODY, ErrorEntry, decode_errors
+
+T = TypeVar("T")
+
+MAX_DOCUMENT = 8 * 1024 * 1024
+"""The most bytes of an answer that are read into memory, unless its request says otherwise."""
+
+
+class SettledError(TransportError):
+    """A transport error that stays the same however often it is tried: refused here, not trusted, or tried enough."""
+
+
+class Headers:
+    """The header fields of a message: names without case, several values a name, in their order.
+
+    >>> h = Headers([("Link", "<a>"), ("link", "<b>"), ("Content-Length", "3")])
+    >>> h.get("content-length"), h.get_all("LINK"), h.get("Range", "-")
+    ('3', ['<a>', '<b>'], '-')
+    """
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
+        self._fields = tuple(fields)
+
+    def get(self, name: str, default: str = "") -> str:
+        """The first value of a field, or `default`."""
+        values = self.get_all(name)
+        return values[0] if values else default
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a field."""
+        lower = name.lower()
+        return [value for key, value in self._fields if key.lower() == lower]
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._fields)
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.get_all(name))
+
+
+class Body(Protocol):
+    """What a request sends: its length in bytes, and a reader that starts at its beginning each time."""
+
+    length: int
+
+    def open(self) -> SupportsRead:
+        """A reader of the whole body.
+
+        Raises:
+            TransportError: it was read before and cannot be read again.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request.
+
+    Args:
+        method: `GET`, `HEAD`, `POST`, `PUT`, `PATCH` or `DELETE`.
+        url: Absolute, or a path on the registry that the session completes.
+        headers: Beside those that the session and the transport add.
+        body: Bytes, or a `Body` that is streamed.
+        scopes: What the registry's token must allow, such as `repository:app:pull`.
+        stream: Leave a successful answer's body unread.
+        limit: The most bytes of body to read into memory.
+        retry: Send again after a failure that may pass. False where the flow itself knows better what to do.
+        statuses: Error statuses the flow wants to see rather than have raised.
+        named_by: The class of address (`network.classify`) of whoever named this URL, if nobody here did: it may then
+            lead only to public addresses and those of the same class.
+        settling: Bytes the other side has to digest before it can answer, which adds to the patience with it.
+        pause: Seconds to leave the host alone first, because something just failed there.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    body: bytes | Body | None = None
+    scopes: tuple[str, ...] = ()
+    stream: bool = False
+    limit: int = MAX_DOCUMENT
+    retry: bool = True
+    statuses: tuple[int, ...] = ()
+    named_by: str | None = None
+    settling: int = 0
+    pause: float = 0.0
+
+    def replace(self, **changes: object) -> Request:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+
+class Response:
+    """One HTTP answer. Its body is `data` once read, or is read from `body`, which must then be closed.
+
+    Args:
+        status: The status code.
+        headers: The header fields.
+        url: Where it came from, after redirects.
+        data: The body, where it is in memory already.
+        body: The body, where it is still on its way.
+        close: What lets the connection go; called once.
+        peer: The address the connection leads to, or an empty string behind a proxy.
+    """
+
+    __slots__ = ("_close", "body", "data", "headers", "peer", "status", "url")
+
+    def __init__(
+        self,
+        status: int,
+        headers: Headers | Mapping[str, str] | None = None,
+        *,
+        url: str = "",
+        data: bytes = b"",
+        body: SupportsRead | None = None,
+        close: Callable[[], None] | None = None,
+        peer: str = "",
+    ) -> None:
+        self.status = status
+        self.headers = headers if isinstance(headers, Headers) else Headers((headers or {}).items())
+        self.url = url
+        self.data = data
+        self.body = body
+        self.peer = peer
+        self._close = close
+
+    def close(self) -> None:
+        """Let the connection go; a body that was not read to its end is lost, and the connection with it."""
+        if self._close:
+            self._close()
+        self._close = self.body = None
+
+    def load(self, limit: int = MAX_DOCUMENT) -> Response:
+        """Read the body into `data`.
+
+        Raises:
+            LimitExceededError: it has more than `limit` bytes.
+            TransportError: it broke off.
+        """
+        if self.body is None:
+            return self
+        parts: list[bytes] = []
+        left = limit + 1
+        try:
+            while left > 0 and (part := self.body.read(min(left, 1 << 16))):
+                parts.append(part)
+                left -= len(part)
+        finally:
+            self.close()
+        if left <= 0:
+            raise LimitExceededError(f"answer of {redact_url(self.url)} is over {limit} bytes")
+        self.data = b"".join(parts)
+        return self
+
+    def load_error(self) -> Response:
+        """Read what an error body has to say: at most 64 KiB, and a body that breaks off is no new error."""
+        try:
+            self.data = self.body.read(MAX_ERROR_BODY) if self.body is not None else self.data
+        except TransportError:
+            self.data = b""
+        finally:
+            self.close()
+        return self
+
+
+class Transport(Protocol):
+    """One request out, one answer in."""
+
+    def send(self, request: Request) -> Response:
+        """Send a request and return its answer, whatever its status.
+
+        Raises:
+            TransportError: no answer came: connection, TLS, timeout, or bytes that are not HTTP.
+        """
+        ...
+
+
+Flow = Generator[Request, Response, T]
+
+
+def run(flow: Flow[T], transport: Transport) -> T:
+    """Drive a flow to its end: send what it yields, give it the answers, throw it the errors.
+
+    >>> def ping() -> Flow[int]:
+    ...     return (yield Request(method="GET", url="/v2/")).status
+    >>> class Always:
+    ...     def send(self, request): return Response(200)
+    >>> run(ping(), Always())
+    200
+    """
+    try:
+        request = next(flow)
+        while True:
+            try:
+                response = transport.send(request)
+            except ArgosyError as exc:
+                request = flow.throw(exc)
+            else:
+                request = flow.send(response)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+# ------------------------------------------------------------------------------------------------- what must not show
+
+_SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
+)
+_PLAIN_QUERIES = frozenset(
+    {"digest", "mount", "from", "n", "last", "service", "scope", "artifactType", "tag", "digest-algorithm", "ns",
+     "client_id", "offline_token", "account"}
+)  # fmt: skip
+_QUERY = re.compile(r"([^&=]+)=([^&]*)")
+
+
+def redact_url(url: str) -> str:
+    """A URL that may be shown: no user information, and only queries that are known to hold no secret.
+
+    >>> redact_url("https://u:p@cdn.example/b?X-Amz-Signature=abc&digest=sha256:0")
+    'https://cdn.example/b?X-Amz-Signature=REDACTED&digest=sha256:0'
+    """
+    parts = urlsplit(url)
+    query = _QUERY.sub(
+        lambda m: m[0] if m[1] in _PLAIN_QUERIES else f"{m[1]}=REDACTED", parts.query
+    )
+    netloc = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def redact_headers(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Header fields that may be shown: the scheme of an `Authorization` stays, its secret goes."""
+    return tuple((name, _redact_field(name, value)) for name, value in fields)
+
+
+def _redact_field(name: str, value: str) -> str:
+    lower = name.lower()
+    if lower in _SECRET_HEADERS:
+        scheme, space, _ = value.partition(" ")
+        return f"{scheme} REDACTED" if space and lower.endswith("authorization") else "REDACTED"
+    return redact_url(value) if lower == "location" else value
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """One HTTP exchange as an observer is told of it, its secrets redacted.
+
+    `status` is 0 where no answer came, and `error` then says why. `seconds` is the time from the request's first byte
+    to the answer's head.
+    """
+
+    method: str
+    url: str
+    request_headers: tuple[tuple[str, str], ...]
+    status: int = 0
+    response_headers: tuple[tuple[str, str], ...] = ()
+    seconds: float = 0.0
+    error: str = ""
+
+
+# ------------------------------------------------------------------------------------------------------------- errors
+
+_BY_STATUS: dict[int, type[ArgosyError]] = {
+    401: UnauthorizedError,
+    403: DeniedError,
+    404: NotFoundError,
+    405: UnsupportedError,
+    413: LimitExceededError,
+    429: TooManyRequestsError,
+}
+_TAGS = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
+
+
+def error_of(response: Response, request: Request) -> ArgosyError:
+    """The error an answer stands for: by the specification's code, else by its status, else `ResponseError`.
+
+    A code whose class has no place at this status is not believed: a 500 that says BLOB_UNKNOWN is a 500.
+    """
+    entries = decode_errors(response.data)
+    where = f"{request.method} {redact_url(response.url or request.url)}"
+    message = f"{where}: {response.status} {_told(entries, response)}".rstrip()
+    cls = _class_of(entries, response.status)
+    if cls is TooManyRequestsError:
+        return TooManyRequestsError(message, retry_after=retry_after(response.headers))
+    if cls is not None:
+        error = cls(message)
+    else:
+        error = ResponseError(
+            message,
+            method=request.method,
+            url=redact_url(response.url or request.url),
+            http_status=response.status,
+            errors=tuple(dataclasses.asdict(entry) for entry in entries),
+            body=response.data,
+        )
+    if isinstance(error, UnauthorizedError):
+        error.hint = "log in with `argosy login`, or see which credentials are used with `argosy auth ls --explain`"
+    return error
+
+
+def _class_of(entries: tuple[ErrorEntry, ...], status: int) -> type[ArgosyError] | None:
+    if status == 429 or status >= 500:
+        return _BY_STATUS.get(status)
+    named = next((cls for entry in entries if (cls := error_class(entry.code))), None)
+    generic = _BY_STATUS.get(status)
+    if named and (generic is None or issubclass(named, generic) or status in {400, 404, 416}):
+        return named
+    return generic
+
+
+def _told(entries: tuple[ErrorEntry, ...], response: Response) -> str:
+    if entries:
+        return "; ".join(f"{e.code}: {e.message}" if e.message else e.code for e in entries[:3])[
+            :1000
+        ]
+    text = response.data[:4096].decode("utf-8", "replace")
+    if "<" in text:
+        text = _TAGS.sub(" ", text)
+    return printable(" ".join(text.split()))[:300]
+
+
+def printable(text: str) -> str:
+    """Text from outside as a terminal may see it: control characters become question marks.
+
+    >>> printable("a\\x1b[2Jb")
+    'a?[2Jb'
+    """
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def retry_after(headers: Headers, now: float | None = None) -> float | None:
+    """The seconds a `Retry-After` header asks to wait: either of its forms (RFC 9110, section 10.2.3), or None.
+
+    Args:
+        headers: The answer's header fields.
+        now: The time as seconds since the epoch, for the form with a date; the answer's own `Date` if None.
+
+    >>> retry_after(Headers([("Retry-After", "7")]))
+    7.0
+    >>> retry_after(Headers([("Retry-After", "Thu, 01 Jan 1970 00:02:00 GMT")]), now=60)
+    60.0
+    """
+    text = headers.get("Retry-After").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    until = http_date(text)
+    since = now if now is not None else http_date(headers.get("Date"))
+    if until is None or since is None:
+        return None
+    return max(0.0, until - since)
+
+
+def http_date(text: str) -> float | None:
+    """An HTTP date as seconds since the epoch, or None where it is none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
