@@ -1,0 +1,297 @@
+"""Copying: what moves, in which order, and what is left where it fails."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from argosy.content.copy import copy
+from argosy.content.events import Copied, Event, Mounted, Planned, Progressed, Skipped, Tagged
+from argosy.content.graph import read_index, select, walk
+from argosy.content.memory import MemoryStore
+from argosy.content.protocols import Source, SupportsRead
+from argosy.content.verify import VerifyingReader
+from argosy.errors import (
+    ArgosyError,
+    BlobUnknownError,
+    LimitExceededError,
+    ManifestUnknownError,
+    PlatformUnknownError,
+    UsageError,
+)
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index, Manifest
+from argosy.spec.platform import Platform
+from argosy.testing import random
+
+
+class Ordered(MemoryStore):
+    """Remembers in which order content arrived, and refuses a manifest before its children, as registries do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived: list[Digest] = []
+        self.mountable: set[Digest] = set()
+
+    def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
+        super().push(desc, content, tags=tags)
+        self.arrived.append(desc.digest)
+        if desc.is_manifest():
+            for node in walk(self, desc):
+                for child in node.manifest.children():
+                    assert self.exists(child), "a child came after its parent"
+
+
+class Mounting(Ordered):
+    """Mounts what it is told it can."""
+
+    def mount(self, desc: Descriptor, source: Source) -> bool:
+        if desc.digest in self.mountable:
+            with source.fetch(desc) as reader:
+                MemoryStore.push(self, desc, reader)
+            return True
+        return False
+
+
+def kinds(events: list[Event]) -> set[str]:
+    return {type(event).__name__ for event in events}
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.integers(1, 3), st.booleans(), st.integers(1, 8))
+def test_children_arrive_before_parents(seed: int, layers: int, nested: bool, jobs: int) -> None:
+    source, target = MemoryStore(), Ordered()
+    root = random.index(source, seed, "v1", nested=nested)
+    random.image(source, seed, layers=layers)
+    assert copy(source, "v1", target, "a", "b", jobs=jobs) == root
+    assert target.arrived[-1] == root.digest
+    assert sorted(target.tags()) == ["a", "b"]
+
+
+def test_every_blob_is_planned_before_it_moves_and_told_once() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    random.index(source, 1, "v1")
+    events: list[Event] = []
+    copy(source, "v1", target, "v1", on_event=events.append)
+    planned: set[Digest] = set()
+    done: list[Digest] = []
+    for event in events:
+        if isinstance(event, Planned):
+            planned.add(event.descriptor.digest)
+        else:
+            assert event.descriptor.digest in planned
+        if isinstance(event, Copied):
+            done.append(event.descriptor.digest)
+    assert sorted(done) == sorted(planned)
+    assert isinstance(events[-1], Tagged)
+    last = {e.descriptor.digest: e.done for e in events if isinstance(e, Progressed)}
+    for event in events:
+        if isinstance(event, Progressed):
+            assert last[event.descriptor.digest] == event.descriptor.size
+
+
+def test_one_platform_gives_that_image_alone() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1, "v1")
+    arm = Platform.parse("linux/arm64")
+    got = copy(source, "v1", target, "v1", platforms=[arm])
+    assert got.digest == select(source, root, arm).digest == target.resolve("v1").digest
+    assert not target.exists(root)
+
+
+def test_several_platforms_make_a_smaller_index() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    platforms = ["linux/amd64", "linux/arm64", "linux/s390x"]
+    root = random.index(source, 1, "v1", platforms=platforms)
+    wanted = [Platform.parse(p) for p in ("linux/s390x", "linux/amd64")]
+    got = copy(source, "v1", target, "v1", platforms=wanted)
+    assert got.digest != root.digest
+    assert [str(e.platform) for e in read_index(target, got).manifests] == [
+        "linux/amd64",
+        "linux/s390x",
+    ]
+    for node in walk(target, got):
+        assert all(target.exists(child) for child in node.manifest.children())
+
+
+def test_a_sparse_copy_keeps_the_index_and_its_digest() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1, "v1")
+    arm = Platform.parse("linux/arm64")
+    assert copy(source, "v1", target, "v1", platforms=[arm], sparse=True) == root
+    assert target.exists(select(source, root, arm))
+    assert not target.exists(select(source, root, Platform.parse("linux/amd64")))
+
+
+def test_an_unknown_platform_is_named_with_those_there_are() -> None:
+    source = MemoryStore()
+    random.index(source, 1, "v1")
+    with pytest.raises(PlatformUnknownError) as caught:
+        copy(source, "v1", MemoryStore(), platforms=[Platform.parse("linux/riscv64")])
+    assert "linux/amd64, linux/arm64" in str(caught.value)
+
+
+def test_referrers_and_theirs_are_copied_before_the_tag() -> None:
+    source, target = MemoryStore(), Ordered()
+    image = random.image(source, 1, "v1")
+    signature = random.artifact(source, 2, subject=image)
+    note = random.artifact(source, 3, subject=signature)
+    events: list[Event] = []
+    copy(source, "v1", target, "v1", referrers=True, on_event=events.append)
+    assert target.exists(signature)
+    assert target.exists(note)
+    assert isinstance(events[-1], Tagged)
+
+
+def test_referrers_of_every_image_of_an_index_are_copied() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1, "v1")
+    arm = select(source, root, Platform.parse("linux/arm64"))
+    signature = random.artifact(source, 2, subject=arm)
+    copy(source, "v1", target, "v1")
+    assert not target.exists(signature)
+    copy(source, "v1", target, "v1", referrers=True)
+    assert target.exists(signature)
+
+
+def test_digest_tags_are_copied_on_request() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    image, other = random.image(source, 1, "v1"), random.image(source, 5, "v5")
+    name = f"sha256-{image.digest.encoded}.sig"
+    random.artifact(source, 2, name)
+    random.artifact(source, 3, f"sha256-{other.digest.encoded}.sig")
+    copy(source, "v1", target, "v1", digest_tags=True)
+    assert sorted(target.tags()) == [name, "v1"]
+
+
+def test_what_the_target_can_mount_does_not_move() -> None:
+    source, target = MemoryStore(), Mounting()
+    random.image(source, 1, "v1", layers=2)
+    layer = next(iter(walk(source, source.resolve("v1")))).manifest.children()[1]
+    target.mountable = {layer.digest}
+    events: list[Event] = []
+    copy(source, "v1", target, "v1", on_event=events.append)
+    assert [e.descriptor.digest for e in events if isinstance(e, Mounted)] == [layer.digest]
+    assert layer.digest not in target.arrived
+
+
+def foreign_image(store: MemoryStore) -> Descriptor:
+    data = b"not to be handed on"
+    layer = Descriptor.of(
+        mediatypes.OCI_NONDISTRIBUTABLE_GZIP, data, urls=("https://example.invalid/x",)
+    )
+    store.push(layer, io.BytesIO(data))
+    config = Descriptor.of(mediatypes.OCI_EMPTY, b"{}")
+    store.push(config, io.BytesIO(b"{}"))
+    raw = Manifest(config=config, layers=(layer,), artifact_type="a/b").encode()
+    store.add(mediatypes.OCI_MANIFEST, raw, "v1")
+    return layer
+
+
+def test_nondistributable_layers_move_only_on_request() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    layer = foreign_image(source)
+    events: list[Event] = []
+    copy(source, "v1", target, "v1", on_event=events.append)
+    assert [e.reason for e in events if isinstance(e, Skipped)] == ["foreign"]
+    assert not target.exists(layer)
+    copy(source, "v1", target, "v1", foreign=True)
+    assert target.exists(layer)
+
+
+def test_a_missing_blob_leaves_no_manifest_and_no_tag() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    desc = random.image(source, 1, "v1")
+    layer = next(iter(walk(source, desc))).manifest.children()[2]
+    source.delete(layer)
+    with pytest.raises(BlobUnknownError) as caught:
+        copy(source, "v1", target, "v1")
+    assert not target.exists(desc)
+    assert list(target.tags()) == []
+    assert any("reading from memory" in note for note in caught.value.__notes__)
+
+
+def test_a_missing_child_of_an_index_is_named() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1, "v1")
+    child = read_index(source, root).manifests[1]
+    source.delete(child)
+    with pytest.raises(ManifestUnknownError) as caught:
+        copy(source, "v1", target, "v1")
+    assert child.digest in str(caught.value)
+    assert list(target.tags()) == []
+
+
+def test_the_first_failure_stops_the_others() -> None:
+    stop = threading.Event()
+
+    class Failing(MemoryStore):
+        def fetch(self, desc: Descriptor) -> VerifyingReader:
+            if desc.is_manifest():
+                return super().fetch(desc)
+            if stop.is_set():
+                raise AssertionError("a blob was begun after the failure")
+            stop.set()
+            raise BlobUnknownError("gone")
+
+    source = Failing()
+    random.image(source, 1, "v1", layers=8)
+    with pytest.raises(BlobUnknownError):
+        copy(source, "v1", MemoryStore(), jobs=1)
+
+
+def test_what_the_watcher_raises_stops_the_copy() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    random.image(source, 1, "v1")
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progressed):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        copy(source, "v1", target, "v1", on_event=watch)
+    assert list(target.tags()) == []
+
+
+def test_indexes_that_nest_without_end_are_refused() -> None:
+    store = MemoryStore()
+    desc = store.add(mediatypes.OCI_INDEX, Index().encode())
+    for _ in range(20):
+        desc = store.add(mediatypes.OCI_INDEX, Index(manifests=(desc,)).encode())
+    with pytest.raises(LimitExceededError):
+        copy(store, desc.digest, MemoryStore())
+
+
+def test_an_index_that_names_one_child_many_times_copies_it_once() -> None:
+    store, target = MemoryStore(), Ordered()
+    image = random.image(store, 1)
+    store.add(mediatypes.OCI_INDEX, Index(manifests=(image,) * 500).encode(), "v1")
+    copy(store, "v1", target, "v1")
+    assert target.arrived.count(image.digest) == 1
+
+
+@pytest.mark.parametrize("jobs", [0, 65])
+def test_a_number_of_jobs_outside_the_range_is_wrong_usage(jobs: int) -> None:
+    with pytest.raises(UsageError):
+        copy(MemoryStore(), "v1", MemoryStore(), jobs=jobs)
+
+
+def test_docker_media_types_are_copied_as_they_are() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    desc = random.image(source, 1, "v1", docker=True)
+    assert copy(source, "v1", target, "v1") == desc
+    assert target.resolve("v1").media_type == mediatypes.DOCKER_MANIFEST
+
+
+def test_an_error_is_one_of_the_tree_whatever_the_bytes() -> None:
+    source = MemoryStore()
+    source.add(mediatypes.OCI_MANIFEST, b"\x00not json", "v1")
+    with pytest.raises(ArgosyError):
+        copy(source, "v1", MemoryStore())
