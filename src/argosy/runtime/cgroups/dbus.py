@@ -199,12 +199,13 @@ class Reader:
 
 
 class Message:
-    """A message that came: its type, header fields by number, and body."""
+    """A message that came: its type, serial number, header fields by number, and body."""
 
-    __slots__ = ("body", "fields", "kind")
+    __slots__ = ("body", "fields", "kind", "serial")
 
-    def __init__(self, kind: int, fields: dict[int, Any], body: list[Any]) -> None:
+    def __init__(self, kind: int, serial: int, fields: dict[int, Any], body: list[Any]) -> None:
         self.kind = kind
+        self.serial = serial
         self.fields = fields
         self.body = body
 
@@ -228,12 +229,13 @@ def parse(data: bytes) -> Message:
     """
     reader = Reader(data, "<" if data[:1] == b"l" else ">")
     kind = data[1]
-    reader.at = 12
+    reader.at = 8
+    serial = reader.get("u")
     fields = dict(reader.get("a(yv)"))
     reader.align(8)
     body = Reader(data[reader.at :], reader.order)
     values = [body.get(each) for each in split(fields.get(_SIGNATURE, ""))]
-    return Message(kind, fields, values)
+    return Message(kind, serial, fields, values)
 
 
 class Bus:

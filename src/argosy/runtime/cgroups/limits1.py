@@ -143,11 +143,18 @@ def _cpu(path: str, cpu: Section) -> None:
 
 def _shares(path: str, shares: int) -> None:
     files.write(path + "/cpu.shares", str(shares))
-    kept = int(files.read(path + "/cpu.shares"))
-    if shares > kept:
-        raise ConfigError("linux.resources.cpu.shares", f"the maximum allowed cpu-shares is {kept}")
-    if shares < kept:
-        raise ConfigError("linux.resources.cpu.shares", f"the minimum allowed cpu-shares is {kept}")
+    check_shares(shares, int(files.read(path + "/cpu.shares")))
+
+
+def check_shares(asked: int, kept: int) -> None:
+    """Refuse shares of which the kernel took only what it allows.
+
+    Raises:
+        ConfigError: It kept another number.
+    """
+    if asked != kept:
+        bound = "maximum" if asked > kept else "minimum"
+        raise ConfigError("linux.resources.cpu.shares", f"the {bound} allowed cpu-shares is {kept}")
 
 
 def _pair(path: str, cpu: Section, period: tuple[str, str], amount: tuple[str, str]) -> None:

@@ -17,7 +17,7 @@ from argosy.runtime.errors import ConfigError, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Self
 
     from argosy.runtime.cgroups.unitprops import Property
     from argosy.runtime.cgroups.v1 import LegacyCgroup
@@ -46,6 +46,12 @@ class Systemd:
     def __init__(self, *, user: bool) -> None:
         self.bus = open_bus(user=user)
         self._version: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.bus.close()
 
     def call(self, member: str, signature: str = "", *values: Any) -> list[Any]:
         """Call a method of the manager."""
@@ -174,13 +180,11 @@ def manager(
     unit = unit_name(prefix, name)
     path = expand_slice(parent) + "/" + unit
     extra = annotation_properties(annotations)
-    systemd = None
     if rootless:
-        systemd = Systemd(user=True)
-        path = str(systemd.get("ControlGroup")) + path
+        with Systemd(user=True) as systemd:
+            path = str(systemd.get("ControlGroup")) + path
     inner = _driver(layout, path)
     found = SystemdCgroup(inner, unit, user=rootless)
-    found.systemd = systemd
     found.properties = start_properties(unit, parent, cid, layout.unified) + extra
     found.resources = resources
     return found
@@ -324,15 +328,8 @@ class SystemdCgroup(Cgroup):
         self.unit = unit
         self.user = user
         self.started = False
-        self.systemd: Systemd | None = None
         self.properties: list[Property] = []
         self.resources: dict[str, Any] = {}
-
-    def connection(self) -> Systemd:
-        """Return the connection to systemd, made when it is first needed."""
-        if self.systemd is None:
-            self.systemd = Systemd(user=self.user)
-        return self.systemd
 
     def create(self) -> None:
         """Check that nothing is in the way; the unit starts with its first process."""
@@ -346,18 +343,18 @@ class SystemdCgroup(Cgroup):
             self._start(pid)
         elif below or not self._written(pid):
             inside("", below)
-            self.connection().call(
-                "AttachProcessesToUnit", "ssau", self.unit, "/" + below.strip("/"), [pid]
-            )
+            arguments = (self.unit, "/" + below.strip("/"), [pid])
+            with Systemd(user=self.user) as systemd:
+                systemd.call("AttachProcessesToUnit", "ssau", *arguments)
             self._others(pid, below)
 
     def _start(self, pid: int) -> None:
         from argosy.runtime.cgroups.unitprops import oom_policy
 
         first: list[Property] = [] if self.unit.endswith(".slice") else [("PIDs", ("au", [pid]))]
-        systemd = self.connection()
-        policy = oom_policy(self.resources, systemd.version)
-        systemd.start(self.unit, self.properties + first + policy)
+        with Systemd(user=self.user) as systemd:
+            policy = oom_policy(self.resources, systemd.version)
+            systemd.start(self.unit, self.properties + first + policy)
         self.started = True
         try:
             for controller, path in self.dirs.items():
@@ -400,21 +397,25 @@ class SystemdCgroup(Cgroup):
         """Tell systemd the limits, then write what it has no word for."""
         from argosy.runtime.cgroups import unitprops
 
-        systemd = self.connection()
         unified = UNIFIED in self.dirs and len(self.dirs) == 1
-        found = unitprops.properties(resources, unified=unified, version=systemd.version)
-        stopped = not unified and not self.fresh and "devices" in resources and not self.frozen()
-        if stopped:
-            self.freeze()  # on version 1 systemd takes all devices away for a moment
-        try:
+        with Systemd(user=self.user) as systemd:
+            found = unitprops.properties(resources, unified=unified, version=systemd.version)
             if found:
-                systemd.call("SetUnitProperties", "sba(sv)", self.unit, True, found)
-        finally:
-            if stopped:
-                self.thaw()
+                self._set(systemd, found, stop=not unified and "devices" in resources)
         if resources.get("cpu"):
             resources = {**resources, "cpu": unitprops.rounded(resources["cpu"])}
         self.inner.limit(resources)
+
+    def _set(self, systemd: Systemd, found: list[Property], *, stop: bool) -> None:
+        """Set properties; on version 1 systemd takes all devices away for a moment, so nobody may run then."""
+        stop = stop and not self.fresh and not self.frozen()
+        if stop:
+            self.freeze()
+        try:
+            systemd.call("SetUnitProperties", "sba(sv)", self.unit, True, found)
+        finally:
+            if stop:
+                self.thaw()
 
     def freeze(self) -> None:
         """Stop every process."""
@@ -451,7 +452,8 @@ class SystemdCgroup(Cgroup):
     def destroy(self) -> None:
         """Stop the unit, then remove what systemd left."""
         try:
-            self.connection().stop(self.unit)
+            with Systemd(user=self.user) as systemd:
+                systemd.stop(self.unit)
         finally:
             self.inner.destroy()
 
