@@ -195,10 +195,10 @@ def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
 
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            mark = event.start_mark
             if isinstance(event, yaml.AliasEvent):
-                raise InvalidConfigError(
-                    f"{where}:{event.start_mark.line + 1}: aliases are not taken"
-                )
+                line = f":{mark.line + 1}" if mark else ""
+                raise InvalidConfigError(f"{where}{line}: aliases are not taken")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         lines = dict(_lines(node, (), where)) if node is not None else {}
         return yaml.safe_load(text), lines

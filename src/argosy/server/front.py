@@ -1,0 +1,230 @@
+"""In front of the application: where a request really comes from, and how many of them one client may have.
+
+`X-Forwarded-For` and `X-Forwarded-Proto` are believed from configured proxies only; anybody else who sends them is
+counted by the address of the connection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from argosy.errors import TooManyRequestsError
+from argosy.server.access import Access, Principal, TagGuard, Verb
+from argosy.server.http import Receive, Scope, Send
+from argosy.server.settings import Limits
+from argosy.server.visit import VISIT, Visit
+
+__all__ = ["Front", "Limiter", "Metered", "origin"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Application = Callable[[Scope, Receive, Send], Any]
+
+_EXEMPT = frozenset({b"/livez", b"/readyz", b"/metrics"})
+_CLIENTS = 65536
+
+
+def origin(
+    peer: str, headers: Mapping[bytes, bytes], trusted: Sequence[Network], scheme: str
+) -> tuple[str, str]:
+    """A client's address and scheme: the connection's, or what a chain of trusted proxies tells.
+
+    The list is read from its end, which the nearest proxy wrote; the first address that is not a trusted proxy's is
+    the client's. What stands before it, anybody may have made up.
+
+    >>> net = [ipaddress.ip_network("10.0.0.0/8")]
+    >>> origin("10.0.0.1", {b"x-forwarded-for": b"6.6.6.6, 1.2.3.4, 10.0.0.2"}, net, "http")
+    ('1.2.3.4', 'http')
+    >>> origin("1.2.3.4", {b"x-forwarded-for": b"127.0.0.1"}, net, "http")
+    ('1.2.3.4', 'http')
+    """
+    if not trusted or not _is_within(peer, trusted):
+        return peer, scheme
+    told = headers.get(b"x-forwarded-proto", b"").strip().lower()
+    scheme = told.decode() if told in {b"http", b"https"} else scheme
+    listed = headers.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+    for text in reversed(listed[-100:]):
+        address = text.strip()
+        if not _is_address(address):
+            break
+        peer = address
+        if not _is_within(address, trusted):
+            break
+    return peer, scheme
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_within(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return any(ip in network for network in networks)
+
+
+class Limiter:
+    """Counts requests under way, and the rate, of each client. Used on one event loop.
+
+    Args:
+        limits: What is allowed.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._under_way: Counter[str] = Counter()
+        self._total = 0
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def enter(self, visit: Visit) -> None:
+        """Count a request in.
+
+        Raises:
+            TooManyRequestsError: the client, or everybody together, has too many; nothing is counted.
+        """
+        if self._total >= self._limits.concurrency:
+            raise TooManyRequestsError("the registry is busy", retry_after=1)
+        self._take(visit.client)
+        self._total += 1
+
+    def leave(self, visit: Visit) -> None:
+        """Count a request out."""
+        self._give(visit.client)
+        self._total -= 1
+
+    def rename(self, visit: Visit, client: str) -> None:
+        """Count a request for somebody else from now on: the client has said who it is.
+
+        Raises:
+            TooManyRequestsError: that one has too many; the request is still counted where it was.
+        """
+        if client == visit.client:
+            return
+        before = visit.client
+        self._take(client)
+        visit.client = client
+        self._give(before)
+
+    def _take(self, client: str) -> None:
+        if self._under_way[client] >= self._limits.concurrency_per_client:
+            raise TooManyRequestsError("too many requests under way", retry_after=1)
+        if self._limits.requests_per_second:
+            self._spend(client)
+        self._under_way[client] += 1
+
+    def _give(self, client: str) -> None:
+        self._under_way[client] -= 1
+        if self._under_way[client] <= 0:
+            del self._under_way[client]
+
+    def _spend(self, client: str) -> None:
+        """Take one from the client's bucket, which fills at the rate up to the burst."""
+        rate, now = self._limits.requests_per_second, self._clock()
+        tokens, since = self._buckets.pop(client, (float(self._limits.burst), now))
+        tokens = min(float(self._limits.burst), tokens + (now - since) * rate)
+        enough = tokens >= 1.0
+        self._buckets[client] = (tokens - 1.0 if enough else tokens, now)
+        while len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        if not enough:
+            raise TooManyRequestsError("too many requests", retry_after=(1.0 - tokens) / rate)
+
+
+class Metered:
+    """An `Access` that counts a request for its principal as soon as that is known."""
+
+    def __init__(self, access: Access, limiter: Limiter) -> None:
+        self._access = access
+        self._limiter = limiter
+
+    async def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Who asks.
+
+        Raises:
+            UnauthorizedError: the credentials are wrong.
+            TooManyRequestsError: they have too many requests.
+        """
+        principal = await self._access.authenticate(headers)
+        visit = VISIT.get()
+        if principal.name and visit is not None:
+            self._limiter.rename(visit, f"user {principal.name}")
+        return principal
+
+    def authorize(self, principal: Principal, verb: Verb, repository: str | None) -> None:
+        """What the inner one says."""
+        self._access.authorize(principal, verb, repository)
+
+    def challenge(self, verb: Verb, repository: str | None) -> str:
+        """What the inner one says."""
+        return self._access.challenge(verb, repository)
+
+    def guard(self, principal: Principal, repository: str) -> TagGuard | None:
+        """What the inner one says."""
+        return self._access.guard(principal, repository)
+
+
+class Front:
+    """The outermost ASGI application.
+
+    Args:
+        app: The registry.
+        limiter: Counts requests.
+        trusted: Networks of the proxies that are believed.
+    """
+
+    def __init__(self, app: Application, limiter: Limiter, trusted: Sequence[str] = ()) -> None:
+        self._app = app
+        self._limiter = limiter
+        self._trusted = [ipaddress.ip_network(cidr) for cidr in trusted]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count one request in and out, or turn it away."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        visit = self._visit(scope)
+        VISIT.set(visit)
+        if scope["raw_path"] in _EXEMPT:
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._limiter.enter(visit)
+        except TooManyRequestsError as error:
+            await _refuse(error, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._limiter.leave(visit)
+
+    def _visit(self, scope: Scope) -> Visit:
+        peer = str((scope.get("client") or ("",))[0])
+        headers = dict(scope["headers"]) if self._trusted else {}
+        address, scheme = origin(peer, headers, self._trusted, str(scope.get("scheme", "http")))
+        return Visit(address, scheme, address)
+
+
+async def _refuse(error: TooManyRequestsError, send: Send) -> None:
+    body = json.dumps({"errors": [{"code": error.code, "message": str(error)}]}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"retry-after", b"%d" % max(1, round(error.retry_after or 1))),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,30 @@
+"""Work that only one replica does at a time: whoever holds the lease does it, and a dead holder's lease runs out."""
+
+from __future__ import annotations
+
+from argosy.server.metadata import Transaction
+
+__all__ = ["drop", "take"]
+
+
+def take(tx: Transaction, name: str, holder: str, now: float, seconds: float) -> bool:
+    """Take a lease, or hold on to one that is ours; False if somebody else has it.
+
+    Args:
+        name: What is leased.
+        holder: Who asks: one name a worker.
+        now: Seconds since the epoch.
+        seconds: How long it lasts.
+    """
+    taken = tx.row(
+        "INSERT INTO lease (name, holder, lease_until) VALUES (?, ?, ?) ON CONFLICT (name)"
+        " DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until"
+        " WHERE lease.holder = excluded.holder OR lease.lease_until < ? RETURNING 1",
+        (name, holder, now + seconds, now),
+    )
+    return taken is not None
+
+
+def drop(tx: Transaction, name: str, holder: str) -> None:
+    """Give a lease back."""
+    tx.rows("DELETE FROM lease WHERE name = ? AND holder = ?", (name, holder))

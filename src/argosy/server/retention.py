@@ -1,0 +1,143 @@
+"""Retention: tags that are let go. It acts on tags alone; what they named is the collector's business, and another tag
+of the same manifest keeps it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from argosy.errors import DeniedError, ManifestUnknownError
+from argosy.server.auth.policy import Policy, Retention, matches
+from argosy.server.metadata import Metadata, Transaction, leases, manifests, repositories
+from argosy.server.metadata.outbox import Change
+from argosy.server.registry import Registry
+
+__all__ = ["Doomed", "doomed", "janitor", "retain"]
+
+_PAGE = 500
+_LEASE_SECONDS = 3600.0
+_PAUSE_SECONDS = 3600.0
+
+
+class TagAge(NamedTuple):
+    """A tag, the digest it names, and when it was last set, in seconds since the epoch."""
+
+    name: str
+    digest: str
+    updated: float
+
+
+class Doomed(NamedTuple):
+    """A tag to be let go."""
+
+    repository: str
+    tag: str
+    digest: str
+
+
+def doomed(rule: Retention, tags: Iterable[TagAge], now: float) -> list[TagAge]:
+    """The tags of one repository a rule lets go: those it speaks of and has no reason to keep.
+
+    >>> tags = [TagAge("v1", "d", 1.0), TagAge("v2", "d", 2.0), TagAge("latest", "d", 0.0)]
+    >>> rule = Retention(repositories=("**",), keep=("latest",), keep_last=1)
+    >>> [tag.name for tag in doomed(rule, tags, 100.0)]
+    ['v1']
+    """
+    spoken_of = [t for t in tags if matches(rule.tags, t.name) and not matches(rule.keep, t.name)]
+    newest_first = sorted(spoken_of, key=lambda t: (-t.updated, t.name))
+    old = newest_first[rule.keep_last or 0 :]
+    if rule.keep_days is not None:
+        old = [t for t in old if now - t.updated > rule.keep_days * 86400.0]
+    return old
+
+
+async def retain(
+    metadata: Metadata, policy: Policy, change: Change, *, dry_run: bool = False
+) -> list[Doomed]:
+    """Let go what the policy's rules let go, repository by repository.
+
+    Args:
+        metadata: The database.
+        policy: Where the rules are. Immutable tags stay, whatever a rule says.
+        change: When, and for whom.
+        dry_run: Only tell.
+
+    Returns:
+        What went, or would go.
+    """
+    gone: list[Doomed] = []
+    if not policy.retention:
+        return gone
+    last = ""
+    while names := await metadata.read(lambda tx, after=last: repositories.page(tx, after, _PAGE)):  # type: ignore[misc]
+        for name in names:
+            tags = await _doomed_of(metadata, policy, name, change.now)
+            if not dry_run:
+                tags = [tag for tag in tags if await _let_go(metadata, change, name, tag)]
+            gone += [Doomed(name, tag.name, tag.digest) for tag in tags]
+        last = names[-1]
+    return gone
+
+
+async def _doomed_of(metadata: Metadata, policy: Policy, name: str, now: float) -> list[TagAge]:
+    rules = [rule for rule in policy.retention if matches(rule.repositories, name)]
+    if not rules:
+        return []
+    tags = await metadata.read(lambda tx: list(_tags(tx, name)))
+    found = {tag.name: tag for rule in rules for tag in doomed(rule, tags, now)}
+    return [tag for tag in found.values() if not policy.is_immutable(name, tag.name)]
+
+
+def _tags(tx: Transaction, name: str) -> Iterator[TagAge]:
+    rows = tx.rows(
+        "SELECT t.name, t.digest, t.updated FROM repository r JOIN tag t ON t.repo_id = r.id"
+        " WHERE r.name = ? ORDER BY t.name",
+        (name,),
+    )
+    return (TagAge(*row) for row in rows)
+
+
+async def _let_go(metadata: Metadata, change: Change, name: str, tag: TagAge) -> bool:
+    """Delete a tag, unless it was moved or deleted since it was judged."""
+
+    def still(_tag: str, old: str | None, _new: str | None) -> None:
+        if old != tag.digest:
+            raise DeniedError(f"tag {tag.name} of {name} was moved")
+
+    try:
+        await metadata.write(lambda tx: manifests.delete_tag(tx, change, name, tag.name, still))
+    except (DeniedError, ManifestUnknownError):
+        return False
+    return True
+
+
+def janitor(policy: Callable[[], Policy]) -> Callable[[Registry], Awaitable[None]]:
+    """The background task: every hour, on one replica.
+
+    Args:
+        policy: The policy that holds when it is called.
+    """
+    holder = secrets.token_hex(8)
+
+    async def run(registry: Registry) -> None:
+        while True:
+            await _clean(registry, policy(), holder)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    return run
+
+
+async def _clean(registry: Registry, policy: Policy, holder: str) -> None:
+    now, rules = registry.clock(), registry.settings.gc
+
+    def mine(tx: Transaction) -> bool:
+        return leases.take(tx, "retention", holder, now, _LEASE_SECONDS)
+
+    if not policy.retention:
+        return
+    if await registry.write(mine, durable=False):
+        change = Change(now, rules.grace_seconds, "retention", "", rules.trash_seconds)
+        await retain(registry.metadata, policy, change)

@@ -1,0 +1,225 @@
+"""What those who run the registry see: one JSON line a request, and figures for Prometheus.
+
+Nothing secret is written down: no header but the user agent, no query parameter but the specification's, and not the
+part of an upload's path that lets its holder go on with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import functools
+import ipaddress
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+
+from argosy.errors import DeniedError
+from argosy.server.auth.gate import Gate
+from argosy.server.http import MisdirectedError, Request, Response
+from argosy.server.metadata import collect
+from argosy.server.registry import Exchange, Registry
+from argosy.server.routes import Route
+from argosy.server.settings import Settings
+from argosy.server.visit import VISIT, Visit
+
+__all__ = ["Telemetry", "access_line"]
+
+_ACCESS = logging.getLogger("argosy.access")
+_FIGURES_SECONDS = 60.0
+_SHOWN = frozenset(
+    {"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
+     "scope", "service"}
+)  # fmt: skip
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_FLUSH_SECONDS = 0.2
+_FLUSH_LINES = 256
+
+
+def access_line(exchange: Exchange, visit: Visit | None, now: float) -> str:
+    """One request as a line of JSON."""
+    request = exchange.request
+    fields = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+        + f".{int(now % 1 * 1000):03d}Z",
+        "request_id": request.id,
+        "client": visit.address if visit else "",
+        "user": request.principal.name,
+        "method": request.method[:32],
+        "path": _shown_path(exchange),
+        "query": _shown_query(request),
+        "route": exchange.route,
+        "status": exchange.status,
+        "received": request.received,
+        "sent": exchange.sent,
+        "seconds": round(exchange.seconds, 6),
+        "agent": (request.header(b"user-agent") or "")[:200],
+    }
+    return json.dumps(fields, separators=(",", ":"))
+
+
+@functools.lru_cache(4)
+def _second(now: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
+
+
+def _shown_path(exchange: Exchange) -> str:
+    path: str = exchange.request.scope["raw_path"].decode("latin-1")[:2048]
+    return path.rpartition("/")[0] + "/-" if exchange.route == "upload" else path
+
+
+def _shown_query(request: Request) -> str:
+    if not request.raw_query or len(request.raw_query) > 8192:
+        return ""
+    return urlencode([(k, v[:256]) for k, v in request.query if k in _SHOWN][:20])
+
+
+class _Lines:
+    """The access log: lines are gathered for a moment and written together, so that a request need not wait."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def write(self, line: str) -> None:
+        """Add a line."""
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
+        elif len(self._lines) >= _FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        lines, self._lines = self._lines, []
+        if lines:
+            _ACCESS.info("%s", "\n".join(lines))
+
+
+class _Timing:
+    """How long the requests of one route and method took."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.counts[bisect.bisect_left(_BUCKETS, seconds)] += 1
+        self.seconds += seconds
+
+
+class _Counters:
+    """Figures of one worker, in plain dictionaries: counting costs a microsecond, telling may cost more."""
+
+    def __init__(self) -> None:
+        self.requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
+        self.timings: defaultdict[tuple[str, str], _Timing] = defaultdict(_Timing)
+        self.bytes = {"received": 0, "sent": 0}
+        self.database: dict[str, float] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily | GaugeMetricFamily]:
+        """All figures, in the library's words."""
+        requests = CounterMetricFamily(
+            "argosy_requests", "Requests answered", labels=("route", "method", "status")
+        )
+        for (route, method, status), count in self.requests.items():
+            requests.add_metric((route, method, str(status)), count)
+        yield requests
+        timings = HistogramMetricFamily(
+            "argosy_request_seconds",
+            "From a request's headers to its answer's last byte",
+            labels=("route", "method"),
+        )
+        for labels, timing in self.timings.items():
+            timings.add_metric(labels, _cumulated(timing.counts), timing.seconds)
+        yield timings
+        for name, count in self.bytes.items():
+            yield CounterMetricFamily(f"argosy_{name}_bytes", f"Bytes {name} in bodies", count)
+        for name, value in self.database.items():
+            yield GaugeMetricFamily(f"argosy_{name}", f"{name} in the database", value)
+
+
+def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
+    bounds = [*(str(float(bound)) for bound in _BUCKETS), "+Inf"]
+    return [(bound, float(sum(counts[: i + 1]))) for i, bound in enumerate(bounds)]
+
+
+class Telemetry:
+    """Counters of one worker, and the log of its requests.
+
+    Args:
+        settings: Whether requests are logged, and who may read the figures.
+        gate: Says who is an admin; None where there are no users.
+    """
+
+    def __init__(self, settings: Settings, gate: Gate | None = None) -> None:
+        self._lines = _Lines() if settings.log.access else None
+        self._door = settings.operations.metrics
+        self._gate = gate
+        self._collected_at = float("-inf")
+        self._counters = _Counters()
+        self._registry = CollectorRegistry()
+        self._registry.register(self._counters)
+
+    def record(self, exchange: Exchange) -> None:
+        """Count a request and log it; the application calls this after each."""
+        request, counters = exchange.request, self._counters
+        method = request.method if request.method in _METHODS else "other"
+        counters.requests[exchange.route, method, exchange.status] += 1
+        counters.timings[exchange.route, method].add(exchange.seconds)
+        counters.bytes["received"] += request.received
+        counters.bytes["sent"] += exchange.sent
+        if self._lines is not None:
+            self._lines.write(access_line(exchange, VISIT.get(), time.time()))
+
+    def routes(self) -> tuple[Route, ...]:
+        """`/metrics`, where somebody may read it."""
+        if self._door == "none":
+            return ()
+        return (Route(("GET",), "/metrics", "open", self._metrics, "metrics"),)
+
+    async def _metrics(self, registry: Registry, request: Request) -> Response:
+        """`GET /metrics`.
+
+        Raises:
+            AccessError: they are not for whoever asks.
+            MisdirectedError: they are for this machine only.
+        """
+        await self._check(request)
+        now = time.monotonic()
+        if now - self._collected_at > _FIGURES_SECONDS:
+            self._collected_at = now
+            at = registry.clock()
+            self._counters.database = await registry.metadata.read(
+                lambda tx: collect.figures(tx, at)
+            )
+        kind = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
+        return Response(200, [kind], generate_latest(self._registry))
+
+    async def _check(self, request: Request) -> None:
+        if self._door == "loopback" and not _is_loopback(VISIT.get()):
+            raise MisdirectedError("no such route")
+        if self._door == "admin" and self._gate is not None:
+            principal = await self._gate.authenticate(request.headers)
+            self._gate.authorize(principal, "admin", None)
+        elif self._door == "admin":
+            raise DeniedError("nobody is an admin here")
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
+
+def _is_loopback(visit: Visit | None) -> bool:
+    try:
+        return visit is not None and ipaddress.ip_address(visit.address).is_loopback
+    except ValueError:
+        return False
