@@ -29,7 +29,7 @@ __all__ = ["Compression", "uncompressed"]
 _INPUT: Final = 1 << 16
 _OUTPUT: Final = 1 << 18
 _HEAD: Final = 4
-_DAMAGED: Final[tuple[type[Exception], ...]] = (igzip_lib.IsalError, zstd.ZstdError)
+_DAMAGED: Final = (igzip_lib.IsalError, zstd.ZstdError)
 
 
 class Compression(enum.Enum):
@@ -106,7 +106,7 @@ def uncompressed(
         compression = Compression.sniff(head)
     try:
         yield from _METHODS[compression](head, chunks, limits)
-    except _DAMAGED as error:
+    except _DAMAGED as error:  # type: ignore[misc]  # isal's stubs say instance where they mean class
         raise InvalidLayerError(
             f"{where + ': ' if where else ''}not {compression.value}: {error}"
         ) from None

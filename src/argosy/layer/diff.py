@@ -89,16 +89,15 @@ def changes_between(
     _keep_parents(kinds)
     kinds.update((path, ChangeKind.DELETED) for path in _gone(before, after) if path not in hidden)
     kinds.update((path, ChangeKind.DELETED) for path in hidden if not masked.covers(path))
-    overlay = options.overlay
     return [
-        Change(
-            path,
-            kinds[path],
-            inode := after.get(path),
-            bool(overlay and inode and is_opaque(inode.xattrs, overlay)),
-        )
+        _change(path, kinds[path], after.get(path), options.overlay)
         for path in sorted(kinds, key=lambda path: _order(path, kinds[path]))
     ]
+
+
+def _change(path: bytes, kind: ChangeKind, inode: Inode | None, overlay: Overlay | None) -> Change:
+    opaque = inode is not None and overlay is not None and is_opaque(inode.xattrs, overlay)
+    return Change(path, kind, inode, opaque)
 
 
 class _Masks:

@@ -6,6 +6,7 @@ A map is ranges; an id outside of all of them has no owner on the other side, an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Self
 
 from argosy.errors import InvalidLayerError, UsageError
@@ -62,10 +63,7 @@ class IdMap:
             ranges.append(IdRange(*(int(part) for part in (*parts, "1")[:3])))
         for side in ("container", "host"):
             starts = sorted((getattr(each, side), each.size) for each in ranges)
-            if any(
-                low + size > high
-                for (low, size), (high, _) in zip(starts, starts[1:], strict=False)
-            ):
+            if any(low + size > high for (low, size), (high, _) in pairwise(starts)):
                 raise UsageError(f"id map {' '.join(texts)}: {side} ids overlap")
         return cls(tuple(ranges))
 

@@ -1,4 +1,4 @@
-"""The marks by which overlayfs hides what lies below (kernel documentation, overlayfs, "whiteouts and opaque directories").
+"""The marks by which overlayfs hides what lies below (kernel documentation, "Overlay Filesystem").
 
 A hidden name is a character device 0:0; or, inside a directory that says so, an empty file with an attribute, for
 upper directories that are themselves on an overlay (Linux 6.7). A directory whose lower layers are hidden is opaque.

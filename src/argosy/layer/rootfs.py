@@ -40,13 +40,14 @@ class RootFS:
         StorageError: The directory cannot be opened.
 
     >>> import io, tempfile
+    >>> from pathlib import Path
     >>> from argosy.layer.entry import Entry
     >>> layer = io.BytesIO()
     >>> with TarWriter(layer) as tar:
     ...     _ = tar.add(Entry(name=b"etc/hosts", uid=os.geteuid(), gid=os.getegid(), size=4), [b"::1\n"])
     >>> with tempfile.TemporaryDirectory() as path, RootFS(path) as root:
     ...     diff_id = root.apply(io.BytesIO(layer.getvalue()))
-    ...     open(path + "/etc/hosts").read(), diff_id == Digest.of(layer.getvalue())
+    ...     Path(path, "etc/hosts").read_text(), diff_id == Digest.of(layer.getvalue())
     ('::1\n', True)
     """
 

@@ -53,9 +53,7 @@ def decode_owner(message: bytes) -> tuple[int, int]:
     >>> decode_owner(encode_owner(1000, 0))
     (1000, 0)
     """
-    found = {1: _NOBODY, 2: _NOBODY}
-    for field, value in _fields(message):
-        found[field] = value
+    found = {1: _NOBODY, 2: _NOBODY} | dict(_fields(message))
     uid, gid = (0 if found[field] == _NOBODY else found[field] for field in (1, 2))
     return uid, gid
 

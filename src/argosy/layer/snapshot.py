@@ -109,7 +109,10 @@ def _decoded(row: list[object]) -> tuple[bytes, Inode]:
         raise TypeError
     found = {os.fsencode(name): base64.b64decode(value) for name, value in xattrs.items()}
     known = bytes.fromhex(digest) if isinstance(digest, str) else None
-    return os.fsencode(path), Inode(*numbers, os.fsencode(target), found, known)
+    fields = dict(zip(_NUMBERS, numbers, strict=True))
+    return os.fsencode(path), Inode(
+        **fields, target=os.fsencode(target), xattrs=found, digest=known
+    )
 
 
 @contextmanager
