@@ -1,0 +1,93 @@
+"""`argosy append`: more layers on an image."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import click
+
+from argosy.cli import making
+from argosy.cli.options import PLACE, platform_option
+from argosy.content.memory import MemoryStore
+from argosy.image.derive import add_layers, based_on, new_layer
+from argosy.image.draft import NewLayer
+from argosy.image.new import scratch
+from argosy.image.view import Image
+from argosy.layer.compression import Compression
+from argosy.locate import Location
+from argosy.spec.imageconfig import History
+from argosy.spec.platform import Platform
+
+
+@click.command()
+@click.option("-b", "--base", type=PLACE, metavar="PLACE", help="The image below; none if absent.")
+@click.option(
+    "-f",
+    "--new_layer",
+    "layers",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="A tar archive, compressed or not; - is stdin; repeatable.",
+)
+@click.option("--oci-empty-base", is_flag=True, hidden=True, expose_value=False)
+@click.option("--docker-empty-base", is_flag=True, help="Without --base: Docker's media types.")
+@click.option(
+    "--set-base-image-annotations", "annotate", is_flag=True, help="Note the base in annotations."
+)
+@making.compress_option
+@making.level_option
+@platform_option
+@making.history_options
+@making.destination_options
+def command(
+    base: Location | None,
+    layers: tuple[str, ...],
+    docker_empty_base: bool,
+    annotate: bool,
+    compress: Compression | None,
+    level: int | None,
+    platform: Platform | None,
+    history: dict[str, str],
+    destination: making.Destination,
+) -> None:
+    """Put tar archives on an image as its new uppermost layers.
+
+    A compressed archive stays as it is, unless --compress says otherwise; a plain one becomes gzip.
+
+    \b
+    Examples:
+      argosy append -b alpine:3.20 -f files.tar -t registry.example/app:v1
+      tar -c app | argosy append -f - -t oci:images:app
+    """
+    with contextlib.ExitStack() as stack:
+        if base is None:
+            image = scratch(MemoryStore(), platform, docker=docker_empty_base)
+        else:
+            image = below = stack.enter_context(making.one_image(base, platform))
+        new: list[tuple[NewLayer, History]] = []
+        for path in layers:
+            with _opened(path) as file:
+                image, layer = new_layer(image, file, compress, level=level)
+            new.append((layer, making.step(history, f"argosy append -f {path}")))
+        image = add_layers(image, *new)
+        if annotate and base is not None:
+            image = _noted(image, below, base)
+        making.put(image, None if base is None and not destination.output else base, destination)
+
+
+def _noted(image: Image, below: Image, base: Location) -> Image:
+    name = str(base.reference.with_tag(base.reference.tag)) if base.reference else None
+    return based_on(image, name, below.digest)
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    with open(path, "rb", buffering=0) as file:
+        yield file

@@ -1,0 +1,106 @@
+"""`argosy edit config|manifest`: change a document in an editor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+import click
+
+from argosy.cli import making
+from argosy.cli.options import place_argument, platform_option
+from argosy.errors import ArgosyError, UsageError
+from argosy.image.edit import with_config, with_manifest
+from argosy.locate import Location
+from argosy.spec.platform import Platform
+
+
+@click.command()
+@place_argument
+@platform_option
+@making.destination_options
+def config(place: Location, platform: Platform | None, destination: making.Destination) -> None:
+    """Change an image's configuration in $VISUAL or $EDITOR. What is not valid is not written.
+
+    \b
+    Example:
+      argosy edit config oci:images:app -t v2
+    """
+    with making.one_image(place, platform) as image:
+        edited = edit(image.raw_config, "config.json")
+        making.put(with_config(image, edited), place, destination)
+
+
+@click.command()
+@place_argument
+@click.option("-m", "--media-type", help="The new manifest's media type.")
+@platform_option
+@making.destination_options
+def manifest(
+    place: Location,
+    media_type: str | None,
+    platform: Platform | None,
+    destination: making.Destination,
+) -> None:
+    """Change a manifest or index in $VISUAL or $EDITOR. What is not valid is not written.
+
+    \b
+    Example:
+      argosy edit manifest oci:images:app -t v2
+    """
+    with making.opened(place, platform) as view:
+        edited = edit(view.raw, "manifest.json")
+        making.put(with_manifest(view, edited, media_type), place, destination)
+
+
+def edit(raw: bytes, name: str) -> bytes:
+    """A JSON document after a person changed it: shown indented, kept as they left it.
+
+    A document that was not changed keeps its bytes, whatever white space it was shown with.
+
+    Raises:
+        UsageError: there is no editor, or it failed.
+    """
+    shown = _indented(raw)
+    if not sys.stdin.isatty() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
+        edited = sys.stdin.buffer.read(64 << 20)
+    else:
+        with _file(shown, name) as path:
+            _run(path)
+            with open(path, "rb") as file:
+                edited = file.read(64 << 20)
+    return raw if edited == shown else edited
+
+
+def _indented(raw: bytes) -> bytes:
+    try:
+        return json.dumps(json.loads(raw), indent=2, ensure_ascii=False).encode() + b"\n"
+    except (ValueError, ArgosyError):
+        return raw
+
+
+@contextlib.contextmanager
+def _file(content: bytes, name: str) -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="argosy-") as folder:
+        path = os.path.join(folder, name)
+        with open(path, "wb") as file:
+            file.write(content)
+        yield path
+
+
+def _run(path: str) -> None:
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        done = subprocess.run([*shlex.split(editor), path], check=False)
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"the editor {editor!r} cannot be run", hint="set $EDITOR") from exc
+    if done.returncode:
+        raise UsageError(
+            f"the editor {editor!r} exited with {done.returncode}: nothing was changed"
+        )

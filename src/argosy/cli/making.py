@@ -1,0 +1,317 @@
+"""What the commands that make images have in common: opening the old one, and where the new one goes.
+
+Without `-t` a new image replaces the tag it came from, as with umoci; in a registry it is pushed by digest and the tag
+stays, as with crane. What is printed is the new image's place by digest, so that commands can be chained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from argosy import locate
+from argosy.cli import places, progress
+from argosy.cli.options import PLACE
+from argosy.content.copy import copy
+from argosy.content.protocols import Source
+from argosy.errors import ArgosyError, UsageError
+from argosy.image.configure import rfc3339, seconds_of
+from argosy.image.convert import each
+from argosy.image.view import Image, ImageIndex
+from argosy.layer.compression import Compression
+from argosy.locate import Location
+from argosy.spec import _json
+from argosy.spec.digest import Digest
+from argosy.spec.imageconfig import History
+from argosy.spec.platform import Platform
+from argosy.spec.reference import parse_tag
+
+F = TypeVar("F", bound=Callable[..., Any])
+View = Image | ImageIndex
+
+_ARCHIVES = ("oci-archive", "docker-archive")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where a new image goes: `-t`, `-o`, and how progress is shown."""
+
+    tag: str | None = None
+    output: str | None = None
+    digest_file: str | None = None
+    quiet: bool = False
+    style: str = "auto"
+
+
+def destination_options(command: F) -> F:
+    """`-t`, `-o`, `--digest-file`, `-q` and `--progress`, gathered into one argument `destination`."""
+
+    def gathered(*args: Any, **named: Any) -> Any:
+        destination = Destination(
+            tag=named.pop("new_tag"),
+            output=named.pop("output"),
+            digest_file=named.pop("digest_file"),
+            quiet=named.pop("quiet"),
+            style=named.pop("progress"),
+        )
+        return command(*args, destination=destination, **named)
+
+    gathered.__doc__ = command.__doc__
+    gathered.__name__ = command.__name__
+    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    decorated: Any = gathered
+    for option in (
+        progress.progress_option,
+        click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
+        click.option(
+            "--digest-file", type=click.Path(dir_okay=False), help="Write the digest to this file."
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Write an archive that `docker load` reads.",
+        ),
+        click.option(
+            "-t",
+            "--tag",
+            "--new_tag",
+            "new_tag",
+            metavar="PLACE|TAG",
+            help="Where the new image goes; a mere tag is one of the same place.",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def opened(location: Location, platform: Platform | None = None) -> Iterator[View]:
+    """The image or index a location means; of an index the image for a platform, where one is given."""
+    with places.image(location, platform) as (place, desc):
+        yield seen(place, desc)
+
+
+@contextlib.contextmanager
+def one_image(location: Location, platform: Platform | None = None) -> Iterator[Image]:
+    """The image a location means; of an index the one for a platform, or for this machine."""
+    with places.image(location, platform, single=True) as (place, desc):
+        yield Image(source=place, descriptor=desc)
+
+
+def seen(place: Source, desc: Any) -> View:
+    """A descriptor as a view."""
+    kind = ImageIndex if desc.is_index() else Image
+    return kind(source=place, descriptor=desc)
+
+
+def changed(view: View, change: Callable[[Image], Image]) -> View:
+    """An image changed, or every image of an index."""
+    return each(view, change) if isinstance(view, ImageIndex) else change(view)
+
+
+def put(view: View, came_from: Location | None, destination: Destination) -> None:
+    """Write a new image to where it goes, and print that place by digest."""
+    where, tags = _where(came_from, destination)
+    with (
+        places.target(where) as target,
+        progress.shown(destination.style, quiet=destination.quiet) as on_event,
+    ):
+        root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
+    if destination.digest_file:
+        with open(destination.digest_file, "w", encoding="ascii") as file:
+            file.write(f"{root.digest}\n")
+    print(where if where.transport == "docker-archive" else where.at(root.digest))
+
+
+def _where(came_from: Location | None, destination: Destination) -> tuple[Location, Sequence[str]]:
+    if destination.output is not None:
+        name = destination.tag or (_own_tag(came_from) if came_from else None)
+        where = Location(transport="docker-archive", path=destination.output)
+        return where, (name,) if name else ()
+    tag = destination.tag
+    if tag is None:
+        if came_from is None:
+            raise UsageError("where shall it go?", hint="give -t PLACE or -o FILE")
+        return came_from, _kept_tags(came_from)
+    if came_from is not None and "/" not in tag and ":" not in tag:
+        if came_from.transport in _ARCHIVES:
+            raise UsageError(
+                f"{came_from}: an archive is not changed in place",
+                hint="name another place with -t, such as oci:DIRECTORY:TAG",
+            )
+        return came_from.at(parse_tag(tag)), (tag,)
+    where = locate.Location.parse(tag)
+    named = where.reference.tag if where.reference else where.tag
+    if where.reference is not None and where.reference.digest is None:
+        named = named or "latest"
+    return where, () if named is None or isinstance(named, Digest) else (named,)
+
+
+def _kept_tags(came_from: Location) -> Sequence[str]:
+    """The tag a new image takes over in its own place."""
+    if came_from.transport in _ARCHIVES:
+        raise UsageError(
+            f"{came_from}: an archive is not changed in place",
+            hint="name another place with -t, such as oci:DIRECTORY:TAG",
+        )
+    if came_from.reference is not None:
+        return ()
+    if came_from.tag is None or isinstance(came_from.tag, Digest) or came_from.tag.startswith("@"):
+        return _only_tag(came_from)
+    return (came_from.tag,)
+
+
+def _only_tag(location: Location) -> Sequence[str]:
+    if location.tag is not None:
+        return ()
+    with places.source(location) as place:
+        chosen = locate.choose(place, location)
+    return () if ":" in chosen else (chosen,)
+
+
+def _own_tag(location: Location) -> str | None:
+    if location.reference is not None:
+        return str(location.reference.with_tag(location.reference.tag))
+    return location.tag
+
+
+def pairs(values: Sequence[str], what: str) -> dict[str, str | None]:
+    """`key=value` texts as a map; a mere `key-` removes the key.
+
+    >>> pairs(["a=1", "b-"], "label")
+    {'a': '1', 'b': None}
+    """
+    found: dict[str, str | None] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals and key.endswith("-") and len(key) > 1:
+            found[key[:-1]] = None
+        elif key and equals:
+            found[key] = value
+        else:
+            raise UsageError(f"{what} {text[:100]!r}: expected KEY=VALUE, or KEY- to remove it")
+    return found
+
+
+def set_pairs(values: Sequence[str], what: str) -> dict[str, str]:
+    """`key=value` texts as a map, nothing removed."""
+    return {key: value for key, value in pairs(values, what).items() if value is not None}
+
+
+def arguments(values: Sequence[str]) -> list[str] | None:
+    """A list of arguments: the option repeated, or once with a JSON array; None where it was not given.
+
+    >>> arguments(['["sh", "-c"]']), arguments(["sh", "-c"]), arguments([""])
+    (['sh', '-c'], ['sh', '-c'], [])
+    """
+    if not values:
+        return None
+    if len(values) == 1 and values[0].startswith("["):
+        found = _json.loads(values[0].encode(), error=UsageError)
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise UsageError(f"{values[0][:100]!r}: expected a JSON array of strings")
+        return found
+    return [] if list(values) == [""] else list(values)
+
+
+def epoch() -> int | None:
+    """SOURCE_DATE_EPOCH, in seconds since 1970; None where it is not set.
+
+    Raises:
+        UsageError: it is no whole number.
+    """
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {text[:32]!r}")
+    return int(text)
+
+
+def time(text: str) -> str:
+    """A time as typed: RFC 3339, or seconds since 1970.
+
+    >>> time("0")
+    '1970-01-01T00:00:00Z'
+    """
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return rfc3339(int(text))
+    seconds_of(text)
+    return text
+
+
+def history_options(command: F) -> F:
+    """umoci's `--history.*` options, gathered into one argument `history`: a map of what was given."""
+
+    def gathered(*args: Any, **named: Any) -> Any:
+        found = {key: named.pop(f"history_{key}") for key in _HISTORY}
+        given = {key: value for key, value in found.items() if value is not None}
+        return command(*args, history=given, **named)
+
+    gathered.__doc__ = command.__doc__
+    gathered.__name__ = command.__name__
+    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    decorated: Any = gathered
+    for key, help_text in _HISTORY.items():
+        decorated = click.option(
+            f"--history.{key}", f"history_{key}", metavar="TEXT", help=help_text
+        )(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+_HISTORY = {
+    "author": "Who, in the history.",
+    "comment": "A comment, in the history.",
+    "created": "When, in the history: RFC 3339 or seconds since 1970.",
+    "created_by": "What made it, in the history.",
+}
+
+
+def step(given: Mapping[str, str], created_by: str, when: str | None = None) -> History:
+    """A step of the history: what was given, else what this command says of itself."""
+    moment = given.get("created", when)
+    return History(
+        created=time(moment) if moment else None,
+        author=given.get("author", ""),
+        created_by=given.get("created_by", created_by),
+        comment=given.get("comment", ""),
+    )
+
+
+class _Compression(click.ParamType[Compression]):
+    name = "compression"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, Compression) or value is None:
+            return value
+        names = {"uncompressed": "none", "auto": None}
+        try:
+            chosen = names.get(value, value)
+            return None if chosen is None else Compression(chosen)
+        except ValueError:
+            self.fail(f"{value!r}: expected auto, gzip, zstd or none", param, ctx)
+
+
+COMPRESSION = _Compression()
+compress_option = click.option(
+    "--compress",
+    type=COMPRESSION,
+    metavar="auto|gzip|zstd|none",
+    help="How the new layer is compressed.",
+)
+level_option = click.option(
+    "--level", type=int, help="How hard to compress: gzip 0 to 3, zstd 1 to 22."
+)
+
+__all__ = [
+    "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "arguments", "changed",
+    "compress_option", "destination_options", "epoch", "history_options", "level_option",
+    "one_image", "opened", "pairs", "put", "seen", "set_pairs", "step", "time",
+]  # fmt: skip

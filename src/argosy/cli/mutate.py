@@ -1,0 +1,192 @@
+"""`argosy mutate`: change an image's configuration and annotations."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import click
+
+from argosy.cli import making
+from argosy.cli.options import PLATFORM, place_argument, platform_option
+from argosy.errors import UsageError
+from argosy.image.configure import CLEARABLE, Changes
+from argosy.image.derive import append_layer, mutate
+from argosy.image.view import Image
+from argosy.locate import Location
+from argosy.spec import _json
+from argosy.spec.imageconfig import History
+from argosy.spec.platform import Platform
+
+# option names, how often, metavar, help: crane's names first, then umoci's.
+_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("-u", "--user", "--config.user", "user"), {"help": "Who the process runs as."}),
+    (
+        ("-e", "--env", "--config.env", "env"),
+        {"multiple": True, "metavar": "NAME=VALUE", "help": "A variable; NAME- removes it."},
+    ),
+    (
+        ("--entrypoint", "entrypoint"),
+        {"multiple": True, "help": "The entrypoint, an option a word or a JSON array; clears cmd."},
+    ),
+    (
+        ("--config.entrypoint", "config_entrypoint"),
+        {"multiple": True, "help": "The entrypoint; cmd stays."},
+    ),
+    (
+        ("--cmd", "--config.cmd", "cmd"),
+        {"multiple": True, "help": "The default arguments, an option a word or a JSON array."},
+    ),
+    (
+        ("-l", "--label", "--config.label", "labels"),
+        {"multiple": True, "metavar": "KEY=VALUE", "help": "A label; KEY- removes it."},
+    ),
+    (
+        ("-a", "--annotation", "--manifest.annotation", "annotations"),
+        {
+            "multiple": True,
+            "metavar": "KEY=VALUE",
+            "help": "An annotation of the manifest; KEY- removes it.",
+        },
+    ),
+    (("-w", "--workdir", "--config.workingdir", "workdir"), {"help": "The working directory."}),
+    (
+        ("--exposed-ports", "--config.exposedports", "ports"),
+        {"multiple": True, "metavar": "PORT[/PROTOCOL]", "help": "A port; PORT- removes it."},
+    ),
+    (
+        ("--volume", "--config.volume", "volumes"),
+        {"multiple": True, "metavar": "PATH", "help": "A volume; PATH- removes it."},
+    ),
+    (("--stop-signal", "--config.stopsignal", "stop_signal"), {"help": "What stops a container."}),
+    (("--created", "created"), {"metavar": "TIME", "help": "RFC 3339, or seconds since 1970."}),
+    (("--author", "author"), {"help": "Who made the image."}),
+    (("--set-platform", "set_platform"), {"type": PLATFORM, "help": "What the image runs on."}),
+    (("--platform.os", "--os", "os"), {"help": "The operating system alone."}),
+    (("--platform.arch", "--architecture", "arch"), {"help": "The architecture alone."}),
+    (("--platform.variant", "variant"), {"help": "The architecture's variant alone."}),
+    (
+        ("--set", "properties"),
+        {
+            "multiple": True,
+            "metavar": "NAME=JSON",
+            "help": "Any other property, such as config.Healthcheck; null removes it.",
+        },
+    ),
+    (
+        ("--clear", "clear"),
+        {
+            "multiple": True,
+            "type": click.Choice([*CLEARABLE, "manifest.annotations"]),
+            "help": "Empty a property before anything is set.",
+        },
+    ),
+    (("--append", "append"), {"multiple": True, "metavar": "FILE", "help": "A tar as new layer."}),
+    (("--no-history", "no_history"), {"is_flag": True, "help": "Add no step to the history."}),
+)
+
+
+def _options(command: Any) -> Any:
+    for names, settings in reversed(_OPTIONS):
+        command = click.option(*names, **settings)(command)
+    return command
+
+
+@click.command()
+@place_argument
+@_options
+@platform_option
+@making.history_options
+@making.destination_options
+def command(
+    place: Location,
+    platform: Platform | None,
+    history: dict[str, str],
+    destination: making.Destination,
+    append: tuple[str, ...],
+    no_history: bool,
+    **given: Any,
+) -> None:
+    """Change an image's configuration and annotations. The digest changes, the layers stay.
+
+    Of an index without --platform, every image is changed.
+
+    \b
+    Examples:
+      argosy mutate oci:images:app --env TZ=UTC --label build=7 -t v2
+      argosy mutate registry.example/app:v1 --entrypoint '["/app"]' -t registry.example/app:v2
+    """
+    if no_history and history:
+        raise UsageError("--no-history and --history.* exclude each other")
+    wanted = changes(given)
+    step = None if no_history else making.step(history, "argosy mutate")
+
+    def change(image: Image) -> Image:
+        for path in append:
+            with open(path, "rb") as file:
+                image = append_layer(image, file, history=_appended(path))
+        return mutate(image, _narrowed(wanted, given, image), history=step)
+
+    with making.opened(place, platform) as view:
+        making.put(making.changed(view, change), place, destination)
+
+
+def _appended(path: str) -> History:
+    return History(created_by=f"argosy mutate --append {path}")
+
+
+def changes(given: dict[str, Any]) -> Changes:
+    """What the options ask for."""
+    ports, no_ports = _with_removed(given["ports"])
+    volumes, no_volumes = _with_removed(given["volumes"])
+    entrypoint = making.arguments(given["entrypoint"])
+    clear = set(given["clear"])
+    if entrypoint is not None:
+        clear.add("config.cmd")
+    else:
+        entrypoint = making.arguments(given["config_entrypoint"])
+    return Changes(
+        user=given["user"],
+        env=making.pairs(given["env"], "variable"),
+        entrypoint=entrypoint,
+        cmd=making.arguments(given["cmd"]),
+        labels=making.pairs(given["labels"], "label"),
+        annotations=making.pairs(given["annotations"], "annotation"),
+        working_dir=given["workdir"],
+        exposed_ports=ports,
+        removed_ports=no_ports,
+        volumes=volumes,
+        removed_volumes=no_volumes,
+        stop_signal=given["stop_signal"],
+        created=making.time(given["created"]) if given["created"] else None,
+        author=given["author"],
+        platform=given["set_platform"],
+        properties=_properties(given["properties"]),
+        clear=frozenset(clear),
+    )
+
+
+def _narrowed(wanted: Changes, given: dict[str, Any], image: Image) -> Changes:
+    """umoci's options for one part of the platform, the other parts being the image's own."""
+    parts = {"os": given["os"], "architecture": given["arch"], "variant": given["variant"]}
+    parts = {name: value for name, value in parts.items() if value is not None}
+    if not parts:
+        return wanted
+    return dataclasses.replace(
+        wanted, platform=dataclasses.replace(wanted.platform or image.platform, **parts)
+    )
+
+
+def _with_removed(values: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    added = [value for value in values if not value.endswith("-")]
+    return added, [value[:-1] for value in values if value.endswith("-")]
+
+
+def _properties(values: tuple[str, ...]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"property {text[:100]!r}: expected NAME=JSON")
+        found[name] = _json.loads(value.encode(), error=UsageError)
+    return found
