@@ -59,12 +59,12 @@ class LayoutTarget(LayoutSource):
         path = self._file(imagelayout.INDEX_FILE)
         held = self._read
         with storage_errors(path):
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             if held is not None and stamp is not None and held[0] == stamp:
                 return held[1]
         index = decode_index(read_file(path, imagelayout.MAX_INDEX_SIZE), path)
         # Only if it did not change meanwhile is it known to be what the stamp stands for.
-        self._read = (stamp, index) if stamp is not None and stamp == _stamp(path) else None
+        self._read = (stamp, index) if stamp is not None and stamp == stamp_of(path) else None
         return index
 
     def exists(self, desc: Descriptor) -> bool:
@@ -169,7 +169,8 @@ class LayoutTarget(LayoutSource):
             write_file(self._file(imagelayout.INDEX_FILE), raw)
 
 
-def _stamp(path: str) -> _Stamp | None:
+def stamp_of(path: str) -> _Stamp | None:
+    """What changes when a file is replaced or written; None where there is none."""
     try:
         found = os.stat(path)
     except FileNotFoundError:
