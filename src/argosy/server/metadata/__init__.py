@@ -1,6 +1,6 @@
 """What the registry knows, apart from the bytes: one schema, one set of queries, two engines.
 
-An engine (`sqlite.Sqlite`, `postgres.Postgres`) is a `Metadata`: it runs pieces of work in transactions and nothing
+An engine (`sqlite.Sqlite`, `postgresql.Postgresql`) is a `Metadata`: it runs pieces of work in transactions and nothing
 else. What the work does is written once, in the modules beside this one (`repositories`, `blobs`, `manifests`,
 `uploads`, `collect`, `outbox`), as plain functions whose first argument is a `Transaction`:
 

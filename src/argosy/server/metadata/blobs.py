@@ -186,7 +186,7 @@ def unlink(tx: Transaction, change: Change, name: str, digest: str) -> None:
     if found is None:
         raise BlobUnknownError(f"blob {digest} is not in {name}")
     used = tx.row(
-        "SELECT manifest FROM manifest_ref WHERE repo_id = ? AND blob = ? LIMIT 1",
+        "SELECT manifest FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'blob' LIMIT 1",
         (found[0], digest),
     )
     if used is not None:

@@ -91,8 +91,9 @@ def _blob(tx: Transaction, change: Change, item: Item, untagged: Policy) -> Outc
     name = _name(tx, item.repo_id)
     if found is None or name is None:
         return Outcome()
+    # By target: a reference that was written while the blob arrived may not be resolved.
     used = tx.row(
-        "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND blob = ? LIMIT 1",
+        "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'blob' LIMIT 1",
         (item.repo_id, item.digest),
     )
     if used is not None:
@@ -153,7 +154,10 @@ def _wanted(tx: Transaction, item: Item, subject: str | None) -> bool:
     key = (item.repo_id, item.digest)
     return (
         tx.row("SELECT 1 FROM tag WHERE repo_id = ? AND digest = ? LIMIT 1", key) is not None
-        or tx.row("SELECT 1 FROM manifest_ref WHERE repo_id = ? AND child = ? LIMIT 1", key)
+        or tx.row(
+            "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'manifest' LIMIT 1",
+            key,
+        )
         is not None
         or (
             subject is not None

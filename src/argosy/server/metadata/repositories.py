@@ -49,11 +49,15 @@ def tags(tx: Transaction, repo_id: int, last: str, limit: int) -> list[str]:
 
 
 def review(tx: Transaction, repo_id: int, kind: str, digest: str, when: float) -> None:
-    """Let the collector look at something at a time; the earlier one wins where it is queued already."""
+    """Let the collector look at something at a time; the earlier one wins where it is queued already.
+
+    The row is written in any case: a collector that looks at it this moment, with an older view, must begin again.
+    """
     tx.rows(
         "INSERT INTO review (repo_id, kind, digest, review_after) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (repo_id, kind, digest) DO UPDATE SET review_after = excluded.review_after"
-        " WHERE excluded.review_after < review.review_after",
+        " ON CONFLICT (repo_id, kind, digest) DO UPDATE SET review_after ="
+        " CASE WHEN excluded.review_after < review.review_after THEN excluded.review_after"
+        " ELSE review.review_after END",
         (repo_id, kind, digest, when),
     )
 
