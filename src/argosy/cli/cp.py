@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Copy an image, an index or an artifact. Its digest is kept, and what is there already does not move.
 
-    TARGET's tag is SOURCE's where none is given. docker-archive is the one format that cannot keep digests.
+    TARGET's tag is SOURCE's where none is given.
 
     \b
     Examples:

@@ -11,6 +11,7 @@ from argosy.cli.options import json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.errors import IntegrityError
 from argosy.layout import gc as collecting
+from argosy.layout.blobs import GRACE
 from argosy.layout.store import LayoutStore
 
 _directory = click.argument("directory", type=click.Path(file_okay=False))
@@ -64,7 +65,7 @@ def ls(directory: str, as_json: bool) -> None:
 @click.option(
     "--grace",
     type=click.FloatRange(0),
-    default=collecting.GRACE,
+    default=GRACE,
     show_default=True,
     metavar="SECONDS",
     help="Spare what is younger: a copy may be about to refer to it.",

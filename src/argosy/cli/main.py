@@ -103,7 +103,11 @@ def call(argv: Sequence[str]) -> int:
         The exit code (see `failure.EXIT_CODES`).
     """
     try:
-        result = root.main(list(argv), prog_name="argosy", standalone_mode=False)
+        if "_ARGOSY_COMPLETE" in os.environ:
+            root.main(list(argv), prog_name="argosy")
+        # Not `root.main`: it turns a closed pipe into exit code 1.
+        with root.make_context("argosy", list(argv)) as ctx:
+            result = root.invoke(ctx)
         sys.stdout.flush()
     except click.exceptions.Exit as exc:
         return exc.exit_code
