@@ -6,12 +6,14 @@ import os
 
 import click
 
+from argosy.bundle.unpack import unpack_rootfs
 from argosy.cli import making
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, size, table
 from argosy.content.memory import MemoryStore
 from argosy.errors import UsageError
 from argosy.image import source as sources
+from argosy.layer.options import Options
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -108,3 +110,18 @@ def ls(place: Location, as_json: bool) -> None:
         for s in found
     ]
     table(rows, ("FILE", "VERSION", "LICENSE", "SIZE"))
+
+
+@click.command()
+@place_argument
+@click.argument("directory")
+def unpack(place: Location, directory: str) -> None:
+    """Unpack all sources into a new directory: each under its driver's name, the bytes below blobs/.
+
+    \b
+    Example:
+      argosy source unpack oci:output:latest-source sources
+    """
+    with making.one_image(place) as image:
+        sources.listed(image)
+        unpack_rootfs(image, directory, Options(rootless=os.geteuid() != 0))
