@@ -27,7 +27,7 @@ from argosy.server.http import (
     Stream,
 )
 from argosy.server.registry import Exchange, Registry, log, prefetched
-from argosy.server.routes import ROUTES, Match, Route, Table
+from argosy.server.routes import ROUTES, Match, Route, Table, WrongMethodError
 from argosy.spec import distribution
 
 _API = (b"docker-distribution-api-version", distribution.API_VERSION.encode())
@@ -105,8 +105,8 @@ class App:
             response.add(b"www-authenticate", challenge)
         if isinstance(error, TooManyRequestsError):
             response.add(b"retry-after", str(max(1, round(error.retry_after or 1))))
-        if error.status == 405 and match is None:
-            response.add(b"allow", str(error).partition("expected ")[2].replace(" or ", ", "))
+        if isinstance(error, WrongMethodError):
+            response.add(b"allow", error.allowed)
         return response
 
     async def _send(self, request: Request, response: Response, send: Send) -> int:

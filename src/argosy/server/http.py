@@ -69,6 +69,7 @@ class Request:
     __slots__ = (
         "_query",
         "argument",
+        "ended",
         "headers",
         "id",
         "method",
@@ -91,6 +92,7 @@ class Request:
         self.argument = ""
         self.principal = Principal()
         self.received = 0
+        self.ended = self.headers.get(b"content-length") == b"0"
         self._query: list[tuple[str, str]] | None = None
 
     def header(self, name: bytes) -> str | None:
@@ -179,6 +181,7 @@ class Request:
                     size += len(body)
                     parts.append(body)
                     if not message.get("more_body", False):
+                        self.ended = True
                         self.received += size
                         return (parts[0] if len(parts) == 1 else b"".join(parts)), False
         except TimeoutError:
@@ -202,16 +205,14 @@ class Request:
 
     async def drain(self, most: int = 4 * 1024 * 1024) -> None:
         """Read what is left of a small body and throw it away, so that the connection can be used again."""
-        expected = self.headers.get(b"content-length")
-        if expected == b"0" or (expected is None and b"transfer-encoding" not in self.headers):
+        if b"content-length" not in self.headers and b"transfer-encoding" not in self.headers:
             return
         try:
             async with asyncio.timeout(5):
-                while self.received < most:
+                while not self.ended and self.received < most:
                     message = await self.receive()
                     self.received += len(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        return
+                    self.ended = not message.get("more_body", False)
         except TimeoutError:
             return
 

@@ -1,7 +1,7 @@
 """The one table: method and pattern, what it needs, who answers. What is not in it does not exist.
 
-A route is found from `scope["raw_path"]`, once. Percent-encoding is refused: nothing a route takes needs it, and what
-is not decoded cannot be decoded twice.
+A route is found from `scope["raw_path"]`, once, and nobody reads the path again. Percent-encoding is undone where it
+stands for a character that means nothing in a path (`:` of a digest); everything else that is encoded is refused.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ ROUTES: tuple[Route, ...] = (
 )
 
 
+class WrongMethodError(UnsupportedError):
+    """There is such a path, but not with this method."""
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method[:20]}: expected {' or '.join(allowed)}")
+        self.allowed = ", ".join(allowed)
+
+
 class Match(NamedTuple):
     """Where a request goes."""
 
@@ -111,14 +119,13 @@ class Table:
 
         Raises:
             MisdirectedError: nowhere.
-            UnsupportedError: there, but not with this method.
+            WrongMethodError: there, but not with this method.
             InvalidNameError: the repository's name breaks the grammar.
             TooLongError: the path is longer than any that means something.
         """
         if len(raw_path) > MAX_PATH:
             raise TooLongError(f"path of {len(raw_path)} bytes: expected at most {MAX_PATH}")
-        if not _PLAIN.fullmatch(raw_path) or b"//" in raw_path or b"/../" in raw_path + b"/":
-            raise MisdirectedError("path: expected plain characters, no '%', '//' or '..'")
+        raw_path = _decoded(raw_path)
         for pattern, methods in self._patterns:
             found = pattern.fullmatch(raw_path)
             if found is None:
@@ -129,9 +136,28 @@ class Table:
             if name:
                 parse_name(name.decode("ascii"))
             if route is None:
-                raise UnsupportedError(f"{method}: expected {' or '.join(sorted(methods))}")
+                raise WrongMethodError(method, sorted(methods))
             return Match(route, name.decode("ascii"), argument.decode("ascii"))
         raise MisdirectedError("no such route")
 
 
 _PLAIN = re.compile(rb"/[A-Za-z0-9/._:@=+~-]*")
+_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_HARMLESS = re.compile(rb"[A-Za-z0-9._:@=+~-]")
+
+
+def _decoded(raw_path: bytes) -> bytes:
+    """The path with what clients encode out of caution (`sha256%3A...`) decoded, once.
+
+    Raises:
+        MisdirectedError: an encoded slash, dot segments, empty segments, or anything no path of ours has.
+    """
+    path = _ENCODED.sub(_unescape, raw_path) if b"%" in raw_path else raw_path
+    if not _PLAIN.fullmatch(path) or b"//" in path or b"/../" in path + b"/":
+        raise MisdirectedError("path: expected plain characters, no encoded '/', no '//' or '..'")
+    return path
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    character = bytes.fromhex(match[1].decode())
+    return character if _HARMLESS.fullmatch(character) else match[0]
