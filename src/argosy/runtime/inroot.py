@@ -11,6 +11,8 @@ import posix
 from errno import EAGAIN, EEXIST, EINVAL, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM, EXDEV
 
 from argosy.runtime.kernel import (
+    FSCONFIG_CMD_CREATE,
+    PROC_SUPER_MAGIC,
     RESOLVE_BENEATH,
     RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS,
@@ -46,11 +48,13 @@ class Root:
 
     Attributes:
         fd: the directory, O_PATH; owned by the caller.
+        proc: a procfs to reopen descriptors through.
     """
 
-    def __init__(self, kernel: LinuxKernel, fd: int, *, openat2: bool = True) -> None:
+    def __init__(self, kernel: LinuxKernel, fd: int, proc: Proc, *, openat2: bool = True) -> None:
         self.kernel = kernel
         self.fd = fd
+        self.proc = proc
         self._openat2 = openat2
 
     def open(self, path: str | bytes, flags: int = O_PATH, *, symlinks: bool = True) -> int:
@@ -77,7 +81,7 @@ class Root:
         if flags & posix.O_PATH and not flags & posix.O_DIRECTORY:
             return fd
         try:
-            return posix.open(f"/proc/self/fd/{fd}", flags | posix.O_CLOEXEC)
+            return self.proc.reopen(fd, flags)
         finally:
             posix.close(fd)
 
@@ -201,62 +205,83 @@ def _unlink(name: bytes, directory: int) -> None:
 
 
 class Proc:
-    """A procfs nobody can have put anything into.
+    """A procfs that nobody in a container can have put anything into.
 
-    A detached mount of its own where the kernel allows one, else the host's /proc after its file system type and root
-    inode were checked. Writes go through `openat2` with no symbolic links, no magic links and no other mounts.
+    Descriptors are reopened through the host's /proc, held open since before any container was entered and checked to
+    be the root of a procfs. Writes go through a detached mount of its own where the kernel allows one, else through the
+    host's; always by `openat2` with no symbolic links, no magic links and no other mounts.
+
+    Attributes:
+        host: the host's /proc, O_PATH.
     """
 
     def __init__(self, kernel: LinuxKernel) -> None:
         self.kernel = kernel
-        self.fd = self._detached()
-        self.me: bytes = posix.readlink(b"self", dir_fd=self.fd)
+        self.host = posix.open("/proc", O_DIR | posix.O_NOFOLLOW)
+        if kernel.filesystem(self.host) != PROC_SUPER_MAGIC or posix.fstat(self.host).st_ino != 1:
+            raise OSError(EXDEV, "is not the root of a procfs", "/proc")
+        self._own = -1
+
+    def reopen(self, fd: int, flags: int) -> int:
+        """Open again what ``fd`` stands on, with other flags."""
+        return posix.open(b"self/fd/%d" % fd, flags | posix.O_CLOEXEC, dir_fd=self.host)
+
+    def path(self, fd: int) -> bytes:
+        """The path of an open file, as this process sees it."""
+        path: bytes = posix.readlink(b"self/fd/%d" % fd, dir_fd=self.host)
+        return path
+
+    def own(self) -> int:
+        """The procfs to write to; of the process's own PID namespace where it could be made."""
+        if self._own < 0:
+            try:
+                self._own = self._detached()
+            except KernelError:
+                self._own = self.host
+        return self._own
 
     def _detached(self) -> int:
-        from argosy.runtime.kernel import FSCONFIG_CMD_CREATE
-
+        context = self.kernel.fsopen(b"proc")
         try:
-            context = self.kernel.fsopen(b"proc")
-            try:
-                self.kernel.fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
-                return self.kernel.fsmount(context)
-            finally:
-                posix.close(context)
-        except KernelError:
-            return self._hosts()
-
-    def _hosts(self) -> int:
-        from argosy.runtime.kernel import PROC_SUPER_MAGIC
-
-        fd = posix.open("/proc", O_DIR | posix.O_NOFOLLOW)
-        if self.kernel.filesystem(fd) != PROC_SUPER_MAGIC or posix.fstat(fd).st_ino != 1:
-            posix.close(fd)
-            raise OSError(EXDEV, "is not the root of a procfs", "/proc")
-        return fd
+            self.kernel.fsconfig(context, FSCONFIG_CMD_CREATE, None, None)
+            return self.kernel.fsmount(context)
+        finally:
+            posix.close(context)
 
     def open(self, path: bytes, flags: int) -> int:
-        """Open a file of this procfs itself."""
+        """Open a file of the procfs itself."""
         resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS
         try:
-            return self.kernel.openat2(self.fd, path, flags | posix.O_CLOEXEC, resolve)
+            return self.kernel.openat2(self.own(), path, flags | posix.O_CLOEXEC, resolve)
         except KernelError as error:
             if error.errno not in (ENOSYS, EPERM):
-                error.filename = path
+                error.filename = b"/proc/" + path
                 raise
         return self._open_stepwise(path, flags)
 
     def _open_stepwise(self, path: bytes, flags: int) -> int:
-        fd = Root(self.kernel, self.fd, openat2=False)._walk(split(path), symlinks=False)
+        fd = Root(self.kernel, self.own(), self, openat2=False)._walk(split(path), symlinks=False)
         try:
-            if posix.fstat(fd).st_dev != posix.fstat(self.fd).st_dev:
+            if posix.fstat(fd).st_dev != posix.fstat(self.own()).st_dev:
                 raise OSError(EXDEV, "something is mounted over it", path)
-            return posix.open(f"/proc/self/fd/{fd}", flags | posix.O_CLOEXEC)
+            return self.reopen(fd, flags)
         finally:
             posix.close(fd)
 
+    def open_own(self, path: bytes, flags: int) -> int:
+        """Open a file of this process's own directory."""
+        me: bytes = posix.readlink(b"self", dir_fd=self.own())
+        return self.open(me + b"/" + path, flags)
+
     def write(self, path: bytes, data: bytes) -> None:
-        """Write a file of this procfs in one write(2)."""
-        fd = self.open(path, posix.O_WRONLY)
+        """Write a file of the procfs in one write(2)."""
+        self._write(self.open(path, posix.O_WRONLY), path, data)
+
+    def write_own(self, path: bytes, data: bytes) -> None:
+        """Write a file of this process's own directory in one write(2)."""
+        self._write(self.open_own(path, posix.O_WRONLY), b"self/" + path, data)
+
+    def _write(self, fd: int, path: bytes, data: bytes) -> None:
         try:
             posix.write(fd, data)
         except OSError as error:
@@ -264,11 +289,3 @@ class Proc:
             raise
         finally:
             posix.close(fd)
-
-    def write_own(self, path: bytes, data: bytes) -> None:
-        """Write a file of this process's own directory."""
-        self.write(self.me + b"/" + path, data)
-
-    def close(self) -> None:
-        """Close the mount."""
-        posix.close(self.fd)

@@ -20,7 +20,7 @@ from _ctypes import (
     get_errno,
     sizeof,
 )
-from _struct import pack
+from _struct import pack, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,17 +114,17 @@ TMPFS_MAGIC: Final = 0x01021994
 _NAMES = (
     "mount", "umount2", "pivot_root", "unshare", "setns", "prctl", "capget", "capset", "keyctl", "seccomp", "bpf",
     "sched_setattr", "ioprio_set", "set_mempolicy", "personality", "sethostname", "setdomainname", "fstatfs",
-    "prlimit64", "execveat",
+    "prlimit64", "execve",
 )
-_GENERIC = (40, 39, 41, 97, 268, 167, 90, 91, 219, 277, 280, 274, 30, 237, 92, 161, 162, 44, 261, 281)
+_GENERIC = (40, 39, 41, 97, 268, 167, 90, 91, 219, 277, 280, 274, 30, 237, 92, 161, 162, 44, 261, 221)
 _NUMBERS: dict[str, tuple[int, ...]] = {
-    "x86_64": (165, 166, 155, 272, 308, 157, 125, 126, 250, 317, 321, 314, 251, 238, 135, 170, 171, 138, 302, 322),
+    "x86_64": (165, 166, 155, 272, 308, 157, 125, 126, 250, 317, 321, 314, 251, 238, 135, 170, 171, 138, 302, 59),
     "aarch64": _GENERIC,
     "riscv64": _GENERIC,
     "loongarch64": _GENERIC,
-    "s390x": (21, 52, 217, 303, 339, 172, 184, 185, 280, 348, 351, 345, 282, 270, 136, 74, 121, 100, 334, 354),
-    "ppc64le": (21, 52, 203, 282, 350, 171, 183, 184, 271, 358, 361, 355, 273, 261, 136, 74, 121, 100, 325, 362),
-    "armv7l": (21, 52, 218, 337, 375, 172, 184, 185, 311, 383, 386, 380, 314, 321, 136, 74, 121, 267, 369, 387),
+    "s390x": (21, 52, 217, 303, 339, 172, 184, 185, 280, 348, 351, 345, 282, 270, 136, 74, 121, 100, 334, 11),
+    "ppc64le": (21, 52, 203, 282, 350, 171, 183, 184, 271, 358, 361, 355, 273, 261, 136, 74, 121, 100, 325, 11),
+    "armv7l": (21, 52, 218, 337, 375, 172, 184, 185, 311, 383, 386, 380, 314, 321, 136, 74, 121, 267, 369, 11),
 }
 # From 424 on the numbers are one table for every architecture above.
 _COMMON = {
@@ -303,7 +303,14 @@ class LinuxKernel:
         data = pack("6I", *[part & low for part in sets], *[part >> high for part in sets])
         self.call("capset", pack("Ii", 0x20080522, 0), data)
 
-    def keyctl(self, operation: int, *arguments: int | bytes | None) -> int:
+    def capget(self) -> tuple[int, int, int]:
+        """capget(2) of the calling thread: effective, permitted, inheritable as bit masks."""
+        data = bytearray(24)
+        self.call("capget", pack("Ii", 0x20080522, 0), buffer(data))
+        low = unpack("6I", data)
+        return (low[0] | low[3] << 32, low[1] | low[4] << 32, low[2] | low[5] << 32)
+
+    def keyctl(self, operation: int, *arguments: Any) -> int:
         """keyctl(2)."""
         return self.call("keyctl", operation, *arguments)
 
@@ -437,6 +444,25 @@ class LinuxKernel:
             int.from_bytes(data[:width], "big" if self.machine == "s390x" else "little")
             & 0xFFFFFFFF
         )
+
+    def prepare_execve(
+        self, path: bytes, arguments: list[bytes], environment: list[bytes]
+    ) -> tuple[Any, ...]:
+        """Everything execve(2) needs, allocated: after a seccomp filter is loaded nothing may allocate any more."""
+        held = [
+            [buffer(bytearray(text + b"\0")) for text in texts]
+            for texts in (arguments, environment)
+        ]
+        vectors = [
+            buffer(bytearray(pack(f"{len(texts) + 1}P", *map(address, texts), 0))) for texts in held
+        ]
+        return (_Long(self._numbers["execve"]), path, *vectors, held)
+
+    def execve(self, prepared: tuple[Any, ...]) -> None:
+        """execve(2) of what `prepare_execve` made; returns only by raising."""
+        _SYSCALL(*prepared[:4])
+        errno = get_errno()
+        raise KernelError(errno, posix.strerror(errno), "exec")
 
     def prlimit(self, pid: int, resource: int, soft: int, hard: int) -> None:
         """prlimit64(2): set soft and hard limit of another process (0 is the caller)."""

@@ -44,12 +44,13 @@ class Attributes:
         self.clear = self.clear & ~pair[0] | pair[1]
 
 
-def parse(mount: dict[str, Any], where: str) -> dict[str, Any]:
+def parse(mount: dict[str, Any], where: str, bundle: str = "/") -> dict[str, Any]:
     """One entry of ``mounts`` as the argument of the step ``mount``.
 
     Args:
         mount: the entry; its shape was checked.
         where: its path in config.json, for errors.
+        bundle: what a relative source of a bind is relative to.
 
     Returns:
         destination, type, source, bind (None, "bind" or "rbind"), set, clear, attributes (given at all), rset, rclear,
@@ -79,6 +80,8 @@ def parse(mount: dict[str, Any], where: str) -> dict[str, Any]:
         rclear=recursive.clear,
     )
     _check(result, mount, where)
+    if result["bind"] and not result["source"].startswith("/"):
+        result["source"] = f"{bundle.rstrip('/')}/{result['source']}"
     return result
 
 

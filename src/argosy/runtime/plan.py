@@ -84,13 +84,14 @@ def plan(config: dict[str, Any], situation: Situation) -> tuple[Step, ...]:
     spaces = namespaces(linux)
     process = config.get("process", {})
     mounts = [
-        parse(entry, f"mounts[{index}]") for index, entry in enumerate(config.get("mounts", ()))
+        parse(entry, f"mounts[{index}]", situation.bundle)
+        for index, entry in enumerate(config.get("mounts", ()))
     ]
     return (
         *_keyring(situation, spaces, process),
         *_loopback(spaces),
         *_rootfs(config, situation, spaces, mounts),
-        *_console(process, situation),
+        *_console(process),
         *_finish_rootfs(config, spaces, mounts),
         *_names(config),
         *_security_paths(linux, process),
@@ -107,9 +108,10 @@ def exec_plan(
     linux = config.get("linux", {})
     mount = "mount" in namespaces(linux)
     return (
+        ("enter_root",),
         *_keyring(situation, namespaces(linux), process, join=True),
         *((("reopen_null",),) if mount else ()),
-        *_console(process, situation, bind=False),
+        *_console(process, bind=False),
         ("umask", process.get("user", {}).get("umask", 0o022)),
         *((("apparmor", process["apparmorProfile"]),) if process.get("apparmorProfile") else ()),
         *_scheduling(process, {name: linux[name] for name in ("personality",) if name in linux}),
@@ -202,9 +204,7 @@ def _clean(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def _console(
-    process: dict[str, Any], situation: Situation, *, bind: bool = True
-) -> tuple[Step, ...]:
+def _console(process: dict[str, Any], *, bind: bool = True) -> tuple[Step, ...]:
     steps: list[Step] = []
     if process.get("terminal"):
         size = process.get("consoleSize", {})
@@ -314,6 +314,7 @@ def process_steps(
     environment = [*process.get("env", ()), *situation.environment]
     steps += [
         ("environment", environment, user.get("uid", 0)),
+        ("enter", process.get("cwd", "/")),
         ("bounding", masks["bounding"]),
         (
             "user",

@@ -43,7 +43,7 @@ def validate(
     linux = config.get("linux", {})
     spaces = namespaces(linux)
     _uts(config, spaces)
-    _isolation(config, linux, spaces, selinux)
+    _isolation(linux, spaces, selinux)
     _user_namespace(linux, spaces)
     _time_namespace(linux, spaces)
     _sysctl(linux, spaces, hostnet)
@@ -116,9 +116,7 @@ def _uts(config: dict[str, Any], spaces: dict[str, str]) -> None:
             raise ConfigError("", f"unable to set {name} without a private UTS namespace")
 
 
-def _isolation(
-    config: dict[str, Any], linux: dict[str, Any], spaces: dict[str, str], selinux: bool
-) -> None:
+def _isolation(linux: dict[str, Any], spaces: dict[str, str], selinux: bool) -> None:
     if "mount" not in spaces and (linux.get("maskedPaths") or linux.get("readonlyPaths")):
         raise ConfigError("", "unable to restrict sys entries without a private MNT namespace")
     for name in ("maskedPaths", "readonlyPaths"):

@@ -1,0 +1,478 @@
+"""Making a container: everything of ``create``, and of ``run`` up to its program."""
+
+from __future__ import annotations
+
+import posix
+from _signal import SIGKILL
+from time import gmtime, strftime
+
+from argosy.runtime import cgroups, identity, log, spawn
+from argosy.runtime import channel as ch
+from argosy.runtime import kernel as k
+from argosy.runtime import state as states
+from argosy.runtime.container import Container
+from argosy.runtime.errors import ConfigError, Failure, StartError, describe
+from argosy.runtime.inroot import Proc
+from argosy.runtime.jsonio import decode, encode, read_file, write_file
+from argosy.runtime.plan import Situation, plan
+from argosy.runtime.shape import prune
+from argosy.runtime.sources import open_sources
+from argosy.runtime.steps import Context
+from argosy.runtime.tables import RLIMITS
+from argosy.runtime.validate import namespaces, validate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from argosy.runtime.cgroups import Cgroup
+    from argosy.runtime.plan import Step
+
+
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        root: the state root.
+        cid: the container's ID.
+        bundle: the bundle's directory.
+        waits: ``create`` (a fifo to wait at) or ``run``.
+        console: a connected socket for the console's master, or None.
+        pidfd: a connected socket for the pidfd, or None.
+    """
+
+    def __init__(self, root: str, cid: str, bundle: str, *, waits: bool = True) -> None:
+        self.root = root
+        self.cid = cid
+        self.bundle = bundle
+        self.waits = waits
+        self.systemd = False
+        self.rootless = posix.geteuid() != 0
+        self.tolerant = self.rootless
+        self.no_cgroups = False
+        self.no_pivot = False
+        self.keyring = True
+        self.preserve_fds = 0
+        self.listen_fds = 0
+        self.notify = False
+        self.console: Any = None
+        self.pidfd: Any = None
+
+
+def read_config(bundle: str) -> tuple[dict[str, Any], bytes]:
+    """A bundle's config.json, without its null properties: (parsed, bytes).
+
+    Raises:
+        Failure: it is missing or not JSON.
+    """
+    path = f"{bundle}/config.json"
+    try:
+        raw = read_file(path)
+    except FileNotFoundError:
+        raise Failure(f"JSON specification file {path} not found") from None
+    config = prune(decode(raw, path))
+    if not isinstance(config, dict):
+        raise ConfigError("config.json", "expected an object")
+    return config, raw
+
+
+class Creation:
+    """One container in the making. What is made is undone in reverse where anything fails."""
+
+    def __init__(self, request: Request, config: dict[str, Any]) -> None:
+        self.request = request
+        self.config = config
+        self.linux: dict[str, Any] = config.get("linux", {})
+        self.kernel = k.LinuxKernel()
+        self.undo: list[Callable[[], object]] = []
+        self.pid, self.pidfd = -1, -1
+        self.middle = -1
+        self.hooked = False
+        self.oom_before = 0
+
+    def create(self) -> Container:
+        """Make it.
+
+        Raises:
+            ConfigError: the configuration asks for what cannot be done.
+            Failure: anything else; nothing is left then.
+        """
+        request, config = self.request, self.config
+        self.spaces = namespaces(self.linux) if "linux" in config else {}
+        self._check()
+        rootfs = _rootfs(request.bundle, config)
+        self.situation = Situation(
+            request.cid, rootfs, request.bundle, rootless=request.rootless, no_pivot=request.no_pivot,
+            keyring=request.keyring, keep_fds=request.listen_fds + request.preserve_fds, waits=request.waits,
+            environment=tuple(self._environment()),
+        )  # fmt: skip
+        if request.notify:
+            self._add_notify()
+        steps = plan(config, self.situation)
+        try:
+            return self._make(steps, rootfs)
+        except BaseException:
+            self._unwind()
+            raise
+
+    def _check(self) -> None:
+        path = self.spaces.get("network", "")
+        try:
+            hostnet = bool(path) and _same(path, "/proc/self/ns/net")
+        except OSError as error:
+            raise ConfigError(
+                "linux.namespaces", f"invalid netns path {path}: {error.strerror}"
+            ) from error
+        validate(
+            self.config, hostnet=hostnet, selinux=selinux_enabled(), rootless=self.request.rootless
+        )
+        if "process" not in self.config:
+            raise ConfigError("process", "property must not be empty")
+
+    def _environment(self) -> list[str]:
+        found = []
+        if self.request.listen_fds:
+            found += [f"LISTEN_FDS={self.request.listen_fds}", "LISTEN_PID=1"]
+        if self.request.notify:
+            found.append("NOTIFY_SOCKET=/run/notify/notify.sock")
+        return found
+
+    def _add_notify(self) -> None:
+        source = f"{self.request.root}/{self.request.cid}/notify"
+        options = ["bind", "nosuid", "noexec", "nodev", "ro"]
+        mount = {"destination": "/run/notify", "type": "bind", "source": source, "options": options}
+        self.config.setdefault("mounts", []).append(mount)
+
+    # --- making ---
+
+    def _make(self, steps: tuple[Step, ...], rootfs: str) -> Container:
+        request = self.request
+        directory = states.make_directory(request.root, request.cid)
+        self.undo.append(lambda: states.remove(directory))
+        self.directory = directory
+        if request.notify:
+            posix.mkdir(f"{directory}/notify", 0o755)
+        self.filter = self._prepare_filter()
+        self.cgroup = self._make_cgroup()
+        self.container = Container(request.cid, directory, self._first_state(rootfs))
+        self.container.save()
+        context, child = self._context(steps)
+        spaces = spawn.open_spaces(self.spaces)
+        preload(steps, self.linux, self.config)
+        before = posix.getpid()
+        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, self.cgroup.dirfd())
+        self.undo.append(lambda: self._kill(before))
+        child.close()
+        _close_all(context, spaces)
+        self._converse()
+        return self.container
+
+    def _prepare_filter(self) -> Any:
+        if not self.linux.get("seccomp"):
+            return None
+        from argosy.runtime import seccomp
+
+        cache = f"{self.request.root}/.cache"
+        return seccomp.prepare(self.linux["seccomp"], cache)
+
+    def _make_cgroup(self) -> Cgroup:
+        request = self.request
+        if request.no_cgroups:
+            return cgroups.disabled()
+        cgroup = cgroups.manager(
+            self.linux.get("cgroupsPath"), request.cid, systemd=request.systemd, rootless=request.tolerant,
+            resources=self.linux.get("resources", {}), annotations=self.config.get("annotations", {}),
+        )  # fmt: skip
+        cgroup.create()
+        self.undo.append(cgroup.destroy)
+        return cgroup
+
+    def _first_state(self, rootfs: str) -> dict[str, Any]:
+        """What `delete` needs should this very process be killed."""
+        config = self.config
+        write_file(f"{self.directory}/config.json", encode(config).encode())
+        hooks = {
+            name: entries
+            for name, entries in config.get("hooks", {}).items()
+            if name.startswith("post")
+        }
+        now = strftime("%Y-%m-%dT%H:%M:%S", gmtime())
+        return {
+            "id": self.request.cid, "pid": -1, "start_time": 0, "creator": posix.getpid(),
+            "bundle": self.request.bundle, "rootfs": rootfs, "created": f"{now}.{_nanoseconds():09d}Z",
+            "owner": states.owner_name(posix.geteuid()), "annotations": config.get("annotations", {}),
+            "cgroup": self.cgroup.state(), "shared_pid": self.spaces.get("pid") is None, "hooks": hooks,
+            "shared_mounts": [] if "mount" in self.spaces else [m["destination"] for m in config.get("mounts", ())],
+            "rootless": self.request.rootless, "systemd": self.request.systemd,
+        }  # fmt: skip
+
+    def _context(self, steps: tuple[Step, ...]) -> tuple[Context, ch.Channel]:
+        self.channel, child = ch.pair()
+        context = Context(self.kernel, child, Proc(self.kernel))
+        context.sources = open_sources(
+            self.kernel, steps, self.linux, self.spaces, rootless=self.request.rootless
+        )
+        if self.request.waits:
+            context.fifo = self._make_fifo()
+        context.console_socket, context.pidfd_socket = self.request.console, self.request.pidfd
+        context.filter = self.filter
+        context.state = states.hook_state(self.container.state, "creating")
+        context.start_hooks = self.config.get("hooks", {}).get("startContainer", [])
+        context.rootless = self.request.rootless
+        context.user_namespace = "user" in self.spaces
+        context.own_cgroup = "cgroup" in self.spaces
+        context.cgroup_path = self.cgroup.paths().get("")
+        context.cpuset = bool(self.linux.get("resources", {}).get("cpu", {}).get("cpus"))
+        return context, child
+
+    def _make_fifo(self) -> int:
+        path = f"{self.directory}/exec.fifo"
+        before = posix.umask(0)
+        try:
+            posix.mkfifo(path, 0o622)
+        finally:
+            posix.umask(before)
+        ids = [
+            identity.host_id(0, self.linux.get(name, [])) for name in ("uidMappings", "gidMappings")
+        ]
+        if "user" in self.spaces and None not in ids and not self.request.rootless:
+            posix.chown(path, ids[0] or 0, ids[1] or 0)
+        return posix.open(path, posix.O_PATH | posix.O_CLOEXEC)
+
+    # --- the conversation ---
+
+    def _converse(self) -> None:
+        if self.pid > 0:
+            self._adopt(self.pid)
+        answers = {
+            ch.MAP: self._map, ch.PID: self._found, ch.HOOKS: self._at_hooks, ch.READY: self._at_ready,
+            ch.NOTIFY: self._at_notify,
+        }  # fmt: skip
+        while True:
+            kind, payload = self.channel.receive()
+            if kind == ch.WARNING:
+                log.warning(payload.decode("utf-8", "replace"))
+            elif kind == ch.ERROR:
+                raise StartError(
+                    f"error during container init: {payload.decode('utf-8', 'replace')}"
+                )
+            elif kind == ch.DONE:
+                return
+            elif kind in answers:
+                answers[kind](payload)
+            elif self.request.waits or not self.container.state.get("ready"):
+                raise StartError(self._why_gone())
+            else:
+                return  # `run`: the channel was closed by execve
+
+    def _map(self, _: bytes) -> None:
+        """The middle process is in its new user or time namespace. Its pid is that of our only child."""
+        pid = spawn.middle_pid()
+        if self.spaces.get("user") == "":
+            rootless = self.request.rootless
+            identity.write_mappings(
+                pid, self.linux["uidMappings"], self.linux["gidMappings"], rootless=rootless
+            )
+        if self.linux.get("timeOffsets"):
+            identity.write_offsets(pid, self.linux["timeOffsets"])
+        self.channel.send(ch.MAP)
+
+    def _found(self, payload: bytes) -> None:
+        self.pid = int(payload)
+        self.pidfd = self.kernel.pidfd_open(self.pid)
+        self._adopt(self.pid)
+
+    def _adopt(self, pid: int) -> None:
+        """Init is there and waits: out-of-memory score, cgroup, Intel RDT."""
+        score = self.config["process"].get("oomScoreAdj")
+        if score is not None:
+            _write_score(pid, score, rootless=self.request.rootless)
+        self.cgroup.enter(pid)
+        if self.linux.get("intelRdt"):
+            from argosy.runtime import intelrdt
+
+            rdt = intelrdt.create(self.linux["intelRdt"], self.request.cid)
+            self.undo.append(rdt.destroy)
+            rdt.enter(pid)
+            self.container.state["rdt"] = rdt.state()
+        self.channel.send(ch.PID)
+
+    def _at_hooks(self, _: bytes) -> None:
+        """Mounts are there: limits, network devices, prestart and createRuntime."""
+        self.cgroup.apply(self.linux.get("resources", {}))
+        self._own_cgroup()
+        if self.linux.get("netDevices"):
+            from argosy.runtime import netdevices
+
+            fd = posix.open(f"/proc/{self.pid}/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
+            netdevices.move(self.linux["netDevices"], fd)
+            posix.close(fd)
+        hooks = self.config.get("hooks", {})
+        self.container.state["pid"] = self.pid
+        self.hooked = True
+        if hooks.get("prestart") or hooks.get("createRuntime"):
+            from argosy.runtime.hooks import run_hooks
+
+            shown = states.hook_state(self.container.state, "creating", self.pid)
+            for name in ("prestart", "createRuntime"):
+                run_hooks(hooks.get(name, []), name, shown)
+        self.channel.send(ch.HOOKS)
+
+    def _own_cgroup(self) -> None:
+        """Version 2, a cgroup namespace and a writable mount: the directory is delegated to the process's user."""
+        writable = any(
+            mount["destination"].rstrip("/") == "/sys/fs/cgroup" and mount.get("type") in ("cgroup", "cgroup2")
+            and "ro" not in mount.get("options", ())
+            for mount in self.config.get("mounts", ())
+        )  # fmt: skip
+        if not writable or self.spaces.get("cgroup") != "":
+            return
+        uid = self.config["process"].get("user", {}).get("uid", 0)
+        host = (
+            identity.host_id(uid, self.linux.get("uidMappings", []))
+            if "user" in self.spaces
+            else uid
+        )
+        if host is not None and "uidMappings" in self.linux:
+            self.cgroup.own(host)
+
+    def _at_ready(self, _: bytes) -> None:
+        for limit in self.config["process"].get("rlimits", ()):
+            self._set_limit(limit)
+        state = self.container.state
+        state.update(pid=self.pid, start_time=states.start_time(self.pid) or 0, ready=True)
+        self.container.save()
+        self.channel.send(ch.READY)
+
+    def _set_limit(self, limit: dict[str, Any]) -> None:
+        try:
+            self.kernel.prlimit(
+                self.pid, RLIMITS[limit["type"]], limit.get("soft", 0), limit.get("hard", 0)
+            )
+        except OSError as error:
+            error.add_note(f"error setting rlimit type {limit['type']}")
+            raise
+
+    def _at_notify(self, payload: bytes) -> None:
+        from argosy.runtime import seccomp
+
+        fd = self.kernel.pidfd_getfd(self.pidfd, int(payload))
+        try:
+            shown = {
+                "ociVersion": states.SPEC_VERSION, "fds": ["seccompFd"], "pid": self.pid,
+                "metadata": self.filter.metadata or "",
+                "state": states.hook_state(self.container.state, "creating", self.pid),
+            }  # fmt: skip
+            seccomp.send_listener(self.filter, fd, encode(shown).encode())
+        finally:
+            posix.close(fd)
+        self.channel.send(ch.NOTIFY)
+
+    def _why_gone(self) -> str:
+        try:
+            killed = self.cgroup.oom_kills()
+        except (OSError, Failure):
+            killed = 0
+        if killed:
+            return "container init was OOM-killed (memory limit too low?)"
+        return "container init died before it was ready"
+
+    # --- undoing ---
+
+    def _kill(self, parent: int) -> None:
+        if posix.getpid() != parent:
+            return
+        if self.pid > 0:
+            try:
+                self.kernel.pidfd_send_signal(self.pidfd, SIGKILL)
+            except OSError:
+                pass
+        self.channel.close()
+        spawn.reap(self.pid)
+
+    def _unwind(self) -> None:
+        for step in reversed(self.undo):
+            try:
+                step()
+            except (OSError, Failure) as error:
+                log.warning(f"undoing a failed create: {describe(error)}")
+        if self.hooked:
+            self.container._run_poststop()
+
+
+def preload(steps: tuple[Step, ...], linux: dict[str, Any], config: dict[str, Any]) -> None:
+    """Import what a step imports only when it is needed: in init nothing can be imported any more."""
+    mounts = [step[2] for step in steps if step[0] == "mount"]
+    if any(entry["type"] == "cgroup" for entry in mounts):
+        import argosy.runtime.cgroupmount
+    if any(entry["copyup"] for entry in mounts):
+        import argosy.runtime.copyup
+    if config.get("hooks"):
+        import argosy.runtime.hooks
+    if linux.get("seccomp"):
+        import argosy.runtime.seccomp
+    if any(step[0] == "loopback" for step in steps):
+        import argosy.runtime.netdevices  # noqa: F401
+
+
+def _rootfs(bundle: str, config: dict[str, Any]) -> str:
+    """The root file system's absolute path, without symbolic links.
+
+    Raises:
+        Failure: it is not a directory.
+    """
+    path = config.get("root", {}).get("path") or ""
+    absolute = path if path.startswith("/") else f"{bundle}/{path}"
+    try:
+        fd = posix.open(absolute, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise Failure(f"invalid rootfs: {absolute}: {(error.strerror or '').lower()}") from error
+    try:
+        found: str = posix.readlink(f"/proc/self/fd/{fd}")
+        return found
+    finally:
+        posix.close(fd)
+
+
+def _same(one: str, other: str) -> bool:
+    first, second = posix.stat(one), posix.stat(other)
+    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
+
+
+def selinux_enabled() -> bool:
+    """Whether the kernel enforces or watches SELinux labels: its file system is mounted."""
+    try:
+        posix.stat("/sys/fs/selinux/enforce")
+    except OSError:
+        return False
+    return True
+
+
+def _nanoseconds() -> int:
+    from time import time_ns
+
+    return time_ns() % 1_000_000_000
+
+
+def _write_score(pid: int, score: int, *, rootless: bool) -> None:
+    try:
+        fd = posix.open(f"/proc/{pid}/oom_score_adj", posix.O_WRONLY | posix.O_CLOEXEC)
+        try:
+            posix.write(fd, b"%d" % score)
+        finally:
+            posix.close(fd)
+    except PermissionError:
+        if not rootless:
+            raise
+
+
+def _close_all(context: Context, spaces: spawn.Spaces) -> None:
+    for fd in (
+        *context.sources.values(),
+        *(fd for fd, _ in spaces.join),
+        context.fifo,
+        context.proc.host,
+    ):
+        if fd >= 0:
+            posix.close(fd)

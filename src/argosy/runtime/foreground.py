@@ -1,0 +1,185 @@
+"""A process in the foreground: signals go to it, its terminal is ours, its end is our exit status."""
+
+from __future__ import annotations
+
+import posix
+from _signal import (
+    SIGCHLD,
+    SIGKILL,
+    SIGSTOP,
+    SIGWINCH,
+    set_wakeup_fd,
+    signal,
+    valid_signals,
+)
+from fcntl import ioctl
+
+from argosy.runtime.poll import wait_readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+
+_TIOCGWINSZ, _TIOCSWINSZ = 0x5413, 0x5414
+_UNHANDLED = {
+    SIGKILL,
+    SIGSTOP,
+    4,
+    5,
+    7,
+    8,
+    11,
+    23,
+    32,
+    33,
+}  # also what the kernel sends for faults, and SIGURG
+
+
+class Signals:
+    """Every signal as bytes of a pipe, from before the process exists until it has ended."""
+
+    def __init__(self) -> None:
+        self.reader, self._writer = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
+        self._before = {}
+        for number in valid_signals() - _UNHANDLED:
+            self._before[number] = signal(number, _nothing)
+        self._old = set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+
+    def read(self) -> bytes:
+        """The numbers of the signals that came."""
+        try:
+            return posix.read(self.reader, 4096)
+        except BlockingIOError:
+            return b""
+
+
+def _nothing(*_: object) -> None:
+    """The wakeup descriptor tells."""
+
+
+class Terminal:
+    """The caller's terminal made raw, and joined with the container's master."""
+
+    def __init__(self, master: int) -> None:
+        from termios import tcgetattr
+
+        self.master = master
+        self.raw = posix.isatty(0)
+        self._saved = tcgetattr(0) if self.raw else None
+
+    def open(self) -> None:
+        """Make the caller's terminal raw and give its size on."""
+        if self.raw:
+            from termios import TCSANOW, tcgetattr, tcsetattr
+
+            mode = tcgetattr(0)
+            mode[0] &= ~0o2752  # IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
+            mode[1] &= ~1  # OPOST
+            mode[2] = mode[2] & ~0o460 | 0o60  # CSIZE PARENB, CS8
+            mode[3] &= ~0o100113  # ECHO ECHONL ICANON ISIG IEXTEN
+            tcsetattr(0, TCSANOW, mode)
+            self.resize()
+
+    def resize(self) -> None:
+        """Give the caller's window size on."""
+        if self.raw:
+            try:
+                ioctl(self.master, _TIOCSWINSZ, ioctl(0, _TIOCGWINSZ, b"\0" * 8))
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        """Give the caller's terminal back as it was."""
+        if self._saved is not None:
+            from termios import TCSANOW, tcsetattr
+
+            tcsetattr(0, TCSANOW, self._saved)
+
+
+def receive_master(end: socket) -> int:
+    """The console's master from our end of a socket pair."""
+    from argosy.runtime.channel import take_fds
+
+    _, ancillary, _, _ = end.recvmsg(4096, 1024)
+    fds = take_fds(ancillary)
+    end.close()
+    return fds[0]
+
+
+def attend(pid: int, signals: Signals, master: int | None) -> int:
+    """Forward signals and bytes until the process has ended.
+
+    Returns:
+        Its exit status, 128 + n where signal n ended it.
+    """
+    terminal = Terminal(master) if master is not None else None
+    if terminal:
+        terminal.open()
+    try:
+        return _attend(pid, signals, terminal)
+    finally:
+        if terminal:
+            terminal.close()
+
+
+def _attend(pid: int, signals: Signals, terminal: Terminal | None) -> int:
+    sources = {signals.reader}
+    if terminal:
+        sources |= {0, terminal.master}
+    status = _reap(pid)
+    while status is None:
+        for fd in wait_readable(list(sources), None):
+            if fd == signals.reader:
+                status = _handle(pid, signals.read(), terminal)
+            elif terminal and not _copy(fd, terminal):
+                sources.discard(fd)
+    if terminal and terminal.master in sources:
+        _drain(terminal)
+    return status
+
+
+def _handle(pid: int, numbers: bytes, terminal: Terminal | None) -> int | None:
+    for number in set(numbers):
+        if number == SIGWINCH and terminal:
+            terminal.resize()
+        elif number != SIGCHLD:
+            try:
+                posix.kill(pid, number)
+            except ProcessLookupError:
+                pass
+    return _reap(pid)
+
+
+def _reap(pid: int) -> int | None:
+    """Reap whoever has ended; the process's own status is the answer."""
+    answer = None
+    try:
+        while True:
+            ended, status = posix.waitpid(-1, posix.WNOHANG)
+            if not ended:
+                return answer
+            if ended == pid:
+                code = posix.waitstatus_to_exitcode(status)
+                answer = code if code >= 0 else 128 - code
+    except ChildProcessError:
+        return answer
+
+
+def _copy(source: int, terminal: Terminal) -> bool:
+    target = terminal.master if source == 0 else 1
+    try:
+        data = posix.read(source, 65536)
+        view = memoryview(data)
+        while view:
+            view = view[posix.write(target, view) :]
+    except OSError:
+        return False
+    return bool(data)
+
+
+def _drain(terminal: Terminal) -> None:
+    while wait_readable([terminal.master], 0.0) and _copy(terminal.master, terminal):
+        pass
+
+
+__all__ = ["Signals", "Terminal", "attend", "receive_master"]

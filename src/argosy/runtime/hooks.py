@@ -1,0 +1,129 @@
+"""Hooks: programs run with the container's state on their standard input. fork, execve, pidfd, poll; no subprocess.
+
+A hook without ``env`` gets an empty environment but for PATH (in ``startContainer`` the process's own, as runc does).
+Its working directory is the caller's.
+"""
+
+from __future__ import annotations
+
+import posix
+from _signal import SIGKILL
+
+from argosy.runtime.errors import HookError
+from argosy.runtime.jsonio import encode
+from argosy.runtime.poll import wait_readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OUTPUT_LIMIT = 4096
+
+
+def run_hooks(
+    hooks: list[dict[str, Any]],
+    name: str,
+    state: dict[str, Any],
+    environment: list[str] | None = None,
+) -> None:
+    """Run the hooks of one point in their order.
+
+    Args:
+        hooks: entries of config.json.
+        name: the point, for errors: "prestart", "createRuntime" …
+        state: the container's state; sent to each as one line of JSON.
+        environment: for hooks that have none of their own.
+
+    Raises:
+        HookError: one failed; the later ones are not run.
+    """
+    document = encode(state).encode()
+    for index, hook in enumerate(hooks):
+        try:
+            _run(hook, document, environment or [PATH])
+        except (HookError, OSError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise HookError(f"error running {name} hook #{index}: {why}") from error
+
+
+def _run(hook: dict[str, Any], document: bytes, environment: list[str]) -> None:
+    path = hook["path"]
+    arguments = hook.get("args") or [path]
+    variables = dict(entry.split("=", 1) for entry in hook.get("env") or environment)
+    stdin, feed = posix.pipe2(posix.O_CLOEXEC)
+    output, stdout = posix.pipe2(posix.O_CLOEXEC)
+    pid = posix.fork()
+    if pid == 0:
+        _become(path, arguments, variables, stdin, stdout)
+    posix.close(stdin)
+    posix.close(stdout)
+    try:
+        _feed(feed, document)
+        _await(pid, path, hook.get("timeout"), output)
+    finally:
+        posix.close(output)
+
+
+def _become(
+    path: str, arguments: list[str], variables: dict[str, str], stdin: int, stdout: int
+) -> None:
+    try:
+        posix.dup2(stdin, 0, inheritable=True)
+        posix.dup2(stdout, 1, inheritable=True)
+        posix.dup2(stdout, 2, inheritable=True)
+        posix.execve(path, arguments, variables)
+    except OSError as error:
+        posix.write(2, f"fork/exec {path}: {(error.strerror or '').lower()}".encode())
+    finally:
+        posix._exit(127)
+
+
+def _feed(feed: int, document: bytes) -> None:
+    """Write the state; a hook that does not read it is no error."""
+    from _signal import SIG_IGN, SIGPIPE, signal
+
+    before = signal(SIGPIPE, SIG_IGN)
+    try:
+        posix.write(feed, document)
+    except BrokenPipeError:
+        pass
+    finally:
+        posix.close(feed)
+        signal(SIGPIPE, before)
+
+
+def _await(pid: int, path: str, timeout: float | None, output: int) -> None:
+    pidfd = posix.pidfd_open(pid)
+    try:
+        said, ended = _read_until_end(pidfd, output, timeout)
+    finally:
+        posix.close(pidfd)
+    if not ended:
+        posix.kill(pid, SIGKILL)
+    status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
+    if not ended:
+        raise HookError(f"{path} ran longer than its timeout of {timeout} seconds")
+    if status:
+        how = f"exit status {status}" if status > 0 else f"signal {-status}"
+        raise HookError(f"{how}, stdout: , stderr: {said.decode('utf-8', 'replace').strip()}")
+
+
+def _read_until_end(pidfd: int, output: int, timeout: float | None) -> tuple[bytes, bool]:
+    """What the hook said until it ended; False where its time was up first."""
+    from time import monotonic
+
+    end = monotonic() + timeout if timeout else None
+    said = b""
+    open_output = True
+    while True:
+        left = None if end is None else max(0.0, end - monotonic())
+        ready = wait_readable([pidfd, output] if open_output else [pidfd], left)
+        if not ready:
+            return said, False
+        if output in ready:
+            part = posix.read(output, 65536)
+            open_output = bool(part)
+            said = (said + part)[:_OUTPUT_LIMIT]
+        elif pidfd in ready:
+            return said, True

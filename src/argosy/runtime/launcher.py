@@ -1,0 +1,114 @@
+"""The installed launcher: written once, for one interpreter, so that starting costs as little as Python can.
+
+``write`` makes two files: the launcher, a script whose first line names the interpreter absolutely (it works with an
+empty environment) with ``-I -S -W ignore``, and beside it ``NAME.code``: every module of the room, compiled, in one
+file that is read at once. A launcher whose interpreter has changed falls back to the source tree it was made from.
+
+``python -m argosy.runtime.launcher PATH`` writes them; `main` is the console script, which needs no launcher.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import sys
+from importlib.util import MAGIC_NUMBER
+
+_SCRIPT = """#!{interpreter} -ISWignore
+import posix, marshal, sys, _frozen_importlib_external as e
+C = {code!r}
+try:
+    f = posix.open(C, 524288)
+    b = posix.read(f, posix.fstat(f).st_size)
+    posix.close(f)
+    if b[:4] != e.MAGIC_NUMBER: raise OSError
+except OSError:
+    sys.orig_argv[2:3] = [{boot!r}]
+    posix.execv(sys.executable, sys.orig_argv)
+m = marshal.loads(memoryview(b)[4:])
+exec(marshal.loads(m[""]))
+"""
+
+# Runs in the launcher's own namespace: `m` is {module: code}, `C` the file it came from.
+_LOADER = """
+class F:
+    in_memory = True
+    def find_spec(self, name, path=None, target=None):
+        if name in m:
+            s = S(name, self, origin="argosy-runtime", is_package=name in P)
+            return s
+    def create_module(self, spec): return None
+    def exec_module(self, module): exec(marshal.loads(m[module.__name__]), module.__dict__)
+S = type(sys.__spec__)
+P = marshal.loads(m["packages"])
+sys.meta_path.insert(0, F())
+from argosy.runtime.boot import run
+run(C, __file__)
+"""
+_LEFT_OUT = ("argosy.runtime.launcher", "argosy.runtime.check")
+
+
+def modules() -> dict[str, str]:
+    """Module names of the room to their files."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    found = {}
+    for directory, _, names in os.walk(package):
+        inner = os.path.relpath(directory, os.path.dirname(package)).replace(os.sep, ".")
+        for name in names:
+            if name.endswith(".py"):
+                module = f"argosy.{inner}" + ("" if name == "__init__.py" else f".{name[:-3]}")
+                found[module] = os.path.join(directory, name)
+    found["argosy._version"] = os.path.join(os.path.dirname(package), "_version.py")
+    return {name: path for name, path in sorted(found.items()) if name not in _LEFT_OUT}
+
+
+def compiled() -> bytes:
+    """Every module, compiled: the interpreter's magic number, then {name: code}."""
+    table: dict[str, bytes] = {"argosy": marshal.dumps(compile("", "argosy", "exec"))}
+    packages = ["argosy"]
+    for name, path in modules().items():
+        with open(path, encoding="utf-8") as file:
+            code = compile(file.read(), f"<{name}>", "exec", dont_inherit=True, optimize=2)
+        table[name] = marshal.dumps(code)
+        if path.endswith("__init__.py"):
+            packages.append(name)
+    table["packages"] = marshal.dumps(tuple(packages))
+    table[""] = marshal.dumps(compile(_LOADER, "<argosy-runtime>", "exec", optimize=2))
+    return MAGIC_NUMBER + marshal.dumps(table)
+
+
+def interpreter() -> str:
+    """The interpreter without a virtual environment's links: absolute, and what ``-S`` needs."""
+    return os.path.realpath(sys.executable)
+
+
+def write(path: str, code: str | None = None) -> None:
+    """Write the launcher and its code file; each appears as a whole.
+
+    Args:
+        path: the launcher, for example ``/usr/local/bin/argosy-runtime``.
+        code: where the compiled modules go; ``PATH.code`` by default.
+    """
+    path = os.path.abspath(path)
+    code = os.path.abspath(code or f"{path}.code")
+    boot = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+    _replace(code, compiled(), 0o644)
+    _replace(path, _SCRIPT.format(interpreter=interpreter(), code=code, boot=boot).encode(), 0o755)
+
+
+def _replace(path: str, data: bytes, mode: int) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "wb") as file:
+        file.write(data)
+        os.fchmod(file.fileno(), mode)
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    """The console script: the runtime from the source tree, whatever started Python."""
+    boot = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
+    os.execv(interpreter(), [interpreter(), "-ISWignore", boot, *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    write(*sys.argv[1:3])

@@ -1,0 +1,163 @@
+"""What is kept of a container between commands: one directory below the state root.
+
+``state.json`` is what every verb needs and small; ``config.json`` the configuration as it was at creation;
+``exec.fifo`` exists from creation to start. A directory without ``state.json`` is what a killed ``create`` left, and
+``delete --force`` removes it.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from argosy.runtime.errors import ExistsError, Failure, UnknownError
+from argosy.runtime.jsonio import decode, encode, load, read_file, write_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SPEC_VERSION = "1.3.0"
+_ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
+_ID_LIMIT = 1024
+
+
+def check_id(cid: str) -> None:
+    """Refuse what is no container ID.
+
+    Raises:
+        Failure: empty, or signs outside of ``[A-Za-z0-9_+.-]``, or one of "." and "..".
+    """
+    if not cid:
+        raise Failure("container id cannot be empty")
+    if cid in (".", "..") or not _ID.issuperset(cid) or len(cid) > _ID_LIMIT:
+        raise Failure("invalid container ID format: expected letters, digits and any of _+.-")
+
+
+def make_directory(root: str, cid: str) -> str:
+    """Make a container's state directory.
+
+    Raises:
+        ExistsError: there is one.
+    """
+    check_id(cid)
+    _make_root(root)
+    path = f"{root}/{cid}"
+    try:
+        posix.mkdir(path, 0o711)
+    except FileExistsError:
+        raise ExistsError from None
+    return path
+
+
+def _make_root(root: str) -> None:
+    place = ""
+    for part in root.split("/"):
+        place = f"{place}/{part}" if part else place
+        if part:
+            try:
+                posix.mkdir(place, 0o700)
+            except FileExistsError:
+                pass
+
+
+def find_directory(root: str, cid: str) -> str:
+    """The state directory of a container.
+
+    Raises:
+        UnknownError: there is none.
+    """
+    check_id(cid)
+    path = f"{root}/{cid}"
+    try:
+        posix.stat(path)
+    except FileNotFoundError:
+        raise UnknownError from None
+    return path
+
+
+def read(directory: str) -> dict[str, Any]:
+    """state.json.
+
+    Raises:
+        UnknownError: it is not there (yet).
+    """
+    try:
+        state: dict[str, Any] = load(f"{directory}/state.json")
+    except FileNotFoundError:
+        raise UnknownError from None
+    return state
+
+
+def write(directory: str, state: dict[str, Any]) -> None:
+    """Replace state.json as a whole."""
+    write_file(f"{directory}/state.json", encode(state).encode())
+
+
+def remove(directory: str) -> None:
+    """Remove the directory and what is in it (one level of directories below)."""
+    for name in posix.listdir(directory):
+        path = f"{directory}/{name}"
+        try:
+            posix.unlink(path)
+        except IsADirectoryError:
+            remove(path)
+    posix.rmdir(directory)
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot: tells a reused process ID from the old one.
+
+    Returns:
+        None where there is no such process, or only its zombie.
+    """
+    if pid <= 0:
+        return None
+    try:
+        text = read_file(f"/proc/{pid}/stat", 1 << 16)
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    return None if fields[0] in (b"Z", b"X", b"x") else int(fields[19])
+
+
+def public(state: dict[str, Any], status: str) -> dict[str, Any]:
+    """The state as the specification has it, with what runc adds."""
+    shown = {
+        "ociVersion": SPEC_VERSION,
+        "id": state["id"],
+        "pid": state["pid"] if status != "stopped" else 0,
+        "status": status,
+        "bundle": state["bundle"],
+        "rootfs": state["rootfs"],
+        "created": state["created"],
+    }
+    if state.get("annotations"):
+        shown["annotations"] = state["annotations"]
+    return {**shown, "owner": state.get("owner", "")}
+
+
+def hook_state(state: dict[str, Any], status: str, pid: int | None = None) -> dict[str, Any]:
+    """The state as hooks get it."""
+    shown: dict[str, Any] = {"ociVersion": SPEC_VERSION, "id": state["id"], "status": status}
+    if pid or (pid is None and state["pid"] > 0):
+        shown["pid"] = pid or state["pid"]
+    shown["bundle"] = state["bundle"]
+    if state.get("annotations"):
+        shown["annotations"] = state["annotations"]
+    return shown
+
+
+def owner_name(uid: int) -> str:
+    """The name of a user on the host, "" for one without."""
+    from pwd import getpwuid
+
+    try:
+        return getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+__all__ = [
+    "SPEC_VERSION", "check_id", "decode", "find_directory", "hook_state", "make_directory", "owner_name", "public",
+    "read", "remove", "start_time", "write",
+]  # fmt: skip
