@@ -128,10 +128,9 @@ def put(
     present = _present(tx, repo_id, new.references)
     missing = sorted({r.target for r in new.references if not (r.optional or r.target in present)})
     if missing and not sparse:
-        error = ManifestBlobUnknownError(
+        raise ManifestBlobUnknownError(
             f"manifest {new.digest} refers to what is not in {name}: {', '.join(missing[:10])}"
         )
-        raise error
     _insert(tx, change, repo_id, new, present)
     outbox.add(
         tx,
@@ -143,7 +142,7 @@ def put(
         size=len(new.content),
     )
     for tag in sorted(set(tags)):
-        _set_tag(tx, change, repo, tag, new.digest, guard)
+        set_tag(tx, change, repo, tag, new.digest, guard)
     if not tags:
         review(tx, repo_id, "manifest", new.digest, change.now + change.grace)
 
@@ -230,7 +229,7 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
     )
 
 
-def _set_tag(
+def set_tag(
     tx: Transaction,
     change: Change,
     repo: tuple[int, str],
@@ -238,6 +237,12 @@ def _set_tag(
     digest: str,
     guard: TagGuard | None,
 ) -> None:
+    """Point a tag at a manifest of the repository.
+
+    Raises:
+        DeniedError: the guard refuses.
+        ForeignKeyError: the manifest is not there.
+    """
     repo_id, name = repo
     found = tx.row(
         "SELECT digest FROM tag WHERE repo_id = ? AND name = ? /*pg FOR UPDATE*/", (repo_id, tag)

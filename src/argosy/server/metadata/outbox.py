@@ -116,10 +116,14 @@ def advance(tx: Transaction, consumer: str, last: int) -> None:
 
 
 def trim(tx: Transaction, before: float, limit: int = 5000) -> int:
-    """Delete events older than `before` that every consumer is done with; answers how many."""
+    """Delete events older than `before` that every consumer is done with; answers how many.
+
+    The newest one stays, so that identifiers go on growing.
+    """
     done = tx.rows(
         "DELETE FROM event WHERE id IN (SELECT id FROM event WHERE at < ?"
-        " AND id <= (SELECT COALESCE(min(position), 0) FROM event_cursor) ORDER BY id LIMIT ?)"
+        " AND id <= (SELECT COALESCE(min(position), 0) FROM event_cursor)"
+        " AND id < (SELECT max(id) FROM event) ORDER BY id LIMIT ?)"
         " RETURNING id",
         (before, limit),
     )

@@ -1,0 +1,352 @@
+"""Upkeep: the online collector, the scrub, and the compaction of blobs that came in pieces.
+
+The collector never walks the store. It takes items from the review queue, each in a transaction of its own, and the
+foreign keys decide between it and a push. Rows go first; objects go when their window in the trash is over, so every
+crash leaves at most objects that no row knows, which the sweep of their day finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import logging
+from collections.abc import Callable, Iterable
+
+from argosy.errors import ArgosyError, BlobUnknownError, StorageError
+from argosy.server.handlers.blobs import read
+from argosy.server.metadata import (
+    ForeignKeyError,
+    Metadata,
+    Transaction,
+    collect,
+    outbox,
+    repositories,
+    uploads,
+)
+from argosy.server.metadata.blobs import Segment
+from argosy.server.metadata.collect import Check, Item, Outcome, Policy
+from argosy.server.metadata.outbox import Change
+from argosy.server.registry import Registry
+from argosy.server.settings import Collection
+from argosy.server.storage import Storage
+from argosy.spec.digest import Digest, hasher
+
+log = logging.getLogger("argosy.server")
+
+_BATCH = 200
+_PASS = 5000
+_SCRUB_AFTER = 30 * 86400.0
+_SCRUB_BYTES = 256 * 1024 * 1024
+
+
+@dataclasses.dataclass(slots=True)
+class Report:
+    """What a pass did: counts, and bytes."""
+
+    reviewed: int = 0
+    collected: int = 0
+    collected_bytes: int = 0
+    failed: int = 0
+    uploads_expired: int = 0
+    objects_deleted: int = 0
+    compacted: int = 0
+
+
+@dataclasses.dataclass(slots=True)
+class ScrubReport:
+    """What a scrub found: blobs and bytes read, and the digests of those that are damaged."""
+
+    blobs: int = 0
+    bytes: int = 0
+    damaged: list[str] = dataclasses.field(default_factory=list)
+
+
+class _UndoneError(Exception):
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+class Upkeep:
+    """What keeps a registry's store small and right; works beside the registry, or without one.
+
+    Args:
+        metadata: The database.
+        storage: Where blobs lie.
+        rules: Grace, windows, and whether untagged manifests go.
+        clock: Seconds since the epoch.
+        untagged: Overrides `rules.untagged` by repository.
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        storage: Storage,
+        rules: Collection,
+        clock: Callable[[], float],
+        untagged: Policy | None = None,
+    ) -> None:
+        self.metadata, self.storage, self.rules, self.clock = metadata, storage, rules, clock
+        self.untagged: Policy = untagged or (lambda _name: rules.untagged)
+
+    def change(self, who: str = "gc") -> Change:
+        """What a write of the upkeep is told."""
+        rules = self.rules
+        return Change(self.clock(), rules.grace_seconds, who, "", rules.trash_seconds)
+
+    # -- collecting -----------------------------------------------------------------------------
+
+    async def collect(self, *, dry_run: bool = False) -> Report:
+        """One pass: expired uploads, the review queue, the trash.
+
+        Args:
+            dry_run: Only count what the review queue would give up now; nothing changes.
+        """
+        report = Report()
+        if dry_run:
+            for item in await self._due(_PASS):
+                await self._settle(item, report, dry_run=True)
+            return report
+        await self._expire(report)
+        while report.reviewed < _PASS:
+            items = await self._due(_BATCH)
+            if not items:
+                break
+            await asyncio.gather(*(self._settle(item, report) for item in items))
+        await self._empty_trash(report)
+        await self._sweep_days(report)
+        return report
+
+    async def _due(self, limit: int) -> list[Item]:
+        now = self.clock()
+        return await self.metadata.read(lambda tx: collect.due(tx, now, limit))
+
+    async def _settle(self, item: Item, report: Report, *, dry_run: bool = False) -> None:
+        change = self.change()
+
+        def work(tx: Transaction) -> Outcome:
+            outcome = collect.settle(tx, change, item, self.untagged)
+            if dry_run:
+                raise _UndoneError(outcome)
+            return outcome
+
+        report.reviewed += 1
+        try:
+            outcome = await self.metadata.write(work)
+        except _UndoneError as undone:
+            outcome = undone.outcome
+        except ForeignKeyError:  # a push was quicker; the item is looked at again
+            outcome = Outcome()
+            await self._postpone(item)
+        except Exception:
+            report.failed += 1
+            outcome = Outcome()
+            log.exception(
+                "collecting %s %s failed; it is tried again later", item.kind, item.digest
+            )
+            await self._postpone(item)
+        report.collected += outcome.collected
+        report.collected_bytes += outcome.size
+
+    async def _postpone(self, item: Item) -> None:
+        change = self.change()
+        await self.metadata.write(lambda tx: collect.postpone(tx, change, item))
+
+    async def _expire(self, report: Report) -> None:
+        change = self.change()
+
+        def work(tx: Transaction) -> int:
+            found = uploads.expired(tx, change.now, _BATCH)
+            for upload in found:
+                uploads.drop(tx, change, upload)
+            return len(found)
+
+        while (done := await self.metadata.write(work)) > 0:
+            report.uploads_expired += done
+
+    async def _empty_trash(self, report: Report) -> None:
+        for _ in range(_PASS // _BATCH):
+            now = self.clock()
+            keys = await self.metadata.write(lambda tx, now=now: collect.doom(tx, now, _BATCH))  # type: ignore[misc]
+            if not keys:
+                return
+            await self._delete(keys, report)
+
+    async def _delete(self, keys: list[str], report: Report) -> None:
+        """Delete doomed objects, then their rows; what cannot be deleted is tried again in ten minutes."""
+        objects = [key for key in keys if not key.endswith(("-", "/"))]
+        for prefix in set(keys) - set(objects):
+            objects += await self._strays(prefix)
+        try:
+            await asyncio.to_thread(self.storage.delete, objects)
+        except StorageError as exc:
+            log.warning("%s; it is tried again", exc)
+            until = self.clock() + 600.0
+            await self.metadata.write(lambda tx: collect.delay(tx, keys, until))
+            return
+        await self.metadata.write(lambda tx: collect.forget(tx, keys))
+        report.objects_deleted += len(objects)
+
+    async def _strays(self, prefix: str) -> list[str]:
+        """Objects below a prefix that no row knows and no session may still take in."""
+        found = await asyncio.to_thread(lambda: list(self.storage.keys(prefix)))
+
+        def work(tx: Transaction) -> list[str]:
+            unknown = collect.unreferenced(tx, found)
+            sessions = sorted({_session(key) for key in unknown})
+            alive = collect.active(tx, sessions)
+            return [key for key in unknown if _session(key) not in alive]
+
+        return await self.metadata.read(work) if found else []
+
+    async def _sweep_days(self, report: Report) -> None:
+        """Once a day: objects of a day all of whose sessions are over, and that a power cut made nobody's."""
+        age = self.rules.upload_seconds + 86400.0
+        until = _day(self.clock() - age)
+        swept = await self.metadata.read(lambda tx: repositories.setting(tx, "swept_through"))
+        for day in _days(swept, until) if swept else []:
+            strays = await self._strays(f"b/{day}/")
+            await asyncio.to_thread(self.storage.delete, strays)
+            report.objects_deleted += len(strays)
+        if swept is None or swept < until:
+            await self.metadata.write(
+                lambda tx: repositories.set_setting(tx, "swept_through", until)
+            )
+
+    async def undelete(self, name: str, digest: str) -> None:
+        """Bring a collected blob back into a repository.
+
+        Raises:
+            BlobUnknownError: it is not in the trash any more.
+        """
+        change = self.change("undelete")
+        await self.metadata.write(lambda tx: collect.undelete(tx, change, name, digest))
+
+    # -- compaction -----------------------------------------------------------------------------
+
+    async def compact(self, limit: int = 20) -> int:
+        """Write blobs that lie in several objects as one, which is served faster; answers how many."""
+        done = 0
+        for check in await self.metadata.read(lambda tx: collect.segmented(tx, limit)):
+            change = self.change()
+            key = f"{uploads.prefix(uploads.new_id(change.now))}-0"
+            try:
+                await asyncio.to_thread(self._join, check, key)
+            except ArgosyError as exc:
+                log.warning("blob %s cannot be written as one object: %s", check.digest, exc)
+                await self._scrub(check, ScrubReport())
+                continue
+            done += await self.metadata.write(
+                lambda tx, check=check, key=key, change=change: collect.compact(  # type: ignore[misc]
+                    tx, change, check, Segment(key, check.size)
+                )
+            )
+        return done
+
+    def _join(self, check: Check, key: str) -> None:
+        writer = self.storage.create(key, size=check.size)
+        try:
+            actual = self._hash(check, writer.write)
+            if actual != check.digest:
+                raise StorageError(f"expected {check.digest}, got {actual}")
+            writer.commit()
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _hash(self, check: Check, sink: Callable[[bytes], None] = lambda _piece: None) -> Digest:
+        algorithm = Digest(check.digest).algorithm
+        made = hasher(algorithm)
+        for piece in read(self.storage, check.segments, 0, check.size):
+            made.update(piece)
+            sink(piece)
+        return Digest.done(algorithm, made)
+
+    # -- scrub ----------------------------------------------------------------------------------
+
+    async def scrub(
+        self, *, older_than: float = _SCRUB_AFTER, most_bytes: int = _SCRUB_BYTES
+    ) -> ScrubReport:
+        """Read blobs again, those proved longest ago first, and mark what is damaged.
+
+        A damaged blob is answered with 404, so that the next push of it heals it.
+
+        Args:
+            older_than: Seconds since a blob was proved last; 0 for all.
+            most_bytes: Stop after as many bytes.
+        """
+        report = ScrubReport()
+        before = self.clock() - older_than
+        while report.bytes < most_bytes:
+            checks = await self.metadata.read(lambda tx: collect.unverified(tx, before, 50))
+            if not checks:
+                return report
+            for check in checks:
+                await self._scrub(check, report)
+        return report
+
+    async def _scrub(self, check: Check, report: ScrubReport) -> None:
+        report.blobs += 1
+        report.bytes += check.size
+        try:
+            actual: str | None = await asyncio.to_thread(self._hash, check)
+        except (BlobUnknownError, StorageError) as exc:
+            log.warning("blob %s cannot be read: %s", check.digest, exc)
+            actual = None
+        if actual == check.digest:
+            now = max(self.clock(), 0.0)
+            await self.metadata.write(
+                lambda tx: collect.proved(tx, check.digest, check.version, now), durable=False
+            )
+        elif await self._damage(check):
+            report.damaged.append(check.digest)
+
+    async def _damage(self, check: Check) -> bool:
+        change = self.change("scrub")
+        return await self.metadata.write(
+            lambda tx: collect.damage(tx, change, check.digest, check.version)
+        )
+
+    async def stats(self) -> dict[str, float]:
+        """Figures of the whole registry: counts, bytes, and the age of the most overdue review."""
+        now = self.clock()
+        return await self.metadata.read(lambda tx: collect.figures(tx, now))
+
+    async def trim(self, keep_seconds: float) -> int:
+        """Delete events everybody is done with and that are older than that."""
+        before = self.clock() - keep_seconds
+        return await self.metadata.write(lambda tx: outbox.trim(tx, before), durable=False)
+
+
+async def run(registry: Registry) -> None:
+    """Collect, compact and scrub in the background, a little at a time, for as long as the registry runs."""
+    settings = registry.settings
+    upkeep = Upkeep(registry.metadata, registry.storage, settings.gc, registry.clock)
+    while settings.gc.enabled:
+        await asyncio.sleep(settings.gc.interval_seconds)
+        report = await upkeep.collect()
+        report.compacted = await upkeep.compact()
+        await upkeep.scrub()
+        await upkeep.trim(settings.events.keep_seconds)
+        if report.collected or report.objects_deleted or report.failed:
+            log.info("collected: %s", report)
+
+
+def _session(key: str) -> str:
+    """The session an object's key was made for."""
+    return key.rpartition("/")[2].rpartition("-")[0]
+
+
+def _day(moment: float) -> str:
+    return dt.datetime.fromtimestamp(moment, tz=dt.UTC).strftime("%Y%m%d")
+
+
+def _days(after: str, until: str) -> Iterable[str]:
+    """The days after one and up to another, at most a year of them."""
+    day = dt.datetime.strptime(after, "%Y%m%d").replace(tzinfo=dt.UTC)
+    for _ in range(366):
+        day += dt.timedelta(days=1)
+        name = day.strftime("%Y%m%d")
+        if name > until:
+            return
+        yield name

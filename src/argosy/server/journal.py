@@ -1,0 +1,249 @@
+"""The journal: what the outbox says, written into the storage itself, so that a lost database can be made again.
+
+Objects `j/<generation>/<first>-<last>-<random>` hold one JSON line an event, with what the event alone does not say:
+where a blob's bytes lie, and a manifest's bytes. They are written about a second after the change: what was pushed in
+the last second before a database was lost for good is what a rebuild may lack. Back the database up as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import json
+import secrets
+from typing import Any
+
+from argosy.errors import (
+    ArgosyError,
+    BlobUnknownError,
+    ManifestUnknownError,
+    NotFoundError,
+    StorageError,
+)
+from argosy.server.handlers.manifests import parse
+from argosy.server.metadata import (
+    ForeignKeyError,
+    Metadata,
+    Transaction,
+    blobs,
+    collect,
+    manifests,
+    outbox,
+    repositories,
+)
+from argosy.server.metadata.blobs import Segment
+from argosy.server.metadata.outbox import Change, Event
+from argosy.server.registry import Registry
+from argosy.server.storage import Storage
+from argosy.spec.digest import Digest
+
+_BATCH = 1000
+_PAUSE = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild did: entries replayed, and those that could not be (their content is not in the storage)."""
+
+    entries: int = 0
+    skipped: int = 0
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+async def write(metadata: Metadata, storage: Storage) -> int:
+    """Write what has happened since the last time into one object; answers how many events."""
+
+    def gather(tx: Transaction) -> tuple[int, list[dict[str, Any]]]:
+        position = outbox.position(tx, outbox.JOURNAL)
+        return position, [_entry(tx, event) for event in outbox.after(tx, position, _BATCH)]
+
+    position, entries = await metadata.read(gather)
+    if not entries:
+        return 0
+    generation = await _generation(metadata)
+    first, last = entries[0]["id"], entries[-1]["id"]
+    key = f"j/{generation}/{first:016d}-{last:016d}-{secrets.token_hex(4)}"
+    await asyncio.to_thread(_put, storage, key, entries)
+
+    def advance(tx: Transaction) -> bool:
+        if outbox.position(tx, outbox.JOURNAL) != position:
+            return False
+        outbox.advance(tx, outbox.JOURNAL, last)
+        return True
+
+    if not await metadata.write(advance):  # another worker was quicker, and wrote the same
+        await asyncio.to_thread(storage.delete, [key])
+    return len(entries)
+
+
+async def run(registry: Registry) -> None:
+    """Write the journal for as long as the registry runs."""
+    while True:
+        if await write(registry.metadata, registry.storage) < _BATCH:
+            await asyncio.sleep(_PAUSE)
+
+
+def _put(storage: Storage, key: str, entries: list[dict[str, Any]]) -> None:
+    writer = storage.create(key)
+    try:
+        for entry in entries:
+            writer.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        writer.commit()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+async def _generation(metadata: Metadata) -> str:
+    found = await metadata.read(lambda tx: repositories.setting(tx, "journal"))
+    if found is not None:
+        return found
+
+    def work(tx: Transaction) -> str:
+        event = outbox.after(tx, 0, 1)
+        began = int(event[0].at) if event else 0
+        name = f"{began:012d}-{secrets.token_hex(4)}"
+        made = repositories.setting(tx, "journal", name)
+        assert made is not None
+        return made
+
+    return await metadata.write(work)
+
+
+def _entry(tx: Transaction, event: Event) -> dict[str, Any]:
+    entry = {key: value for key, value in event._asdict().items() if value not in {None, ""}}
+    digest = event.digest or ""
+    if event.kind in {outbox.BLOB_PUSHED, outbox.BLOB_MOUNTED, outbox.BLOB_MOVED}:
+        entry["segments"] = [list(segment) for segment in collect.segments_of(tx, digest)]
+    if event.kind == outbox.MANIFEST_PUSHED:
+        found = manifests.find(tx, event.repository, digest)
+        content = manifests.content(tx, found) if found else None
+        if content is not None:
+            entry["content"] = base64.b64encode(content).decode()
+    return entry
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+async def rebuild(metadata: Metadata, storage: Storage) -> Rebuilt:
+    """Fill an empty database from the journal in the storage.
+
+    Raises:
+        StorageError: the database is not empty.
+    """
+    if await metadata.read(lambda tx: tx.row("SELECT 1 FROM repository LIMIT 1")):
+        raise StorageError(
+            "the database is not empty", hint="move it away first: a rebuild begins with nothing"
+        )
+    report = Rebuilt()
+    for key in sorted(await asyncio.to_thread(lambda: list(storage.keys("j/")))):
+        entries = await asyncio.to_thread(_load, storage, key)
+        for entry in entries:
+            await _replay(metadata, storage, entry, report)
+    await metadata.write(lambda tx: tx.rows("DELETE FROM event"))
+    return report
+
+
+def _load(storage: Storage, key: str) -> list[dict[str, Any]]:
+    text = b"".join(storage.read(key))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def _replay(
+    metadata: Metadata, storage: Storage, entry: dict[str, Any], report: Rebuilt
+) -> None:
+    report.entries += 1
+    replay = _REPLAY.get(entry["kind"])
+    if replay is None:
+        return
+    if not await asyncio.to_thread(_there, storage, entry):
+        report.skipped += 1
+        return
+    change = Change(entry["at"], principal=entry.get("principal", ""))
+
+    def work(tx: Transaction) -> None:
+        repo = (0, "")
+        if "repository" in entry:
+            repo = (repositories.ensure(tx, entry["repository"], change), entry["repository"])
+        replay(tx, change, repo, entry)
+
+    try:
+        await metadata.write(work, durable=False)
+    except (NotFoundError, ForeignKeyError):  # what it speaks of came and went within one batch
+        report.skipped += 1
+    except ArgosyError as exc:
+        exc.add_note(f"journal entry {entry['id']} ({entry['kind']})")
+        raise
+
+
+def _there(storage: Storage, entry: dict[str, Any]) -> bool:
+    """Whether all bytes an entry speaks of are in the storage, to the last one."""
+    try:
+        for key, size in entry.get("segments", ()):
+            for _ in storage.read(key, size - 1, size):
+                pass
+    except (BlobUnknownError, StorageError):
+        return False
+    return True
+
+
+_Repo = tuple[int, str]
+
+
+def _pushed(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    segments = [Segment(*pair) for pair in entry["segments"]]
+    if not segments and entry["size"]:
+        raise BlobUnknownError(entry["digest"])
+    if blobs.healthy(tx, entry["digest"]):
+        blobs.link(tx, change, repo, entry["digest"], entry["size"], entry["kind"])
+    else:
+        blobs.commit(tx, change, repo, entry["digest"], entry["size"], segments)
+
+
+def _moved(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    del repo
+    if blobs.healthy(tx, entry["digest"]):
+        segments = [Segment(*pair) for pair in entry["segments"]]
+        if segments and collect.segments_of(tx, entry["digest"]) != segments:
+            blobs.replace(tx, change, entry["digest"], segments)
+
+
+def _unlinked(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    blobs.drop_link(tx, change, repo, entry["digest"], entry["kind"])
+
+
+def _manifest(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    if "content" not in entry:
+        raise ManifestUnknownError(entry["digest"])
+    raw = base64.b64decode(entry["content"])
+    new = parse(raw, entry["media_type"], Digest(entry["digest"]))
+    manifests.put(tx, change, repo, new, (), sparse=True)
+
+
+def _manifest_deleted(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    manifests.delete(tx, change, repo[1], entry["digest"])
+
+
+def _tagged(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    manifests.set_tag(tx, change, repo, entry["tag"], entry["digest"], None)
+
+
+def _untagged(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:
+    manifests.delete_tag(tx, change, repo[1], entry["tag"])
+
+
+_REPLAY = {
+    outbox.BLOB_PUSHED: _pushed,
+    outbox.BLOB_MOUNTED: _pushed,
+    outbox.BLOB_MOVED: _moved,
+    outbox.BLOB_DELETED: _unlinked,
+    outbox.BLOB_COLLECTED: _unlinked,
+    outbox.MANIFEST_PUSHED: _manifest,
+    outbox.MANIFEST_DELETED: _manifest_deleted,
+    outbox.TAG_SET: _tagged,
+    outbox.TAG_DELETED: _untagged,
+}
