@@ -102,6 +102,8 @@ def main(words: list[str]) -> int:
         return _fail(program, verb, error)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # noqa: BLE001 - one line for the caller, whatever is wrong here
+        return _fail(program, verb, error)
 
 
 def _fail(program: str, verb: str, error: BaseException) -> int:

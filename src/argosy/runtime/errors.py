@@ -66,5 +66,13 @@ def describe(error: BaseException) -> str:
     elif isinstance(error, Failure):
         text = str(error)
     else:
-        text = f"{type(error).__name__}: {error}"
+        text = f"internal error: {type(error).__name__}: {error} (at {_place(error)})"
     return f"{notes}: {text}" if notes else text
+
+
+def _place(error: BaseException) -> str:
+    """Where an unforeseen exception came from, without opening any source file."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}" if trace is not None else "unknown"
