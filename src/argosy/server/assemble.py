@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 
-from argosy.errors import StorageError
-from argosy.server import retention, webhooks
+from argosy.errors import InvalidConfigError, StorageError
+from argosy.server import gc, journal, retention, webhooks
 from argosy.server.access import Access
 from argosy.server.app import App
 from argosy.server.auth.endpoint import token_routes
 from argosy.server.auth.gate import Gate, open_gate
+from argosy.server.cache import Cache, ReadOnly, SourceFor
 from argosy.server.front import Front, Limiter, Metered
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.metadata import Metadata
@@ -27,13 +28,19 @@ _CHUNK_MIN_LENGTH = 5 * 1024 * 1024
 """Told to clients of a registry over an object store: each chunk becomes an object of its own."""
 
 
-def build(settings: Settings) -> App:
+def build(settings: Settings, source_for: SourceFor | None = None) -> App:
     """The application a worker serves.
+
+    Args:
+        settings: What was configured.
+        source_for: Opens repositories of the upstreams of a pull-through cache.
 
     Raises:
         StorageError: the data directory, the database or the storage cannot be opened.
-        InvalidConfigError: a file of users, keys or rules is wrong.
+        InvalidConfigError: a file of users, keys or rules is wrong, or there are upstreams and no way to them.
     """
+    if settings.cache and source_for is None:
+        raise InvalidConfigError("cache: nothing here can speak to another registry")
     access = open_gate(settings, settings.data or "")
     metadata = open_metadata(settings)
     try:
@@ -41,27 +48,40 @@ def build(settings: Settings) -> App:
     except BaseException:
         metadata.close()
         raise
-    return _Fronted(settings, access, metadata, storage)
+    cache = Cache(settings.cache, source_for) if settings.cache and source_for else None
+    return _Fronted(settings, access, metadata, storage, cache)
 
 
 class _Fronted(App):
     """The application behind its front, with everything that is configured around the core."""
 
     def __init__(
-        self, settings: Settings, access: Access, metadata: Metadata, storage: Storage
+        self,
+        settings: Settings,
+        access: Access,
+        metadata: Metadata,
+        storage: Storage,
+        cache: Cache | None,
     ) -> None:
         gate = access if isinstance(access, Gate) else None
         telemetry = Telemetry(settings, gate)
         limiter = Limiter(settings.limits)
+        if gate is not None:
+            access = Metered(access, limiter)
+        if cache is not None:
+            access = ReadOnly(access, cache)
         registry = Registry(
             metadata,
             storage,
             settings=settings,
-            access=Metered(access, limiter) if gate else access,
+            access=access,
+            mirror=cache,
             chunk_min_length=_CHUNK_MIN_LENGTH if settings.storage.type == "s3" else 0,
             tasks=_tasks(settings, gate),
             on_exchange=telemetry.record,
         )
+        if cache is not None:
+            cache.attach(registry)
         tokens = token_routes(gate) if gate else ()
         super().__init__(registry, (*tokens, *telemetry.routes()))
         self._front = Front(super().__call__, limiter, settings.listen.trusted_proxies)
@@ -71,7 +91,8 @@ class _Fronted(App):
 
 
 def _tasks(settings: Settings, gate: Gate | None) -> list[Task]:
-    tasks = [webhooks.deliverer(sink) for sink in settings.events.sinks]
+    tasks: list[Task] = [gc.run, journal.run]
+    tasks += [webhooks.deliverer(sink) for sink in settings.events.sinks]
     if gate is not None:
         tasks.append(retention.janitor(gate.policy))
     return tasks

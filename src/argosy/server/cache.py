@@ -1,0 +1,480 @@
+"""The pull-through cache: repositories below a prefix that come from another registry.
+
+- A tag is compared with the upstream when it has not been for a while; where the upstream fails or limits the rate,
+  what is here is served, however old. What it says is missing is missing, and not asked for again for a moment.
+- A blob goes to the client while it comes in and is stored. One fill serves all who ask for it meanwhile; another
+  replica waits for it. The reader it comes from proves it, and holds back its end until it has: what is not proved is
+  never committed, and no client gets all of it.
+- Only blobs that a manifest of the repository names are fetched, and always from the upstream, even if another
+  repository here has them: a manifest is no proof that its author may read what it names.
+- A range is passed through and not stored.
+
+Where the content comes from is given from above (`SourceFor`): this room speaks to no registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
+
+from argosy.content.protocols import BlobReader, Source
+from argosy.errors import (
+    AccessError,
+    ArgosyError,
+    BlobUnknownError,
+    DeniedError,
+    ManifestUnknownError,
+    NotFoundError,
+    RegistryError,
+    TooManyRequestsError,
+    TransportError,
+    UnsupportedError,
+)
+from argosy.server.access import Access, Principal, TagGuard, Verb
+from argosy.server.fill import PIECE, Fill, part_of
+from argosy.server.handlers.blobs import get as serve_blob
+from argosy.server.handlers.blobs import parse_range
+from argosy.server.handlers.manifests import parse
+from argosy.server.http import Header, Request, Response, Stream
+from argosy.server.metadata import (
+    Transaction,
+    blobs,
+    leases,
+    manifests,
+    repositories,
+    uploads,
+    upstreams,
+)
+from argosy.server.metadata.blobs import Segment
+from argosy.server.metadata.manifests import Stored
+from argosy.server.metadata.outbox import Change
+from argosy.server.metadata.uploads import Upload
+from argosy.server.metadata.upstreams import Seen
+from argosy.server.registry import Registry, log
+from argosy.server.settings import Upstream
+from argosy.server.storage import SegmentWriter
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import decode_manifest
+from argosy.spec.reference import parse_tag
+
+__all__ = ["Cache", "ReadOnly", "SourceFor"]
+
+T = TypeVar("T")
+
+SourceFor = Callable[[str, str], Source]
+"""Given an upstream's registry and a repository's name there, the repository as a place to read from."""
+
+_LEASE = 60.0
+_UPLOAD_LEASE = 6 * 3600.0
+_WAIT = 30.0
+_LOOK_AGAIN = 0.1
+_CANDIDATES = 20
+
+
+class Cache:
+    """A `Mirror` over other registries.
+
+    Args:
+        upstreams: Which, and below which prefixes.
+        source_for: Opens a repository of one of them.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream], source_for: SourceFor) -> None:
+        self._upstreams = sorted(upstreams, key=lambda u: -len(u.prefix))
+        self._source_for = source_for
+        self._registry: Registry | None = None
+        self._holder = secrets.token_hex(8)
+        self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._fills: dict[tuple[str, str], Fill] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._not_before: dict[str, float] = {}
+
+    def attach(self, registry: Registry) -> None:
+        """Say which registry this is the cache of."""
+        self._registry = registry
+
+    @property
+    def registry(self) -> Registry:
+        """The registry this is the cache of."""
+        assert self._registry is not None
+        return self._registry
+
+    def covers(self, name: str) -> bool:
+        """Whether a repository comes from an upstream."""
+        return self._upstream(name) is not None
+
+    def _upstream(self, name: str) -> Upstream | None:
+        return next((u for u in self._upstreams if name.startswith(f"{u.prefix}/")), None)
+
+    def _open(self, name: str) -> tuple[Upstream, Source]:
+        upstream = self._upstream(name)
+        assert upstream is not None
+        return upstream, self._source_for(upstream.registry, name[len(upstream.prefix) + 1 :])
+
+    async def _ask(self, upstream: Upstream, call: Callable[[], T]) -> T:
+        """Ask the upstream something that blocks, unless it has asked for silence.
+
+        Raises:
+            ArgosyError: its answer, so that our client understands it: its credentials are not ours to ask for.
+        """
+        silent = self._not_before.get(upstream.prefix, 0.0) - self.registry.clock()
+        if silent > 0:
+            raise TooManyRequestsError(f"{upstream.registry} limits the rate", retry_after=silent)
+        try:
+            return await asyncio.to_thread(call)
+        except TooManyRequestsError as error:
+            pause = min(3600.0, error.retry_after or 10.0)
+            self._not_before[upstream.prefix] = self.registry.clock() + pause
+            raise
+        except AccessError as error:
+            raise DeniedError(f"{upstream.registry} refuses: {error}") from None
+
+    # -- manifests ---------------------------------------------------------------------------------------------
+
+    async def manifest(self, request: Request) -> None:
+        """See that what a request wants is here and fresh, if the upstream has it.
+
+        Raises:
+            ManifestUnknownError: the upstream has not.
+            ArgosyError: the upstream failed, and nothing is here to serve instead.
+        """
+        name, reference = request.name, request.argument
+        is_digest = ":" in reference
+        if is_digest:
+            Digest(reference)
+        else:
+            parse_tag(reference)
+        upstream, source = self._open(name)
+        now = self.registry.clock()
+        found, seen = await self.registry.metadata.read(
+            lambda tx: (manifests.find(tx, name, reference), upstreams.look(tx, name, reference))
+        )
+        if found is not None and (is_digest or now - seen.checked < upstream.fresh_seconds):
+            return
+        if now < seen.missing_until:
+            raise ManifestUnknownError(f"manifest {reference} is not in {name}")
+        try:
+            await self._once(
+                (name, reference), lambda: self._refresh(upstream, source, name, reference, found)
+            )
+        except RegistryError as error:
+            if found is None:
+                raise
+            log.warning("%s: serving %s as it was: %s", name, reference, error)
+
+    async def _once(self, key: tuple[str, str], work: Callable[[], Awaitable[None]]) -> None:
+        """Run work that is not under way already, and wait for it either way."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.create_task(_awaited(work()))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _task: self._under_way.pop(key, None))
+        await asyncio.shield(task)
+
+    async def _refresh(
+        self, upstream: Upstream, source: Source, name: str, reference: str, found: Stored | None
+    ) -> None:
+        now = self.registry.clock()
+        try:
+            desc = await self._ask(upstream, lambda: source.resolve(reference))
+            if found is None or found.digest != desc.digest:
+                await self._take(upstream, source, name, reference, desc)
+        except NotFoundError:
+            seen = Seen(now, now + upstream.missing_seconds)
+            await self.registry.write(
+                lambda tx: upstreams.note(tx, name, reference, seen), durable=False
+            )
+            raise ManifestUnknownError(f"manifest {reference} is not in {name}") from None
+        seen = Seen(now, 0.0)
+        await self.registry.write(
+            lambda tx: upstreams.note(tx, name, reference, seen), durable=False
+        )
+
+    async def _take(
+        self, upstream: Upstream, source: Source, name: str, reference: str, desc: Descriptor
+    ) -> None:
+        """Fetch a manifest, proved, and store it under its tag."""
+        limit = self.registry.settings.limits.manifest_bytes
+        if desc.size > limit:
+            raise RegistryError(
+                f"{name}: manifest of {desc.size} bytes is over the limit of {limit}"
+            )
+
+        def fetch() -> bytes:
+            with source.fetch(desc) as reader:
+                return b"".join(iter(lambda: reader.read(PIECE), b""))
+
+        raw = await self._ask(upstream, fetch)
+        new = parse(raw, desc.media_type, desc.digest)
+        change = self._change()
+        tags = [] if ":" in reference else [reference]
+
+        def work(tx: Transaction) -> None:
+            repo = (repositories.ensure(tx, name, change), name)
+            manifests.put(tx, change, repo, new, tags, sparse=True)
+
+        await self.registry.write(work)
+
+    def _change(self) -> Change:
+        rules = self.registry.settings.gc
+        return Change(self.registry.clock(), rules.grace_seconds, "cache", "", rules.trash_seconds)
+
+    # -- blobs -------------------------------------------------------------------------------------------------
+
+    async def blob(self, request: Request) -> Response | None:
+        """Answer with a blob that is not here: as it comes in, or a range of it, or only that it is there."""
+        name, digest = request.name, Digest(request.argument)
+        desc = await self._described(name, digest)
+        seen = await self.registry.metadata.read(lambda tx: upstreams.look(tx, name, digest))
+        if desc is None or self.registry.clock() < seen.missing_until:
+            return None
+        upstream, source = self._open(name)
+        try:
+            return await self._answer(request, upstream, source, desc)
+        except NotFoundError:
+            now = self.registry.clock()
+            missing = Seen(now, now + upstream.missing_seconds)
+            await self.registry.write(
+                lambda tx: upstreams.note(tx, name, digest, missing), durable=False
+            )
+            return None
+
+    async def _described(self, name: str, digest: Digest) -> Descriptor | None:
+        """The descriptor some manifest of the repository has of a blob: it says how many bytes there must be."""
+
+        def work(tx: Transaction) -> list[tuple[str, bytes]]:
+            rows = tx.rows(
+                "SELECT m.media_type, b.content FROM repository r"
+                " JOIN manifest_ref f ON f.repo_id = r.id AND f.target = ? AND f.kind = 'blob'"
+                " JOIN manifest m ON m.repo_id = r.id AND m.digest = f.manifest"
+                " JOIN manifest_body b ON b.repo_id = r.id AND b.digest = f.manifest"
+                " WHERE r.name = ? ORDER BY f.manifest LIMIT ?",
+                (digest, name, _CANDIDATES),
+            )
+            return [(row[0], bytes(row[1])) for row in rows]
+
+        for media_type, content in await self.registry.metadata.read(work):
+            parsed = decode_manifest(content, media_type, limit=len(content))
+            for desc in parsed.children():
+                if desc.digest == digest:
+                    return desc.bare()
+        return None
+
+    async def _answer(
+        self, request: Request, upstream: Upstream, source: Source, desc: Descriptor
+    ) -> Response | None:
+        headers = _headers(desc)
+        if request.method == "HEAD":
+            if not await self._ask(upstream, lambda: source.exists(desc)):
+                raise BlobUnknownError(f"blob {desc.digest} is not in {request.name}")
+            headers.append((b"content-length", b"%d" % desc.size))
+            return Response(200, headers)
+        wanted = request.header(b"range")
+        part = parse_range(wanted, desc.size) if wanted is not None else None
+        if part is not None:
+            start, stop = part
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, desc.size)))
+            reader = await self._ask(upstream, lambda: source.fetch(desc))
+            return Response(206, headers, Stream(part_of(reader, start, stop), stop - start))
+        fill = await self._fill(request.name, upstream, source, desc)
+        if fill is None:
+            return await self._stored(request, desc)
+        return Response(200, headers, Stream(fill.stream(), desc.size))
+
+    async def _stored(self, request: Request, desc: Descriptor) -> Response | None:
+        """Another replica has stored it meanwhile."""
+        found = await self.registry.metadata.read(
+            lambda tx: blobs.find(tx, request.name, desc.digest)
+        )
+        return await serve_blob(self.registry, request) if found is not None else None
+
+    async def _fill(
+        self, name: str, upstream: Upstream, source: Source, desc: Descriptor
+    ) -> Fill | None:
+        """The fill of a blob, begun if nobody has; None if another replica has finished one."""
+        key = (name, desc.digest)
+        if key in self._fills:
+            return await self._fills[key].join().opened()
+        lease = f"cache:{name}@{desc.digest}"
+        is_leader = await self._lead(name, lease, desc)
+        if key in self._fills:
+            return await self._fills[key].join().opened()
+        if is_leader is None:
+            return None
+        fill = self._fills[key] = Fill(desc)
+        task = asyncio.create_task(
+            self._run(fill, key, lease if is_leader else None, upstream, source)
+        )
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await fill.join().opened()
+
+    async def _lead(self, name: str, lease: str, desc: Descriptor) -> bool | None:
+        """Whether this replica fills; None if another one has finished while we waited, False if it takes too long."""
+        clock, began = self.registry.clock, self.registry.clock()
+
+        def work(tx: Transaction) -> bool:
+            return leases.take(tx, lease, self._holder, clock(), _LEASE)
+
+        while clock() - began < _WAIT:
+            if await self.registry.write(work, durable=False):
+                return True
+            await asyncio.sleep(_LOOK_AGAIN)
+            found = await self.registry.metadata.read(
+                lambda tx: tx.row(
+                    "SELECT 1 FROM repository r JOIN repo_blob l ON l.repo_id = r.id"
+                    " WHERE r.name = ? AND l.digest = ?",
+                    (name, desc.digest),
+                )
+            )
+            if found is not None:
+                return None
+        return False
+
+    async def _run(
+        self,
+        fill: Fill,
+        key: tuple[str, str],
+        lease: str | None,
+        upstream: Upstream,
+        source: Source,
+    ) -> None:
+        """Bring a blob in; store it if the lease is ours. Whatever happens is told to those who read."""
+        name = key[0]
+        upload: Upload | None = None
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                reader = await self._ask(upstream, lambda: source.fetch(fill.desc))
+                stack.callback(reader.close)
+                writer: SegmentWriter | None = None
+                if lease is not None:
+                    upload = await self.registry.write(
+                        functools.partial(_begin, self._change(), name, fill.desc), durable=False
+                    )
+                    writer = await self.registry.blocking(
+                        functools.partial(
+                            self.registry.storage.create, uploads.key(upload), size=fill.desc.size
+                        )
+                    )
+                    stack.callback(writer.abort)
+                fill.open()
+                await self._pump(fill, reader, writer, lease)
+                if writer is not None and upload is not None:
+                    await self.registry.blocking(writer.commit)
+                    await self.registry.write(
+                        functools.partial(_finish, self._change(), name, fill.desc, upload)
+                    )
+                    upload = None
+            fill.end(None)
+        except Exception as exc:  # noqa: BLE001  # told to whoever reads
+            fill.end(exc if isinstance(exc, ArgosyError) else TransportError(str(exc)))
+            if not isinstance(exc, ArgosyError):
+                log.exception("filling %s of %s failed", fill.desc.digest, name)
+        finally:
+            await self._after(fill, key, lease, upload)
+
+    async def _after(
+        self, fill: Fill, key: tuple[str, str], lease: str | None, upload: Upload | None
+    ) -> None:
+        self._fills.pop(key, None)
+        fill.leave()
+
+        def work(tx: Transaction) -> None:
+            if upload is not None:
+                uploads.drop(tx, self._change(), upload)
+            if lease is not None:
+                leases.drop(tx, lease, self._holder)
+
+        if lease is not None:
+            await self.registry.write(work, durable=False)
+
+    async def _pump(
+        self, fill: Fill, reader: BlobReader, writer: SegmentWriter | None, lease: str | None
+    ) -> None:
+        """Move the bytes; the last of them arrive only after all were proved."""
+        renewed = self.registry.clock()
+        while data := await asyncio.to_thread(fill.step, reader, writer):
+            fill.arrived(len(data))
+            now = self.registry.clock()
+            if lease is not None and now - renewed > _LEASE / 3:
+                renewed = now
+                await self.registry.write(
+                    functools.partial(_renew, lease, self._holder, now), durable=False
+                )
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
+
+
+def _headers(desc: Descriptor) -> list[Header]:
+    digest = desc.digest.encode()
+    return [
+        (b"content-type", b"application/octet-stream"),
+        (b"accept-ranges", b"bytes"),
+        (b"docker-content-digest", digest),
+        (b"etag", b'"%s"' % digest),
+    ]
+
+
+def _begin(change: Change, name: str, desc: Descriptor, tx: Transaction) -> Upload:
+    """A session like a client's, so that a fill that dies is cleaned up like one of theirs."""
+    repo_id = repositories.ensure(tx, name, change)
+    identity = uploads.new_id(change.now)
+    expires = change.now + _UPLOAD_LEASE
+    uploads.create(tx, repo_id, identity, "cache", desc.digest.algorithm, expires)
+    return uploads.claim(
+        tx,
+        name,
+        identity,
+        "cache",
+        start=0,
+        known=None,
+        now=change.now,
+        lease=_UPLOAD_LEASE,
+        expires=expires,
+    )
+
+
+def _finish(change: Change, name: str, desc: Descriptor, upload: Upload, tx: Transaction) -> None:
+    last = Segment(uploads.key(upload), desc.size)
+    uploads.finish(tx, change, upload, name, desc.digest, desc.size, last)
+
+
+def _renew(lease: str, holder: str, now: float, tx: Transaction) -> bool:
+    return leases.take(tx, lease, holder, now, _LEASE)
+
+
+class ReadOnly:
+    """An `Access` that lets nobody push where the content comes from somewhere else; deleting clears the cache."""
+
+    def __init__(self, access: Access, cache: Cache) -> None:
+        self._access = access
+        self._cache = cache
+
+    async def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
+        """Who asks."""
+        return await self._access.authenticate(headers)
+
+    def authorize(self, principal: Principal, verb: Verb, repository: str | None) -> None:
+        """Return if they may.
+
+        Raises:
+            UnsupportedError: a push below an upstream's prefix.
+        """
+        self._access.authorize(principal, verb, repository)
+        if verb == "push" and repository is not None and self._cache.covers(repository):
+            raise UnsupportedError(f"{repository} is a copy: push to its upstream")
+
+    def challenge(self, verb: Verb, repository: str | None) -> str:
+        """The inner one's."""
+        return self._access.challenge(verb, repository)
+
+    def guard(self, principal: Principal, repository: str) -> TagGuard | None:
+        """The inner one's."""
+        return self._access.guard(principal, repository)

@@ -1,0 +1,120 @@
+"""A blob while it comes in from elsewhere, and those who read it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+
+from argosy.content.protocols import BlobReader
+from argosy.errors import ArgosyError
+from argosy.server.storage import SegmentWriter
+from argosy.spec.descriptor import Descriptor
+
+__all__ = ["PIECE", "Fill", "part_of"]
+
+PIECE = 1024 * 1024
+"""Bytes moved at a time."""
+
+
+class Fill:
+    """A blob that is coming in: a temporary file that grows, and everybody who reads it meanwhile."""
+
+    def __init__(self, desc: Descriptor) -> None:
+        self.desc = desc
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by the last to leave
+        self._users = 1
+        self._there = 0
+        self._is_open = self._is_done = False
+        self._error: ArgosyError | None = None
+        self._changed = asyncio.Event()
+
+    def join(self) -> Fill:
+        """One more reads."""
+        self._users += 1
+        return self
+
+    def leave(self) -> None:
+        """One less; the last one closes the file."""
+        self._users -= 1
+        if not self._users:
+            self._file.close()
+
+    def step(self, reader: BlobReader, writer: SegmentWriter | None) -> bytes:
+        """Read a piece and write it where it belongs; on a thread."""
+        data = reader.read(PIECE)
+        if data:
+            self._file.write(data)
+            if writer is not None:
+                writer.write(data)
+        return data
+
+    def open(self) -> None:
+        """The upstream has the blob."""
+        self._is_open = True
+        self._wake()
+
+    def arrived(self, size: int) -> None:
+        """More bytes can be read."""
+        self._there += size
+        self._wake()
+
+    def end(self, error: ArgosyError | None) -> None:
+        """No more will come: all is there, or an error stands in its place."""
+        self._is_done, self._error = True, error
+        self._wake()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def opened(self) -> Fill:
+        """Itself, once it is known whether the upstream has it.
+
+        Raises:
+            ArgosyError: it has not, or failed.
+        """
+        while not (self._is_open or self._is_done):
+            await self._changed.wait()
+        if self._error is not None and not self._there:
+            self.leave()
+            raise self._error
+        return self
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The bytes from the beginning, as they come.
+
+        Raises:
+            ArgosyError: the upstream failed, or what it sent is not what it should be; the end was never handed out.
+        """
+        at = 0
+        try:
+            while True:
+                while at < self._there:
+                    data = await asyncio.to_thread(
+                        os.pread, self._file.fileno(), min(PIECE, self._there - at), at
+                    )
+                    at += len(data)
+                    yield data
+                if self._error is not None:
+                    raise self._error
+                if self._is_done:
+                    return
+                await self._changed.wait()
+        finally:
+            self.leave()
+
+
+async def part_of(reader: BlobReader, start: int, stop: int) -> AsyncIterator[bytes]:
+    """The bytes [start, stop) of what a reader gives."""
+    at = 0
+    with reader:
+        while at < stop:
+            data = await asyncio.to_thread(reader.read, PIECE)
+            if not data:
+                return
+            piece = data[max(0, start - at) : stop - at]
+            at += len(data)
+            if piece:
+                yield piece

@@ -1,0 +1,35 @@
+"""What is known about references of other registries: when each was last compared, and which are missing there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from argosy.server.metadata import Transaction
+
+__all__ = ["Seen", "look", "note"]
+
+
+class Seen(NamedTuple):
+    """When a reference was last compared with its upstream, and until when it counts as missing there (seconds)."""
+
+    checked: float
+    missing_until: float
+
+
+def look(tx: Transaction, repository: str, reference: str) -> Seen:
+    """What is known of a reference; long ago and not missing for one nobody asked for yet."""
+    found = tx.row(
+        "SELECT checked, missing_until FROM upstream WHERE repository = ? AND reference = ?",
+        (repository, reference),
+    )
+    return Seen(*found) if found else Seen(float("-inf"), float("-inf"))
+
+
+def note(tx: Transaction, repository: str, reference: str, seen: Seen) -> None:
+    """Remember what the upstream said."""
+    tx.rows(
+        "INSERT INTO upstream (repository, reference, checked, missing_until) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (repository, reference) DO UPDATE SET checked = excluded.checked,"
+        " missing_until = excluded.missing_until",
+        (repository, reference, *seen),
+    )
