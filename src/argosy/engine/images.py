@@ -1,0 +1,235 @@
+"""The local images: an OCI image layout whose tags are whole references, so that other tools can read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from argosy import locate
+from argosy.content import graph
+from argosy.content.copy import copy
+from argosy.content.events import OnEvent, ignore
+from argosy.content.protocols import Source
+from argosy.errors import ManifestUnknownError, NotFoundError, PlatformUnknownError, UsageError
+from argosy.image.view import Image
+from argosy.layout.gc import gc
+from argosy.layout.store import LayoutStore
+from argosy.locate import Connect, Location
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.platform import Platform
+from argosy.spec.reference import Reference
+
+PULL_POLICIES = ("missing", "always", "never")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LocalImage:
+    """One line of `argosy images`. `size` is what its blobs take, in bytes, compressed."""
+
+    name: str
+    digest: Digest
+    image_id: Digest
+    platform: Platform | None
+    created: str | None
+    size: int
+
+
+class LocalImages:
+    """The images of one user on this machine.
+
+    Args:
+        path: The layout's directory; made if it is not there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.store = LayoutStore.create(path)
+
+    def __str__(self) -> str:
+        return str(self.store)
+
+    def get(
+        self,
+        place: Location,
+        *,
+        platform: Platform | None = None,
+        pull: str = "missing",
+        connect: Connect | None = None,
+        jobs: int = 4,
+        on_event: OnEvent = ignore,
+    ) -> tuple[str, Image]:
+        """An image that is here, whole; it is pulled if it is not (or always, or never).
+
+        Args:
+            place: What was typed: a reference, any other place, or the first digits of an image id or digest.
+            platform: What it must run on; this machine's if None.
+            pull: One of `PULL_POLICIES`.
+            connect: How to reach registries.
+            jobs: How many blobs move at a time.
+            on_event: Told what moves.
+
+        Returns:
+            The image's name here, and the image.
+
+        Raises:
+            ManifestUnknownError: it is not here and may not be pulled, or is not there either.
+            PlatformUnknownError: it has no image for the platform.
+        """
+        wanted = platform or Platform.host()
+        name = local_name(place)
+        if place.reference is not None and pull != "always":
+            by_id = self._by_id(place)
+            if by_id is not None:
+                return by_id
+            image = self._whole(name, wanted)
+            if image is not None:
+                return name, image
+        if pull == "never":
+            raise ManifestUnknownError(
+                f"{name} is not among the local images", hint="leave out --pull=never"
+            )
+        with locate.source(place, connect) as source:
+            chosen = locate.choose(source, place)
+            self._check_platform(source, chosen, platform)
+            copy(
+                source, chosen, self.store, name,
+                platforms=[wanted], sparse=True, jobs=jobs, on_event=on_event,
+            )  # fmt: skip
+        return name, Image.open(
+            self.store, name, wanted if platform or self._is_index(name) else None
+        )
+
+    def _is_index(self, name: str) -> bool:
+        return self.store.resolve(name).is_index()
+
+    def _check_platform(self, source: Source, chosen: str, platform: Platform | None) -> None:
+        """An image that is no index must still be for the platform that was asked for."""
+        desc = source.resolve(chosen)
+        if platform is None or desc.is_index():
+            return
+        found = Image.select(source, desc, None).platform
+        if platform.distance(found) is None:
+            raise PlatformUnknownError(f"{chosen} is an image for {found}, not for {platform}")
+
+    def _whole(self, name: str, wanted: Platform) -> Image | None:
+        """The image, if nothing of it is missing."""
+        try:
+            desc = graph.select(self.store, self.store.resolve(name), wanted)
+            image = Image(source=self.store, descriptor=desc)
+            if all(self.store.exists(child) for child in image.manifest.children()):
+                return image
+        except NotFoundError:
+            return None
+        return None
+
+    def _by_id(self, place: Location) -> tuple[str, Image] | None:
+        """By the first digits of an image id or manifest digest, as people copy them from a list."""
+        digits = typed_digits(place)
+        if digits is None:
+            return None
+        found = {
+            entry.image_id: entry
+            for entry in self.entries()
+            if entry.image_id.encoded.startswith(digits) or entry.digest.encoded.startswith(digits)
+        }
+        if len(found) != 1:
+            return None
+        entry = next(iter(found.values()))
+        return entry.name, Image.select(self.store, self.store.resolve(entry.name), entry.platform)
+
+    def entries(self) -> Iterator[LocalImage]:
+        """Every image, one entry a name and platform that is here."""
+        for name in self.store.tags():
+            root = self.store.resolve(name)
+            for desc in self._leaves(root):
+                if self.store.exists(desc):
+                    yield self._local(name, root, desc)
+
+    def _leaves(self, root: Descriptor) -> Iterator[Descriptor]:
+        if not root.is_index():
+            yield root
+            return
+        for entry in graph.read_index(self.store, root).manifests:
+            if entry.media_type in mediatypes.MANIFESTS:
+                yield entry
+
+    def _local(self, name: str, root: Descriptor, desc: Descriptor) -> LocalImage:
+        manifest = graph.read_image(self.store, desc)
+        runnable = manifest.config.media_type in mediatypes.CONFIGS
+        config = Image(source=self.store, descriptor=desc).config if runnable else None
+        return LocalImage(
+            name=name,
+            digest=root.digest,
+            image_id=manifest.config.digest,
+            platform=config.platform if config else None,
+            created=config.created if config else None,
+            size=sum(child.size for child in manifest.children()),
+        )
+
+    def remove(self, text: str) -> list[str]:
+        """Remove a name; or, by the first digits of its id, every name of an image.
+
+        Returns:
+            The names that are gone.
+
+        Raises:
+            ManifestUnknownError: there is no such image.
+            UsageError: the digits fit several images.
+        """
+        place = Location.parse(text)
+        name = local_name(place)
+        if name in set(self.store.tags()):
+            self.store.untag(name)
+            return [name]
+        digits = typed_digits(place)
+        fits = [
+            entry
+            for entry in self.entries()
+            if digits
+            and (
+                entry.image_id.encoded.startswith(digits) or entry.digest.encoded.startswith(digits)
+            )
+        ]
+        if len({entry.image_id for entry in fits}) > 1:
+            raise UsageError(f"{text} fits several images: give more digits")
+        if not fits:
+            raise ManifestUnknownError(f"{text} is not among the local images")
+        for entry in fits:
+            self.store.untag(entry.name)
+        return [entry.name for entry in fits]
+
+    def collect(self) -> int:
+        """Remove what no name leads to. Returns the bytes that are free again."""
+        return gc(self.store, untagged=True).size
+
+
+def local_name(place: Location) -> str:
+    """What an image is called here: its whole reference, or `localhost/<file>:<tag>` for what is in no registry.
+
+    >>> local_name(Location.parse("alpine:3.20"))
+    'docker.io/library/alpine:3.20'
+    """
+    if place.reference is not None:
+        reference = place.reference
+        if reference.digest is not None:
+            return f"{reference.repository}@{reference.digest}"
+        return f"{reference.repository}:{reference.tag or 'latest'}"
+    tag = place.tag or "latest"
+    if "/" in tag:
+        return str(Reference.parse(tag))
+    base = "".join(
+        c if c.isalnum() else "-" for c in place.path.rstrip("/").rpartition("/")[2].lower()
+    )
+    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in tag).lstrip(".-") or "latest"
+    return f"localhost/{base.strip('-') or 'image'}:{plain}"
+
+
+def typed_digits(place: Location) -> str | None:
+    """The hexadecimal digits somebody typed for an image id, if that is what it looks like."""
+    reference = place.reference
+    if reference is None or reference.registry != "docker.io" or reference.tag or reference.digest:
+        return None
+    text = reference.name.removeprefix("library/").removeprefix("sha256:")
+    is_hex = 6 <= len(text) <= 64 and all(c in "0123456789abcdef" for c in text)
+    return text if is_hex else None

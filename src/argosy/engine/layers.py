@@ -1,0 +1,185 @@
+"""Layers as directories: each one unpacked once, under the chain id that says what it stands on.
+
+A layer is applied to an overlay of those below it, so that its changes are just what overlayfs keeps in an upper
+directory: whiteouts, opaque directories and copied-up parents are the kernel's own. The directory appears by one
+rename, after everything was verified and written out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+
+from argosy.engine import overlay
+from argosy.errors import InvalidConfigError, StorageError
+from argosy.image.view import Image, Layer
+from argosy.layer.rootfs import RootFS
+from argosy.spec.digest import Digest
+
+_TEMPORARY = ".tmp-"
+
+
+def _unheard(_layer: Layer) -> None:
+    """Nobody listens."""
+
+
+class LayerTrees:
+    """The unpacked layers below one directory.
+
+    Args:
+        path: The directory, which must be there.
+        rootless: Whether overlay mounts are made without being root.
+    """
+
+    def __init__(self, path: str, *, rootless: bool = False) -> None:
+        self.path = path
+        self._rootless = rootless
+
+    def place_of(self, chain_id: Digest) -> str:
+        """Where a chain id's changes are, or would be."""
+        return os.path.join(self.path, f"{chain_id.algorithm}-{chain_id.encoded}")
+
+    def ensure(self, image: Image, on_layer: Callable[[Layer], object] = _unheard) -> list[str]:
+        """Unpack what is not there yet.
+
+        Args:
+            image: The image; its layers are verified as they are read.
+            on_layer: Told of every layer that is unpacked, before it is.
+
+        Returns:
+            The directories to stack, the topmost first, as overlayfs wants them.
+
+        Raises:
+            InvalidConfigError: the configuration has another number of diff_ids than there are layers.
+            InvalidLayerError: a layer breaks a rule; nothing of it is kept.
+            IntegrityError: a layer is not what its descriptor and diff_id say.
+        """
+        chain_ids = image.config.chain_ids()
+        if len(chain_ids) != len(image.layers):
+            raise InvalidConfigError(f"{len(image.layers)} layers, but {len(chain_ids)} diff_ids")
+        if not chain_ids:
+            return [self._empty()]
+        stack: list[str] = []
+        for layer, chain_id in zip(image.layers, chain_ids, strict=True):
+            stack.insert(0, self._ensure(layer, chain_id, tuple(stack), on_layer))
+        return stack
+
+    def _ensure(
+        self,
+        layer: Layer,
+        chain_id: Digest,
+        below: tuple[str, ...],
+        on_layer: Callable[[Layer], object],
+    ) -> str:
+        place = self.place_of(chain_id)
+        if os.path.isdir(place):
+            return place
+        with self._locked(chain_id):
+            if not os.path.isdir(place):
+                on_layer(layer)
+                self._unpack(layer, place, below)
+        return place
+
+    def _unpack(self, layer: Layer, place: str, below: tuple[str, ...]) -> None:
+        temporary = tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.path)
+        busy = _lock(temporary)
+        try:
+            changes, work = os.path.join(temporary, "diff"), os.path.join(temporary, "work")
+            os.mkdir(changes, 0o755)
+            os.mkdir(work, 0o700)
+            os.chmod(changes, 0o755)  # noqa: S103 - the root of a file system, whatever the umask
+            with self._root(changes, work, below) as root, layer.compressed() as blob:
+                RootFS.apply(root, blob, layer=layer.name, diff_id=layer.diff_id)
+            _write_out(changes)
+            os.rename(changes, place)
+            _sync_directory(self.path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if busy is not None:
+                os.close(busy)
+
+    @contextlib.contextmanager
+    def _root(self, changes: str, work: str, below: tuple[str, ...]) -> Iterator[RootFS]:
+        if not below:
+            with RootFS(changes) as root:
+                yield root
+            return
+        with (
+            overlay.detached(below, changes, work, rootless=self._rootless) as mount,
+            RootFS(f"/proc/self/fd/{mount}") as root,
+        ):
+            yield root
+
+    def _empty(self) -> str:
+        place = os.path.join(self.path, "empty")
+        os.makedirs(place, 0o755, exist_ok=True)
+        return place
+
+    @contextlib.contextmanager
+    def _locked(self, chain_id: Digest) -> Iterator[None]:
+        """One unpacker a chain id; another one waits and then finds it done."""
+        path = f"{self.place_of(chain_id)}.lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def collect(self, needed: set[str], *, dry_run: bool = False) -> list[str]:
+        """Remove what broken runs left, and the layers that are not `needed`.
+
+        Args:
+            needed: Directories to keep, as `place_of` names them.
+            dry_run: Only say what would go.
+
+        Returns:
+            What is gone.
+        """
+        gone: list[str] = []
+        for name in sorted(os.listdir(self.path)):
+            path = os.path.join(self.path, name)
+            if path in needed or name == "empty" or name.endswith(".lock"):
+                continue
+            busy = _lock(path)
+            if busy is None:
+                continue
+            gone.append(path)
+            if not dry_run:
+                shutil.rmtree(path, ignore_errors=True)
+            os.close(busy)
+        return gone
+
+
+def _lock(path: str) -> int | None:
+    """A descriptor that holds the lock of a directory, or None where somebody else holds it."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _write_out(path: str) -> None:
+    """Have the file system that holds a directory write everything out (syncfs)."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
+            raise StorageError(f"{path}: {os.strerror(ctypes.get_errno()).lower()}")
+    finally:
+        os.close(fd)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
