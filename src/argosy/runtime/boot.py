@@ -11,6 +11,7 @@ copy in memory.
 
 from __future__ import annotations
 
+import _warnings
 import posix
 import sys
 
@@ -133,6 +134,9 @@ def run(*files: str) -> None:
         files: what the runtime's own code is loaded from.
     """
     words = sys.argv
+    _warnings.filters.insert(
+        0, ("ignore", None, Warning, None, 0)
+    )  # clients parse the standard error too
     if enters(words):
         protect(*files)
     from argosy.runtime.cli import main

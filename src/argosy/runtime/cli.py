@@ -9,7 +9,7 @@ import posix
 import sys
 
 from argosy.runtime import log
-from argosy.runtime.errors import Failure, UnknownError, UsageError, describe
+from argosy.runtime.errors import ExecError, Failure, UnknownError, UsageError, describe
 from argosy.runtime.options import GLOBAL, VERBS, parse
 
 TYPE_CHECKING = False
@@ -108,6 +108,9 @@ def main(words: list[str]) -> int:
 
 def _fail(program: str, verb: str, error: BaseException) -> int:
     text = describe(error)
+    if isinstance(error, ExecError) and verb == "run":
+        log.plain(text)
+        return error.status
     if verb in ("create", "run", "restore") and not isinstance(error, UsageError):
         text = f"{program} {verb} failed: {text}"
     elif verb == "exec" and not isinstance(error, UsageError):

@@ -42,6 +42,8 @@ def set_up_console(context: Context, height: int, width: int, bind: bool) -> Non
     try:
         if height and width:
             ioctl(master, _TIOCSWINSZ, pack("4H", height, width, 0, 0))
+        if context.attended:
+            _leave_line_ends(slave)
         if bind:
             _bind_console(context, slave)
         send_fd(context.console_socket, name, master)
@@ -49,7 +51,6 @@ def set_up_console(context: Context, height: int, width: int, bind: bool) -> Non
         context.console_socket = None
     finally:
         posix.close(master)
-    posix.setsid()
     for stream in range(3):
         posix.dup2(slave, stream, inheritable=True)
     posix.close(slave)
@@ -70,6 +71,15 @@ def _open_pair(context: Context) -> tuple[int, int, bytes]:
     number = int.from_bytes(ioctl(master, _TIOCGPTN, b"\0" * 4), "little")
     slave = ioctl(master, _TIOCGPTPEER, _FLAGS)
     return master, slave, b"/dev/pts/%d" % number
+
+
+def _leave_line_ends(slave: int) -> None:
+    """Turn the translation of newlines off: the caller's terminal does that, or a pipe that wants none of it."""
+    from termios import ONLCR, TCSANOW, tcgetattr, tcsetattr
+
+    mode = tcgetattr(slave)
+    mode[1] &= ~ONLCR
+    tcsetattr(slave, TCSANOW, mode)
 
 
 def _bind_console(context: Context, slave: int) -> None:

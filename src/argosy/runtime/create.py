@@ -11,7 +11,7 @@ from argosy.runtime import channel as ch
 from argosy.runtime import kernel as k
 from argosy.runtime import state as states
 from argosy.runtime.container import Container
-from argosy.runtime.errors import ConfigError, Failure, StartError, describe
+from argosy.runtime.errors import ConfigError, ExecError, Failure, StartError, describe
 from argosy.runtime.inroot import Proc
 from argosy.runtime.jsonio import decode, encode, read_file, write_file
 from argosy.runtime.plan import Situation, plan
@@ -40,6 +40,7 @@ class Request:
         waits: ``create`` (a fifo to wait at) or ``run``.
         console: a connected socket for the console's master, or None.
         pidfd: a connected socket for the pidfd, or None.
+        attended: ``run`` stays and copies the terminal's bytes.
     """
 
     def __init__(self, root: str, cid: str, bundle: str, *, waits: bool = True) -> None:
@@ -58,6 +59,7 @@ class Request:
         self.notify = False
         self.console: Any = None
         self.pidfd: Any = None
+        self.attended = False
 
 
 def read_config(bundle: str) -> tuple[dict[str, Any], bytes]:
@@ -218,6 +220,7 @@ class Creation:
         context.console_socket, context.pidfd_socket = self.request.console, self.request.pidfd
         context.filter = self.filter
         context.state = states.hook_state(self.container.state, "creating")
+        context.attended = self.request.attended
         context.start_hooks = self.config.get("hooks", {}).get("startContainer", [])
         context.rootless = self.request.rootless
         context.user_namespace = "user" in self.spaces
@@ -254,9 +257,7 @@ class Creation:
             if kind == ch.WARNING:
                 log.warning(payload.decode("utf-8", "replace"))
             elif kind == ch.ERROR:
-                raise StartError(
-                    f"error during container init: {payload.decode('utf-8', 'replace')}"
-                )
+                self._fail(payload.decode("utf-8", "replace"))
             elif kind == ch.DONE:
                 return
             elif kind in answers:
@@ -265,6 +266,11 @@ class Creation:
                 raise StartError(self._why_gone())
             else:
                 return  # `run`: the channel was closed by execve
+
+    def _fail(self, text: str) -> None:
+        if text.startswith("exec ") and self.container.state.get("ready"):
+            raise ExecError(text)
+        raise StartError(f"error during container init: {text}")
 
     def _map(self, _: bytes) -> None:
         """The middle process is in its new user or time namespace. Its pid is that of our only child."""

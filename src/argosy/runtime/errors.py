@@ -53,6 +53,12 @@ class StartError(Failure):
     """The container's process could not be set up or executed."""
 
 
+class ExecError(StartError):
+    """execve(2) of the program failed, after everything was set up: the line is all there is to say."""
+
+    status = 255
+
+
 def describe(error: BaseException) -> str:
     """One line for any exception: the step's note first, the cause last."""
     notes = ": ".join(getattr(error, "__notes__", ()))

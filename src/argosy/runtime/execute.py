@@ -43,6 +43,7 @@ class Execution:
         self.console: Any = None
         self.pidfd_socket: Any = None
         self.keep_fds = 0
+        self.attended = False
         self.cgroups: dict[str, str] = {}
         self.environment: tuple[str, ...] = ()
         self.kernel = k.LinuxKernel()
@@ -107,6 +108,7 @@ class Execution:
         self.channel, child = ch.pair()
         context = Context(self.kernel, child, Proc(self.kernel))
         context.console_socket, context.pidfd_socket = self.console, self.pidfd_socket
+        context.attended = self.attended
         context.rootless = self.container.state["rootless"]
         context.user_namespace = "user" in namespaces(linux)
         if linux.get("seccomp"):

@@ -13,6 +13,7 @@ from _signal import (
     valid_signals,
 )
 from fcntl import ioctl
+from termios import TCSANOW, tcgetattr, tcsetattr
 
 from argosy.runtime.poll import wait_readable
 
@@ -61,8 +62,6 @@ class Terminal:
     """The caller's terminal made raw, and joined with the container's master."""
 
     def __init__(self, master: int) -> None:
-        from termios import tcgetattr
-
         self.master = master
         self.raw = posix.isatty(0)
         self._saved = tcgetattr(0) if self.raw else None
@@ -70,8 +69,6 @@ class Terminal:
     def open(self) -> None:
         """Make the caller's terminal raw and give its size on."""
         if self.raw:
-            from termios import TCSANOW, tcgetattr, tcsetattr
-
             mode = tcgetattr(0)
             mode[0] &= ~0o2752  # IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
             mode[1] &= ~1  # OPOST
@@ -91,8 +88,6 @@ class Terminal:
     def close(self) -> None:
         """Give the caller's terminal back as it was."""
         if self._saved is not None:
-            from termios import TCSANOW, tcsetattr
-
             tcsetattr(0, TCSANOW, self._saved)
 
 

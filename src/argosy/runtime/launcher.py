@@ -1,7 +1,7 @@
 """The installed launcher: written once, for one interpreter, so that starting costs as little as Python can.
 
 ``write`` makes two files: the launcher, a script whose first line names the interpreter absolutely (it works with an
-empty environment) with ``-I -S -W ignore``, and beside it ``NAME.code``: every module of the room, compiled, in one
+empty environment) with ``-I -S -X utf8``, and beside it ``NAME.code``: every module of the room, compiled, in one
 file that is read at once. A launcher whose interpreter has changed falls back to the source tree it was made from.
 
 ``python -m argosy.runtime.launcher PATH`` writes them; `main` is the console script, which needs no launcher.
@@ -9,12 +9,13 @@ file that is read at once. A launcher whose interpreter has changed falls back t
 
 from __future__ import annotations
 
+import ast
 import marshal
 import os
 import sys
 from importlib.util import MAGIC_NUMBER
 
-_SCRIPT = """#!{interpreter} -ISWignore
+_SCRIPT = """#!{interpreter} -ISXutf8
 import posix, marshal, sys, _frozen_importlib_external as e
 C = {code!r}
 try:
@@ -62,13 +63,40 @@ def modules() -> dict[str, str]:
     return {name: path for name, path in sorted(found.items()) if name not in _LEFT_OUT}
 
 
+class _Strip(ast.NodeTransformer):
+    """Take out what only people and type checkers read: annotations, and the imports for them."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt:
+        plain = ast.Assign([node.target], node.value) if node.value else ast.Pass()
+        return ast.copy_location(plain, node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.stmt:
+        return ast.copy_location(ast.Pass(), node) if node.module == "__future__" else node
+
+    def visit_If(self, node: ast.If) -> ast.stmt:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return ast.copy_location(ast.Pass(), node)
+        self.generic_visit(node)
+        return node
+
+
 def compiled() -> bytes:
     """Every module, compiled: the interpreter's magic number, then {name: code}."""
     table: dict[str, bytes] = {"argosy": marshal.dumps(compile("", "argosy", "exec"))}
     packages = ["argosy"]
     for name, path in modules().items():
         with open(path, encoding="utf-8") as file:
-            code = compile(file.read(), f"<{name}>", "exec", dont_inherit=True, optimize=2)
+            tree = _Strip().visit(ast.parse(file.read()))
+        code = compile(tree, f"<{name}>", "exec", dont_inherit=True, optimize=2)
         table[name] = marshal.dumps(code)
         if path.endswith("__init__.py"):
             packages.append(name)
@@ -107,7 +135,7 @@ def _replace(path: str, data: bytes, mode: int) -> None:
 def main() -> None:
     """The console script: the runtime from the source tree, whatever started Python."""
     boot = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
-    os.execv(interpreter(), [interpreter(), "-ISWignore", boot, *sys.argv[1:]])
+    os.execv(interpreter(), [interpreter(), "-ISXutf8", boot, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -68,7 +68,18 @@ def error(message: str) -> None:
     """The one reason why the command fails; with a log file it is also said on the standard error."""
     _write("error", message)
     if _state["path"]:
-        try:
-            posix.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
-        except OSError:
-            pass
+        _say(message)
+
+
+def plain(message: str) -> None:
+    """What the program itself would say if it had been executed: on the standard error as it is, and in the log."""
+    if _state["path"]:
+        _write("error", message)
+    _say(message)
+
+
+def _say(message: str) -> None:
+    try:
+        posix.write(2, message.encode("utf-8", "surrogateescape") + b"\n")
+    except OSError:
+        pass

@@ -177,6 +177,14 @@ def _propagate(kernel: LinuxKernel, entry: dict[str, Any], tree: int | None, pat
             kernel.mount_setattr(tree, 0, 0, recursive=recursive, propagation=flag)
 
 
+def _settle(kernel: LinuxKernel, entry: dict[str, Any], tree: int | None) -> None:
+    """What comes after attaching a new file system: recursive attributes, propagation; its descriptor is closed."""
+    _recursive(kernel, entry, tree)
+    _propagate(kernel, entry, tree, entry["destination"])
+    if tree is not None:
+        posix.close(tree)
+
+
 # --- targets ---
 
 
@@ -269,7 +277,7 @@ def _own_filesystem(context: Context, _: int, entry: dict[str, Any], __: str) ->
     try:
         check_target(context, context.proc.path(target), entry)
         tree = _own_or_hosts(context, entry, target)
-        _propagate(context.kernel, entry, tree, entry["destination"])
+        _settle(context.kernel, entry, tree)
     finally:
         posix.close(target)
 
@@ -312,8 +320,7 @@ def _filesystem(context: Context, _: int, entry: dict[str, Any], label: str) -> 
         )
         if entry["type"] == "mqueue" and label and tree is not None:
             posix.setxattr(b"/proc/self/fd/%d" % tree, b"security.selinux", label.encode())
-        _recursive(context.kernel, entry, tree)
-        _propagate(context.kernel, entry, tree, entry["destination"])
+        _settle(context.kernel, entry, tree)
     finally:
         posix.close(target)
 

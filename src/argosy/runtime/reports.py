@@ -31,7 +31,7 @@ def _choice(command: Command) -> str:
 def list_verb(command: Command) -> int:
     """``list``: every container of the state root."""
     chosen = _choice(command)
-    found = _containers(command.root)
+    found = _containers(command.root, must_exist="root" in command.settings)
     if command.options.get("quiet"):
         _print("".join(f"{entry['id']}\n" for entry in found))
     elif chosen == "json":
@@ -57,10 +57,12 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _containers(root: str) -> list[dict[str, Any]]:
+def _containers(root: str, *, must_exist: bool) -> list[dict[str, Any]]:
     try:
         names = sorted(posix.listdir(root))
     except FileNotFoundError:
+        if must_exist:
+            raise
         return []
     found = []
     for name in names:

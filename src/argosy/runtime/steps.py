@@ -33,6 +33,7 @@ class Context:
         sources: mount sources that the runtime opened beforehand, by the mount's index.
         null: a detached mount of the host's /dev/null, -1 without masked paths.
         fifo: O_PATH descriptor of the exec fifo, -1 for ``run`` and ``exec``.
+        attended: the terminal's bytes are copied by the runtime, whose own terminal (or pipe) treats line ends.
         report: where a failure after the channel is closed is written, -1 for nowhere.
     """
 
@@ -54,6 +55,7 @@ class Context:
         self.arguments: list[str] = []
         self.program = ""
         self.arrived = False
+        self.attended = False
         self.rootless = False
         self.user_namespace = False
         self.own_cgroup = False
@@ -84,6 +86,8 @@ def run(context: Context, steps: tuple[Step, ...]) -> None:
         except StartError:
             raise
         except (OSError, Failure) as error:
+            if isinstance(error, OSError) and not hasattr(error, "__notes__"):
+                error.add_note(step[0].replace("_", " "))
             raise StartError(describe(error)) from error
 
 

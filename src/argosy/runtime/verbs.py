@@ -5,10 +5,11 @@ from __future__ import annotations
 import posix
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
+from argosy.runtime import log
 from argosy.runtime import state as states
 from argosy.runtime.channel import connect
 from argosy.runtime.create import Creation, Request, read_config
-from argosy.runtime.errors import Failure, StartError, UsageError
+from argosy.runtime.errors import ExecError, Failure, StartError, UsageError
 from argosy.runtime.kernel import PR_SET_CHILD_SUBREAPER, LinuxKernel
 
 TYPE_CHECKING = False
@@ -60,6 +61,7 @@ def _run_here(
     ours = None
     if config["process"].get("terminal"):
         ours, request.console = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        request.attended = True
     signals = Signals()
     relay = _relay(request)
     container = _in_bundle(request, config)
@@ -118,6 +120,7 @@ def _request(command: Command, *, waits: bool) -> tuple[Request, dict[str, Any]]
     request.keyring = not options.get("no-new-keyring")
     request.listen_fds = _listen_fds()
     request.preserve_fds = _preserved(options.get("preserve-fds", 0), request.listen_fds)
+    _say_sealed(command)
     request.notify = bool(posix.environ.get(b"NOTIFY_SOCKET"))
     if not config.get("process"):
         raise Failure("process property must not be empty")
@@ -155,7 +158,14 @@ def _preserved(count: int, first: int) -> int:
         except OSError as error:
             why = (error.strerror or "").lower()
             raise Failure(f"unable to stat preserved-fd {index} (of {count}): {why}") from error
+    LinuxKernel().close_range(
+        3 + first + count, 0xFFFFFFFF
+    )  # what the caller leaked is nobody's (CVE-2024-21626)
     return count
+
+
+def _say_sealed(command: Command) -> None:
+    log.debug(f"{command.program} exeseal: using /proc/self/exe clone (or a place as read-only)")
 
 
 def _check_terminal(command: Command, process: dict[str, Any], *, detached: bool) -> None:
@@ -195,6 +205,8 @@ def _in_bundle(request: Request, config: dict[str, Any]) -> Container:
     request.bundle = posix.getcwd()
     try:
         return Creation(request, config).create()
+    except ExecError:
+        raise
     except StartError as error:
         raise StartError(f"unable to start container process: {error}") from error
 
@@ -238,6 +250,7 @@ def exec_verb(command: Command) -> int:
     detached = bool(options.get("detach"))
     _check_terminal(command, process, detached=detached)
     execution.keep_fds = _preserved(options.get("preserve-fds", 0), 0)
+    _say_sealed(command)
     execution.cgroups = sub_cgroups(options.get("cgroup", []))
     _connect(command, execution, process)
     if detached:
@@ -253,6 +266,7 @@ def _exec_here(execution: Execution, pid_file: str | None) -> int:
     ours = None
     if execution.process.get("terminal"):
         ours, execution.console = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+        execution.attended = True
     signals = Signals()
     pid = execution.start()
     _write_exec_pid(execution, pid_file)
