@@ -29,7 +29,7 @@ from argosy.errors import (
 )
 from argosy.layout import names
 from argosy.layout.blobs import BlobDirectory
-from argosy.layout.durable import locked, storage_errors, write_file
+from argosy.layout.durable import TEMPORARY, locked, storage_errors, write_file
 from argosy.layout.target import read_file, stamp_of
 from argosy.layout.view import LayoutSource
 from argosy.spec import manifest as manifests
@@ -157,17 +157,21 @@ class DirectoryStore(LayoutSource):
             StorageError: it cannot be made.
         """
         store = cls(path)
-        version = os.path.join(store.path, VERSION_FILE)
         with storage_errors(store.path):
             os.makedirs(store.path, exist_ok=True)
-            if not os.path.lexists(version):
-                other = [name for name in os.listdir(store.path) if not name.startswith(".")]
-                if other:
-                    raise InvalidLayoutError(
-                        f"{store.path}: expected an image directory or an empty one, found {min(other)!r}"
-                    )
-                write_file(version, VERSION)
+            with locked(store.path):
+                store._make()
         return store
+
+    def _make(self) -> None:
+        if os.path.lexists(self._file(VERSION_FILE)):
+            return
+        other = [name for name in os.listdir(self.path) if not name.startswith(".")]
+        if other:
+            raise InvalidLayoutError(
+                f"{self.path}: expected an image directory or an empty one, found {min(other)!r}"
+            )
+        write_file(self._file(VERSION_FILE), VERSION)
 
     def index(self) -> Index:
         """The image, and after it the manifests that stand beside it."""
@@ -247,9 +251,9 @@ class DirectoryStore(LayoutSource):
             kept = {desc.digest for desc in self.catalog.content(self._linked(root))}
             for name in os.listdir(self.path):
                 digest = _digest(name)
-                if digest is not None and (
-                    digest not in kept or (digest == root.digest and name.endswith(SUFFIX))
-                ):
+                twice = digest == root.digest and name.endswith(SUFFIX)
+                unused = digest is not None and digest not in kept
+                if unused or twice or (name.startswith(".") and name.endswith(TEMPORARY)):
                     os.unlink(self._file(name))
 
     def _linked(self, root: Descriptor) -> list[Descriptor]:

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 
 from argosy.errors import ArgosyError, DeniedError, StorageError
@@ -57,10 +56,14 @@ def sync_directory(path: str) -> None:
 
 
 def write_file(path: str, data: bytes) -> None:
-    """Write a small file as a whole: who reads it sees the old content or the new one, also after a power loss."""
+    """Write a small file as a whole: who reads it sees the old content or the new one, also after a power loss.
+
+    The caller holds the directory's lock. What a killed writer leaves under the temporary name, the next one replaces.
+    """
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}{TEMPORARY}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    temporary = os.path.join(folder, f".{name}{TEMPORARY}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(temporary, flags, 0o666)
     try:
         with open(fd, "wb") as file:
             file.write(data)

@@ -82,8 +82,8 @@ def gc(
         )
     dropped = _drop_untagged(store, dry_run=dry_run) if untagged else ()
     with storage_errors(store.path), contextlib.ExitStack() as locks:
-        for one in (store, *sharers):
-            locks.enter_context(locked(one.path))
+        for path in sorted({os.path.realpath(one.path) for one in (store, *sharers)}):
+            locks.enter_context(locked(path))  # all in one order, lest two wait for each other
         gone = {entry.digest for entry in dropped}
         kept = _needed(store, gone).union(*(_needed(one, set()) for one in sharers))
         return _sweep(store, kept, dropped, time.time() - grace, dry_run=dry_run)
@@ -164,7 +164,7 @@ def _sweep(
 def _temporary(path: str) -> Iterator[BlobFile]:
     """What a killed writer of `index.json` left."""
     for name in sorted(os.listdir(path)):
-        if name.startswith((".index.json.", ".oci-layout.")) and name.endswith(TEMPORARY):
+        if name.startswith(".") and name.endswith(TEMPORARY):
             yield BlobFile(os.path.join(path, name), None, True)
 
 

@@ -79,7 +79,6 @@ class LayoutStore(LayoutTarget):
         store = cls(path, blobs=blobs)
         with storage_errors(store.path):
             _make_directory(store.path)
-            _make_directory(store.blobs.path)
             with locked(store.path):
                 store._make()
         return cls.open(path, blobs=blobs)
@@ -87,12 +86,14 @@ class LayoutStore(LayoutTarget):
     def _make(self) -> None:
         header, index = self._file(imagelayout.HEADER_FILE), self._file(imagelayout.INDEX_FILE)
         if os.path.exists(header) and os.path.exists(index):
+            _make_directory(self.blobs.path)
             return
         other = [n for n in os.listdir(self.path) if n not in _OWN and not n.startswith(".")]
         if other:
             raise InvalidLayoutError(
                 f"{self.path}: expected an image layout or an empty directory, found {min(other)!r}"
             )
+        _make_directory(self.blobs.path)
         if not os.path.exists(index):
             write_file(index, Index().encode())
         write_file(header, imagelayout.header())
