@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from argosy.layer.compressor import Compressor
-from argosy.layer.compression import Compression
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.tarwriter import TarWriter
 from argosy.spec.digest import Digest
@@ -47,11 +46,17 @@ def entries(
     """Directories of about nine files each; sizes as a log-normal, scaled to the total."""
     sizes = [rng.lognormvariate(7.5, 2.0) for _ in range(count * 8 // 10)]
     scale = total / sum(sizes)
-    made, folder = 0, b""
+    made, library, folder = 0, b"", b""
     for number in range(count):
         kind = number % 10
+        if number % 400 == 0:
+            library = f"{top}/lib{number // 400}".encode()
+            yield (
+                Entry(name=library + b"/", type=EntryType.DIRECTORY, mode=0o755, mtime=10**18),
+                b"",
+            )
         if kind == 0:
-            folder = f"{top}/lib{number // 400}/package-{number // 10}/data".encode()
+            folder = library + b"/package-%d" % (number // 10)
             yield Entry(name=folder + b"/", type=EntryType.DIRECTORY, mode=0o755, mtime=10**18), b""
         elif kind == 1:
             name = folder + b"/link-%d" % number

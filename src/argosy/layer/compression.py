@@ -26,6 +26,7 @@ else:
 
 __all__ = ["Compression", "uncompressed"]
 
+_CHUNK: Final = 1 << 20
 _INPUT: Final = 1 << 16
 _OUTPUT: Final = 1 << 18
 _HEAD: Final = 4
@@ -98,7 +99,7 @@ def uncompressed(
     b'ab'
     """
     limits = limits or Limits()
-    chunks = chunks_of(stream)
+    chunks = chunks_of(stream, _CHUNK)
     head = b""
     while len(head) < _HEAD and (chunk := next(chunks, b"")):
         head += chunk

@@ -37,6 +37,8 @@ class EntryType(enum.Enum):
     DIRECTORY = b"5"
     FIFO = b"6"
 
+    __hash__ = object.__hash__  # members are single: no need to hash their names, for every entry
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:

@@ -173,7 +173,7 @@ class Places:
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                     raise
-                fd = self._resolver.walk(path, lambda parent, name: self._make(parent, name, mtime))
+                fd = self._make_path(path, mtime)
             folder = self._hold(path, fd)
         else:
             self._open.move_to_end(folder.which)
@@ -223,21 +223,40 @@ class Places:
                 return
             self._written.add(which)
 
+    def _make_path(self, path: bytes, mtime: int) -> int:
+        """Make what is missing of a path, and open it."""
+        above, _, base = path.rpartition(b"/")
+        folder = self._paths.get(above)
+        if folder is not None:
+            folder.changed = True
+            try:
+                os.mkdir(base, 0o700, dir_fd=folder.fd)
+            except FileExistsError:
+                pass
+            else:
+                return self._dress(os.open(base, DIRECTORY, dir_fd=folder.fd), mtime)
+        return self._resolver.walk(path, lambda parent, name: self._make(parent, name, mtime))
+
     def _make(self, parent: int, name: bytes, mtime: int) -> None:
         status = os.fstat(parent)
         self.forget()
-        fd = self.replace(parent, name)
-        try:
-            self._give(fd)
-            os.fchmod(fd, _IMPLICIT_MODE)
-            os.utime(fd, ns=(mtime, mtime))
-        finally:
-            os.close(fd)
+        os.close(self._dress(self.replace(parent, name), mtime))
         held = self._open.get((status.st_dev, status.st_ino))
         if held is not None:
             held.changed = True
         else:
             os.utime(parent, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def _dress(self, fd: int, mtime: int) -> int:
+        """Metadata for a directory that no entry describes; its descriptor again."""
+        try:
+            self._give(fd)
+            os.fchmod(fd, _IMPLICIT_MODE)
+            os.utime(fd, ns=(mtime, mtime))
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
 
     def replace(self, parent: int, name: bytes) -> int:
         """A new directory at this name in place of whatever is there, open."""

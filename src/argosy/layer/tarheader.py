@@ -63,6 +63,9 @@ def number(field: bytes) -> int:
     >>> number(b"0000644\0"), number(b"\xff" * 8), number(b"\x80\0\0\0\0\0\x01\0")
     (420, -1, 256)
     """
+    digits = field[:-1]
+    if digits.isdigit() and field[-1] in b"\0 ":
+        return _octal_value(digits)
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
         bits = 8 * len(field)
@@ -72,6 +75,10 @@ def number(field: bytes) -> int:
     digits = text(field.lstrip(b"\0 ")).strip(b" ")
     if not digits:
         return 0
+    return _octal_value(digits)
+
+
+def _octal_value(digits: bytes) -> int:
     if not digits.isdigit():
         raise InvalidLayerError(f"{digits!r} is not a number of tar")
     try:
@@ -97,11 +104,11 @@ def checksum_ok(block: bytes) -> bool:
         claimed = number(block[148:156])
     except InvalidLayerError:
         return False
-    blank = block[:148] + b"        " + block[156:]
     # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521: the same sum, made in C.
-    if zlib.adler32(blank) & 0xFFFF == (claimed + 1) % _ADLER:
-        return True
-    return claimed == sum(byte - 256 if byte > 127 else byte for byte in blank)
+    blank = block[:148] + b"        " + block[156:]
+    return zlib.adler32(blank) & 0xFFFF == (claimed + 1) % _ADLER or claimed == sum(
+        byte - 256 if byte > 127 else byte for byte in blank
+    )
 
 
 def parse_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -38,6 +38,9 @@ _TYPES: Final = {member.value: member for member in EntryType} | {
     b"7": EntryType.FILE,
     b"S": EntryType.FILE,
 }
+_LINKS: Final = frozenset((EntryType.HARDLINK, EntryType.SYMLINK))
+_DEVICES: Final = frozenset((EntryType.CHARACTER, EntryType.BLOCK))
+_NO_DEVICE: Final = (0, 0)
 _KEPT: Final = frozenset(
     (
         b"path",
@@ -73,11 +76,13 @@ def chunks_of(source: SupportsRead | Iterable[bytes], size: int = _CHUNK) -> Ite
 class _Bytes:
     """Chunks as one stream: whole small reads, and views for content."""
 
-    __slots__ = ("_at", "_chunk", "_chunks", "_done")
+    __slots__ = ("_at", "_chunk", "_chunks", "_done", "_size", "_view")
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._chunk = memoryview(b"")
+        self._chunk = b""
+        self._view = memoryview(b"")
+        self._size = 0
         self._at = 0
         self._done = 0
 
@@ -88,21 +93,24 @@ class _Bytes:
 
     def view(self, limit: int) -> memoryview:
         """Between 1 and limit bytes; none at the end."""
-        if self._at == len(self._chunk):
-            self._done += self._at
-            self._at = 0
-            self._chunk = memoryview(next(self._chunks, b""))
         start = self._at
-        self._at = min(len(self._chunk), start + limit)
-        return self._chunk[start : self._at]
+        if start == self._size:
+            self._done += start
+            self._chunk = next(self._chunks, b"")
+            self._view = memoryview(self._chunk)
+            self._size = len(self._chunk)
+            start = 0
+        end = start + limit
+        self._at = min(self._size, end)
+        return self._view[start:end]
 
     def read(self, size: int) -> bytes:
         """Exactly this many bytes, fewer only at the end."""
-        end = self._at + size
-        if end <= len(self._chunk):
-            found = bytes(self._chunk[self._at : end])
+        start = self._at
+        end = start + size
+        if end <= self._size:
             self._at = end
-            return found
+            return self._chunk[start:end]
         parts: list[memoryview] = []
         while size and (part := self.view(size)):
             parts.append(part)
@@ -304,24 +312,26 @@ class TarReader:
         return owner
 
     def _decode(self, block: bytes, flag: bytes, extension: _Extension | None) -> Entry:
-        name = _name(block)
+        end = block.find(0, 0, 100)
+        name = block[:end] if end >= 0 else block[:100]
+        if block[345]:
+            name = _prefixed(block, name)
         self._current = name
         type_ = _TYPES.get(flag)
         if type_ is None:
             raise InvalidLayerError(f"type {flag!r} is none of the file types of the image-spec")
         if flag == b"\0" and name.endswith(b"/"):
             type_ = EntryType.DIRECTORY
-        size = number(block[124:136])
-        mtime = number(block[136:148]) * 1_000_000_000
         key = block[100:124]
         mode, uid, gid = self._owners.get(key) or self._owner(key)
+        numbers = mode, uid, gid, number(block[124:136]), number(block[136:148]) * 1_000_000_000
+        linkname = text(block[157:257]) if type_ in _LINKS else b""
+        device = _device(block) if type_ in _DEVICES else _NO_DEVICE
         if extension is not None or flag == b"S":
             return self._extended(
-                block, flag, extension or _Extension(), type_, (name, mode, uid, gid, size, mtime)
+                block, flag, extension or _Extension(), (type_, name, linkname, numbers, device)
             )
-        return self._made(
-            type_, name, text(block[157:257]), (mode, uid, gid, size, mtime), _device(block, type_)
-        )
+        return self._made(type_, name, linkname, numbers, device)
 
     def _made(
         self,
@@ -372,24 +382,24 @@ class TarReader:
         block: bytes,
         flag: bytes,
         extension: _Extension,
-        type_: EntryType,
-        plain: tuple[bytes, int, int, int, int, int],
+        plain: tuple[EntryType, bytes, bytes, tuple[int, int, int, int, int], tuple[int, int]],
     ) -> Entry:
-        name, mode, uid, gid, size, mtime = plain
+        type_, name, linkname, (mode, uid, gid, size, mtime), device = plain
         records = dict(extension.records)
         name = _path(extension.name or records.get(b"path") or name)
-        linkname = _path(extension.linkname or records.get(b"linkpath") or text(block[157:257]))
+        if type_ in _LINKS:
+            linkname = _path(extension.linkname or records.get(b"linkpath") or linkname)
         self._current = name
         uid = _record(records, b"uid", uid)
         gid = _record(records, b"gid", gid)
         size = _record(records, b"size", size)
         if value := records.get(b"mtime"):
             mtime = seconds(value)
-        device = _device(block, type_)
-        device = (
-            _record(records, b"SCHILY.devmajor", device[0]),
-            _record(records, b"SCHILY.devminor", device[1]),
-        )
+        if type_ in _DEVICES:
+            device = (
+                _record(records, b"SCHILY.devmajor", device[0]),
+                _record(records, b"SCHILY.devminor", device[1]),
+            )
         xattrs = xattrs_of(records)
         kept = {key: value for key, value in records.items() if not _known(key)}
         numbers = (mode, uid, gid, size, mtime)
@@ -434,13 +444,11 @@ class TarReader:
         )
 
 
-def _name(block: bytes) -> bytes:
-    name = text(block[:100])
-    if not block[345] or block[257:262] != b"ustar":
+def _prefixed(block: bytes, name: bytes) -> bytes:
+    """The name behind ustar's prefix, where there is one."""
+    if block[257:262] != b"ustar" or (block[262] == 0x20 and not _gnu_prefix(block)):
         return name
     prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
-    if block[262] == 0x20 and not _gnu_prefix(block):
-        return name
     return text(prefix) + b"/" + name
 
 
@@ -458,11 +466,9 @@ def _path(value: bytes) -> bytes:
     return value
 
 
-def _device(block: bytes, type_: EntryType) -> tuple[int, int]:
-    if type_ is not EntryType.CHARACTER and type_ is not EntryType.BLOCK:
-        return 0, 0
+def _device(block: bytes) -> tuple[int, int]:
     if block[257:262] != b"ustar":
-        return 0, 0
+        return _NO_DEVICE
     major, minor = number(block[329:337]), number(block[337:345])
     if not (0 <= major < 1 << 32 and 0 <= minor < 1 << 32):
         raise InvalidLayerError(f"device {major}:{minor} is none")
