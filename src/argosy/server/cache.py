@@ -66,8 +66,8 @@ __all__ = ["Cache", "ReadOnly", "SourceFor"]
 
 T = TypeVar("T")
 
-SourceFor = Callable[[str, str], Source]
-"""Given an upstream's registry and a repository's name there, the repository as a place to read from."""
+SourceFor = Callable[[Upstream, str], Source]
+"""Given an upstream and a repository's name there, the repository as a place to read from."""
 
 _LEASE = 60.0
 _UPLOAD_LEASE = 6 * 3600.0
@@ -114,7 +114,7 @@ class Cache:
     def _open(self, name: str) -> tuple[Upstream, Source]:
         upstream = self._upstream(name)
         assert upstream is not None
-        return upstream, self._source_for(upstream.registry, name[len(upstream.prefix) + 1 :])
+        return upstream, self._source_for(upstream, name[len(upstream.prefix) + 1 :])
 
     async def _ask(self, upstream: Upstream, call: Callable[[], T]) -> T:
         """Ask the upstream something that blocks, unless it has asked for silence.

@@ -14,8 +14,13 @@ KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
 
 
 def _field(default: Any, about: str, **rules: Any) -> Any:
-    """A property: its default, its description, and more keywords of JSON Schema that bind it."""
+    """A property: its default, its description, and more keywords of JSON Schema that bind it.
+
+    One that is `writeOnly` is a secret: no `repr` shows it.
+    """
     metadata = {"about": about, "rules": rules}
+    if rules.get("writeOnly"):
+        return dataclasses.field(default=default, metadata=metadata, repr=False)
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -60,7 +65,7 @@ class S3:
     region: str = _field("us-east-1", "region")
     prefix: str = _field("", "put before every key")
     access_key: str | None = _field(None, "access key id; None takes it from the environment")
-    secret_key: str | None = _field(None, "secret access key")
+    secret_key: str | None = _field(None, "secret access key", writeOnly=True)
     path_style: bool = _field(True, "address the bucket in the path, not in the host name")
     redirect: bool = _field(False, "send blob downloads to presigned URLs (307) where possible")
     redirect_seconds: int = _field(600, "how long a presigned URL lives", minimum=1, maximum=604800)
@@ -90,7 +95,7 @@ class Storage:
 class Postgresql:
     """A PostgreSQL database, shared by all replicas."""
 
-    dsn: str = _field("", "libpq connection string or URL", minLength=1)
+    dsn: str = _field("", "libpq connection string or URL", minLength=1, writeOnly=True)
     pool: int = _field(10, "connections of one worker at most", minimum=1, maximum=1000)
     statement_seconds: float = _field(
         30.0, "how long one statement may take", exclusiveMinimum=0, maximum=3600
@@ -218,7 +223,7 @@ class Sink:
     )
     url: str = _field("", "http or https URL", pattern="^https?://")
     types: tuple[str, ...] = _field(tuple, "event types to deliver; all if empty")
-    secret: str | None = _field(None, "key of the HMAC-SHA256 signature header")
+    secret: str | None = _field(None, "key of the HMAC-SHA256 signature header", writeOnly=True)
     timeout_seconds: float = _field(10.0, "how long one delivery may take", exclusiveMinimum=0)
     attempts: int = _field(10, "tries before an event is put with the dead letters", minimum=1)
     allow_private: bool = _field(False, "whether the URL may lead to a private address")
@@ -241,6 +246,9 @@ class Upstream:
     prefix: str = _field("", "first part of the names here, e.g. `hub`", minLength=1, maxLength=128)
     registry: str = _field("", "the upstream's host, e.g. `docker.io`", minLength=1)
     fresh_seconds: float = _field(300.0, "how long a tag is served without asking again", minimum=0)
+    username: str | None = _field(None, "user at the upstream; None asks as nobody")
+    password: str | None = _field(None, "that user's password or token", writeOnly=True)
+    plain_http: bool = _field(False, "speak http with the upstream")
     missing_seconds: float = _field(30.0, "how long a 404 is remembered", minimum=0)
 
     REQUIRED: ClassVar[tuple[str, ...]] = ("prefix", "registry")
@@ -284,7 +292,9 @@ class Settings:
 
     data: str | None = _field(None, "directory for everything; the user's data directory if None")
     secret: str | None = _field(
-        None, "key that signs upload sessions, the same on all replicas; kept in `data` if None"
+        None,
+        "key that signs upload sessions, the same on all replicas; kept in the database if None",
+        writeOnly=True,
     )
     listen: Listen = _field(Listen, "where to listen")
     storage: Storage = _field(Storage, "where blobs are kept")

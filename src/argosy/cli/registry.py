@@ -1,0 +1,245 @@
+"""`argosy registry …`: looking after a registry. They work beside a running one, or without one."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from argosy.cli.failure import printable
+from argosy.cli.options import json_option
+from argosy.cli.output import document, lines, table
+from argosy.cli.serving import configuration, environment
+from argosy.errors import StorageError, UsageError
+from argosy.server import config as configs
+from argosy.server import journal, retention
+from argosy.server.assemble import open_metadata, open_storage
+from argosy.server.auth.policy import Policy
+from argosy.server.gc import Upkeep
+from argosy.server.metadata import Metadata, collect
+from argosy.server.metadata.outbox import Change
+from argosy.server.settings import Settings
+
+T = TypeVar("T")
+
+_config = click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False),
+    envvar="ARGOSY_REGISTRY_CONFIG",
+    help="The registry's YAML file.",
+)
+_data = click.option("--data", type=click.Path(file_okay=False), help="The registry's directory.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+
+
+def _with(settings: Settings, work: Callable[[Metadata], Awaitable[T]]) -> T:
+    """Open the database, do one thing, close it.
+
+    Raises:
+        StorageError: there is no registry in the directory.
+    """
+    if settings.metadata.type == "sqlite":
+        path = settings.metadata.path or os.path.join(settings.data or "", "registry.db")
+        if not os.path.exists(path):
+            raise StorageError(f"no registry in {settings.data}: {path} is not there")
+
+    async def run() -> T:
+        metadata = open_metadata(settings)
+        try:
+            return await work(metadata)
+        finally:
+            metadata.close()
+
+    return asyncio.run(run())
+
+
+def _upkeep(settings: Settings, metadata: Metadata) -> Upkeep:
+    return Upkeep(metadata, open_storage(settings), settings.gc, time.time)
+
+
+def _show(value: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        document(value)
+        return
+    table([(name.replace("_", " "), _plain(found)) for name, found in value.items()])
+
+
+def _plain(found: object) -> str:
+    return f"{found:g}" if isinstance(found, float) else str(found)
+
+
+@click.command("check-config")
+@click.argument("file", type=click.Path(dir_okay=False))
+def check_config(file: str) -> None:
+    """Say what is wrong with a configuration file, every problem on a line of its own.
+
+    \b
+    Example:
+      argosy registry check-config registry.yaml
+    """
+    problems = configs.check_config(file, environment())
+    for problem in problems:
+        print(printable(problem), file=sys.stderr)
+    if problems:
+        raise UsageError(f"{file}: {len(problems)} problem{'s' * (len(problems) > 1)}")
+    policy = configs.load(file, environment()).access.policy
+    if policy is not None:
+        Policy.load(policy)
+    print(f"{file}: good")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file.
+
+    \b
+    Example:
+      argosy registry schema > registry.schema.json
+    """
+    print(configs.published(), end="")
+
+
+@click.command()
+@_config
+@_data
+@_dry_run
+@json_option
+def gc(config: str | None, data: str | None, dry_run: bool, as_json: bool) -> None:
+    """Collect what nothing refers to and whose grace is over. A running registry does this by itself.
+
+    \b
+    Examples:
+      argosy registry gc --dry-run
+      argosy registry gc --data /srv/registry --json
+    """
+    settings = configuration(config, data)
+    report = _with(settings, lambda m: _upkeep(settings, m).collect(dry_run=dry_run))
+    _show(dataclasses.asdict(report), as_json=as_json)
+
+
+@click.command()
+@_config
+@_data
+@json_option
+def scrub(config: str | None, data: str | None, as_json: bool) -> None:
+    """Read all blobs again and mark the damaged ones; pushing them again heals them. Exit code 4 if there are any.
+
+    \b
+    Example:
+      argosy registry scrub --data /srv/registry
+    """
+    settings = configuration(config, data)
+    report = _with(
+        settings, lambda m: _upkeep(settings, m).scrub(older_than=0.0, most_bytes=1 << 62)
+    )
+    _show(dataclasses.asdict(report), as_json=as_json)
+    if report.damaged:
+        click.get_current_context().exit(4)
+
+
+@click.command()
+@_config
+@_data
+@json_option
+def rebuild(config: str | None, data: str | None, as_json: bool) -> None:
+    """Make a lost database again from the journal in the storage. The database must be empty.
+
+    \b
+    Example:
+      argosy registry rebuild --data /srv/registry
+    """
+    settings = configuration(config, data)
+
+    async def run() -> journal.Rebuilt:
+        metadata = open_metadata(settings)
+        try:
+            return await journal.rebuild(metadata, open_storage(settings))
+        finally:
+            metadata.close()
+
+    _show(dataclasses.asdict(asyncio.run(run())), as_json=as_json)
+
+
+@click.command()
+@_config
+@_data
+@click.argument("file", type=click.Path(dir_okay=False))
+def backup(config: str | None, data: str | None, file: str) -> None:
+    """Copy the SQLite database to a new file while the registry runs.
+
+    \b
+    Example:
+      argosy registry backup --data /srv/registry /backup/registry.db
+    """
+    settings = configuration(config, data)
+    _with(settings, lambda m: m.backup(file))
+    print(file)
+
+
+@click.command()
+@_config
+@_data
+@json_option
+def stats(config: str | None, data: str | None, as_json: bool) -> None:
+    """Show how much of everything there is.
+
+    \b
+    Example:
+      argosy registry stats --json
+    """
+    settings = configuration(config, data)
+    found = _with(settings, lambda m: m.read(lambda tx: collect.figures(tx, time.time())))
+    _show(found, as_json=as_json)
+
+
+@click.command()
+@_config
+@_data
+def migrate(config: str | None, data: str | None) -> None:
+    """Bring the database to the schema this argosy works with. PostgreSQL's is changed by nothing else.
+
+    \b
+    Example:
+      argosy registry migrate --config registry.yaml
+    """
+    settings = configuration(config, data)
+    chosen = settings.metadata.postgresql
+    if settings.metadata.type == "postgresql" and chosen is not None:
+        from argosy.server.metadata import postgresql
+
+        before, after = postgresql.migrate(chosen.dsn)
+        print(f"schema version {before or 'none'} -> {after}")
+        return
+    open_metadata(settings).close()
+    print("SQLite databases are brought up to date when they are opened")
+
+
+@click.command(name="retention")
+@_config
+@_data
+@_dry_run
+@json_option
+def retain(config: str | None, data: str | None, dry_run: bool, as_json: bool) -> None:
+    """Let go the tags that the policy's retention rules let go.
+
+    \b
+    Example:
+      argosy registry retention --config registry.yaml --dry-run
+    """
+    settings = configuration(config, data)
+    if settings.access.policy is None:
+        raise UsageError("no policy file is configured", hint="access.policy names it")
+    policy, rules = Policy.load(settings.access.policy), settings.gc
+    change = Change(time.time(), rules.grace_seconds, "retention", "", rules.trash_seconds)
+    gone = _with(settings, lambda m: retention.retain(m, policy, change, dry_run=dry_run))
+    if as_json:
+        document([tag._asdict() for tag in gone])
+    else:
+        lines(f"{tag.repository}:{tag.tag} {tag.digest}" for tag in gone)
