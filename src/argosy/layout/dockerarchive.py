@@ -381,7 +381,7 @@ class DockerArchiveWriter(OCIArchiveWriter):
 def _name(tag: str) -> str:
     """A tag as the name of an image, in Docker's short form."""
     whole = names.long_name(tag)
-    if whole is None or "@" in whole:
+    if whole is None or "@" in tag:
         raise InvalidTagError(f"tag {tag[:200]!r}: expected the name of an image, as in app:v1")
     return short_name(whole)
 
