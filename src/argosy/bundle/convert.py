@@ -247,7 +247,8 @@ def _environment(env: Sequence[str], user: User, terminal: bool) -> list[str]:
 
 
 def _volume(path: str) -> dict[str, Any]:
-    place = posixpath.normpath(_absolute(path, "Volumes"))
+    # Two leading slashes are kept by POSIX' normpath; here they mean the root as one does.
+    place = "/" + posixpath.normpath(_absolute(path, "Volumes")).lstrip("/")
     if place == "/":
         raise InvalidConfigError("Volumes: '/' cannot be a volume")
     options = list(_VOLUME_OPTIONS)

@@ -103,10 +103,13 @@ def mutate(image: Image, changes: Changes, *, history: History | None = None) ->
 
 
 def padded_history(config: ImageConfig) -> tuple[History, ...]:
-    """The history with an empty step for each layer it does not mention, so that what is added stands at its layer."""
+    """The history with a step for each layer it does not mention, so that what is added stands at its layer.
+
+    Those steps carry the image's time: some readers expect every step to have one.
+    """
     told = sum(not step.empty_layer for step in config.history)
     missing = len(config.rootfs.diff_ids) - told
-    return config.history + (History(),) * missing if config.history else (History(),) * missing
+    return config.history + (History(created=config.created),) * missing
 
 
 def new_layer(

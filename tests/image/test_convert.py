@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import itertools
+
+import pytest
+
+from argosy.content.memory import MemoryStore
+from argosy.errors import DigestMismatchError, UnsupportedError
+from argosy.image import indexes
+from argosy.image.configure import Changes
+from argosy.image.convert import each, recompress, to_docker, to_oci, typed_index
+from argosy.image.derive import append_layer, derive, mutate
+from argosy.image.reproducible import reproducible
+from argosy.image.view import Image, ImageIndex
+from argosy.layer.compression import Compression
+from argosy.layer.entry import Entry, EntryType
+from argosy.layer.tarstream import TarReader
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.platform import Platform
+from argosy.testing import random
+from tests.image.kit import all_proved, contents, file, folder, image_of, link, names, tar_of
+
+TAR = tar_of(folder("etc/"), file("etc/hosts", b"::1 me\n"))
+
+
+def test_to_docker_and_back_keeps_config_and_layers_to_the_byte() -> None:
+    image = image_of(TAR)
+    docker = to_docker(image)
+    assert docker.manifest.media_type == mediatypes.DOCKER_MANIFEST
+    assert docker.manifest.config.media_type == mediatypes.DOCKER_CONFIG
+    assert [la.media_type for la in docker.manifest.layers] == [mediatypes.DOCKER_LAYER_GZIP]
+    assert docker.raw_config == image.raw_config
+    assert docker.digest != image.digest
+    assert to_oci(docker).digest == image.digest
+    assert to_oci(image).digest == image.digest
+    assert not all_proved(docker)
+
+
+def test_to_docker_drops_annotations_and_refuses_what_docker_has_no_word_for() -> None:
+    image = mutate(image_of(TAR), Changes(annotations={"a": "1"}))
+    assert to_docker(image).manifest.annotations == {}
+    with pytest.raises(UnsupportedError, match="subjects"):
+        to_docker(derive(image, subject=Descriptor.of(mediatypes.OCI_MANIFEST, b"{}")))
+    store = MemoryStore()
+    with pytest.raises(UnsupportedError):
+        to_docker(Image(source=store, descriptor=random.artifact(store, 1)))
+    odd = dataclasses.replace(image.manifest.layers[0], media_type="application/x.odd")
+    with pytest.raises(UnsupportedError, match=r"x\.odd"):
+        to_docker(derive(image, layers=[odd]))
+
+
+def test_an_index_is_converted_with_all_its_images() -> None:
+    store = MemoryStore()
+    index = ImageIndex(source=store, descriptor=random.index(store, 1))
+    docker = typed_index(index, docker=True)
+    assert docker.index.media_type == mediatypes.DOCKER_LIST
+    assert {entry.media_type for entry in docker.manifests} == {mediatypes.DOCKER_MANIFEST}
+    assert all(image.manifest.media_type == mediatypes.DOCKER_MANIFEST for image in docker.images())
+    assert typed_index(docker, docker=False).digest == index.digest
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.permutations(Compression, 2)))
+def test_recompressing_keeps_the_image_id(old: Compression, new: Compression) -> None:
+    image = image_of(TAR, compression=old)
+    made = recompress(image, new)
+    assert made.raw_config == image.raw_config
+    assert made.manifest.layers[0].media_type == mediatypes.layer_media_type(new.value)
+    assert contents(made)["etc/hosts"] == b"::1 me\n"
+    assert not all_proved(made)
+
+
+def test_recompressing_to_what_it_is_changes_nothing_unless_forced() -> None:
+    image = image_of(TAR)
+    assert recompress(image, Compression.GZIP).digest == image.digest
+    assert recompress(image, Compression.GZIP, level=0, force=True).digest != image.digest
+
+
+def test_recompressing_drops_annotations_about_the_compressed_bytes() -> None:
+    image = image_of(TAR)
+    notes = {"containerd.io/snapshot/stargz/toc.digest": "x", "org.example": "1"}
+    layer = dataclasses.replace(image.manifest.layers[0], annotations=notes)
+    made = recompress(derive(image, layers=[layer]), Compression.ZSTD)
+    assert made.manifest.layers[0].annotations == {"org.example": "1"}
+
+
+def test_recompressing_a_layer_that_is_not_its_diff_id_fails() -> None:
+    image = image_of(TAR)
+    stack = dataclasses.replace(image.config.rootfs, diff_ids=(Digest.of(b"x"),))
+    with pytest.raises(DigestMismatchError):
+        recompress(
+            derive(image, config=dataclasses.replace(image.config, rootfs=stack)), Compression.ZSTD
+        )
+
+
+def test_foreign_layers_are_left_alone() -> None:
+    image = image_of(TAR)
+    foreign = dataclasses.replace(
+        image.manifest.layers[0], media_type=mediatypes.OCI_NONDISTRIBUTABLE_GZIP
+    )
+    made = recompress(derive(image, layers=[foreign]), Compression.ZSTD)
+    assert made.manifest.layers == (foreign,)
+
+
+def test_each_changes_all_images_of_nested_indexes_and_what_refers_to_them() -> None:
+    store = MemoryStore()
+    nested = ImageIndex(source=store, descriptor=random.index(store, 1, nested=True))
+    made = each(nested, lambda image: mutate(image, Changes(user="me")))
+    assert {image.config.execution.user for image in made.images()} == {"me"}
+
+    image = Image(source=store, descriptor=random.image(store, 9))
+    attestation = Image(source=store, descriptor=random.artifact(store, 1))
+    index = indexes.create(store, image)
+    noted = indexes.add(
+        index,
+        attestation,
+        platform=Platform(architecture="unknown", os="unknown"),
+        entry_annotations={"vnd.docker.reference.digest": str(image.digest)},
+    )
+    changed = each(noted, lambda image: mutate(image, Changes(user="me")))
+    entry, about = changed.manifests
+    assert about.annotations["vnd.docker.reference.digest"] == entry.digest != image.digest
+
+
+def test_two_builds_of_one_tree_become_one_image() -> None:
+    def build(first: int, when: int) -> Image:
+        pair = [
+            file("b", b"2", mtime=when * 10**9),
+            file("a", b"1", mtime=when * 10**9 + 5),
+        ]
+        hard = Entry(name=b"c", type=EntryType.HARDLINK, linkname=b"b")
+        plain = tar_of(pair[first], pair[1 - first], hard, link("l", "a"))
+        return mutate(image_of(plain), Changes(created=f"20{first}0-01-01T00:00:00Z"))
+
+    one = reproducible(build(0, 1_700_000_000), 1_000)
+    two = reproducible(build(1, 1_600_000_000), 1_000)
+    assert one.digest == two.digest
+    assert names(one) == ["a", "b", "l", "c"]
+    assert one.config.created == "1970-01-01T00:16:40Z"
+    assert contents(one)["b"] == b"2"
+    assert not all_proved(one)
+
+
+def test_times_before_the_epoch_stay() -> None:
+    made = reproducible(image_of(tar_of(file("a", mtime=5 * 10**9))), 1_000)
+    with made.layers[0].uncompressed() as stream:
+        reader = TarReader(stream)
+        assert [entry.mtime for entry in reader] == [5 * 10**9]
+        reader.drain()
+
+
+def test_a_path_that_comes_twice_keeps_its_order() -> None:
+    made = reproducible(image_of(tar_of(file("b", b"1"), file("a", b"1"), file("b", b"2"))), 0)
+    assert names(made) == ["b", "a", "b"]
+
+
+def test_a_sparse_file_is_written_whole() -> None:
+    gnu = _gnu_sparse(b"x" * 512, at=1024, size=2048)
+    made = reproducible(append_layer(image_of(), io.BytesIO(gnu)), 0)
+    assert contents(made)["s"] == bytes(1024) + b"x" * 512 + bytes(512)
+
+
+def _gnu_sparse(data: bytes, *, at: int, size: int) -> bytes:
+    block = bytearray(512)
+
+    def put(where: int, text: bytes) -> None:
+        block[where : where + len(text)] = text
+
+    put(0, b"s")
+    put(100, b"0000644\0")
+    put(108, b"0000000\0")
+    put(116, b"0000000\0")
+    put(124, b"%011o\0" % len(data))
+    put(136, b"00000000000\0")
+    put(156, b"S")
+    put(257, b"ustar  \0")
+    put(386, b"%011o\0" % at)
+    put(398, b"%011o\0" % len(data))
+    put(483, b"%011o\0" % size)
+    put(148, b" " * 8)
+    put(148, b"%06o\0 " % sum(block))
+    return bytes(block) + data + bytes(-len(data) % 512) + bytes(1024)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+
+from argosy.content.memory import MemoryStore
+from argosy.image.derive import derive
+from argosy.image.indexes import annotate, create
+from argosy.image.validate import validate
+from argosy.image.view import Image, ImageIndex
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.imageconfig import History
+from argosy.spec.platform import Platform
+from argosy.testing import random
+from tests.image.kit import file, image_of, tar_of
+
+TAR = tar_of(file("a", b"1"))
+
+
+def _found(what: Image | ImageIndex, *, fast: bool = False) -> list[str]:
+    return [str(finding) for finding in validate(what, fast=fast)]
+
+
+def test_sound_images_indexes_and_artifacts_have_no_findings() -> None:
+    store = MemoryStore()
+    assert _found(Image(source=store, descriptor=random.image(store, 1))) == []
+    assert _found(ImageIndex(source=store, descriptor=random.index(store, 2, nested=True))) == []
+    assert _found(Image(source=store, descriptor=random.artifact(store, 3))) == []
+
+
+def test_a_diff_id_of_another_layer_is_found_only_by_reading() -> None:
+    image = image_of(TAR)
+    stack = dataclasses.replace(image.config.rootfs, diff_ids=(Digest.of(b"other"),))
+    wrong = derive(image, config=dataclasses.replace(image.config, rootfs=stack))
+    assert any("diff_id" in line for line in _found(wrong))
+    assert _found(wrong, fast=True) == []
+
+
+def test_a_missing_layer_is_found_even_fast() -> None:
+    image = image_of(TAR)
+    lost = Descriptor.of(mediatypes.OCI_LAYER_GZIP, b"lost")
+    assert any("not there" in line for line in _found(derive(image, layers=[lost]), fast=True))
+
+
+def test_more_diff_ids_than_layers_are_found_and_the_layers_still_read() -> None:
+    image = image_of(TAR, tar_of(file("b")))
+    found = _found(derive(image, layers=image.manifest.layers[:1]))
+    assert any("diff_ids: expected 1" in line for line in found)
+    assert any("history" in line for line in found)
+
+
+def test_a_history_of_too_few_layers_is_a_warning() -> None:
+    image = image_of(TAR, TAR)
+    config = dataclasses.replace(image.config, history=(History(created_by="x"),))
+    (finding,) = validate(derive(image, config=config))
+    assert finding.warning
+    assert "history" in finding.rule
+
+
+def test_a_layer_of_another_compression_than_its_media_type_is_a_warning() -> None:
+    image = image_of(TAR)
+    typed = dataclasses.replace(image.manifest.layers[0], media_type=mediatypes.OCI_LAYER_ZSTD)
+    (finding,) = validate(derive(image, layers=[typed]))
+    assert finding.warning
+    assert "zstd" in finding.rule
+
+
+def test_a_layer_that_is_no_tar_archive_is_found() -> None:
+    image = image_of(TAR)
+    junk = b"junk" * 1000
+    desc = Descriptor.of(mediatypes.OCI_LAYER, junk)
+    made = derive(image, layers=[desc])
+    made.source.push(desc, io.BytesIO(junk))  # type: ignore[attr-defined]
+    assert any("layer 0" in line for line in _found(made))
+
+
+def test_a_damaged_blob_is_found() -> None:
+    class Damaging(MemoryStore):
+        def fetch(self, desc):  # type: ignore[no-untyped-def]
+            reader = super().fetch(desc)
+            if desc.media_type == mediatypes.OCI_LAYER_GZIP:
+                data = bytearray(reader.readall())
+                data[-1] ^= 1
+                reader = type(reader)(io.BytesIO(bytes(data)), desc)
+            return reader
+
+    store = Damaging()
+    found = _found(Image(source=store, descriptor=random.image(store, 1)))
+    assert len(found) == 2
+
+
+def test_an_index_that_says_another_platform_than_the_configuration_is_found() -> None:
+    store = MemoryStore()
+    image = Image(source=store, descriptor=random.image(store, 1, platform="linux/amd64"))
+    index = annotate(
+        create(store, image), {}, digest=image.digest, platform=Platform.parse("linux/arm64")
+    )
+    assert any("linux/arm64" in line for line in _found(index))
+
+
+def test_a_manifest_that_cannot_be_read_is_found_and_the_others_still_checked() -> None:
+    store = MemoryStore()
+    good = random.image(store, 1)
+    bad = store.add(mediatypes.OCI_MANIFEST, b'{"schemaVersion": 2}')
+    index = ImageIndex(
+        source=store,
+        descriptor=create(store, Image(source=store, descriptor=good)).descriptor,
+    )
+    raw = (
+        b'{"schemaVersion":2,"manifests":['
+        + b",".join(
+            b'{"mediaType":"%s","digest":"%s","size":%d}'
+            % (d.media_type.encode(), d.digest.encode(), d.size)
+            for d in (bad, good)
+        )
+        + b"]}"
+    )
+    mixed = ImageIndex(source=store, descriptor=store.add(mediatypes.OCI_INDEX, raw))
+    (line,) = _found(mixed)
+    assert str(bad.digest) in line
+    assert index.digest != mixed.digest
