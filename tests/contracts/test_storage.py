@@ -9,15 +9,25 @@ import pytest
 from argosy.errors import BlobUnknownError, StorageError
 from argosy.server.storage import Storage
 from argosy.server.storage.filesystem import FileSystem
+from argosy.server.storage.objects import Objects
 
-STORAGES: dict[str, Callable[[Path], Storage]] = {
-    "filesystem": lambda root: FileSystem(str(root / "blobs"), reserve=0),
+
+
+def objects(request: pytest.FixtureRequest, memory_bytes: int = 64 * 1024 * 1024) -> Storage:
+    server = request.getfixturevalue("objects")
+    return Objects(server.store(server.bucket()), memory_bytes=memory_bytes)
+
+
+STORAGES: dict[str, Callable[[Path, pytest.FixtureRequest], Storage]] = {
+    "filesystem": lambda root, _: FileSystem(str(root / "blobs"), reserve=0),
+    "objects": lambda _, request: objects(request),
+    "objects-through-a-file": lambda _, request: objects(request, memory_bytes=0),
 }
 
 
 @pytest.fixture(params=sorted(STORAGES))
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return STORAGES[request.param](tmp_path)
+    return STORAGES[request.param](tmp_path, request)
 
 
 def put(storage: Storage, key: str, *pieces: bytes) -> None:

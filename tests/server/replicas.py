@@ -61,9 +61,7 @@ def running(directory: pathlib.Path, document: dict[str, object]) -> Iterator[Ru
         server.stop()
 
 
-def shared(
-    postgresql: PostgresqlCluster, objects: S3Server, **more: object
-) -> dict[str, object]:
+def shared(postgresql: PostgresqlCluster, objects: S3Server, **more: object) -> dict[str, object]:
     """The configuration of replicas over a new database and a new bucket."""
     return {
         "listen": {"port": 0},

@@ -71,7 +71,18 @@ class PostgresqlCluster:
             self._who = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         data = directory / "data"
         self._run(
-            [f"{binaries}/initdb", "-D", str(data), "-U", "argosy", "-A", "trust", "-E", "UTF8", "-N"]
+            [
+                f"{binaries}/initdb",
+                "-D",
+                str(data),
+                "-U",
+                "argosy",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "-N",
+            ]
         )
         self.process = subprocess.Popen(  # type: ignore[call-overload]
             [

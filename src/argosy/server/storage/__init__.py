@@ -8,12 +8,26 @@ bounded pool of threads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from argosy.errors import StorageError
 
-__all__ = ["InsufficientStorageError", "Place", "SegmentWriter", "Storage"]
+__all__ = ["InsufficientStorageError", "Place", "SegmentWriter", "Storage", "checked_key"]
+
+_KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)+", re.ASCII)
+
+
+def checked_key(key: str) -> str:
+    """A key that is one: plain parts, none of which leads elsewhere.
+
+    Raises:
+        StorageError: it is none.
+    """
+    if not _KEY.fullmatch(key) or ".." in key:
+        raise StorageError(f"object key {key[:200]!r} is malformed")
+    return key
 
 
 class InsufficientStorageError(StorageError):

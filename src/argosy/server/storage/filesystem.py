@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import threading
 from collections.abc import Iterator, Sequence
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.storage import InsufficientStorageError, Place
+from argosy.server.storage import InsufficientStorageError, Place, checked_key
 
-_KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)+", re.ASCII)
 _PIECE = 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -162,9 +160,7 @@ class FileSystem:
                 yield key
 
     def _path(self, key: str) -> str:
-        if not _KEY.fullmatch(key) or ".." in key:
-            raise StorageError(f"object key {key[:200]!r} is malformed")
-        return f"{self._root}/{key}"
+        return f"{self._root}/{checked_key(key)}"
 
     def _check_room(self, size: int) -> None:
         if not self._reserve:

@@ -26,7 +26,7 @@ from obstore import exceptions as obstore_errors
 from obstore.store import S3Store
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.storage import Place, SegmentWriter
+from argosy.server.storage import Place, SegmentWriter, checked_key
 
 __all__ = ["Objects", "s3"]
 
@@ -106,6 +106,7 @@ class Objects:
 
     def create(self, key: str, *, size: int | None = None) -> SegmentWriter:
         """Begin a new object: in memory while it is small or the budget allows, else in a temporary file."""
+        checked_key(key)
         part = PART if size is None else max(PART, -(-size // _PARTS))
         need = _HELD * part if size is None or size > part else max(size, 1)
         if self._budget.take(need):

@@ -1,0 +1,6 @@
+"""What the tests of the registry share."""
+
+from tests.server.client import server
+from tests.server.fixtures import objects, postgresql
+
+__all__ = ["objects", "postgresql", "server"]
