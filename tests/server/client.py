@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
 from urllib.parse import quote, urlsplit
+
+import pytest
 
 from argosy.server.access import Access
 from argosy.server.app import App
@@ -22,6 +25,13 @@ from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
 
 EMPTY_CONFIG = b"{}"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A registry with everything at its default, over SQLite and files."""
+    with Server(str(tmp_path)) as made:
+        yield made
 
 
 @dataclasses.dataclass
@@ -92,7 +102,7 @@ class Server:
         if self._owned:
             self.runner.close()
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -129,7 +139,7 @@ class Server:
         """One request; a list of bodies is sent chunked."""
         split = urlsplit(target)
         fields = [(k.lower().encode(), v.encode()) for k, v in (headers or {}).items()]
-        if isinstance(body, bytes):
+        if isinstance(body, bytes) and not any(k == b"content-length" for k, _ in fields):
             fields.append((b"content-length", b"%d" % len(body)))
         elif isinstance(body, list):
             fields.append((b"transfer-encoding", b"chunked"))

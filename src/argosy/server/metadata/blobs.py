@@ -80,8 +80,8 @@ def _merge(
     found = tx.row("SELECT state FROM blob WHERE digest = ? /*pg FOR UPDATE*/", (digest,))
     if found is None:
         raise ForeignKeyError(f"blob {digest} was just collected")
-    if found[0] == "ok":
-        discard(tx, change, segments)
+    if found[0] == "ok":  # nobody has ever seen the new objects: they need not wait
+        discard(tx, change._replace(trash=0.0), segments)
     elif segments or not size:
         replace(tx, change, digest, segments)
     else:

@@ -1,0 +1,209 @@
+"""Pulling: distribution-spec, "Pull"."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from argosy.errors import RangeNotSatisfiableError
+from argosy.server.handlers.blobs import parse_range
+from argosy.spec import mediatypes
+from argosy.spec.digest import Digest
+from tests.server.client import Server, image, index
+
+CONTENT = bytes(range(256)) * 8
+
+
+def test_the_version_check_answers(server: Server) -> None:
+    answer = server.ask("GET", "/v2/")
+    assert answer.status == 200
+    assert answer.header("docker-distribution-api-version") == "registry/2.0"
+
+
+def test_a_blob_is_pulled_with_its_digest_and_length(server: Server) -> None:
+    digest = server.push_blob("a/b", CONTENT)
+    for method, body in (("GET", CONTENT), ("HEAD", b"")):
+        answer = server.ask(method, f"/v2/a/b/blobs/{digest}")
+        assert (answer.status, answer.body) == (200, body)
+        assert answer.header("docker-content-digest") == digest
+        assert answer.header("content-length") == "2048"
+        assert answer.header("content-type") == "application/octet-stream"
+        assert answer.header("x-content-type-options") == "nosniff"
+
+
+def test_an_empty_blob_is_pulled(server: Server) -> None:
+    digest = server.push_blob("a", b"")
+    answer = server.ask("GET", f"/v2/a/blobs/{digest}")
+    assert (answer.status, answer.body, answer.header("content-length")) == (200, b"", "0")
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "body", "told"),
+    [
+        ("bytes=500-1499", 206, CONTENT[500:1500], "bytes 500-1499/2048"),
+        ("bytes=500-", 206, CONTENT[500:], "bytes 500-2047/2048"),
+        ("bytes=-500", 206, CONTENT[-500:], "bytes 1548-2047/2048"),
+        ("bytes=2000-5000", 206, CONTENT[2000:], "bytes 2000-2047/2048"),
+        ("bytes=-5000", 206, CONTENT, "bytes 0-2047/2048"),
+        ("bytes=0-0", 206, CONTENT[:1], "bytes 0-0/2048"),
+        ("bytes=0-1,5-6", 200, CONTENT, None),
+        ("lines=1-2", 200, CONTENT, None),
+    ],
+)
+def test_a_range_is_answered(
+    server: Server, value: str, status: int, body: bytes, told: str | None
+) -> None:
+    digest = server.push_blob("a", CONTENT)
+    answer = server.ask("GET", f"/v2/a/blobs/{digest}", headers={"range": value})
+    assert (answer.status, answer.body, answer.header("content-range")) == (status, body, told)
+    assert answer.header("content-length") == str(len(body))
+
+
+@pytest.mark.parametrize("value", ["bytes=500-0", "bytes=2048-", "bytes=5000-10000", "bytes=-0"])
+def test_a_range_outside_the_blob_is_not_satisfiable(server: Server, value: str) -> None:
+    digest = server.push_blob("a", CONTENT)
+    assert server.ask("GET", f"/v2/a/blobs/{digest}", headers={"range": value}).status == 416
+    with pytest.raises(RangeNotSatisfiableError):
+        parse_range(value, 2048)
+
+
+def test_a_range_under_another_entity_tag_is_ignored(server: Server) -> None:
+    digest = server.push_blob("a", CONTENT)
+    headers = {"range": "bytes=0-0", "if-range": '"other"'}
+    assert server.ask("GET", f"/v2/a/blobs/{digest}", headers=headers).status == 200
+    headers["if-range"] = f'"{digest}"'
+    assert server.ask("GET", f"/v2/a/blobs/{digest}", headers=headers).status == 206
+
+
+def test_ranges_of_a_blob_in_several_objects(server: Server) -> None:
+    location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
+    for at in range(0, 2048, 512):
+        location = server.ask("PATCH", location, CONTENT[at : at + 512]).location
+    digest = Digest.of(CONTENT)
+    assert server.ask("PUT", f"{location}?digest={digest}", b"").status == 201
+    for start, stop in ((0, 2048), (500, 520), (511, 513), (1024, 1536), (2047, 2048)):
+        headers = {"range": f"bytes={start}-{stop - 1}"}
+        answer = server.ask("GET", f"/v2/a/blobs/{digest}", headers=headers)
+        assert answer.body == CONTENT[start:stop]
+    assert server.run(server.upkeep.compact()) == 1
+    assert server.ask("GET", f"/v2/a/blobs/{digest}").body == CONTENT
+    assert server.rows("SELECT count(*) FROM blob_segment") == [(1,)]
+
+
+def test_missing_things_are_told_by_their_codes(server: Server) -> None:
+    digest = Digest.of(b"missing")
+    for target, code in (
+        (f"/v2/a/blobs/{digest}", "BLOB_UNKNOWN"),
+        (f"/v2/a/manifests/{digest}", "MANIFEST_UNKNOWN"),
+        ("/v2/a/manifests/latest", "MANIFEST_UNKNOWN"),
+        ("/v2/a/tags/list", "NAME_UNKNOWN"),
+    ):
+        answer = server.ask("GET", target)
+        assert (answer.status, answer.code) == (404, code)
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("/v2/a/blobs/sha256:bad", "DIGEST_INVALID"),
+        ("/v2/a/manifests/sha256:bad", "DIGEST_INVALID"),
+        ("/v2/a/manifests/-bad", "MANIFEST_INVALID"),
+        ("/v2/A/tags/list", "NAME_INVALID"),
+        ("/v2/a__/tags/list", "NAME_INVALID"),
+        ("/v2/a/referrers/latest", "DIGEST_INVALID"),
+    ],
+)
+def test_malformed_requests_are_told_by_their_codes(server: Server, target: str, code: str) -> None:
+    answer = server.ask("GET", target)
+    assert (answer.status, answer.code) == (400, code)
+
+
+def test_a_manifest_comes_back_to_the_byte_under_its_own_type(server: Server) -> None:
+    server.push_blob("a", b"{}")
+    for kind in (mediatypes.OCI_MANIFEST, mediatypes.DOCKER_MANIFEST):
+        raw = image(mediaType=kind).replace(b", ", b" ,\n")
+        digest = server.push_manifest("a", raw, "t")
+        for reference in ("t", digest):
+            answer = server.ask("GET", f"/v2/a/manifests/{reference}")
+            assert (answer.body, answer.header("content-type")) == (raw, kind)
+            head = server.ask("HEAD", f"/v2/a/manifests/{reference}")
+            assert head.header("content-length") == str(len(raw))
+            assert head.header("docker-content-digest") == digest
+
+
+def test_a_known_manifest_is_not_sent_again(server: Server) -> None:
+    digest = server.push_image("a", "t")
+    etag = server.ask("GET", "/v2/a/manifests/t").header("etag")
+    assert etag == f'"{digest}"'
+    answer = server.ask("GET", "/v2/a/manifests/t", headers={"if-none-match": etag})
+    assert (answer.status, answer.body) == (304, b"")
+
+
+def test_a_manifest_is_pulled_when_the_cache_is_empty(server: Server) -> None:
+    digest = server.push_image("a", "t")
+    server.registry.manifests = type(server.registry.manifests)(0)
+    for _ in range(2):
+        assert Digest.of(server.ask("GET", "/v2/a/manifests/t").body) == digest
+
+
+def test_pulling_writes_nothing(server: Server) -> None:
+    digest = server.push_image("a", "t", b"layer")
+    before = server.rows("PRAGMA data_version")
+
+    for target in (
+        "/v2/a/manifests/t",
+        f"/v2/a/blobs/{Digest.of(b'layer')}",
+        "/v2/a/tags/list",
+        f"/v2/a/referrers/{digest}",
+        "/v2/_catalog",
+    ):
+        assert server.ask("GET", target).status == 200
+        if "manifests" in target or "blobs" in target:
+            assert server.ask("HEAD", target).status == 200
+    assert server.rows("PRAGMA data_version") == before
+
+
+def test_a_head_near_the_end_of_a_lease_starts_it_again(server: Server) -> None:
+    digest = server.push_blob("a", b"x")
+    used = server.push_image("a", None, b"layer")
+    assert used
+    server.clock.now += 80_000  # type: ignore[attr-defined]
+    assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
+    server.ask("HEAD", f"/v2/a/blobs/{Digest.of(b'layer')}")
+    server.clock.now += 80_000  # type: ignore[attr-defined]
+    server.run(server.upkeep.collect())
+    assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
+
+
+def test_nested_indexes_are_pulled(server: Server) -> None:
+    child = server.push_image("a")
+    inner = server.push_manifest("a", index(child))
+    outer = server.push_manifest("a", index(inner), "top")
+    found = server.ask("GET", "/v2/a/manifests/top")
+    assert found.header("docker-content-digest") == outer
+    assert json.loads(found.body)["manifests"][0]["digest"] == inner
+
+
+def test_health_is_told(server: Server) -> None:
+    assert server.ask("GET", "/livez").status == 200
+    assert server.ask("GET", "/readyz").status == 200
+    server.registry.ready = False
+    assert server.ask("GET", "/readyz").status == 503
+
+
+def test_a_percent_encoded_colon_is_understood(server: Server) -> None:
+    digest = server.push_blob("a", b"x")
+    assert server.ask("GET", f"/v2/a/blobs/{digest.replace(':', '%3A')}").status == 200
+
+
+def test_a_wrong_method_is_told_the_right_ones(server: Server) -> None:
+    answer = server.ask("POST", "/v2/a/manifests/t")
+    assert (answer.status, answer.code) == (405, "UNSUPPORTED")
+    assert answer.header("allow") == "DELETE, GET, HEAD, PUT"
+
+
+def test_extensions_are_discovered(server: Server) -> None:
+    for target in ("/v2/_oci/ext/discover", "/v2/a/b/_oci/ext/discover"):
+        found = server.ask("GET", target).json()["extensions"]
+        assert {"name", "url", "description", "endpoints"} <= set(found[0])

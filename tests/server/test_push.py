@@ -1,0 +1,267 @@
+"""Pushing blobs: distribution-spec, "Pushing blobs"."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from argosy.errors import DeniedError
+from argosy.server.access import Access, Anonymous, Principal, Verb
+from argosy.server.settings import Limits, Settings
+from argosy.spec.digest import Digest
+from tests.server.client import Answer, Server
+
+DATA = b"0123456789" * 400
+DIGEST = Digest.of(DATA)
+
+
+def begin(server: Server, query: str = "", name: str = "a") -> str:
+    answer = server.ask("POST", f"/v2/{name}/blobs/uploads/{query}", b"")
+    assert answer.status == 202
+    return answer.location
+
+
+def pullable(server: Server, name: str = "a", digest: Digest = DIGEST, data: bytes = DATA) -> bool:
+    answer = server.ask("GET", f"/v2/{name}/blobs/{digest}")
+    return (answer.status, answer.body) == (200, data)
+
+
+def objects(server: Server) -> int:
+    return len(list(server.registry.storage.keys("b/")))
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512", "blake3"])
+@pytest.mark.parametrize("body", [DATA, [DATA[:1000], DATA[1000:]], b"", [b""]])
+def test_post_then_put(server: Server, algorithm: str, body: Any) -> None:
+    data = body if isinstance(body, bytes) else b"".join(body)
+    digest = Digest.of(data, algorithm)
+    answer = server.ask("PUT", f"{begin(server)}?digest={digest}", body)
+    assert (answer.status, answer.location) == (201, f"/v2/a/blobs/{digest}")
+    assert answer.header("docker-content-digest") == digest
+    assert pullable(server, digest=digest, data=data)
+
+
+@pytest.mark.parametrize("body", [DATA, [DATA]])
+def test_single_post(server: Server, body: Any) -> None:
+    answer = server.ask("POST", f"/v2/a/blobs/uploads/?digest={DIGEST}", body)
+    assert (answer.status, answer.location) == (201, f"/v2/a/blobs/{DIGEST}")
+    assert pullable(server)
+
+
+@pytest.mark.parametrize("announce", [True, False])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+@pytest.mark.parametrize("last", ["patch", "put"])
+def test_chunks(server: Server, algorithm: str, last: str, announce: bool) -> None:
+    digest = Digest.of(DATA, algorithm)
+    location = begin(server, f"?digest-algorithm={algorithm}" if announce else "")
+    parts = [(0, DATA[:1500]), (1500, DATA[1500:3000]), (3000, DATA[3000:])]
+    for start, part in parts if last == "patch" else parts[:-1]:
+        headers = {"content-range": f"{start}-{start + len(part) - 1}"}
+        answer = server.ask("PATCH", location, part, headers)
+        assert answer.status == 202
+        assert answer.header("range") == f"0-{start + len(part) - 1}"
+        location = answer.location
+    body, headers = (b"", {})
+    if last == "put":
+        body, headers = parts[-1][1], {"content-range": f"3000-{len(DATA) - 1}"}
+    assert server.ask("PUT", f"{location}?digest={digest}", body, headers).status == 201
+    assert pullable(server, digest=digest)
+
+
+def test_a_stream_without_length_or_range(server: Server) -> None:
+    answer = server.ask("PATCH", begin(server), [DATA[:7], DATA[7:3000], DATA[3000:]])
+    assert (answer.status, answer.header("range")) == (202, f"0-{len(DATA) - 1}")
+    assert server.ask("PUT", f"{answer.location}?digest={DIGEST}", b"").status == 201
+    assert pullable(server)
+
+
+def test_a_session_is_continued_by_another_replica_and_after_a_restart(
+    server: Server, tmp_path: Any
+) -> None:
+    location = server.ask("PATCH", begin(server), DATA[:1000]).location
+    with Server(str(tmp_path), clock=server.clock, runner=server.runner) as second:
+        assert second.ask("GET", location).header("range") == "0-999"
+        location = second.ask("PATCH", location, DATA[1000:2000]).location
+    assert server.ask("PUT", f"{location}?digest={DIGEST}", DATA[2000:]).status == 201
+    assert pullable(server)
+
+
+def test_out_of_order_is_416_before_the_body_is_read_and_the_session_goes_on(
+    server: Server,
+) -> None:
+    location = begin(server)
+    bad = {"content-range": "1000-1999"}
+    assert server.ask("PATCH", location, DATA[1000:2000], bad).status == 416
+    status = server.ask("GET", location)
+    assert (status.status, status.header("range"), status.location) == (204, "0-0", location)
+    assert server.ask("PATCH", location, DATA[:1000]).status == 202
+    skipped = {"content-range": "2000-3999"}
+    assert server.ask("PUT", f"{location}?digest={DIGEST}", DATA[2000:], skipped).status == 416
+    good = {"content-range": "1000-3999"}
+    assert server.ask("PUT", f"{location}?digest={DIGEST}", DATA[1000:], good).status == 201
+    assert pullable(server)
+
+
+def test_a_content_range_that_lies_about_its_length_is_refused(server: Server) -> None:
+    answer = server.ask("PATCH", begin(server), b"abc", {"content-range": "0-9"})
+    assert (answer.status, answer.code) == (400, "BLOB_UPLOAD_INVALID")
+    answer = server.ask("PATCH", begin(server), b"abc", {"content-range": "bytes 0-2/3"})
+    assert (answer.status, answer.code) == (400, "BLOB_UPLOAD_INVALID")
+
+
+@pytest.mark.parametrize("form", ["post", "put", "patch", "patch and put", "stream"])
+def test_a_wrong_digest_keeps_nothing(server: Server, form: str) -> None:
+    wrong = Digest.of(b"other")
+    if form == "post":
+        answer = server.ask("POST", f"/v2/a/blobs/uploads/?digest={wrong}", DATA)
+    else:
+        location, rest = begin(server), DATA
+        if form.startswith("patch"):
+            location, rest = server.ask("PATCH", location, DATA[:10]).location, b""
+        if form == "patch and put":
+            rest = DATA[10:]
+        if form == "stream":
+            location, rest = server.ask("PATCH", location, [DATA]).location, b""
+        answer = server.ask("PUT", f"{location}?digest={wrong}", rest)
+        assert server.ask("GET", location).status == 404
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+    server.clock.now += 4000  # type: ignore[attr-defined]
+    server.run(server.upkeep.collect())
+    assert objects(server) == 0
+    assert server.rows("SELECT count(*) FROM blob") == [(0,)]
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:bad", "md5:0123", "sha256", "sha1:" + "0" * 40])
+def test_a_digest_that_cannot_be_checked_is_400(server: Server, digest: str) -> None:
+    assert server.ask("PUT", f"{begin(server)}?digest={digest}", DATA).status == 400
+    assert server.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", DATA).status == 400
+    assert server.ask("POST", f"/v2/a/blobs/uploads/?mount={digest}", b"").status == 400
+    assert server.ask("PUT", begin(server), DATA).status == 400
+
+
+def test_an_unknown_digest_algorithm_is_400(server: Server) -> None:
+    answer = server.ask("POST", "/v2/a/blobs/uploads/?digest-algorithm=md5", b"")
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+
+
+def test_cancel_frees_the_session_and_its_bytes(server: Server) -> None:
+    location = server.ask("PATCH", begin(server), DATA).location
+    assert server.ask("DELETE", location).status == 204
+    for method in ("GET", "DELETE", "PATCH"):
+        assert server.ask(method, location, b"x").status == 404
+    server.run(server.upkeep.collect())
+    assert objects(server) == 0
+
+
+def test_a_session_nobody_continues_expires(server: Server) -> None:
+    location = server.ask("PATCH", begin(server), DATA).location
+    server.clock.now += 86_401  # type: ignore[attr-defined]
+    server.run(server.upkeep.collect())
+    assert server.ask("GET", location).status == 404
+    assert objects(server) == 0
+
+
+def test_a_known_digest_is_hashed_and_not_stored_again(server: Server) -> None:
+    server.push_blob("a", DATA)
+    assert server.ask("PUT", f"{begin(server, name='b')}?digest={DIGEST}", DATA).status == 201
+    assert pullable(server, "b")
+    assert objects(server) == 1
+
+
+def test_knowing_a_digest_is_not_having_its_bytes(server: Server) -> None:
+    server.push_blob("a", DATA)
+    location = begin(server, name="b")
+    answer = server.ask("PUT", f"{location}?digest={DIGEST}", DATA[:-1] + b"!")
+    assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
+    assert server.ask("HEAD", f"/v2/b/blobs/{DIGEST}").status == 404
+
+
+def test_ten_pushes_of_the_same_digest_at_once_keep_one_copy(server: Server) -> None:
+    async def push(number: int) -> Answer:
+        begun = await server.asking("POST", f"/v2/r{number}/blobs/uploads/", b"")
+        return await server.asking("PUT", f"{begun.location}?digest={DIGEST}", DATA)
+
+    async def all_at_once() -> list[Answer]:
+        return await asyncio.gather(*(push(number) for number in range(10)))
+
+    assert [answer.status for answer in server.run(all_at_once())] == [201] * 10
+    assert all(pullable(server, f"r{number}") for number in range(10))
+    server.run(server.upkeep.collect())
+    assert objects(server) == 1
+
+
+def test_two_bodies_of_one_session_at_once_are_one_too_many(server: Server) -> None:
+    location = begin(server)
+
+    async def both() -> list[Answer]:
+        return await asyncio.gather(
+            *(server.asking("PATCH", location, [DATA[:50], DATA[50:100]]) for _ in range(2))
+        )
+
+    answers = server.run(both())
+    assert sorted(answer.status for answer in answers) == [202, 429]
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.header("retry-after") is not None
+    assert server.ask("GET", location).header("range") == "0-99"
+
+
+def test_a_body_shorter_than_its_length_is_not_taken(server: Server) -> None:
+    location = begin(server)
+    answer = server.ask("PATCH", location, DATA, {"content-length": "9999"})
+    assert (answer.status, answer.code) == (400, "SIZE_INVALID")
+    assert server.ask("GET", location).header("range") == "0-0"
+
+
+def test_a_blob_over_the_limit_is_413(tmp_path: Any) -> None:
+    settings = Settings(limits=Limits(blob_bytes=1000))
+    with Server(str(tmp_path), settings=settings) as server:
+        for body in (DATA, [DATA[:600], DATA[600:]]):
+            location = begin(server)
+            assert server.ask("PUT", f"{location}?digest={DIGEST}", body).status == 413
+        location = server.ask("PATCH", begin(server), DATA[:900]).location
+        assert server.ask("PATCH", location, DATA[:900]).status == 413
+
+
+# -- mounts ---------------------------------------------------------------------------------------
+
+
+class Private(Anonymous):
+    """Nobody may read below `secret`."""
+
+    def authorize(self, principal: Principal, verb: Verb, repository: str | None) -> None:
+        if verb == "pull" and (repository or "").startswith("secret"):
+            raise DeniedError("no")
+
+
+def mount(server: Server, query: str, name: str = "b") -> Answer:
+    return server.ask("POST", f"/v2/{name}/blobs/uploads/?mount={DIGEST}{query}", b"")
+
+
+def test_a_blob_is_mounted_with_and_without_a_source(server: Server) -> None:
+    server.push_blob("a", DATA)
+    for name, query in (("b", "&from=a"), ("c", "")):
+        answer = mount(server, query, name)
+        assert (answer.status, answer.location) == (201, f"/v2/{name}/blobs/{DIGEST}")
+        assert pullable(server, name)
+    assert objects(server) == 1
+
+
+def test_a_mount_that_cannot_be_done_becomes_an_upload(server: Server) -> None:
+    server.push_blob("a", DATA)
+    for query in ("&from=c", "&from=b"):
+        answer = mount(server, query)
+        assert answer.status == 202
+        assert server.ask("PUT", f"{answer.location}?digest={DIGEST}", DATA).status == 201
+        server.ask("DELETE", f"/v2/b/blobs/{DIGEST}")
+
+
+def test_a_mount_needs_to_be_allowed_to_pull_from_the_source(tmp_path: Any) -> None:
+    access: Access = Private()
+    with Server(str(tmp_path), access=access) as server:
+        server.push_blob("secret/x", DATA)
+        for query in ("&from=secret/x", ""):
+            assert mount(server, query).status == 202
+        server.push_blob("open", DATA)
+        assert mount(server, "").status == 201
