@@ -27,6 +27,7 @@ HOOKS = b"h"  # child: mounts are there; parent: limits set, prestart and create
 READY = b"r"  # child: everything is set up; parent: rlimits set and the state written
 NOTIFY = b"n"  # child: the number of its seccomp listener; parent: taken and sent on
 WARNING = b"w"  # child: one line for the log; no answer
+DEBUG = b"b"  # child: one line for ``--debug``; no answer
 DONE = b"d"  # child: seccomp is loaded, only the fifo is left
 ERROR = b"e"  # child: one line; the end
 

@@ -258,7 +258,7 @@ _HANDLERS: dict[str, Callable[[Command], int]] = {
     "checkpoint": _lazily("criu", "checkpoint_verb"),
     "create": _lazily("verbs", "create_verb"),
     "delete": _delete,
-    "events": _lazily("reports", "events_verb"),
+    "events": _lazily("events", "events_verb"),
     "exec": _lazily("verbs", "exec_verb"),
     "features": _lazily("reports", "features_verb"),
     "kill": _kill,
@@ -271,5 +271,5 @@ _HANDLERS: dict[str, Callable[[Command], int]] = {
     "spec": _lazily("reports", "spec_verb"),
     "start": _start,
     "state": _state,
-    "update": _lazily("reports", "update_verb"),
+    "update": _lazily("update", "update_verb"),
 }

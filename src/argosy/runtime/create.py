@@ -220,6 +220,7 @@ class Creation:
         context.console_socket, context.pidfd_socket = self.request.console, self.request.pidfd
         context.filter = self.filter
         context.state = states.hook_state(self.container.state, "creating")
+        context.chatty = log.wanted()
         context.attended = self.request.attended
         context.start_hooks = self.config.get("hooks", {}).get("startContainer", [])
         context.rootless = self.request.rootless
@@ -256,6 +257,8 @@ class Creation:
             kind, payload = self.channel.receive()
             if kind == ch.WARNING:
                 log.warning(payload.decode("utf-8", "replace"))
+            elif kind == ch.DEBUG:
+                log.debug(payload.decode("utf-8", "replace"))
             elif kind == ch.ERROR:
                 self._fail(payload.decode("utf-8", "replace"))
             elif kind == ch.DONE:
@@ -295,6 +298,7 @@ class Creation:
         if score is not None:
             _write_score(pid, score, rootless=self.request.rootless)
         self.cgroup.enter(pid)
+        reset_affinity(pid)
         if self.linux.get("intelRdt"):
             from argosy.runtime import intelrdt
 
@@ -471,6 +475,14 @@ def _write_score(pid: int, score: int, *, rootless: bool) -> None:
     except PermissionError:
         if not rootless:
             raise
+
+
+def reset_affinity(pid: int) -> None:
+    """Every CPU that its cgroup allows: what the caller was bound to is not the container's business."""
+    try:
+        posix.sched_setaffinity(pid, range(posix.sysconf("SC_NPROCESSORS_CONF")))
+    except OSError as error:
+        log.debug(f"cannot reset the CPU affinity: {error}")
 
 
 def _close_all(context: Context, spaces: spawn.Spaces) -> None:

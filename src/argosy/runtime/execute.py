@@ -8,7 +8,7 @@ from _signal import SIGKILL
 from argosy.runtime import channel as ch
 from argosy.runtime import kernel as k
 from argosy.runtime import log, spawn
-from argosy.runtime.create import _write_score, preload, selinux_enabled
+from argosy.runtime.create import _write_score, preload, reset_affinity, selinux_enabled
 from argosy.runtime.errors import ConfigError, Failure, StartError, StatusError
 from argosy.runtime.inroot import Proc
 from argosy.runtime.plan import Situation, exec_plan
@@ -84,6 +84,7 @@ class Execution:
         steps = exec_plan(self.process, config, situation)
         if initial is not None:
             posix.sched_setaffinity(0, initial)
+            log.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in initial):#x}")
         try:
             self._spawn(steps, config)
             self._converse()
@@ -108,6 +109,7 @@ class Execution:
         self.channel, child = ch.pair()
         context = Context(self.kernel, child, Proc(self.kernel))
         context.console_socket, context.pidfd_socket = self.console, self.pidfd_socket
+        context.chatty = log.wanted()
         context.attended = self.attended
         context.rootless = self.container.state["rootless"]
         context.user_namespace = "user" in namespaces(linux)
@@ -160,6 +162,8 @@ class Execution:
             kind, payload = self.channel.receive()
             if kind == ch.WARNING:
                 log.warning(payload.decode("utf-8", "replace"))
+            elif kind == ch.DEBUG:
+                log.debug(payload.decode("utf-8", "replace"))
             elif kind == ch.ERROR:
                 raise StartError(payload.decode("utf-8", "replace"))
             elif kind == ch.PID:
@@ -187,6 +191,8 @@ class Execution:
             cgroup.enter(self.pid)
         if self.final is not None:
             posix.sched_setaffinity(self.pid, self.final)
+        elif not self.process.get("execCPUAffinity"):
+            reset_affinity(self.pid)
         score = self.process.get("oomScoreAdj")
         if score is not None:
             _write_score(self.pid, score, rootless=self.container.state["rootless"])

@@ -53,6 +53,11 @@ def _write(level: str, message: str) -> None:
         pass
 
 
+def wanted() -> bool:
+    """Whether entries of level "debug" are written."""
+    return bool(_state["debug"])
+
+
 def debug(message: str) -> None:
     """An entry for somebody who asked for ``--debug``."""
     if _state["debug"]:

@@ -9,6 +9,7 @@ from argosy.runtime import kernel as k
 from argosy.runtime.errors import Failure, StartError
 from argosy.runtime.inroot import S_IFDIR, S_IFMT, S_IFREG
 from argosy.runtime.rootfs import _is_null
+from argosy.runtime.tables import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,14 +266,13 @@ def capabilities(context: Context, masks: dict[str, int]) -> None:
         kernel.prctl(k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_CLEAR_ALL)
     except k.KernelError:
         return
-    refused = masks["ambient"] & ~(permitted & inheritable)
-    if refused:
-        context.warn(
-            f"can't raise the ambient capabilities of mask {refused:#x}: not permitted and inheritable"
-        )
-    for number in range(_LAST + 1):
-        if masks["ambient"] & ~refused & 1 << number:
+    for name, number in CAPABILITIES.items():
+        if not masks["ambient"] >> number & 1:
+            continue
+        try:
             kernel.prctl(k.PR_CAP_AMBIENT, k.PR_CAP_AMBIENT_RAISE, number)
+        except k.KernelError as error:
+            context.warn(f"can't raise ambient capability {name}: {(error.strerror or '').lower()}")
 
 
 # --- program ---

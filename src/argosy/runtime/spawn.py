@@ -232,6 +232,7 @@ def _init(context: Context, channel: Channel, spaces: Spaces, steps: tuple[Step,
     if spaces.create & k.CLONE_NEWCGROUP:
         kernel.unshare(k.CLONE_NEWCGROUP)
     kernel.prctl(k.PR_SET_PDEATHSIG, 0)
+    context.debug("nsexec container setup is over; child process in init()")
     for ignored in (SIGPIPE, SIGXFSZ):  # by the interpreter; execve would hand that on
         signal(ignored, SIG_DFL)
     try:

@@ -6,7 +6,7 @@ import posix
 
 from argosy.runtime import console, process, rootfs
 from argosy.runtime import kernel as k
-from argosy.runtime.channel import DONE, HOOKS, NOTIFY, READY, WARNING
+from argosy.runtime.channel import DEBUG, DONE, HOOKS, NOTIFY, READY, WARNING
 from argosy.runtime.errors import Failure, StartError, describe
 from argosy.runtime.inroot import O_DIR, Proc, Root
 from argosy.runtime.mounts import mount
@@ -55,6 +55,7 @@ class Context:
         self.arguments: list[str] = []
         self.program = ""
         self.arrived = False
+        self.chatty = False
         self.attended = False
         self.rootless = False
         self.user_namespace = False
@@ -72,6 +73,11 @@ class Context:
         """One line for the runtime's log."""
         if self.channel is not None:
             self.channel.send(WARNING, text.encode())
+
+    def debug(self, text: str) -> None:
+        """One line for a log that wants it."""
+        if self.chatty and self.channel is not None:
+            self.channel.send(DEBUG, text.encode())
 
 
 def run(context: Context, steps: tuple[Step, ...]) -> None:
@@ -134,6 +140,7 @@ def _seccomp(context: Context) -> None:
 
 def _wait(context: Context) -> None:
     """Tell the runtime that all is set up, then wait for ``start``: for somebody to open the fifo's other end."""
+    context.debug("init: closing the pipe to signal completion")
     channel = context.line()
     posix.write(channel.fileno(), DONE)
     channel.close()
@@ -145,6 +152,7 @@ def _wait(context: Context) -> None:
 
 def _release(context: Context) -> None:
     """``run`` and ``exec``: nothing to wait for; the channel stays open to tell of a failure."""
+    context.debug("init: closing the pipe to signal completion")
     context.report = context.line().fileno()
 
 
