@@ -196,7 +196,10 @@ class TestWriting:
             assert everything(archive, desc) == content
         index = TarIndex(path)
         (item,) = json.loads(index.small("manifest.json", 1 << 20) or b"")
-        assert item["RepoTags"] == ["app:latest", "registry.example:5000/team/app:v2"]
+        assert item["RepoTags"] == [
+            "docker.io/library/app:latest",
+            "registry.example:5000/team/app:v2",
+        ]
         assert (
             hashlib.sha256(index.small(item["Config"], 1 << 20) or b"").hexdigest()
             in item["Config"]

@@ -179,7 +179,7 @@ class _Joined(BlobDirectory):
     """Blobs of a directory over those of the archive that is written anew."""
 
     def __init__(self, path: str, base: Blobs | None) -> None:
-        super().__init__(path)
+        super().__init__(path, durable=False)  # what lasts is the archive
         self._base = base
 
     def keep(self, desc: Descriptor) -> bool:

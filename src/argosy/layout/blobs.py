@@ -81,10 +81,12 @@ class BlobDirectory:
 
     Args:
         path: The directory whose children are named after digest algorithms.
+        durable: Whether content must survive a power loss, and not only a killed process.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, durable: bool = True) -> None:
         self.path = path
+        self._durable = durable
 
     def path_of(self, digest: Digest) -> str:
         """Where a blob is, or would be. A `Digest` holds neither a slash nor a dot alone (CVE-2024-3727)."""
@@ -155,8 +157,11 @@ class BlobDirectory:
                     return
                 with _undone(fd, partial):
                     _fill(fd, reader)
+                    if self._durable:
+                        os.fsync(fd)
                     os.rename(partial, path)
-            sync_directory(folder)
+            if self._durable:
+                sync_directory(folder)
 
     def remove(self, digest: Digest) -> None:
         """Remove a blob.
@@ -194,7 +199,7 @@ def _proving(content: SupportsRead, desc: Descriptor) -> VerifyingReader:
 
 
 def _fill(fd: int, reader: VerifyingReader) -> None:
-    """Write what is missing behind the front part that an earlier run left, prove the whole, make it durable."""
+    """Write what is missing behind the front part that an earlier run left, and prove the whole."""
     with open(os.dup(fd), "rb", buffering=0) as front:
         taken = reader.resume(front)
     os.ftruncate(fd, taken)
@@ -206,7 +211,6 @@ def _fill(fd: int, reader: VerifyingReader) -> None:
         if taken:
             exc.hint = "the part kept from an earlier run was wrong and is gone: try once more"
         raise
-    os.fsync(fd)
 
 
 @contextlib.contextmanager

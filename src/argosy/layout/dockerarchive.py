@@ -350,7 +350,8 @@ class DockerArchiveWriter(OCIArchiveWriter):
             image = None if facts and facts.subject and not name else self._image(entry)
             if image is None:
                 continue
-            tags.setdefault(image.digest, []).extend([name] if name else [])
+            whole = names.long_name(name) if name else None
+            tags.setdefault(image.digest, []).extend([whole] if whole else [])
         for digest, of in tags.items():
             facts = self.catalog.facts(self.resolve(digest))
             config, *layers = facts.children if facts else ()
