@@ -24,7 +24,7 @@ from argosy.spec.digest import Digest
 _TEMPORARY = ".tmp-"
 
 
-def _unheard(_layer: Layer) -> None:
+def unheard(_layer: Layer) -> None:
     """Nobody listens."""
 
 
@@ -44,7 +44,7 @@ class LayerTrees:
         """Where a chain id's changes are, or would be."""
         return os.path.join(self.path, f"{chain_id.algorithm}-{chain_id.encoded}")
 
-    def ensure(self, image: Image, on_layer: Callable[[Layer], object] = _unheard) -> list[str]:
+    def ensure(self, image: Image, on_layer: Callable[[Layer], object] = unheard) -> list[str]:
         """Unpack what is not there yet.
 
         Args:

@@ -1,0 +1,303 @@
+"""The runtime configuration of one container: the image's, then Docker's defaults, then what the user said."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from argosy.bundle.convert import runtime_config
+from argosy.bundle.inside import read_inside
+from argosy.bundle.users import User, resolve_user
+from argosy.engine import profile
+from argosy.engine.options import RunOptions
+from argosy.errors import InvalidConfigError, StorageError, UsageError
+from argosy.spec import _json
+from argosy.spec.imageconfig import ImageConfig
+
+MAX_PROFILE = 1 << 20
+"""The most bytes a seccomp profile may have."""
+
+_CPU_PERIOD = 100_000
+
+
+def configure(
+    config: ImageConfig,
+    options: RunOptions,
+    *,
+    container_id: str,
+    rootfs: str,
+    files: dict[str, str],
+    network_namespace: str | None = None,
+    rootless: bool = False,
+) -> dict[str, Any]:
+    """The JSON object of `config.json`.
+
+    Args:
+        config: The image's configuration.
+        options: What the user said.
+        container_id: The container's id.
+        rootfs: The mounted root file system; the user is looked up in it, never through a link that leaves it.
+        files: Files of the host to bind over the container's, such as `/etc/hosts`.
+        network_namespace: The path of one to join; None makes a new one (none for `--network host`).
+        rootless: Leave out what only root may do.
+
+    Raises:
+        InvalidConfigError: the image's configuration cannot be run as it stands.
+        UsageError: an option cannot be.
+    """
+    user = resolve_user(
+        options.user or config.execution.user, lambda path, limit: read_inside(rootfs, path, limit)
+    )
+    hostname = options.hostname or container_id[:12]
+    made = runtime_config(config, user=user, terminal=options.tty, hostname=hostname, volumes=False)
+    made["ociVersion"] = "1.2.0"
+    made["root"] = {"path": rootfs, "readonly": options.read_only}
+    _process(made["process"], config, options, user, hostname)
+    _mounts(made["mounts"], options, files)
+    _linux(made["linux"], options, container_id, network_namespace, rootless=rootless)
+    for setting in options.security:
+        _security(made, setting)
+    if options.privileged:
+        _privileged(made)
+    made.setdefault("annotations", {}).update(_pairs(options.labels, "label"))
+    return made
+
+
+def _process(
+    process: dict[str, Any], config: ImageConfig, options: RunOptions, user: User, hostname: str
+) -> None:
+    execution = config.execution
+    if options.entrypoint is not None:
+        start: Sequence[str] = (options.entrypoint,) if options.entrypoint else ()
+        process["args"] = [*start, *options.command]
+    else:
+        process["args"] = [*(execution.entrypoint or ()), *(options.command or execution.cmd or ())]
+    if not process["args"]:
+        raise InvalidConfigError(
+            "the image names no command", hint="give one: argosy run IMAGE COMMAND"
+        )
+    env = {"HOSTNAME": hostname, **_pairs(process["env"], "env")}
+    env.update(_pairs(options.env, "env"))
+    env.setdefault("HOME", user.home or "/")
+    process["env"] = [f"{name}={value}" for name, value in env.items()]
+    if options.workdir:
+        if not os.path.isabs(options.workdir):
+            raise UsageError(
+                f"working directory {options.workdir[:100]!r}: expected an absolute path"
+            )
+        process["cwd"] = options.workdir
+    process["capabilities"] = _capabilities(options, user)
+    process["noNewPrivileges"] = False
+    process.pop("rlimits", None)
+
+
+def _pairs(entries: Sequence[str], what: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not name or "\0" in entry:
+            raise UsageError(f"{what} {entry[:100]!r}: expected NAME=value")
+        found[name] = value if equals else ""
+    return found
+
+
+def capabilities(add: Sequence[str], drop: Sequence[str]) -> list[str]:
+    """Docker's default set with `--cap-add` and `--cap-drop`; `ALL` stands for all.
+
+    Raises:
+        UsageError: there is no such capability.
+
+    >>> capabilities(["net_admin"], ["ALL"])
+    ['CAP_NET_ADMIN']
+    """
+    added, dropped = _known(add), _known(drop)
+    if "ALL" in added:
+        kept = [c for c in profile.ALL_CAPABILITIES if c not in dropped]
+    else:
+        base = () if "ALL" in dropped else profile.CAPABILITIES
+        kept = [c for c in base if c not in dropped]
+        kept += [c for c in added if c not in kept]
+    return sorted(kept)
+
+
+def _known(names: Sequence[str]) -> list[str]:
+    found = []
+    for text in names:
+        name = text.upper()
+        name = name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
+        if name != "ALL" and name not in profile.ALL_CAPABILITIES:
+            raise UsageError(f"capability {text[:60]!r} is not known")
+        found.append(name)
+    return found
+
+
+def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:
+    """As Docker: a user other than root gets a bounding set only, and what was added by name."""
+    bounding = capabilities(options.cap_add, options.cap_drop)
+    held = bounding if user.uid == 0 else [c for c in bounding if c in _known(options.cap_add)]
+    return {
+        "bounding": bounding,
+        "effective": held,
+        "permitted": held,
+        "inheritable": [],
+        "ambient": [],
+    }
+
+
+def _mounts(mounts: list[dict[str, Any]], options: RunOptions, files: dict[str, str]) -> None:
+    for destination, source in files.items():
+        mounts.append(
+            {
+                "destination": destination,
+                "type": "bind",
+                "source": source,
+                "options": ["rbind", "rprivate"],
+            }
+        )
+    for text in options.tmpfs:
+        destination, _, more = text.partition(":")
+        if not os.path.isabs(destination):
+            raise UsageError(f"tmpfs {text[:100]!r}: expected an absolute path")
+        flags = [o for o in more.split(",") if o] or ["nosuid", "nodev", "noexec"]
+        mounts.append(
+            {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": flags}
+        )
+    for volume in options.volumes:
+        mounts[:] = [m for m in mounts if m["destination"] != volume.destination]
+        if not os.path.lexists(volume.source):
+            _make_source(volume.source)
+        mounts.append(volume.mount())
+
+
+def _make_source(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"volume {path}: {os.strerror(exc.errno or 0).lower()}") from exc
+
+
+def _linux(
+    linux: dict[str, Any],
+    options: RunOptions,
+    container_id: str,
+    network_namespace: str | None,
+    *,
+    rootless: bool,
+) -> None:
+    kinds: list[dict[str, str]] = [n for n in linux["namespaces"] if n["type"] != "network"]
+    if options.network != "host":
+        entry = {"type": "network"}
+        if network_namespace:
+            entry["path"] = network_namespace
+        kinds.append(entry)
+    linux["namespaces"] = kinds
+    linux["resources"] = _resources(linux.get("resources", {}), options)
+    linux["seccomp"] = profile.seccomp(
+        capabilities(options.cap_add, options.cap_drop), os.uname().machine
+    )
+    if not rootless:
+        linux["cgroupsPath"] = f"/argosy/{container_id}"
+    if options.network != "host":
+        linux["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+
+
+def _resources(resources: dict[str, Any], options: RunOptions) -> dict[str, Any]:
+    made = dict(resources)
+    if options.memory is not None:
+        if options.memory < 6 << 20:
+            raise UsageError(f"memory of {options.memory} bytes: expected at least 6m")
+        made["memory"] = {"limit": options.memory}
+    if options.cpus is not None:
+        quota = round(options.cpus * _CPU_PERIOD)
+        if quota < 1000:
+            raise UsageError(f"cpus {options.cpus:g}: expected at least 0.01")
+        made["cpu"] = {"quota": quota, "period": _CPU_PERIOD}
+    if options.pids_limit is not None:
+        made["pids"] = {"limit": options.pids_limit if options.pids_limit > 0 else -1}
+    return made
+
+
+def _security(made: dict[str, Any], setting: str) -> None:
+    name, _, value = setting.replace(":", "=", 1).partition("=")
+    change = _SECURITY.get(name)
+    if change is None:
+        raise UsageError(
+            f"security option {setting[:100]!r} is not known",
+            hint=f"expected one of {', '.join(_SECURITY)}",
+        )
+    change(made, value)
+
+
+def _set_seccomp(made: dict[str, Any], value: str) -> None:
+    if value == "unconfined":
+        made["linux"].pop("seccomp", None)
+        return
+    try:
+        with open(value, "rb") as file:
+            raw = file.read(MAX_PROFILE + 1)
+    except OSError as exc:
+        raise UsageError(f"seccomp profile {value}: {os.strerror(exc.errno or 0).lower()}") from exc
+    found = _json.loads_object(raw, limit=MAX_PROFILE, error=InvalidConfigError)
+    made["linux"]["seccomp"] = _from_docker(found) if "archMap" in found else found
+
+
+def _from_docker(found: dict[str, Any]) -> dict[str, Any]:
+    """Docker's profile files have conditions; those without any are what everybody gets."""
+    rules = [
+        {k: v for k, v in rule.items() if k in ("names", "action", "errnoRet", "args") and v}
+        for rule in found.get("syscalls") or ()
+        if not rule.get("includes") or set(rule["includes"]) <= {"minKernel"}
+    ]
+    made: dict[str, Any] = {
+        name: found[name] for name in ("defaultAction", "defaultErrnoRet") if name in found
+    }
+    architectures = [
+        name
+        for entry in found.get("archMap") or ()
+        for name in (entry["architecture"], *(entry.get("subArchitectures") or ()))
+        if name.removeprefix("SCMP_ARCH_").lower().startswith(os.uname().machine[:4])
+    ]
+    return {**made, "architectures": architectures, "syscalls": rules}
+
+
+def _set_no_new_privileges(made: dict[str, Any], value: str) -> None:
+    made["process"]["noNewPrivileges"] = value in ("", "true")
+
+
+def _set_apparmor(made: dict[str, Any], value: str) -> None:
+    if value != "unconfined":
+        made["process"]["apparmorProfile"] = value
+
+
+def _set_label(made: dict[str, Any], value: str) -> None:
+    if value != "disable":
+        made["process"]["selinuxLabel"] = value
+
+
+def _set_system_paths(made: dict[str, Any], value: str) -> None:
+    if value == "unconfined":
+        made["linux"]["maskedPaths"] = made["linux"]["readonlyPaths"] = []
+
+
+_SECURITY: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "seccomp": _set_seccomp,
+    "no-new-privileges": _set_no_new_privileges,
+    "apparmor": _set_apparmor,
+    "label": _set_label,
+    "systempaths": _set_system_paths,
+}
+
+
+def _privileged(made: dict[str, Any]) -> None:
+    """Everything: all capabilities and devices, no filter, nothing masked."""
+    everything = sorted(profile.ALL_CAPABILITIES)
+    made["process"]["capabilities"].update(
+        bounding=everything, effective=everything, permitted=everything
+    )
+    made["linux"].pop("seccomp", None)
+    made["linux"]["maskedPaths"] = made["linux"]["readonlyPaths"] = []
+    made["linux"]["resources"]["devices"] = [{"allow": True, "access": "rwm"}]
+    for mount in made["mounts"]:
+        if mount["destination"] in ("/sys", "/sys/fs/cgroup"):
+            mount["options"] = [o for o in mount["options"] if o != "ro"]

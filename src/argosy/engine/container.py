@@ -1,0 +1,251 @@
+"""A container as the engine remembers it: a directory with a record, a bundle, and a lock its watcher holds."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime as dt
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from typing import Any, Self
+
+from argosy.engine import overlay
+from argosy.engine.options import RunOptions
+from argosy.engine.places import Places
+from argosy.errors import (
+    ContainerError,
+    ContainerExistsError,
+    ContainerUnknownError,
+    InvalidConfigError,
+    StorageError,
+    UsageError,
+)
+
+_RECORD = "container.json"
+_LOCK = "lock"
+
+
+@dataclasses.dataclass(kw_only=True)
+class Record:
+    """What is kept of a container in its directory, as JSON."""
+
+    id: str
+    name: str
+    image: str
+    digest: str
+    created: str
+    command: list[str]
+    layers: list[str]
+    options: dict[str, Any]
+    address: str = ""
+    detached: bool = False
+    started: str = ""
+    finished: str = ""
+    exit_code: int | None = None
+
+
+class Container:
+    """One container. `Container.make` makes a new one; `find` and `every` find those that are there."""
+
+    def __init__(self, places: Places, record: Record, lock: int | None = None) -> None:
+        self.places = places
+        self.record = record
+        self.lock = lock
+
+    @property
+    def id(self) -> str:
+        """64 hexadecimal digits."""
+        return self.record.id
+
+    @property
+    def path(self) -> str:
+        """Its directory: also the bundle."""
+        return os.path.join(self.places.containers, self.id)
+
+    def file(self, name: str) -> str:
+        """The path of one of its files."""
+        return os.path.join(self.path, name)
+
+    @property
+    def rootfs(self) -> str:
+        """Where its root file system is mounted."""
+        return self.file("rootfs")
+
+    @classmethod
+    def make(
+        cls, places: Places, options: RunOptions, *, image: str, digest: str, detached: bool
+    ) -> Self:
+        """Make the directory of a new container and hold its lock.
+
+        Raises:
+            ContainerExistsError: another one has this name.
+            StorageError: the directory cannot be made.
+        """
+        container_id = secrets.token_hex(32)
+        record = Record(
+            id=container_id,
+            name=options.name or f"{secrets.choice(_ADJECTIVES)}_{container_id[:6]}",
+            image=image,
+            digest=digest,
+            created=now(),
+            command=[],
+            layers=[],
+            options=dataclasses.asdict(options),
+            detached=detached,
+        )
+        made = cls(places, record)
+        with _names_locked(places):
+            if any(other.record.name == record.name for other in cls.every(places)):
+                raise ContainerExistsError(
+                    f"a container named {record.name} is there already",
+                    hint="remove it, or choose another name",
+                )
+            try:
+                os.mkdir(made.path, 0o700)
+                for name in ("rootfs", "upper", "work"):
+                    os.mkdir(made.file(name), 0o755 if name != "work" else 0o700)
+            except OSError as exc:
+                raise StorageError(f"{made.path}: {os.strerror(exc.errno or 0).lower()}") from exc
+            made.hold()
+            made.save()
+        return made
+
+    @classmethod
+    def every(cls, places: Places) -> Iterator[Self]:
+        """All containers that have a record, the newest first."""
+        found: list[Self] = []
+        for name in os.listdir(places.containers):
+            with contextlib.suppress(ContainerUnknownError, InvalidConfigError):
+                found.append(cls.load(places, name))
+        yield from sorted(found, key=lambda c: c.record.created, reverse=True)
+
+    @classmethod
+    def load(cls, places: Places, container_id: str) -> Self:
+        """Read a record.
+
+        Raises:
+            ContainerUnknownError: there is none.
+            InvalidConfigError: it cannot be read.
+        """
+        path = os.path.join(places.containers, container_id, _RECORD)
+        try:
+            with open(path, encoding="utf-8") as file:
+                return cls(places, Record(**json.load(file)))
+        except (FileNotFoundError, NotADirectoryError):
+            raise ContainerUnknownError(f"there is no container {container_id}") from None
+        except (ValueError, TypeError) as exc:
+            raise InvalidConfigError(f"{path}: {exc}") from exc
+
+    @classmethod
+    def find(cls, places: Places, text: str) -> Self:
+        """By name, id, or the first digits of an id.
+
+        Raises:
+            ContainerUnknownError: there is none.
+            UsageError: the digits fit several.
+        """
+        every = list(cls.every(places))
+        for container in every:
+            if text in (container.record.name, container.id):
+                return container
+        fits = [c for c in every if text and c.id.startswith(text)]
+        if len(fits) > 1:
+            raise UsageError(f"{text} fits {len(fits)} containers: give more digits")
+        if not fits:
+            raise ContainerUnknownError(f"there is no container {text}")
+        return fits[0]
+
+    def save(self) -> None:
+        """Write the record, in one step."""
+        path = self.file(_RECORD)
+        temporary = f"{path}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(dataclasses.asdict(self.record), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+
+    def hold(self) -> None:
+        """Take the watcher's lock.
+
+        Raises:
+            ContainerError: somebody watches it.
+        """
+        fd = os.open(self.file(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise ContainerError(
+                f"container {self.id[:12]} is watched by another process"
+            ) from None
+        self.lock = fd
+
+    def wait_unwatched(self) -> None:
+        """Block until nobody watches it any more."""
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(self.file(_LOCK), os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            finally:
+                os.close(fd)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a process watches it."""
+        if self.lock is not None:
+            return True
+        try:
+            self.hold()
+        except (ContainerError, FileNotFoundError):
+            return True
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def discard(self) -> None:
+        """Unmount and remove everything of it. What is gone already is fine."""
+        overlay.detach(self.rootfs)
+        shutil.rmtree(self.path, ignore_errors=True)
+        self.release()
+
+    @property
+    def status(self) -> str:
+        """`created`, `running`, `exited` or `dead` (nobody watches it and it has no exit code)."""
+        if self.record.exit_code is not None:
+            return "exited"
+        if not self.watched:
+            return "dead"
+        return "running" if self.record.started else "created"
+
+
+@contextlib.contextmanager
+def _names_locked(places: Places) -> Iterator[None]:
+    fd = os.open(
+        os.path.join(places.run, "names.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def now() -> str:
+    """The time, in RFC 3339."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+_ADJECTIVES = (
+    "brisk", "calm", "deft", "eager", "fair", "gallant", "hardy", "keen", "lively", "merry",
+    "nimble", "proud", "quick", "sturdy", "trim", "windward",
+)  # fmt: skip

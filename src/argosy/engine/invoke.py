@@ -1,0 +1,194 @@
+"""Calling the runtime as any engine calls one: a program with verbs, a log, and exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from typing import IO, Any
+
+from argosy.engine.container import Container
+from argosy.errors import ContainerError
+
+TIMEOUT = 60.0
+"""Seconds a verb may take."""
+
+EXIT_ENGINE, EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND = 125, 126, 127
+"""Docker's exit codes: the engine failed; the command cannot be invoked; there is no such command."""
+
+_MEANINGS = (
+    ("executable file not found", EXIT_NOT_FOUND),
+    ("exec: no such file", EXIT_NOT_FOUND),
+    ("exec: permission denied", EXIT_CANNOT_INVOKE),
+    ("exec: is a directory", EXIT_CANNOT_INVOKE),
+    ("exec format error", EXIT_CANNOT_INVOKE),
+)
+
+
+class InvocationError(ContainerError):
+    """The runtime refused.
+
+    Args:
+        message: Its own words.
+        exit_code: 125, 126 or 127, as Docker uses them.
+        told: Whether the runtime has written them to this process's stderr already.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = EXIT_ENGINE, told: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.told = told
+
+
+def meaning(message: str) -> int:
+    """The exit code that stands for the runtime's complaint.
+
+    >>> meaning('exec: "nosuch": executable file not found in $PATH')
+    127
+    """
+    lower = message.lower()
+    found = next((code for words, code in _MEANINGS if words in lower), None)
+    if found is not None:
+        return found
+    if "exec" in lower and "permission denied" in lower:
+        return EXIT_CANNOT_INVOKE
+    if "exec" in lower and "no such file or directory" in lower:
+        return EXIT_NOT_FOUND
+    return EXIT_ENGINE
+
+
+class Runtime:
+    """The runtime, for one container."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._log = container.file("runtime.log")
+        self._base = [
+            *container.places.runtime, "--root", container.places.state,
+            "--log", self._log, "--log-format", "json",
+        ]  # fmt: skip
+
+    def argv(self, verb: str, *arguments: str) -> list[str]:
+        """The command line of a verb."""
+        return [*self._base, verb, *arguments]
+
+    def create(
+        self,
+        *,
+        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
+        stdout: int | IO[bytes] | None = subprocess.DEVNULL,
+        stderr: int | IO[bytes] | None = None,
+        console_socket: str | None = None,
+    ) -> int:
+        """Create the container; its process inherits what is given here.
+
+        Returns:
+            The process id of its init.
+
+        Raises:
+            InvocationError: the runtime refused; it left nothing.
+        """
+        pid_file = self._container.file("pid")
+        arguments = ["--bundle", self._container.path, "--pid-file", pid_file]
+        if console_socket:
+            arguments += ["--console-socket", console_socket]
+        done = subprocess.run(
+            self.argv("create", *arguments, self._container.id),
+            stdin=stdin, stdout=stdout, stderr=stderr, check=False, timeout=TIMEOUT,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise self._refused("create", told=stderr is None)
+        with open(pid_file, encoding="ascii") as file:
+            return int(file.read())
+
+    def call(self, verb: str, *arguments: str) -> str:
+        """Run a verb to its end.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            InvocationError: it failed.
+        """
+        done = subprocess.run(
+            self.argv(verb, *arguments),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise self._refused(verb, complaint=done.stderr)
+        return done.stdout
+
+    def start(self) -> None:
+        """Run the user's program."""
+        self.call("start", self._container.id)
+
+    def kill(self, number: int) -> None:
+        """Send a signal to init."""
+        self.call("kill", self._container.id, str(number))
+
+    def delete(self) -> None:
+        """Remove all the runtime has of it, whatever its status; nothing is there is fine."""
+        with contextlib.suppress(InvocationError):
+            self.call("delete", "--force", self._container.id)
+
+    def state(self) -> dict[str, Any] | None:
+        """The runtime's state of it, or None."""
+        try:
+            found: dict[str, Any] = json.loads(self.call("state", self._container.id))
+        except (InvocationError, ValueError):
+            return None
+        return found
+
+    def _refused(self, verb: str, *, told: bool = False, complaint: str = "") -> InvocationError:
+        message = self._last_error() or complaint.strip() or f"the runtime failed to {verb}"
+        return InvocationError(message, exit_code=meaning(message), told=told)
+
+    def _last_error(self) -> str:
+        """The last error of the runtime's log."""
+        try:
+            with open(self._log, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        for line in reversed(lines):
+            with contextlib.suppress(ValueError, AttributeError):
+                value = json.loads(line)
+                if value.get("level") == "error":
+                    return str(value.get("msg", ""))
+        return ""
+
+
+def signal_number(text: str) -> int:
+    """A signal by name, with or without `SIG`, or by number.
+
+    Raises:
+        ContainerError: there is no such signal.
+
+    >>> signal_number("term"), signal_number("SIGRTMIN+3") - signal.SIGRTMIN, signal_number("9")
+    (15, 3, 9)
+    """
+    if text.isdecimal() and 0 < int(text) <= signal.SIGRTMAX:
+        return int(text)
+    base, plus, more = text.upper().removeprefix("SIG").partition("+")
+    found = getattr(signal, f"SIG{base}", None)
+    if isinstance(found, signal.Signals) and (not plus or more.isdecimal()):
+        number = int(found) + int(more or 0)
+        if number <= signal.SIGRTMAX:
+            return number
+    raise ContainerError(f"signal {text[:40]!r} is not known")
+
+
+def exit_code_of(status: int) -> int:
+    """A wait status as a shell's exit code: 128 and the signal's number for who was killed."""
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def words(arguments: Sequence[str]) -> str:
+    """A command line for people: quoted where needed, cut where long."""
+    text = " ".join(a if a and not set(a) & set(" \t\n'\"\\$") else repr(a) for a in arguments)
+    return text if len(text) <= 200 else f"{text[:199]}…"

@@ -1,0 +1,83 @@
+"""A container's output on disk: Docker's json-file lines, bounded in size."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from argosy.engine.container import now
+
+MAX_SIZE = 16 * 1024 * 1024
+"""The bytes after which a log is begun anew; one older file is kept."""
+
+MAX_LINE = 16 * 1024
+"""The bytes of one line; longer ones are split."""
+
+
+class Line(NamedTuple):
+    """One line of output. `time` is RFC 3339, `stream` is `stdout` or `stderr`."""
+
+    time: str
+    stream: str
+    text: str
+
+
+class LogWriter:
+    """Takes output as it comes and writes whole lines."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+        self._parts: dict[str, bytes] = {}
+
+    def write(self, stream: str, data: bytes) -> None:
+        """Take some bytes of a stream."""
+        held = self._parts.pop(stream, b"") + data
+        while held:
+            line, newline, rest = held.partition(b"\n")
+            if not newline and len(held) < MAX_LINE:
+                break
+            if len(line) > MAX_LINE:
+                line, rest, newline = held[:MAX_LINE], held[MAX_LINE:], b""
+            self._put(stream, line + newline)
+            held = rest
+        if held:
+            self._parts[stream] = held
+
+    def _put(self, stream: str, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        self._file.write(json.dumps({"log": text, "stream": stream, "time": now()}) + "\n")
+        self._file.flush()
+        if self._file.tell() > MAX_SIZE:
+            self._file.close()
+            os.rename(self._path, f"{self._path}.1")
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def close(self) -> None:
+        """Write what is held back and close."""
+        for stream, rest in self._parts.items():
+            self._put(stream, rest)
+        self._parts.clear()
+        self._file.close()
+
+
+def read(path: str) -> Iterator[Line]:
+    """Every line that is kept, the oldest first."""
+    for name in (f"{path}.1", path):
+        with contextlib.suppress(FileNotFoundError), open(name, encoding="utf-8") as file:
+            for text in file:
+                line = parse(text)
+                if line is not None:
+                    yield line
+
+
+def parse(text: str) -> Line | None:
+    """A line of the file, or None where a writer was cut off."""
+    try:
+        value = json.loads(text)
+        return Line(value["time"], value["stream"], value["log"])
+    except (ValueError, KeyError, TypeError):
+        return None

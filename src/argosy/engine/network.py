@@ -1,0 +1,209 @@
+"""The bridge network: one bridge, a veth pair and an address a container, published ports by nftables.
+
+Addresses are leases: one file a container under the run directory, taken under a lock. Everything is named after the
+container's id, so that what a killed process left is found and removed by `down`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import ipaddress
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+
+from argosy.engine.command import program, run
+from argosy.engine.options import Published
+from argosy.errors import ConflictError, LimitExceededError, StorageError
+
+BRIDGE = "argosy0"
+NETWORK = ipaddress.IPv4Network("10.87.0.0/16")
+GATEWAY = NETWORK.network_address + 1
+_WHY = "a bridge network"
+
+_TABLE = f"""
+add table inet argosy
+add map inet argosy published {{ type inet_proto . inet_service : ipv4_addr . inet_service ; }}
+add map inet argosy published_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }}
+add chain inet argosy prerouting {{ type nat hook prerouting priority -100; policy accept; }}
+add chain inet argosy output {{ type nat hook output priority -100; policy accept; }}
+add chain inet argosy postrouting {{ type nat hook postrouting priority 100; policy accept; }}
+flush chain inet argosy prerouting
+flush chain inet argosy output
+flush chain inet argosy postrouting
+add rule inet argosy prerouting fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
+add rule inet argosy prerouting fib daddr type local dnat ip to meta l4proto . th dport map @published
+add rule inet argosy output fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
+add rule inet argosy output fib daddr type local dnat ip to meta l4proto . th dport map @published
+add rule inet argosy postrouting ip saddr {NETWORK} oifname != "{BRIDGE}" masquerade
+add rule inet argosy postrouting ip saddr 127.0.0.0/8 oifname "{BRIDGE}" masquerade
+add rule inet argosy postrouting ip saddr {NETWORK} ip daddr {NETWORK} ct status dnat masquerade
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A container's place in the network. `namespace` is the path of its network namespace."""
+
+    namespace: str
+    address: str
+
+
+class Bridge:
+    """The bridge network of this machine.
+
+    Args:
+        run_directory: Where leases are kept; gone after a reboot, as the network is.
+    """
+
+    def __init__(self, run_directory: str) -> None:
+        self._leases = os.path.join(run_directory, "network")
+
+    def up(self, container_id: str, published: Sequence[Published] = ()) -> Attachment:
+        """Make a network namespace with an address, and lead the published ports to it.
+
+        Raises:
+            ConflictError: a port is in use.
+            UnsupportedError: `ip` or `nft` is not installed.
+            StorageError: one of them failed; nothing is left.
+        """
+        ip, nft = program("ip", _WHY), program("nft", _WHY)
+        name, veth = _names(container_id)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.down, container_id)
+            with self._locked():
+                self._check_ports(published)
+                address = self._lease(container_id, published)
+                self._bridge(ip)
+            run([ip, "netns", "add", name])
+            run(
+                [ip, "-batch", "-"],
+                f"link add {veth} type veth peer name eth0 netns {name}\n"
+                f"link set {veth} master {BRIDGE} up\n",
+            )
+            run(
+                [ip, "-n", name, "-batch", "-"],
+                f"link set lo up\naddr add {address}/{NETWORK.prefixlen} dev eth0\nlink set eth0 up\n"
+                f"route add default via {GATEWAY}\n",
+            )
+            run([nft, "-f", "-"], _TABLE + _elements("add", address, published))
+            undo.pop_all()
+        return Attachment(namespace=f"/run/netns/{name}", address=address)
+
+    def down(self, container_id: str) -> None:
+        """Remove all of a container's network; what is not there is fine."""
+        name, veth = _names(container_id)
+        lease = self._read(container_id)
+        with contextlib.suppress(StorageError):
+            run([program("ip", _WHY), "link", "del", veth])
+        if os.path.exists(f"/run/netns/{name}"):
+            with contextlib.suppress(StorageError):
+                run([program("ip", _WHY), "netns", "del", name])
+        if lease is not None and lease[1]:
+            with contextlib.suppress(StorageError):
+                run([program("nft", _WHY), "-f", "-"], _elements("delete", *lease))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._leases, container_id))
+
+    def leased(self) -> list[str]:
+        """The ids of the containers that have an address."""
+        try:
+            return [name for name in os.listdir(self._leases) if len(name) == 64]
+        except FileNotFoundError:
+            return []
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        os.makedirs(self._leases, 0o700, exist_ok=True)
+        fd = os.open(
+            os.path.join(self._leases, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _read(self, container_id: str) -> tuple[str, list[Published]] | None:
+        try:
+            with open(os.path.join(self._leases, container_id), encoding="utf-8") as file:
+                value = json.load(file)
+        except (FileNotFoundError, ValueError):
+            return None
+        return value["address"], [Published(**item) for item in value["published"]]
+
+    def _lease(self, container_id: str, published: Sequence[Published]) -> str:
+        taken = {lease[0] for name in self.leased() if (lease := self._read(name)) is not None}
+        free = next((str(a) for a in NETWORK.hosts() if a != GATEWAY and str(a) not in taken), None)
+        if free is None:
+            raise LimitExceededError(f"all addresses of {NETWORK} are in use")
+        value = {"address": free, "published": [dataclasses.asdict(p) for p in published]}
+        path = os.path.join(self._leases, container_id)
+        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.rename(f"{path}.tmp", path)
+        return free
+
+    def _check_ports(self, published: Sequence[Published]) -> None:
+        """A port is in use where another container has it, or a process of the host listens on it."""
+        leases = [lease for name in self.leased() if (lease := self._read(name)) is not None]
+        for port in published:
+            for _, others in leases:
+                if any(_clash(port, other) for other in others):
+                    raise ConflictError(
+                        f"port {port.host_port}/{port.protocol} is in use by another container"
+                    )
+            _try_bind(port)
+
+    def _bridge(self, ip: str) -> None:
+        if not os.path.isdir(f"/sys/class/net/{BRIDGE}"):
+            run(
+                [ip, "-batch", "-"],
+                f"link add {BRIDGE} type bridge\naddr add {GATEWAY}/{NETWORK.prefixlen} dev {BRIDGE}\n"
+                f"link set {BRIDGE} up\n",
+            )
+        for path, value in (("ip_forward", "1"), (f"conf/{BRIDGE}/route_localnet", "1")):
+            with open(f"/proc/sys/net/ipv4/{path}", "w", encoding="ascii") as file:
+                file.write(value)
+
+
+def _names(container_id: str) -> tuple[str, str]:
+    return f"argosy-{container_id[:12]}", f"ar{container_id[:11]}"
+
+
+def _clash(one: Published, other: Published) -> bool:
+    same = (one.host_port, one.protocol) == (other.host_port, other.protocol)
+    return same and (not one.address or not other.address or one.address == other.address)
+
+
+def _try_bind(port: Published) -> None:
+    kinds = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+    if port.protocol not in kinds:
+        return
+    with socket.socket(socket.AF_INET, kinds[port.protocol]) as probe:
+        if port.protocol == "tcp":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((port.address, port.host_port))
+        except OSError as exc:
+            if exc.errno == errno.EADDRINUSE:
+                raise ConflictError(
+                    f"port {port.host_port}/{port.protocol} is in use on this machine"
+                ) from None
+            raise StorageError(f"port {port}: {os.strerror(exc.errno or 0).lower()}") from exc
+
+
+def _elements(verb: str, address: str, published: Sequence[Published]) -> str:
+    lines = []
+    for port in published:
+        key = f"{port.protocol} . {port.host_port}"
+        table = "published"
+        if port.address:
+            key, table = f"{port.address} . {key}", "published_at"
+        value = f" : {address} . {port.container_port}" if verb == "add" else ""
+        lines.append(f"{verb} element inet argosy {table} {{ {key}{value} }}\n")
+    return "".join(lines)

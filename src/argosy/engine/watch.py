@@ -1,0 +1,201 @@
+"""Watching one container from its creation to its end, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import selectors
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+
+from argosy.engine import terminal, usermode
+from argosy.engine.container import Container, now
+from argosy.engine.invoke import Runtime, exit_code_of
+from argosy.engine.logfile import LogWriter
+from argosy.engine.options import Published
+
+_SET_CHILD_SUBREAPER = 36
+_PASSED_ON = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
+_CHUNK = 65536
+_LAST_WORDS = 1.0
+"""Seconds to wait for output that is still on its way when the container has ended."""
+
+
+class Watch:
+    """One container's life.
+
+    Args:
+        container: Prepared: its directory, bundle, mount and network are there.
+        runtime: The runtime for it.
+        detached: Output goes to the log instead of this process's own.
+    """
+
+    def __init__(self, container: Container, runtime: Runtime, *, detached: bool) -> None:
+        self._container, self._runtime, self._detached = container, runtime, detached
+        options = container.record.options
+        self._tty: bool = options["tty"]
+        self._stdin: bool = options["interactive"] and not detached
+        self._log = LogWriter(container.file("output.log")) if detached else None
+        self._selector = selectors.DefaultSelector()
+        self._pid = 0
+        self._pidfd = -1
+        self._master = -1
+        self._readers: dict[int, str] = {}
+
+    def run(self, on_started: Callable[[], object]) -> int:
+        """Create, start and wait; then remove what the runtime has of it.
+
+        Returns:
+            The exit code as a shell says it.
+
+        Raises:
+            InvocationError: it could not be created or started; nothing of the runtime's is left.
+        """
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        helper: int | None = None
+        with _signals() as (arrived, wakeup):
+            self._selector.register(wakeup, selectors.EVENT_READ)
+            try:
+                self._create()
+                helper = self._network()
+                self._runtime.start()
+                self._container.record.started = now()
+                self._container.save()
+                on_started()
+                return self._wait(arrived, wakeup)
+            finally:
+                self._runtime.delete()
+                usermode.stop(helper)
+                self._close()
+
+    def _create(self) -> None:
+        if self._tty:
+            self._create_with_terminal()
+        elif self._detached:
+            self._create_with_log()
+        else:
+            self._pid = self._runtime.create(
+                stdin=None if self._stdin else subprocess.DEVNULL, stdout=None
+            )
+        self._pidfd = os.pidfd_open(self._pid)
+        self._selector.register(self._pidfd, selectors.EVENT_READ)
+
+    def _create_with_log(self) -> None:
+        ends = {}
+        for name in ("stdout", "stderr"):
+            reader, ends[name] = os.pipe()
+            self._readers[reader] = name
+            self._selector.register(reader, selectors.EVENT_READ)
+        try:
+            self._pid = self._runtime.create(stdout=ends["stdout"], stderr=ends["stderr"])
+        finally:
+            for writer in ends.values():
+                os.close(writer)
+
+    def _create_with_terminal(self) -> None:
+        path = self._container.file("console.sock")
+        with terminal.console_socket(path) as listener:
+            self._pid = self._runtime.create(stderr=subprocess.DEVNULL, console_socket=path)
+            self._master = terminal.receive(listener)
+        self._readers[self._master] = "stdout"
+        self._selector.register(self._master, selectors.EVENT_READ)
+        if not self._detached:
+            terminal.copy_size(0, self._master)
+
+    def _network(self) -> int | None:
+        options = self._container.record.options
+        if options["network"] not in ("pasta", "slirp4netns"):
+            return None
+        published = [Published(**item) for item in options["published"]]
+        return usermode.start(options["network"], self._pid, published, self._container.path)
+
+    def _wait(self, arrived: list[int], wakeup: int) -> int:
+        relays = self._tty and self._stdin
+        with terminal.raw_mode(0) if relays else contextlib.nullcontext():
+            if relays:
+                self._selector.register(0, selectors.EVENT_READ)
+            while True:
+                for key, _ in self._selector.select():
+                    if key.fd == self._pidfd:
+                        self._drain()
+                        _, status = os.waitpid(self._pid, 0)
+                        return exit_code_of(status)
+                    if key.fd == wakeup:
+                        os.read(wakeup, _CHUNK)
+                    else:
+                        self._relay(key.fd)
+                while arrived:
+                    self._signal(arrived.pop(0))
+
+    def _relay(self, fd: int) -> None:
+        """Move what one descriptor has; at its end, listen to it no more."""
+        try:
+            data = os.read(fd, _CHUNK)
+        except OSError:  # a terminal whose other side is gone says EIO
+            data = b""
+        if not data:
+            self._selector.unregister(fd)
+            if fd == 0 and self._master >= 0:
+                os.write(self._master, b"\x04")
+            return
+        if fd == 0:
+            _write(self._master, data)
+        elif self._log is not None:
+            self._log.write(self._readers[fd], data)
+        else:
+            _write(1, data)
+
+    def _drain(self) -> None:
+        """Take the output that is still on its way."""
+        for registered in [fd for fd in self._readers if fd in self._selector.get_map()]:
+            with selectors.DefaultSelector() as one:
+                one.register(registered, selectors.EVENT_READ)
+                while registered in self._selector.get_map() and one.select(_LAST_WORDS):
+                    self._relay(registered)
+
+    def _signal(self, number: int) -> None:
+        if number == signal.SIGWINCH:
+            if self._master >= 0 and not self._detached:
+                terminal.copy_size(0, self._master)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def _close(self) -> None:
+        self._selector.close()
+        for fd in (*self._readers, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        if self._log is not None:
+            self._log.close()
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[tuple[list[int], int]]:
+    """Collect signals instead of dying of them; the descriptor becomes readable with each."""
+    arrived: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        arrived.append(number)
+
+    before = {number: signal.signal(number, note) for number in (*_PASSED_ON, signal.SIGWINCH)}
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield arrived, reader
+    finally:
+        signal.set_wakeup_fd(-1)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(reader)
+        os.close(writer)
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
