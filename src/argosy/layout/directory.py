@@ -94,13 +94,14 @@ def _name(digest: Digest) -> str:
 
 
 def _digest(name: str) -> Digest | None:
-    """The digest a file's name stands for, or None."""
+    """The digest a file's name stands for, or None: then the file is not ours."""
     stem = name.removesuffix(SUFFIX)
     algorithm, dash, encoded = stem.rpartition("-")
     try:
-        return Digest(f"{algorithm}:{encoded}" if dash else f"sha256:{stem}")
+        digest = Digest(f"{algorithm}:{encoded}" if dash else f"sha256:{stem}")
     except InvalidDigestError:
         return None
+    return digest if digest.registered else None
 
 
 class DirectoryStore(LayoutSource):
