@@ -31,7 +31,7 @@ class Running:
         path = directory / "registry.yaml"
         path.write_text(yaml.safe_dump({"data": str(directory / "data"), **document}))
         self.directory = directory
-        self._log = open(directory / "log", "ab")
+        self._log = open(directory / "log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-c", _RUN, str(path)], stdout=subprocess.PIPE, stderr=self._log
         )

@@ -161,7 +161,7 @@ class S3Server:
         self._numbers = itertools.count()
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
-        self._log = open(directory / "log", "wb")
+        self._log = open(directory / "log", "wb")  # noqa: SIM115
         self.process = subprocess.Popen(
             [
                 find_peer("versitygw"), "--port", f"127.0.0.1:{self.port}", "--access", self.access_key,

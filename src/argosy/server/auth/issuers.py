@@ -186,10 +186,9 @@ def _read(claims: Mapping[str, Any], issuer: Issuer) -> Claims:
     user, groups = claims.get(issuer.user_claim), claims.get(issuer.groups_claim)
     if not isinstance(user, str) or not user:
         raise UnauthorizedError(f"the token's claim {issuer.user_claim} names no user")
+    listed = groups if isinstance(groups, list) else []
     return Claims(
-        user=user,
-        groups=frozenset(g for g in groups if isinstance(g, str))
-        if isinstance(groups, list)
-        else frozenset(),
+        user=issuer.prefix + user,
+        groups=frozenset(issuer.prefix + group for group in listed if isinstance(group, str)),
         grants=decode_access(claims["access"]) if "access" in claims else None,
     )
