@@ -87,6 +87,10 @@ COMMANDS: dict[str, Entry] = {
     "registry stats": Entry(_REGISTRY, "registry", "Show how much there is.", "stats"),
     "registry migrate": Entry(_REGISTRY, "registry", "Update the database's schema.", "migrate"),
     "registry retention": Entry(_REGISTRY, "registry", "Let old tags go.", "retain"),
+    "spec": Entry(_RUN, "spec", "Make or edit a bundle's config.json."),
+    "runtime-check": Entry(
+        _RUN, "runtime_check", "Check a bundle against the spec and this kernel."
+    ),
     "completion": Entry(_LOOK, "completion", "Print the shell's completion script."),
     "version": Entry(_LOOK, "version", "Print the version and what it was built with."),
 }
