@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 
 import click
 
@@ -34,4 +33,4 @@ def command(bundle: str, strict: bool, as_json: bool) -> None:
         for finding in findings:
             print(printable(f"{finding} ({finding.source})"))
     if (strict and findings) or any(finding.verdict == "refused" for finding in findings):
-        sys.exit(1)
+        raise click.exceptions.Exit(1)

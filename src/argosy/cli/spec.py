@@ -316,7 +316,7 @@ def _edits(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _key(option: str) -> str:
-    return option.split()[-1].partition("/")[0].strip("-").replace("-", "_")
+    return option.rsplit(maxsplit=1)[-1].partition("/")[0].strip("-").replace("-", "_")
 
 
 @click.command()
