@@ -45,6 +45,7 @@ COMMANDS: dict[str, Entry] = {
     "edit": Entry(_MAKE, "", "Change a document of an image in an editor."),
     "edit config": Entry(_MAKE, "edit", "Change the configuration.", "config"),
     "edit manifest": Entry(_MAKE, "edit", "Change the manifest or index.", "manifest"),
+    "flatten": Entry(_MAKE, "flatten", "Make one layer of an image's layers."),
     "convert": Entry(_MAKE, "convert", "Give an image Docker's or OCI's media types."),
     "recompress": Entry(_MAKE, "convert", "Compress layers in another way.", "recompress"),
     "reproducible": Entry(
@@ -61,6 +62,13 @@ COMMANDS: dict[str, Entry] = {
     "index annotate": Entry(_MAKE, "index", "Annotate an index or an entry.", "annotate"),
     "new": Entry(_MAKE, "new", "Make an image without layers."),
     "history": Entry(_LOOK, "history", "Show how an image came to be."),
+    "export": Entry(_LOOK, "export", "Write the files of an image as one tar archive."),
+    "fs": Entry(_LOOK, "", "Look into an image without unpacking it."),
+    "fs ls": Entry(_LOOK, "fs", "List files of an image.", "ls"),
+    "fs cat": Entry(_LOOK, "fs", "Print files of an image.", "cat"),
+    "fs cp": Entry(_LOOK, "fs", "Copy files out of an image.", "cp"),
+    "diff": Entry(_LOOK, "diff", "Show what differs between two images."),
+    "size": Entry(_LOOK, "size", "Show how large an image is, and how much of it is wasted."),
     "source": Entry(_MAKE, "", "Images of the sources an image was made from."),
     "source build": Entry(_MAKE, "source", "Make a source image.", "build"),
     "source add": Entry(_MAKE, "source", "Add sources to a source image.", "add"),
@@ -91,6 +99,14 @@ COMMANDS: dict[str, Entry] = {
     "runtime-check": Entry(
         _RUN, "runtime_check", "Check a bundle against the spec and this kernel."
     ),
+    "run": Entry(_RUN, "run", "Run a container."),
+    "ps": Entry(_RUN, "containers", "List containers.", "ps"),
+    "logs": Entry(_RUN, "containers", "Print what a container wrote.", "logs"),
+    "exec": Entry(_RUN, "containers", "Run one more program in a container.", "exec_"),
+    "stop": Entry(_RUN, "containers", "End containers.", "stop"),
+    "images": Entry(_RUN, "containers", "List the images of this machine.", "images"),
+    "rmi": Entry(_RUN, "containers", "Remove images of this machine.", "rmi"),
+    "prune": Entry(_RUN, "containers", "Remove what nothing needs any more.", "prune"),
     "completion": Entry(_LOOK, "completion", "Print the shell's completion script."),
     "version": Entry(_LOOK, "version", "Print the version and what it was built with."),
 }

@@ -1,0 +1,222 @@
+"""The files of an image, read without unpacking it: the merged tree, and content where it lies in the layers.
+
+Two passes: the first reads the headers of every layer into a `MergedTree`, the second reads those layers again whose
+content is wanted. Nothing is written to disk, unless the layers are far away and shall not be fetched twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from argosy.errors import InvalidLayerError, UsageError
+from argosy.image.draft import Spool
+from argosy.image.layerstream import LayerStream
+from argosy.image.view import Image, Layer
+from argosy.layer.entry import Entry, EntryType, clean_name, shown
+from argosy.layer.tarstream import TarReader
+from argosy.layer.tarwriter import SupportsWrite, TarWriter
+from argosy.layer.tree import Inode, MergedTree, Node
+
+__all__ = ["Contents", "Key", "key_of", "write_flat"]
+
+
+class Key(NamedTuple):
+    """Which header of which layer: the layer's position and where the header's content begins."""
+
+    layer: int
+    offset: int
+
+
+def key_of(inode: Inode) -> Key:
+    """What tells a file from every other, however many names it has."""
+    return Key(inode.layer, inode.entry.offset)
+
+
+class Contents:
+    """The files of an image.
+
+    Args:
+        image: The image.
+        keep: Keep what is fetched in a temporary file, because layers may be read twice.
+
+    Example:
+        >>> from argosy.content.memory import MemoryStore
+        >>> from argosy.testing.random import image
+        >>> store = MemoryStore()
+        >>> made = Image(source=store, descriptor=image(store, 1, layers=1))
+        >>> [path for path, node in Contents(made).tree.walk()][:2]
+        [b'dir6', b'dir6/file0']
+    """
+
+    def __init__(self, image: Image, *, keep: bool = False) -> None:
+        self.image = image
+        self._spool = Spool() if keep else None
+
+    @functools.cached_property
+    def tree(self) -> MergedTree:
+        """All layers laid over each other.
+
+        Raises:
+            InvalidLayerError: a layer is damaged or breaks a rule.
+            IntegrityError: a layer is not what manifest and configuration say.
+        """
+        return self.laid(len(self.image.layers))
+
+    def laid(self, count: int) -> MergedTree:
+        """The lowest `count` layers laid over each other."""
+        tree = MergedTree()
+        for layer in self.image.layers[:count]:
+            with self._opened(layer) as stream:
+                reader = TarReader(stream, where=layer.name)
+                tree.lay(reader)
+                reader.drain()
+        return tree
+
+    def _opened(self, layer: Layer) -> LayerStream:
+        if not layer.is_changeset:
+            raise InvalidLayerError(f"{layer.name}: {layer.descriptor.media_type} is no changeset")
+        if self._spool is None:
+            return layer.uncompressed()
+        if not self._spool.exists(layer.descriptor):
+            with layer.compressed() as blob:
+                self._spool.push(layer.descriptor, blob)
+        return dataclasses.replace(layer, source=self._spool).uncompressed()
+
+    def read(
+        self, wanted: Mapping[Key, object]
+    ) -> Iterator[tuple[Key, Entry, Iterator[bytes | memoryview]]]:
+        """The content of some files, in the order in which they lie; layers without any are not read.
+
+        Args:
+            wanted: Which ones.
+
+        Returns:
+            For each its key, header and content with holes filled, to be read before the next.
+
+        Raises:
+            InvalidLayerError: a layer is damaged.
+            IntegrityError: a layer is not what manifest and configuration say.
+        """
+        left: dict[int, int] = defaultdict(int)
+        for key in wanted:
+            left[key.layer] += 1
+        for layer in self.image.layers:
+            if left[layer.position]:
+                yield from self._read(layer, wanted)
+
+    def _read(
+        self, layer: Layer, wanted: Mapping[Key, object]
+    ) -> Iterator[tuple[Key, Entry, Iterator[bytes | memoryview]]]:
+        with self._opened(layer) as stream:
+            reader = TarReader(stream, where=layer.name)
+            for entry in reader:
+                key = Key(layer.position, entry.offset)
+                if key in wanted:
+                    yield key, entry, reader.whole()
+            reader.drain()
+
+    def file(self, path: str) -> Node:
+        """The regular file at a path, links followed.
+
+        Raises:
+            NotFoundError: there is nothing.
+            UsageError: it is a directory or a device.
+        """
+        node = self.tree.get(path)
+        if node.entry.type is not EntryType.FILE:
+            kind = node.entry.type.name.lower()
+            raise UsageError(f"{shown(path.encode(errors='surrogateescape'))} is a {kind}, no file")
+        return node
+
+    def content(self, path: str) -> Iterator[bytes | memoryview]:
+        """The content of the file at a path; proved when it has been read to its end.
+
+        Raises:
+            NotFoundError: there is nothing.
+            UsageError: it is no file.
+            IntegrityError: the layer is not what manifest and configuration say.
+        """
+        key = key_of(self.file(path).inode)
+        for _, _, chunks in self.read({key: None}):
+            yield from chunks
+
+
+def write_flat(
+    contents: Contents, out: SupportsWrite, path: str = "", *, top: str | None = None
+) -> None:
+    """Write the files of an image as one tar archive: no whiteouts, every path once, directories first.
+
+    Args:
+        contents: The image.
+        out: Where the archive goes.
+        path: Only what is at this path; all if empty.
+        top: What that is called in the archive; its last component if None, the archive's root if empty.
+
+    Raises:
+        NotFoundError: there is nothing at `path`.
+        InvalidLayerError: a layer is damaged or breaks a rule.
+        IntegrityError: a layer is not what manifest and configuration say.
+    """
+    with TarWriter(out) as tar:
+        write_nodes(contents, tar, _named(contents.tree, path, top))
+
+
+def _named(tree: MergedTree, path: str, top: str | None) -> Iterator[tuple[bytes, Node]]:
+    raw = clean_name(os.fsencode(path))
+    node = tree.get(raw) if raw else tree.root
+    name = os.fsencode(top) if top is not None else raw.rpartition(b"/")[2]
+    if not node.inode.implied or name:
+        yield name or b".", node
+    pending = [(name, node)]
+    while pending:
+        here, node = pending.pop()
+        for base, child in sorted(node.children.items()):
+            below = here + b"/" + base if here else base
+            yield below, child
+            pending.append((below, child))
+
+
+def write_nodes(contents: Contents, tar: TarWriter, nodes: Iterable[tuple[bytes, Node]]) -> None:
+    """Write named nodes: directories and what has no content first, then files as they lie, each one's links after it.
+
+    Args:
+        contents: Where content is read from.
+        tar: The archive.
+        nodes: Names in the archive, and what stands there; parents before children.
+    """
+    names: dict[Key, list[bytes]] = {}
+    pending: dict[Key, Entry] = {}
+    for name, node in nodes:
+        entry = node.entry
+        if node.inode.is_directory:
+            tar.add(_renamed(entry, name.rstrip(b"/") + b"/"))
+            continue
+        key = key_of(node.inode)
+        known = names.setdefault(key, [])
+        known.append(name)
+        if entry.type is EntryType.FILE and entry.size:
+            pending[key] = entry
+        elif len(known) == 1:
+            tar.add(_renamed(entry, name))
+        else:
+            tar.add(_link(entry, name, known[0]))
+    for key, entry, chunks in contents.read(pending):
+        first, *others = names[key]
+        tar.add(_renamed(entry, first), chunks)
+        for other in others:
+            tar.add(_link(entry, other, first))
+
+
+def _renamed(entry: Entry, name: bytes) -> Entry:
+    return dataclasses.replace(entry, name=name, sparse=None)
+
+
+def _link(entry: Entry, name: bytes, target: bytes) -> Entry:
+    return dataclasses.replace(
+        entry, name=name, type=EntryType.HARDLINK, size=0, linkname=target, sparse=None
+    )

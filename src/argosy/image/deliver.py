@@ -1,0 +1,174 @@
+"""The files of an artifact, brought into a directory: what `pack` packed, and what ORAS did.
+
+Titles and archives are a stranger's, so everything goes through a `RootFS` over the directory: no title, link or chain
+of links leads out of it (GHSA-m37j-52j7-pjw7, GHSA-8xwf-rjm4-xvhv, CVE-2026-50163). Titles with `..` are refused
+before anything is written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+
+from argosy.errors import InvalidManifestError, UsageError
+from argosy.image.layerstream import LayerStream
+from argosy.image.pack import DIGEST, UNPACK, check_title
+from argosy.image.view import Image, Layer
+from argosy.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, Limits, clean_name, shown
+from argosy.layer.options import Options
+from argosy.layer.rootfs import RootFS
+from argosy.layer.tarstream import TarReader, chunks_of
+from argosy.layer.tarwriter import TarWriter
+from argosy.spec.annotations import TITLE
+from argosy.spec.digest import Digest
+
+__all__ = ["Delivered", "deliver"]
+
+_CONTENT = (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK, EntryType.HARDLINK)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """What became of one layer: its title and digest, and whether it was written, kept or has no title."""
+
+    title: str
+    digest: Digest
+    outcome: str
+
+
+def deliver(
+    image: Image,
+    directory: str,
+    *,
+    keep_old: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[Delivered]:
+    """Write the files of an artifact below a directory.
+
+    A layer without a title is not written. A directory's archive is unpacked under its title.
+
+    Args:
+        image: The artifact.
+        directory: Where to; it must exist.
+        keep_old: Files that exist are left as they are, instead of replaced.
+        limits: How much archives may ask for.
+
+    Returns:
+        What became of each layer, as it happens.
+
+    Raises:
+        InvalidManifestError: a title leaves the directory, or two layers have one title; nothing was written.
+        InvalidLayerError: an archive breaks a rule: an entry lies outside its title, or links out of it.
+        IntegrityError: a layer is not what its descriptor says.
+        StorageError: the file system refuses.
+    """
+    layers = image.layers
+    _check_titles(layers)
+    limits = limits or Limits()
+    options = Options(rootless=False, limits=limits)
+    with RootFS(directory, options) as root:
+        for layer in layers:
+            title = layer.descriptor.annotations.get(TITLE, "")
+            outcome = "skipped"
+            if title:
+                path = os.path.join(directory, title)
+                held = keep_old and os.path.lexists(path)
+                outcome = "kept" if held else "written"
+                if not held:
+                    _write(root, layer, title, limits)
+            yield Delivered(title=title, digest=layer.descriptor.digest, outcome=outcome)
+
+
+def _check_titles(layers: Iterable[Layer]) -> None:
+    seen: set[bytes] = set()
+    for layer in layers:
+        title = layer.descriptor.annotations.get(TITLE)
+        if not title:
+            continue
+        try:
+            check_title(title)
+        except UsageError as exc:
+            raise InvalidManifestError(f"{layer.name}: {exc}") from None
+        name = clean_name(os.fsencode(title))
+        if not name or name in seen:
+            raise InvalidManifestError(
+                f"{layer.name}: title {title!r} comes twice, or names nothing"
+            )
+        seen.add(name)
+
+
+def _write(root: RootFS, layer: Layer, title: str, limits: Limits) -> None:
+    """As a changeset of our own making, proved before anything of it is written."""
+    name = clean_name(os.fsencode(title))
+    if any(part.startswith(WHITEOUT_PREFIX) for part in name.split(b"/")):
+        raise InvalidManifestError(f"{layer.name}: {title!r} cannot be the name of a file here")
+    with tempfile.TemporaryFile() as spool:
+        with TarWriter(spool) as tar:
+            if layer.descriptor.annotations.get(UNPACK) == "true":
+                _archive(tar, layer, name, limits)
+            else:
+                _plain(tar, layer, name)
+        spool.seek(0)
+        root.apply(spool, layer=layer.name)
+
+
+def _plain(tar: TarWriter, layer: Layer, name: bytes) -> None:
+    size = layer.descriptor.size
+    entry = _owned(Entry(name=name, mode=0o644, size=size))
+    with layer.compressed() as blob:
+        tar.add(entry, chunks_of(blob))
+        # The read that reaches the end proves the content, also where there is none.
+        blob.read(1)
+
+
+def _archive(tar: TarWriter, layer: Layer, name: bytes, limits: Limits) -> None:
+    expected = layer.descriptor.annotations.get(DIGEST)
+    diff_id = Digest(expected) if expected else None
+    with LayerStream(layer.compressed(), diff_id, limits=limits, where=layer.name) as stream:
+        reader = TarReader(stream, limits=limits, where=layer.name)
+        for entry in reader:
+            tar.add(_inside(entry, name, reader), reader.whole())
+        reader.drain()
+
+
+def _inside(entry: Entry, name: bytes, reader: TarReader) -> Entry:
+    """An entry that lies below its title, and whose links stay there."""
+    if entry.type not in _CONTENT:
+        raise reader.error(f"a {entry.type.name.lower()} cannot be in an artifact")
+    if b".." in entry.name.split(b"/") or not _below(clean_name(entry.name), name):
+        raise reader.error(f"lies outside of {shown(name)}")
+    if any(part.startswith(WHITEOUT_PREFIX) for part in entry.name.split(b"/")):
+        raise reader.error("a name that begins with .wh. cannot be unpacked")
+    if entry.type is EntryType.HARDLINK:
+        target = clean_name(entry.linkname)
+        if b".." in entry.linkname.split(b"/") or not _below(target, name):
+            raise reader.error(f"a hard link to {shown(entry.linkname)}, outside of {shown(name)}")
+    if entry.type is EntryType.SYMLINK and not _link_stays(entry, name):
+        raise reader.error(f"a link to {shown(entry.linkname)}, outside of {shown(name)}")
+    return _owned(dataclasses.replace(entry, sparse=None, xattrs={}, records={}))
+
+
+def _link_stays(entry: Entry, name: bytes) -> bool:
+    """Whether a symbolic link leads below the title, read as text: chains of links cannot be followed here, and what
+    later entries write through them stays in the root whatever they say."""
+    if entry.linkname.startswith(b"/"):
+        return False
+    depth = clean_name(entry.name).count(b"/") - name.count(b"/") - (0 if name else 1)
+    for part in entry.linkname.split(b"/"):
+        depth += -1 if part == b".." else part not in (b"", b".")
+        if depth < 0:
+            return False
+    return True
+
+
+def _below(path: bytes, name: bytes) -> bool:
+    return path == name or path.startswith(name + b"/")
+
+
+def _owned(entry: Entry) -> Entry:
+    """Whose a delivered file is: ours, and without bits that lend our power to others."""
+    return dataclasses.replace(
+        entry, uid=os.geteuid(), gid=os.getegid(), mode=entry.mode & 0o777 | 0o200
+    )
