@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
 from argosy.cli import places
@@ -12,26 +14,39 @@ from argosy.locate import Location
 
 
 @click.command()
-@click.argument("named", nargs=-1, required=True, type=PLACE, metavar="PLACE...")
+@click.argument("named", nargs=-1, required=True, metavar="PLACE|CONTAINER...")
+@click.option("-f", "--force", is_flag=True, help="Kill a container that runs.")
 @click.option("--referrers", is_flag=True, help="By digest: also what refers to the manifest.")
 @click.option("--ignore-missing", is_flag=True, help="What is not there is no error.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def command(
-    named: tuple[Location, ...], referrers: bool, ignore_missing: bool, dry_run: bool
-) -> None:
-    """Remove a tag and leave its siblings; or, by digest, a manifest with all its tags.
+    named: tuple[str, ...], force: bool, referrers: bool, ignore_missing: bool, dry_run: bool
+) -> int | None:
+    """Remove a tag and leave its siblings; or, by digest, a manifest with all its tags; or a container.
+
+    A word without colon, slash or @ is a container: a tag is always named with its place.
 
     \b
     Examples:
       argosy rm oci:images:old
       argosy rm --referrers registry.example/app@sha256:44136fa3…
+      argosy rm -f web
     """
-    for place in named:
+    containers = tuple(text for text in named if not set(text) & set(":/@"))
+    for text in named:
+        if text in containers:
+            continue
         try:
+            place = PLACE.convert(text, None, click.get_current_context())
             _remove(place, referrers, dry_run)
         except NotFoundError:
             if not ignore_missing:
                 raise
+    if containers:
+        module = importlib.import_module("argosy.cli.containers")
+        code: int | None = module.remove(containers, force=force)
+        return code
+    return None
 
 
 def _remove(place: Location, referrers: bool, dry_run: bool) -> None:

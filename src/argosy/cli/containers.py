@@ -1,0 +1,321 @@
+"""`argosy ps|logs|stop|exec|images|rmi|prune`: containers and images of this machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+
+from argosy.cli import engine
+from argosy.cli.options import json_option
+from argosy.cli.output import document, lines, size, table
+from argosy.engine import logfile, rootless
+from argosy.engine.container import Container
+from argosy.engine.invoke import Runtime, meaning, signal_number, words
+from argosy.engine.options import Published
+from argosy.errors import ContainerStatusError
+
+_FOLLOW = 0.2
+"""Seconds between two looks at a log that is followed."""
+
+
+def _ago(text: str) -> str:
+    """How long ago a time was, for people."""
+    seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(text)).total_seconds()
+    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            number = int(seconds // length)
+            return f"{number} {name}{'s' if number > 1 else ''} ago"
+    return f"{int(seconds)} seconds ago"
+
+
+@click.command()
+@click.option("-a", "--all", "every", is_flag=True, help="Also those that have ended.")
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@json_option
+def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
+    """List containers.
+
+    \b
+    Example:
+      argosy ps -a
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    found = [
+        c
+        for c in Container.every(engine.engine().places)
+        if every or c.status in ("running", "created")
+    ]
+    if quiet:
+        lines(c.id for c in found)
+    elif as_json:
+        document([_plain(c) for c in found])
+    else:
+        header = ("container", "image", "command", "created", "status", "ports", "name")
+        table([_row(c) for c in found], header)
+    return None
+
+
+def _row(container: Container) -> tuple[str, ...]:
+    record = container.record
+    status = container.status
+    if status == "exited":
+        status = f"exited ({record.exit_code})"
+    return (
+        container.id[:12], record.image.removeprefix("docker.io/library/"), words(record.command)[:40],
+        _ago(record.created), status, ", ".join(_ports(container)), record.name,
+    )  # fmt: skip
+
+
+def _ports(container: Container) -> list[str]:
+    return [str(Published(**item)) for item in container.record.options["published"]]
+
+
+def _plain(container: Container) -> dict[str, object]:
+    record = container.record
+    return {
+        "Id": container.id,
+        "Name": record.name,
+        "Image": record.image,
+        "ImageID": record.digest,
+        "Command": record.command,
+        "Created": record.created,
+        "Started": record.started or None,
+        "Finished": record.finished or None,
+        "Status": container.status,
+        "ExitCode": record.exit_code,
+        "Address": record.address or None,
+        "Ports": _ports(container),
+    }
+
+
+@click.command()
+@click.argument("container")
+@click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
+@click.option("-n", "--tail", type=click.IntRange(0), help="Only the last lines.")
+@click.option("-t", "--timestamps", is_flag=True, help="The time before every line.")
+def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> int | None:
+    """Print what a detached container wrote, its stderr to stderr.
+
+    \b
+    Example:
+      argosy logs -f --tail 20 web
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    found = Container.find(engine.engine().places, container)
+    if not found.record.detached:
+        raise ContainerStatusError(
+            f"container {found.record.name} ran in the foreground: its output was not kept"
+        )
+    path = found.file("output.log")
+    kept = list(logfile.read(path))
+    for line in kept[len(kept) - tail :] if tail is not None else kept:
+        _say(line, timestamps)
+    if follow:
+        for line in _following(found, path):
+            _say(line, timestamps)
+    return None
+
+
+def _say(line: logfile.Line, timestamps: bool) -> None:
+    text = f"{line.time} {line.text}" if timestamps else line.text
+    (sys.stderr if line.stream == "stderr" else sys.stdout).write(text)
+
+
+def _following(container: Container, path: str) -> Iterator[logfile.Line]:
+    """Lines as they come, until nobody watches the container any more."""
+    with open(path, encoding="utf-8") as file:
+        file.seek(0, os.SEEK_END)
+        while True:
+            watched = container.watched
+            for text in iter(file.readline, ""):
+                line = logfile.parse(text)
+                if line is not None:
+                    yield line
+            sys.stdout.flush()
+            if not watched:
+                return
+            select.select([], [], [], _FOLLOW)
+
+
+@click.command()
+@click.argument("named", nargs=-1, required=True, metavar="CONTAINER...")
+@click.option("-t", "--timeout", type=click.FloatRange(0), help="Seconds until it is killed.")
+@click.option("-s", "--signal", "signal_name", help="What asks it to end.")
+def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None) -> int | None:
+    """Ask containers to end, and kill them if they do not.
+
+    \b
+    Example:
+      argosy stop -t 3 web
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    made = engine.engine()
+    for name in named:
+        container = Container.find(made.places, name)
+        made.stop(container, timeout, signal_number(signal_name) if signal_name else None)
+        print(name)
+    return None
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("-i", "--interactive", is_flag=True, help="Keep stdin open.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option("-d", "--detach", is_flag=True, help="Do not wait for it.")
+@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="A variable.")
+@click.option("-u", "--user", metavar="UID[:GID]", help="Who it runs as, by number.")
+@click.option("-w", "--workdir", help="Where it starts.")
+@click.argument("container")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def exec_(
+    interactive: bool,
+    tty: bool,
+    detach: bool,
+    env: tuple[str, ...],
+    user: str | None,
+    workdir: str | None,
+    container: str,
+    command: tuple[str, ...],
+) -> int:
+    """Run one more program in a container that runs.
+
+    \b
+    Example:
+      argosy exec -it web sh
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    found = Container.find(engine.engine().places, container)
+    if found.status != "running":
+        raise ContainerStatusError(f"container {found.record.name} is not running")
+    arguments = [f"--env={entry}" for entry in env]
+    arguments += [f"--user={user}"] if user else []
+    arguments += [f"--cwd={workdir}"] if workdir else []
+    arguments += ["--tty"] if tty else []
+    arguments += ["--detach"] if detach else []
+    argv = Runtime(found).argv("exec", *arguments, found.id, *command)
+    before = _log_size(found)
+    done = subprocess.run(argv, stdin=None if interactive else subprocess.DEVNULL, check=False)
+    if done.returncode == 255:
+        return _exec_failure(found, before) or 255
+    return done.returncode
+
+
+def _log_size(container: Container) -> int:
+    path = container.file("runtime.log")
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def _exec_failure(container: Container, before: int) -> int:
+    """126 or 127 where the runtime's log says so; 0 where the program itself returned 255."""
+    with open(container.file("runtime.log"), encoding="utf-8") as file:
+        file.seek(before)
+        for text in file:
+            try:
+                return meaning(str(json.loads(text).get("msg", "")))
+            except ValueError:
+                continue
+    return 0
+
+
+@click.command()
+@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@click.option("--digests", is_flag=True, help="Also digests.")
+@json_option
+def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
+    """List the images of this machine.
+
+    \b
+    Example:
+      argosy images --digests
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    found = list(engine.engine().images.entries())
+    if quiet:
+        lines(dict.fromkeys(entry.image_id.encoded[:12] for entry in found))
+    elif as_json:
+        document(
+            [
+                {
+                    "Name": e.name, "Digest": e.digest, "Id": e.image_id, "Created": e.created, "Size": e.size,
+                    "Platform": str(e.platform) if e.platform else None,
+                }
+                for e in found
+            ]
+        )  # fmt: skip
+    else:
+        rows = [
+            (
+                e.name.removeprefix("docker.io/library/"),
+                *((e.digest,) if digests else ()),
+                e.image_id.encoded[:12],
+                str(e.platform) if e.platform else "-",
+                _ago(e.created) if e.created else "-",
+                size(e.size),
+            )
+            for e in found
+        ]
+        table(
+            rows, ("name", *(("digest",) if digests else ()), "id", "platform", "created", "size")
+        )
+    return None
+
+
+@click.command()
+@click.argument("named", nargs=-1, required=True, metavar="IMAGE...")
+def rmi(named: tuple[str, ...]) -> int | None:
+    """Remove images from this machine: a name, or by its id all names of an image.
+
+    What no other image and no container needs is freed by `argosy prune`.
+
+    \b
+    Example:
+      argosy rmi alpine:3.20
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    store = engine.engine().images
+    for text in named:
+        lines(f"removed {name}" for name in store.remove(text))
+    return None
+
+
+@click.command()
+@click.option("-a", "--all", "every", is_flag=True, help="Also images that no container uses.")
+def prune(every: bool) -> int | None:
+    """Remove containers that have ended or whose watcher was killed, their networks, and what nothing needs.
+
+    \b
+    Example:
+      argosy prune
+    """
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    gone, layers, freed = engine.engine().prune(images=every)
+    lines(gone)
+    print(
+        f"removed {len(gone)} containers and {len(layers)} unpacked layers, freed {size(freed)} of blobs",
+        file=sys.stderr,
+    )
+    return None
+
+
+def remove(named: tuple[str, ...], *, force: bool) -> int | None:
+    """Remove containers, for `argosy rm`."""
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:])
+    made = engine.engine()
+    for name in named:
+        made.remove(Container.find(made.places, name), force=force)
+        print(name)
+    return None

@@ -1,0 +1,214 @@
+"""`argosy run`: a container from an image."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from argosy.cli import engine, failure, progress
+from argosy.cli.options import PLACE, PLATFORM, jobs_option
+from argosy.engine import rootless
+from argosy.engine.images import PULL_POLICIES
+from argosy.engine.invoke import EXIT_ENGINE, InvocationError
+from argosy.engine.options import NETWORKS, Published, RunOptions, Volume, parse_size
+from argosy.errors import ArgosyError, UsageError
+from argosy.image.view import Layer
+from argosy.locate import Connect, Location
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("-i", "--interactive", is_flag=True, help="Keep stdin open to the container.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background and print its id.")
+@click.option("--name", default="", help="Its name.")
+@click.option("-h", "--hostname", default="", help="Its host name.")
+@click.option(
+    "-e",
+    "--env",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A variable; without a value, this one's.",
+)
+@click.option(
+    "--env-file", multiple=True, type=click.Path(dir_okay=False), help="Variables from a file."
+)
+@click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="A label.")
+@click.option(
+    "-v",
+    "--volume",
+    multiple=True,
+    metavar="SRC:DST[:ro]",
+    help="A path of this machine inside it.",
+)
+@click.option(
+    "--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="An empty file system in memory."
+)
+@click.option("-w", "--workdir", default="", help="Where its program starts.")
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Who its program runs as.")
+@click.option("--entrypoint", default=None, help="Instead of the image's entry point.")
+@click.option("--read-only", is_flag=True, help="Its root file system cannot be written.")
+@click.option(
+    "--privileged",
+    is_flag=True,
+    help="All capabilities and devices, no filter. Not for strangers' images.",
+)
+@click.option("-m", "--memory", metavar="SIZE", help="The most memory, such as 512m.")
+@click.option("--cpus", type=click.FloatRange(min=0.01), help="How many processors' time.")
+@click.option("--pids-limit", type=int, help="The most processes.")
+@click.option("--cap-add", multiple=True, metavar="CAP", help="One capability more, or ALL.")
+@click.option("--cap-drop", multiple=True, metavar="CAP", help="One capability less, or ALL.")
+@click.option(
+    "--security-opt", multiple=True, metavar="NAME=VALUE",
+    help="seccomp=FILE|unconfined, no-new-privileges, apparmor=PROFILE, label=…, systempaths=unconfined.",
+)  # fmt: skip
+@click.option(
+    "--network",
+    "--net",
+    default=None,
+    type=click.Choice(NETWORKS),
+    help="Its network; bridge for root, pasta for others.",
+)
+@click.option(
+    "-p",
+    "--publish",
+    multiple=True,
+    metavar="[ADDR:]HOST:PORT",
+    help="Lead a port of this machine to it.",
+)
+@click.option("--add-host", multiple=True, metavar="NAME:ADDR", help="One more line of /etc/hosts.")
+@click.option("--dns", multiple=True, metavar="ADDR", help="A name server.")
+@click.option("--stop-signal", default="", help="What asks it to end.")
+@click.option(
+    "--stop-timeout", type=click.IntRange(0), default=10, help="Seconds it gets for that."
+)
+@click.option(
+    "--platform", type=PLATFORM, metavar="OS/ARCH[/VARIANT]", help="The image for this platform."
+)
+@click.option(
+    "--pull", type=click.Choice(PULL_POLICIES), default="missing", help="When to ask the registry."
+)
+@jobs_option
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@progress.progress_option
+@click.argument("image", type=PLACE)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def command(image: Location, **given: Any) -> int:
+    """Run a container.
+
+    IMAGE is pulled if it is not here, verified, unpacked once, and mounted; then its program runs in namespaces of its
+    own. The exit code is the program's; 125 where argosy failed, 126 where the program cannot be run, 127 where there
+    is none.
+
+    \b
+    Examples:
+      argosy run --rm alpine:3.20 cat /etc/os-release
+      argosy run -it --rm -v "$PWD:/src:ro" -w /src debian bash
+      argosy run -d --name web -p 8080:80 nginx
+      argosy run --rm oci:images:app
+    """
+    try:
+        options = _options(given)
+        if os.geteuid() != 0:
+            return rootless.enter(["run", *sys.argv[sys.argv.index("run") + 1 :]])
+        return _run(image, options, given)
+    except InvocationError as exc:
+        if not exc.told:
+            failure.report(exc)
+        return exc.exit_code
+    except UsageError:
+        raise
+    except (ArgosyError, OSError) as exc:
+        failure.report(exc)
+        return EXIT_ENGINE
+
+
+def _run(place: Location, options: RunOptions, given: dict[str, Any]) -> int:
+    made = engine.engine()
+    with progress.shown(given["progress"], quiet=given["quiet"]) as on_event:
+        name, image = made.images.get(
+            place,
+            platform=given["platform"],
+            pull=given["pull"],
+            connect=_connect(place),
+            jobs=given["jobs"],
+            on_event=on_event,
+        )
+
+    def unpacking(layer: Layer) -> None:
+        if not given["quiet"] and given["progress"] != "none":
+            print(f"unpacking {layer.name}", file=sys.stderr)
+
+    if given["detach"]:
+        print(made.run_detached(name, image, options, on_layer=unpacking).id)
+        return 0
+    return made.run(name, image, options, on_layer=unpacking)
+
+
+def _connect(place: Location) -> Connect | None:
+    if place.reference is None:
+        return None
+    remotes = importlib.import_module("argosy.cli.remotes")
+    connect: Connect = remotes.connect(click.get_current_context(), "src")
+    return connect
+
+
+def _options(given: dict[str, Any]) -> RunOptions:
+    if given["tty"] and given["interactive"] and not given["detach"] and not sys.stdin.isatty():
+        raise UsageError("the input device is not a terminal", hint="leave out -t")
+    network = given["network"] or (
+        "bridge" if os.geteuid() == 0 and "ARGOSY_ROOTLESS" not in os.environ else "pasta"
+    )
+    return RunOptions(
+        command=given["command"],
+        entrypoint=given["entrypoint"],
+        name=given["name"],
+        hostname=given["hostname"],
+        env=(*_from_files(given["env_file"]), *_environment(given["env"])),
+        labels=given["label"],
+        workdir=given["workdir"],
+        user=given["user"],
+        volumes=tuple(Volume.parse(text) for text in given["volume"]),
+        tmpfs=given["tmpfs"],
+        tty=given["tty"],
+        interactive=given["interactive"],
+        remove=given["remove"],
+        read_only=given["read_only"],
+        privileged=given["privileged"],
+        network=network,
+        published=tuple(p for text in given["publish"] for p in Published.parse(text)),
+        add_hosts=given["add_host"],
+        dns=given["dns"],
+        memory=parse_size(given["memory"]) if given["memory"] else None,
+        cpus=given["cpus"],
+        pids_limit=given["pids_limit"],
+        cap_add=given["cap_add"],
+        cap_drop=given["cap_drop"],
+        security=given["security_opt"],
+        stop_signal=given["stop_signal"],
+        stop_timeout=given["stop_timeout"],
+    )
+
+
+def _environment(given: Sequence[str]) -> list[str]:
+    """`NAME` alone takes this process's value, and is left out where it has none."""
+    return [
+        entry if "=" in entry else f"{entry}={os.environ[entry]}"
+        for entry in given
+        if "=" in entry or entry in os.environ
+    ]
+
+
+def _from_files(paths: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for path in paths:
+        with open(path, encoding="utf-8") as file:
+            found += [
+                line.strip() for line in file if line.strip() and not line.lstrip().startswith("#")
+            ]
+    return _environment(found)

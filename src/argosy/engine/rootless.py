@@ -1,0 +1,127 @@
+"""Root for somebody who is not: a user namespace in which this very command line runs again as uid 0.
+
+The namespace has the user's subordinate ids where `newuidmap` and /etc/subuid give some, and else only the user. The
+process in it has a mount namespace of its own too, so that overlays can be mounted.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from argosy.engine.command import program
+from argosy.errors import StorageError, UnsupportedError
+from argosy.runtime import kernel as kernels
+
+VARIABLE = "ARGOSY_ROOTLESS"
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
+
+
+def needed() -> bool:
+    """Whether this process is neither root nor root of a namespace of its own."""
+    return os.geteuid() != 0
+
+
+def enter(argv: Sequence[str]) -> int:
+    """Run a command line of argosy again, as root of a new user namespace, and wait for it.
+
+    Args:
+        argv: The words after `argosy`.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        UnsupportedError: the kernel gives no user namespaces to this user.
+        StorageError: the ids could not be mapped.
+    """
+    ready, unshared = os.pipe()
+    go, mapped = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(argv, (ready, unshared), (go, mapped))
+    os.close(unshared)
+    os.close(go)
+    try:
+        with os.fdopen(ready, "rb") as told:
+            answer = told.read()
+        if answer:
+            raise UnsupportedError(
+                f"this user may not make a user namespace: {answer.decode()}",
+                hint="ask for kernel.unprivileged_userns_clone=1, or run as root",
+            )
+        _map(child)
+        os.write(mapped, b"1")
+    finally:
+        os.close(mapped)
+        for number in _FORWARDED:
+            signal.signal(number, lambda n, _: os.kill(child, n))
+        _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return 128 - code if code < 0 else code
+
+
+def _child(argv: Sequence[str], ready: tuple[int, int], go: tuple[int, int]) -> None:
+    os.close(ready[0])
+    os.close(go[1])
+    try:
+        kernels.LinuxKernel().unshare(kernels.CLONE_NEWUSER | kernels.CLONE_NEWNS)
+    except OSError as exc:
+        os.write(ready[1], os.strerror(exc.errno or 0).lower().encode())
+        os._exit(125)
+    os.close(ready[1])
+    if os.read(go[0], 1) != b"1":
+        os._exit(125)
+    os.setgid(0)
+    os.setuid(0)
+    env = {**os.environ, VARIABLE: "1"}
+    os.execve(sys.executable, [sys.executable, "-m", "argosy", *argv], env)
+
+
+def _map(pid: int) -> None:
+    """Write the namespace's id maps: with subordinate ids by their helpers, or this user alone."""
+    for kind, own in (("uid", os.getuid()), ("gid", os.getgid())):
+        ranges = subordinate(f"/etc/sub{kind}", own)
+        if ranges:
+            argv = [program(f"new{kind}map", "subordinate ids"), str(pid), "0", str(own), "1"]
+            inside = 1
+            for first, count in ranges:
+                argv += [str(inside), str(first), str(count)]
+                inside += count
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise StorageError(f"new{kind}map: {done.stderr.strip()[:200]}")
+            continue
+        if kind == "gid":
+            _write(f"/proc/{pid}/setgroups", "deny")
+        _write(f"/proc/{pid}/{kind}_map", f"0 {own} 1")
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as exc:
+        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
+
+
+def subordinate(path: str, own: int) -> list[tuple[int, int]]:
+    """The ranges of ids that a file like /etc/subuid gives this user: the first id and how many."""
+    try:
+        names = {str(own), getpass.getuser()}
+    except (KeyError, OSError):
+        names = {str(own)}
+    try:
+        with open(path, encoding="utf-8") as file:
+            rows = [line.strip().split(":") for line in file.read(1 << 20).splitlines()]
+    except OSError:
+        return []
+    return [
+        (int(row[1]), int(row[2]))
+        for row in rows
+        if len(row) == 3 and row[0] in names and row[1].isdecimal() and row[2].isdecimal()
+    ]
