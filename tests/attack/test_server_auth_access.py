@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import bcrypt
 import pytest
 
 from argosy.errors import InvalidConfigError
@@ -266,14 +268,14 @@ def test_an_unknown_user_costs_a_whole_comparison(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[int] = []
-    real = passwords.bcrypt.checkpw
+    real: Callable[[bytes, bytes], bool] = bcrypt.checkpw
 
     def counted(password: bytes, hashed: bytes) -> bool:
         compared.append(int(hashed[4:6]))
         return real(password, hashed)
 
     known = passwords.Htpasswd(htpasswd(tmp_path, "ann"))
-    monkeypatch.setattr(passwords.bcrypt, "checkpw", counted)
+    monkeypatch.setattr(bcrypt, "checkpw", counted)
     assert not known.check("ann", "wrong")
     assert not known.check("nobody", "wrong")
     assert compared == [4, 4]

@@ -19,7 +19,7 @@ from argosy.server.auth.issuers import Issuers
 from argosy.server.auth.policy import Policy
 from argosy.server.auth.tokens import TokenSigner
 from argosy.server.settings import Issuer, Settings
-from tests.server.client import Clock, Server
+from tests.server.client import Answer, Clock, Server
 
 PASSWORD = "correct horse"
 
@@ -116,19 +116,18 @@ class Door:
         self.close()
 
 
-class As:
-    """A door, asked by one user for everything."""
+class As(Server):
+    """A door, asked by one user for everything. It opens nothing of its own."""
 
     def __init__(self, door: Door, user: str) -> None:
         self._door = door
         self._headers = basic(user)
 
     def ask(
-        self, method: str, target: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Any:
+        self,
+        method: str,
+        target: str,
+        body: bytes | list[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         return self._door.ask(method, target, body, {**(headers or {}), **self._headers})
-
-    push_blob = Server.push_blob
-    push_image = Server.push_image
-    push_manifest = Server.push_manifest
-    put_manifest = Server.put_manifest

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Sequence
 from urllib.parse import parse_qs
 
-from argosy.errors import UnauthorizedError, UsageError
+from argosy.errors import UsageError
 from argosy.server.access import Principal
 from argosy.server.auth.gate import TOKEN_PATH, Gate
 from argosy.server.auth.scope import parse_scopes
