@@ -171,7 +171,7 @@ def fake(bus: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
         service.join()
         stopper.close()
         service.bus.close()
-        for root in roots:
+        for root in {mount for mount, _ in found.mounts.values()}:
             for slices in pathlib.Path(root).glob("argosytest.slice"):
                 for each in slices.glob("*.scope"):
                     each.rmdir()
