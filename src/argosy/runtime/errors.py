@@ -61,7 +61,7 @@ class ExecError(StartError):
 
 def describe(error: BaseException) -> str:
     """One line for any exception: the step's note first, the cause last."""
-    notes = ": ".join(getattr(error, "__notes__", ()))
+    notes = ": ".join(reversed(getattr(error, "__notes__", ())))
     if isinstance(error, OSError):
         name = error.filename
         shown = name.decode("utf-8", "replace") if isinstance(name, bytes) else name

@@ -1,0 +1,352 @@
+"""The life of a container on the real kernel: operations, states, hooks, failures that leave nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtime.bundlekit import Bundle, Runtime, alive, cgroups_of
+
+
+def until(condition: Any, why: str) -> None:
+    """Wait for something another process does; no time is asserted."""
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    pytest.fail(why)
+
+
+def nothing_left(runtime: Runtime, bundle: Bundle, cid: str) -> None:
+    assert not (runtime.root / cid).exists()
+    assert cgroups_of(cid) == []
+    assert str(bundle.rootfs) not in Path("/proc/self/mountinfo").read_text()
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                assert cid.encode() not in Path(f"/proc/{entry}/cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+
+
+def test_create_start_kill_delete(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.create(bundle.sh("echo started; exec sleep 100"))
+    state = runtime.state(cid)
+    assert (state["ociVersion"], state["id"], state["status"]) == ("1.3.0", cid, "created")
+    assert state["bundle"] == str(bundle.path)
+    assert state["rootfs"] == str(bundle.rootfs)
+    assert state["pid"] > 0
+    assert (bundle.path / "output").read_text() == ""
+    runtime.ok("start", cid)
+    assert runtime.state(cid)["status"] == "running"
+    until(lambda: (bundle.path / "output").read_text() == "started\n", "the program did not run")
+    runtime.ok("kill", cid, "KILL")
+    until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+    assert runtime.state(cid)["pid"] == 0
+    runtime.ok("delete", cid)
+    assert runtime("state", cid).stderr.strip().endswith('msg="container does not exist"')
+    nothing_left(runtime, bundle, cid)
+
+
+def test_a_changed_configuration_has_no_effect_after_create(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.create(bundle.sh("echo first"))
+    bundle.sh("echo second").write()
+    runtime.ok("start", cid)
+    until(lambda: (bundle.path / "output").read_text(), "the program did not run")
+    assert (bundle.path / "output").read_text() == "first\n"
+
+
+@pytest.mark.parametrize("word", ["KILL", "SIGKILL", "sigkill", "9", "kill"])
+def test_kill_takes_names_and_numbers(runtime: Runtime, bundle: Bundle, word: str) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    runtime.ok("kill", cid, word)
+    until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+
+
+def test_operations_refuse_the_wrong_state(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    assert "cannot start an already running container" in runtime("start", cid).stderr
+    assert "that is not stopped: running" in runtime("delete", cid).stderr
+    assert "container not paused" in runtime("resume", cid).stderr
+    assert "already exists" in runtime("create", "-b", str(bundle.path), cid).stderr
+    runtime.ok("kill", cid, "KILL")
+    until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+    assert "cannot start a container that has stopped" in runtime("start", cid).stderr
+    assert "container not running" in runtime("kill", cid).stderr
+    runtime.ok("kill", "--all", cid)
+    assert "cannot exec in a stopped container" in runtime("exec", cid, "true").stderr
+
+
+def test_delete_of_a_created_container_kills_it(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.create(bundle)
+    pid = runtime.state(cid)["pid"]
+    runtime.ok("delete", cid)
+    assert not alive(pid)
+    nothing_left(runtime, bundle, cid)
+
+
+def test_delete_force_kills_and_forgives(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    runtime.ok("delete", "--force", cid)
+    nothing_left(runtime, bundle, cid)
+    runtime.ok("delete", "--force", cid)
+    assert "container does not exist" in runtime("delete", cid).stderr
+
+
+def test_run_returns_the_status_of_the_program(runtime: Runtime, bundle: Bundle) -> None:
+    assert runtime.run(bundle.sh("exit 7")).returncode == 7
+    assert runtime.run(bundle.sh("kill -9 $$")).returncode in (0, 137)  # init ignores it inside its own PID namespace
+    bundle.namespace("pid", None)
+    assert runtime.run(bundle.sh("kill -9 $$")).returncode == 137
+
+
+def test_run_forwards_signals(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.sh("trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done").write()
+    words = [str(runtime.path), "--root", str(runtime.root), "run", "-b", str(bundle.path), "sig"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 42
+
+
+def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    runtime.ok("pause", cid)
+    assert runtime.state(cid)["status"] == "paused"
+    assert "cannot exec in a paused container" in runtime("exec", cid, "true").stderr
+    runtime.ok("resume", cid)
+    assert runtime.state(cid)["status"] == "running"
+    runtime.ok("pause", cid)
+    runtime.ok("kill", cid, "KILL")
+    until(lambda: runtime.state(cid)["status"] == "stopped", "a frozen container was not killed")
+
+
+def test_list_and_ps(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    pid = runtime.state(cid)["pid"]
+    assert runtime.ok("list", "-q") == f"{cid}\n"
+    [entry] = json.loads(runtime.ok("list", "--format", "json"))
+    assert (entry["id"], entry["pid"], entry["status"], entry["owner"]) == (cid, pid, "running", "root")
+    header, row = runtime.ok("list").splitlines()
+    assert header.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
+    assert row.split()[:3] == [cid, str(pid), "running"]
+    assert json.loads(runtime.ok("ps", "--format", "json", cid)) == [pid]
+
+
+def test_the_pid_file_has_digits_only(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    cid = runtime.create(bundle, "--pid-file", str(tmp_path / "pid"))
+    assert (tmp_path / "pid").read_bytes() == b"%d" % runtime.state(cid)["pid"]
+
+
+def test_an_id_must_be_one(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.write()
+    for cid in ("..", "a/b", "a b", "."):
+        done = runtime("create", "-b", str(bundle.path), cid)
+        assert done.returncode == 1
+        assert "invalid container ID format" in done.stderr
+    assert "container id cannot be empty" in runtime("create", "-b", str(bundle.path), "").stderr
+
+
+def test_options_may_follow_the_id_and_have_one_dash(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.write()
+    runtime.ok("run", "flags", "-bundle", str(bundle.path), "--keep")
+    assert runtime.state("flags")["status"] == "stopped"
+
+
+def test_it_works_with_an_empty_environment(runtime: Runtime, bundle: Bundle) -> None:
+    assert runtime.output(bundle.sh("echo $PATH"), env={}) == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+
+
+def test_errors_are_json_lines_in_the_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    bundle.process["args"] = ["nothing-like-it"]
+    bundle.write()
+    log = tmp_path / "log.json"
+    done = runtime("--log", str(log), "--log-format", "json", "create", "-b", str(bundle.path), "logged")
+    assert done.returncode == 1
+    entry = json.loads(log.read_text().splitlines()[-1])
+    assert entry["level"] == "error"
+    assert 'exec: "nothing-like-it": executable file not found in $PATH' in entry["msg"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["time"])
+    assert done.stderr.strip() == entry["msg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda b: b.process.update(args=["nothing"]), "executable file not found in $PATH"),
+        (lambda b: b.process.update(args=["/etc"]), "is a directory"),
+        (lambda b: b.process.update(args=["/etc/passwd"]), "permission denied"),
+        (lambda b: b.process.update(args=["/none"]), "no such file or directory"),
+        (lambda b: b.mount("/data", "none", "/nowhere/at/all", "bind"), "no such file or directory"),
+        (lambda b: b.mount("/data", "nofs", "x"), "no such device"),
+        (lambda b: b.mount("/data", "tmpfs", "tmpfs", "size=moon"), "Bad value for 'size'"),
+        (lambda b: b.config["root"].update(path="none"), "invalid rootfs"),
+        (lambda b: b.linux.update(sysctl={"net.ipv4.nothing": "1"}), "sys/net/ipv4/nothing"),
+        (lambda b: b.namespace("network", "/proc/self/ns/uts"), "is not a network namespace"),
+        (lambda b: b.config.update(hooks={"createRuntime": [{"path": "/bin/false"}]}), "createRuntime hook #0"),
+        (lambda b: b.config.update(hooks={"createContainer": [{"path": "/bin/false"}]}), "createContainer hook #0"),
+        (lambda b: b.config.update(hooks={"prestart": [{"path": "/bin/sleep", "args": ["s", "60"], "timeout": 1}]}), "longer"),
+        (lambda b: b.linux.update(devices=[{"path": "/etc", "type": "c", "major": 1, "minor": 3}]), "/etc"),
+    ],
+)  # fmt: skip
+def test_a_failed_create_says_why_and_leaves_nothing(runtime: Runtime, bundle: Bundle, change: Any, why: str) -> None:
+    change(bundle)
+    bundle.write()
+    done = runtime("create", "-b", str(bundle.path), "failing")
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    nothing_left(runtime, bundle, "failing")
+
+
+def test_a_killed_create_leaves_what_delete_force_removes(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo in >{gate}; sleep 100"]}]}
+    bundle.write()
+    words = [str(runtime.path), "--root", str(runtime.root), "create", "-b", str(bundle.path), "torn"]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        gate.read_text()
+        process.kill()
+        process.wait()
+    assert cgroups_of("torn")
+    runtime.ok("delete", "--force", "torn")
+    nothing_left(runtime, bundle, "torn")
+
+
+class TestHooks:
+    def hook(self, place: Path, name: str, more: str = "") -> dict[str, Any]:
+        script = f"{{ echo {name}; cat; echo; }} >>{place}; {more}"
+        return {"path": "/bin/sh", "args": ["sh", "-c", script]}
+
+    def told(self, place: Path) -> list[tuple[str, dict[str, Any]]]:
+        lines = place.read_text().split("\n")[:-1]
+        return [(lines[index], json.loads(lines[index + 1])) for index in range(0, len(lines), 2)]
+
+    def test_they_run_in_the_order_of_the_specification(self, runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+        place = tmp_path / "told"
+        inside = bundle.rootfs / "told"
+        bundle.config["hooks"] = {
+            name: [self.hook(Path("/told") if name == "startContainer" else place, name)]
+            for name in ("poststop", "poststart", "startContainer", "createContainer", "createRuntime", "prestart")
+        }
+        bundle.config["annotations"] = {"a": "b"}
+        cid = runtime.create(bundle.sh("exec sleep 100"))
+        assert [name for name, _ in self.told(place)] == ["prestart", "createRuntime", "createContainer"]
+        assert not inside.exists()
+        pid = runtime.state(cid)["pid"]
+        runtime.ok("start", cid)
+        assert [name for name, _ in self.told(inside)] == ["startContainer"]
+        runtime.ok("delete", "--force", cid)
+        told = self.told(place)
+        assert [name for name, _ in told[3:]] == ["poststart", "poststop"]
+        by_name = dict(told + self.told(inside))
+        statuses = {name: state["status"] for name, state in by_name.items()}
+        assert statuses == {
+            "prestart": "creating", "createRuntime": "creating", "createContainer": "creating",
+            "startContainer": "created", "poststart": "running", "poststop": "stopped",
+        }  # fmt: skip
+        assert by_name["prestart"]["pid"] == by_name["poststart"]["pid"] == pid
+        assert by_name["createContainer"]["pid"] == by_name["startContainer"]["pid"] == 1
+        for state in by_name.values():
+            assert (state["id"], state["bundle"], state["annotations"]) == (cid, str(bundle.path), {"a": "b"})
+
+    def test_a_failing_start_hook_fails_start(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.config["hooks"] = {"startContainer": [{"path": "/bin/false"}]}
+        cid = runtime.create(bundle.sh("echo never"))
+        done = runtime("start", cid)
+        assert done.returncode == 1
+        assert "startContainer hook #0" in done.stderr
+        until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+        assert (bundle.path / "output").read_text() == ""
+
+    def test_a_failing_poststart_hook_stops_the_container(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.config["hooks"] = {"poststart": [{"path": "/bin/false"}]}
+        cid = runtime.create(bundle.sh("exec sleep 100"))
+        assert "poststart hook #0" in runtime("start", cid).stderr
+        assert runtime.state(cid)["status"] == "stopped"
+
+    def test_a_failing_poststop_hook_only_warns(self, runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+        bundle.config["hooks"] = {"poststop": [{"path": "/bin/false"}, self.hook(tmp_path / "told", "second")]}
+        cid = runtime.create(bundle)
+        done = runtime("delete", cid)
+        assert done.returncode == 0
+        assert "level=warning" in done.stderr
+        assert (tmp_path / "told").read_text().startswith("second\n")
+
+    def test_a_hook_need_not_read_its_input(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.config["annotations"] = {"long": "x" * 200_000}
+        bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
+        runtime.output(bundle)
+
+    def test_a_hook_has_the_environment_it_is_given(self, runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+        script = f"env >{tmp_path}/env"
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["A=1", "B=x=y"]}
+        bundle.config["hooks"] = {"createRuntime": [hook]}
+        runtime.output(bundle)
+        found = set((tmp_path / "env").read_text().splitlines())
+        assert {"A=1", "B=x=y"} <= found
+        assert not any(line.startswith("PYTHON") for line in found)
+
+
+def test_start_tells_that_the_program_could_not_be_executed(runtime: Runtime, bundle: Bundle) -> None:
+    (bundle.rootfs / "script").write_text("#!/no/such/interpreter\n")
+    (bundle.rootfs / "script").chmod(0o755)
+    bundle.process["args"] = ["/script"]
+    cid = runtime.create(bundle)
+    assert "exec /script: no such file or directory" in runtime("start", cid).stderr
+
+
+def test_update_changes_limits_and_keeps_the_others(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.linux["resources"]["pids"] = {"limit": 20}
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    runtime.ok("update", "--pids-limit", "30", cid)
+    runtime.ok("update", "--resources", "-", cid, input=json.dumps({"cpu": {"shares": 100}}), stdin=None)
+    saved = json.loads((runtime.root / cid / "config.json").read_text())["linux"]["resources"]
+    assert (saved["pids"], saved["cpu"]) == ({"limit": 30}, {"shares": 100})
+    [place] = [place for place in cgroups_of(cid) if os.path.exists(f"{place}/pids.max")]
+    assert Path(f"{place}/pids.max").read_text() == "30\n"
+
+
+def test_events_tell_statistics_once(runtime: Runtime, bundle: Bundle) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    event = json.loads(runtime.ok("events", "--stats", cid))
+    assert (event["type"], event["id"]) == ("stats", cid)
+    assert event["data"]["pids"]["current"] == 1
+
+
+def test_features_and_version_and_spec(runtime: Runtime, tmp_path: Path) -> None:
+    assert json.loads(runtime.ok("features"))["ociVersionMax"] == "1.3.0"
+    first, second, third = runtime.ok("--version").splitlines()
+    assert re.fullmatch(r"argosy-runtime version \d+\.\d+\.\d+.*", first)
+    assert second.startswith("commit: ")
+    assert third == "spec: 1.3.0"
+    runtime.ok("spec", "-b", str(tmp_path))
+    assert json.loads((tmp_path / "config.json").read_text())["process"]["args"] == ["sh"]
+    assert "File config.json exists" in runtime("spec", "-b", str(tmp_path)).stderr
+
+
+def test_usage_errors_are_one_line(runtime: Runtime) -> None:
+    for words, why in [
+        (["state"], "requires a minimum of 1 argument"),
+        (["state", "a", "b"], "requires exactly 1 argument"),
+        (["create", "--nonsense", "x"], "flag provided but not defined: -nonsense"),
+        (["restore", "--lsm-mount-context"], "flag needs an argument"),
+        (["frobnicate"], "No help topic for 'frobnicate'"),
+        (["kill", "x", "MOON"], 'unknown signal \\"MOON\\"'),
+        (["--log-format", "xml", "list"], "invalid log-format: xml"),
+        (["--rootless", "maybe", "run", "x"], "config.json not found"),
+    ]:
+        done = runtime(*words)
+        assert done.returncode == 1
+        assert why in done.stderr
+        assert len(done.stderr.splitlines()) == 1
