@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator
 from typing import Any, Self
 
-from argosy.engine import overlay
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
 from argosy.errors import (
@@ -213,8 +212,7 @@ class Container:
             self.lock = None
 
     def discard(self) -> None:
-        """Unmount and remove everything of it. What is gone already is fine."""
-        overlay.detach(self.rootfs)
+        """Remove its directory, in which nothing is mounted any more. What is gone already is fine."""
         shutil.rmtree(self.path, ignore_errors=True)
         self.release()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -95,11 +96,11 @@ class Runtime:
         arguments = ["--bundle", self._container.path, "--pid-file", pid_file]
         if console_socket:
             arguments += ["--console-socket", console_socket]
-        done = subprocess.run(
-            self.argv("create", *arguments, self._container.id),
-            stdin=stdin, stdout=stdout, stderr=stderr, check=False, timeout=TIMEOUT,
-        )  # fmt: skip
-        if done.returncode != 0:
+        argv = self.argv("create", *arguments, self._container.id)
+        with subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr) as process:
+            if not _ended(process.pid):
+                process.kill()
+        if process.returncode != 0:
             raise self._refused("create", told=stderr is None)
         with open(pid_file, encoding="ascii") as file:
             return int(file.read())
@@ -160,6 +161,17 @@ class Runtime:
                 if value.get("level") == "error":
                     return str(value.get("msg", ""))
         return ""
+
+
+def _ended(pid: int) -> bool:
+    """Wait for a child without polling, as `subprocess` does where it has a time limit. Returns whether it ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return bool(poller.poll(TIMEOUT * 1000))
+    finally:
+        os.close(pidfd)
 
 
 def signal_number(text: str) -> int:

@@ -21,6 +21,7 @@ def detached(
     work: str | None = None,
     *,
     rootless: bool = False,
+    volatile: bool = False,
 ) -> Iterator[int]:
     """An overlay mount that stands nowhere; it goes away with its descriptor unless it was attached.
 
@@ -29,6 +30,7 @@ def detached(
         upper: Where changes go; None makes it read-only.
         work: overlayfs's own directory, beside `upper`.
         rootless: Keep overlayfs's marks in attributes any user may set.
+        volatile: Never sync changes: they are thrown away at the end.
 
     Yields:
         The mount's descriptor. `/proc/self/fd/<it>` is its root.
@@ -49,6 +51,9 @@ def detached(
             kernel.fsconfig(context, _SET_STRING, b"workdir", os.fsencode(work))
         if rootless:
             kernel.fsconfig(context, _SET_FLAG, b"userxattr", None)
+        if volatile:
+            with contextlib.suppress(kernels.KernelError):  # older than 5.10
+                kernel.fsconfig(context, _SET_FLAG, b"volatile", None)
         kernel.fsconfig(context, _CREATE, None, None)
         fds.append(kernel.fsmount(context))
         yield fds[-1]

@@ -164,7 +164,11 @@ class Engine:
     def _mount(self, container: Container) -> None:
         upper, work = container.file("upper"), container.file("work")
         with overlay.detached(
-            container.record.layers, upper, work, rootless=self.rootless
+            container.record.layers,
+            upper,
+            work,
+            rootless=self.rootless,
+            volatile=container.record.options["remove"],
         ) as mount:
             overlay.attach(mount, container.rootfs)
 
