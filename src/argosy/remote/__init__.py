@@ -11,7 +11,8 @@
     credentials  which file or helper knows a password, and writing it there
     config       Options, registries.conf and certs.d
     wire         Request, Response, Headers, and errors from answers
-    transport    the one door to sockets: connections, TLS, proxies
+    transport    the one door to sockets: the pool, sending, redirect guards, proxies
+    connection   one connection: deadlines and TLS
     network      addresses: which are public, which a redirect may lead to
 
 Rules of this room:

@@ -15,6 +15,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -233,8 +234,6 @@ def _life(answer: Mapping[str, object], response: Response) -> float:
 
 
 def _rfc3339(value: object) -> float | None:
-    from datetime import datetime
-
     if not isinstance(value, str):
         return None
     try:

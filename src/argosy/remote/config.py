@@ -6,14 +6,15 @@ The environment is not read here: `Options.from_environment` takes it as a mappi
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from argosy._version import __version__
 from argosy.errors import DeniedError, InvalidConfigError, StorageError
+from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import CredentialStore, credential_files
-from argosy.remote.transport import TLS, Address
 from argosy.remote.wire import Exchange
 from argosy.spec.reference import DOCKER_HUB
 
@@ -97,14 +98,14 @@ class Options:
         """The options as an environment has them: credential files, proxies, registries.conf, certs.d, state.
 
         Args:
-            environ: The environment, most often `os.environ`.
+            environ: The environment, most often the process's own.
             authfile: The one credential file to use, if not those of the environment.
             more: Other options; they win.
 
         Raises:
             InvalidConfigError: a configuration file cannot be read as what it should be.
         """
-        home = environ.get("HOME") or os.path.expanduser("~")
+        home = environ.get("HOME", "/")
         config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
         state = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
         settings: dict[str, Any] = {
@@ -191,7 +192,7 @@ def registries_files(environ: Mapping[str, str]) -> tuple[str, ...]:
     """The configuration files that exist, the later ones winning: one main file, then the drop-in directories."""
     if explicit := environ.get("CONTAINERS_REGISTRIES_CONF"):
         return (explicit,)
-    home = environ.get("HOME") or os.path.expanduser("~")
+    home = environ.get("HOME", "/")
     user = (environ.get("XDG_CONFIG_HOME") or f"{home}/.config") + "/containers/registries.conf"
     system = "/etc/containers/registries.conf"
     main = user if os.path.exists(user) else system
@@ -310,8 +311,7 @@ def _endpoint(
 
 
 def _toml(path: str) -> dict[str, Any]:
-    import tomllib
-
+    tomllib: Any = importlib.import_module("tomllib")  # only few have such a file
     try:
         with open(path, "rb") as file:
             document = tomllib.load(file)
@@ -321,7 +321,7 @@ def _toml(path: str) -> dict[str, Any]:
         raise InvalidConfigError(f"{path}: {exc}") from None
     if isinstance(document.get("registries"), dict):
         raise InvalidConfigError(f"{path}: version 1 of registries.conf is not supported")
-    return document
+    return dict(document)
 
 
 def _list(document: Mapping[str, Any], name: str, path: str) -> list[Mapping[str, Any]]:

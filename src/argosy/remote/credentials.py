@@ -96,7 +96,7 @@ def credential_files(environ: Mapping[str, str], authfile: str | None = None) ->
         return (authfile,)
     if explicit := environ.get("REGISTRY_AUTH_FILE"):
         return (explicit,)
-    home = environ.get("HOME") or os.path.expanduser("~")
+    home = environ.get("HOME", "/")
     runtime = environ.get("XDG_RUNTIME_DIR")
     first = (
         f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json"
@@ -393,7 +393,7 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
-    value = document.get(name) or {}
+    value = document.get(name, {})
     if not isinstance(value, dict):
         raise InvalidConfigError(f"{path}: {name}: expected an object")
     return value

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from argosy.errors import RegistryError, UnsupportedError
+from argosy.errors import NotFoundError, RegistryError, UnsupportedError
 from argosy.remote import flows, network
 from argosy.remote.config import Endpoint, Options
 from argosy.remote.repository import Repository
@@ -88,7 +88,10 @@ class Registry:
         Raises:
             UnsupportedError: this one has not.
         """
-        return self.listed("", "/v2/_catalog", "repositories", ("registry:catalog:*",))
+        try:
+            yield from self.listed("", "/v2/_catalog", "repositories", ("registry:catalog:*",))
+        except NotFoundError:
+            raise UnsupportedError(f"{self.name} has no list of its repositories") from None
 
     def authorization(self, *scopes: str) -> str:
         """The value of the `Authorization` header that the registry wants for `scopes`; empty if none.

@@ -16,7 +16,8 @@ from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
 from argosy.remote.auth import Authenticator, Challenge, Token, parse_challenges
 from argosy.remote.config import Options, host_of
-from argosy.remote.transport import HTTPTransport, Network
+from argosy.remote.connection import Network
+from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
     Exchange,
     Flow,

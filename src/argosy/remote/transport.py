@@ -12,155 +12,28 @@ Why not another client: docs/adr/0003-http-client.md. What this file adds to `ht
 from __future__ import annotations
 
 import base64
-import dataclasses
 import http.client
-import io
 import os
-import select
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 from urllib.parse import unquote, urlsplit
 
 from argosy.content.protocols import SupportsRead
 from argosy.errors import InvalidConfigError, TransportError
 from argosy.remote import network
+from argosy.remote.connection import BUFFER, TLS, Connection, Network, failed, told
 from argosy.remote.wire import Body, Headers, Request, Response, SettledError, redact_url
 
 SEND_CHUNK = 256 * 1024
-BUFFER = 64 * 1024
-LEAST = 16 * 1024
-"""The bytes of a body that must come in one timeout's time."""
 
 PROBE_TIMEOUT = 2.0
 """Seconds for a handshake to begin where it is not known whether a port speaks TLS at all."""
 
-Address = tuple[str, int]
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TLS:
-    """How a host's certificate is checked and which one is shown to it: paths of PEM files.
-
-    `ca_files` are trusted beside the system's authorities. `insecure` checks nothing.
-    """
-
-    ca_files: tuple[str, ...] = ()
-    cert_file: str | None = None
-    key_file: str | None = None
-    insecure: bool = False
-
-    def context(self) -> ssl.SSLContext:
-        """The context of the `ssl` module.
-
-        Raises:
-            InvalidConfigError: a file is missing or is no certificate or key.
-        """
-        context = ssl.create_default_context()
-        path: str | None = None
-        try:
-            for path in self.ca_files:
-                context.load_verify_locations(path)
-            path = self.cert_file
-            if path:
-                context.load_cert_chain(path, self.key_file)
-        except (OSError, ssl.SSLError) as exc:
-            raise InvalidConfigError(f"certificate {path}: {exc}") from None
-        if self.insecure:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
-    """How connections are made.
-
-    Args:
-        tls: The TLS settings of a `host[:port]` (the port only where it is not 443).
-        proxies: Proxy URLs by scheme (`http`, `https`).
-        no_proxy: Hosts that no proxy is used for, as in `NO_PROXY`.
-        resolve: Addresses to use for some hosts and ports, as `--resolve` gives them.
-        connect_timeout: Seconds for one address to answer and for a TLS handshake.
-        timeout: Seconds without progress before a request is given up.
-    """
-
-    tls: Callable[[str], TLS] = lambda _host: TLS()
-    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    no_proxy: str = ""
-    resolve: Mapping[Address, Address] = dataclasses.field(default_factory=dict)
-    connect_timeout: float = 15.0
-    timeout: float = 60.0
-
-
-class _Raw(io.RawIOBase):
-    """The receiving half of a socket, with a deadline: moved on by every LEAST bytes while a body is read."""
-
-    def __init__(self, sock: socket.socket, timeout: float) -> None:
-        self._sock, self._timeout = sock, timeout
-        self._moving, self._received, self._until = False, 0, 0.0
-
-    def start(self, seconds: float, *, moving: bool) -> None:
-        """Begin to wait: at most `seconds` for all of it, or for each LEAST bytes if `moving`."""
-        self._moving, self._received = moving, 0
-        self._until = time.monotonic() + seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        """Nothing: an answer that is done does not end its connection."""
-
-    def readinto(self, buffer: Any, /) -> int:
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("no progress")
-        self._sock.settimeout(min(left, self._timeout))
-        count = self._sock.recv_into(buffer)
-        self._received += count
-        if self._moving and self._received >= LEAST:
-            self.start(self._timeout, moving=True)
-        return count
-
-
-class _Connection:
-    """One connection: what `http.client` takes for a socket, and what the pool needs to know of it."""
-
-    def __init__(self, sock: socket.socket, timeout: float, *, proxied: bool) -> None:
-        self.sock, self.timeout = sock, timeout
-        self.raw = _Raw(sock, timeout)
-        self.peer = "" if proxied else str(sock.getpeername()[0])
-        self.encrypted = isinstance(sock, ssl.SSLSocket)
-        self.client = http.client.HTTPConnection("argosy.invalid")
-        self.client.auto_open = 0
-        self.client.sock = self
-        self.reused = False
-
-    def sendall(self, data: Any) -> None:
-        self.sock.settimeout(self.timeout)
-        self.sock.sendall(data)
-
-    def makefile(self, _mode: str = "rb") -> io.BufferedReader:
-        return io.BufferedReader(self.raw, BUFFER)
-
-    def readable(self) -> bool:
-        """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
-        try:
-            return bool(select.select([self.sock], [], [], 0)[0])
-        except (OSError, ValueError):
-            return True
-
-    def close(self) -> None:
-        # called by http.client too, once it saw `Connection: close`; the answer's file reads on through `raw`
-        pass
-
-    def destroy(self) -> None:
-        """Close the socket."""
-        self.client.close()
-        self.sock.close()
+class _ClosedError(TransportError):
+    """The other side closed the connection before it answered: on a kept one that says nothing about the request."""
 
 
 class HTTPTransport:
@@ -174,7 +47,7 @@ class HTTPTransport:
     def __init__(self, net: Network | None = None, *, max_idle: int = 16) -> None:
         self._net = net or Network()
         self._max_idle = max_idle
-        self._idle: dict[tuple[str, str, int], list[_Connection]] = {}
+        self._idle: dict[tuple[str, str, int], list[Connection]] = {}
         self._contexts: dict[TLS, ssl.SSLContext] = {}
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -189,7 +62,7 @@ class HTTPTransport:
         connection = self._kept(where, request)
         try:
             return self._exchange(connection or self._connect(where, request), request, where)
-        except TransportError:
+        except _ClosedError:
             replayable = request.body is None or isinstance(request.body, bytes)
             if connection is None or not replayable or not request.retry:
                 raise
@@ -227,7 +100,7 @@ class HTTPTransport:
     # ---------------------------------------------------------------------------------------------------- exchanging
 
     def _exchange(
-        self, connection: _Connection, request: Request, where: tuple[str, str, int]
+        self, connection: Connection, request: Request, where: tuple[str, str, int]
     ) -> Response:
         answer: http.client.HTTPResponse | None = None
         try:
@@ -237,8 +110,10 @@ class HTTPTransport:
             connection.raw.start(self._net.timeout, moving=True)
         except BaseException as exc:
             connection.destroy()
+            if isinstance(exc, (ConnectionError, http.client.RemoteDisconnected)):
+                raise _ClosedError(str(failed(request, exc))) from None
             if isinstance(exc, (OSError, http.client.HTTPException, ValueError)):
-                raise _failed(request, exc) from None
+                raise failed(request, exc) from None
             raise
         reusable = whole and not answer.will_close
 
@@ -262,7 +137,7 @@ class HTTPTransport:
         length = _length(request.body)
         return self._net.timeout + request.settling / 20e6 + length / 20e6
 
-    def _send(self, connection: _Connection, request: Request, where: tuple[str, str, int]) -> bool:
+    def _send(self, connection: Connection, request: Request, where: tuple[str, str, int]) -> bool:
         """Send a request; False where the other side answered before it had all of it."""
         client, parts = connection.client, network.split(request.url)
         target = parts.path or "/"
@@ -290,21 +165,21 @@ class HTTPTransport:
 
     # ---------------------------------------------------------------------------------------------------- connecting
 
-    def _kept(self, where: tuple[str, str, int], request: Request) -> _Connection | None:
+    def _kept(self, where: tuple[str, str, int], request: Request) -> Connection | None:
         with self._lock:
             if self._pid != os.getpid():  # a fork must not share its parent's connections
                 self._idle, self._pid = {}, os.getpid()
             kept = self._idle.get(where, [])
             while kept:
+                _check_lead(request, kept[-1].peer or where[1])
                 connection = kept.pop()
                 if not connection.readable():
-                    _check_lead(request, connection.peer or where[1])
                     connection.reused = True
                     return connection
                 connection.destroy()
         return None
 
-    def _keep(self, where: tuple[str, str, int], connection: _Connection) -> None:
+    def _keep(self, where: tuple[str, str, int], connection: Connection) -> None:
         with self._lock:
             kept = self._idle.setdefault(where, [])
             if len(kept) < self._max_idle and not connection.readable():
@@ -312,18 +187,18 @@ class HTTPTransport:
                 return
         connection.destroy()
 
-    def _connect(self, where: tuple[str, str, int], request: Request) -> _Connection:
+    def _connect(self, where: tuple[str, str, int], request: Request) -> Connection:
         scheme, host, port = where
         sock, proxied = self._open(where, request)
         try:
             if scheme == "https":
                 sock.settimeout(self._net.connect_timeout)
                 sock = self._context(host, port).wrap_socket(sock, server_hostname=host)
-            return _Connection(sock, self._net.timeout, proxied=proxied)
+            return Connection(sock, self._net.timeout, proxied=proxied)
         except BaseException as exc:
             sock.close()
             if isinstance(exc, OSError):
-                raise _failed(request, exc) from None
+                raise failed(request, exc) from None
             raise
 
     def _open(self, where: tuple[str, str, int], request: Request) -> tuple[socket.socket, bool]:
@@ -342,7 +217,7 @@ class HTTPTransport:
             except BaseException as exc:
                 sock.close()
                 if isinstance(exc, (OSError, http.client.HTTPException)):
-                    raise TransportError(f"proxy {redact_url(proxy)}: {_told(exc)}") from None
+                    raise TransportError(f"proxy {redact_url(proxy)}: {told(exc)}") from None
                 raise
         return sock, True
 
@@ -351,7 +226,7 @@ class HTTPTransport:
         try:
             found = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
-            raise TransportError(f"{host}:{port}: {_told(exc)}") from None
+            raise TransportError(f"{host}:{port}: {told(exc)}") from None
         failure: OSError | None = None
         for family, kind, protocol, _, address in found:
             _check_lead(request, str(address[0]))
@@ -369,14 +244,14 @@ class HTTPTransport:
                 raise
             else:
                 return sock
-        raise TransportError(f"{host}:{port}: {_told(failure or OSError('no address'))}") from None
+        raise TransportError(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
 
     def _tunnel(self, sock: socket.socket, proxy: str, target: str) -> None:
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
         _authenticate(lambda name, value: lines.append(f"{name}: {value}"), proxy)
         sock.settimeout(self._net.connect_timeout)
         sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        wire = _Connection(sock, self._net.timeout, proxied=True)
+        wire = Connection(sock, self._net.timeout, proxied=True)
         wire.raw.start(self._net.timeout, moving=False)
         answer = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
         answer.begin()
@@ -419,7 +294,7 @@ class _AnswerBody:
             data = self._answer.read(size if size > 0 else None)
         except (OSError, http.client.HTTPException, ValueError) as exc:
             self._finish(at_end=False)
-            raise _failed(self._request, exc) from None
+            raise failed(self._request, exc) from None
         if not data and self._answer.length:
             left = self._answer.length
             self._finish(at_end=False)
@@ -455,7 +330,7 @@ def _length(body: bytes | Body | None) -> int:
     return len(body) if isinstance(body, bytes) else body.length
 
 
-def _send_body(connection: _Connection, body: bytes | Body | None) -> bool:
+def _send_body(connection: Connection, body: bytes | Body | None) -> bool:
     if body is None:
         return True
     if isinstance(body, bytes):
@@ -495,31 +370,3 @@ def _authenticate(put: Callable[[str, str], object], proxy: str) -> None:
     if parts.username:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         put("Proxy-Authorization", "Basic " + base64.b64encode(user.encode()).decode())
-
-
-def _failed(request: Request, exc: BaseException) -> TransportError:
-    if isinstance(exc, TransportError):
-        return exc
-    cls = SettledError if isinstance(exc, ssl.SSLCertVerificationError) else TransportError
-    error = cls(f"{request.method} {redact_url(request.url)}: {_told(exc)}")
-    if cls is SettledError:
-        error.hint = "give the registry's authority with --ca-file or in certs.d"
-    elif isinstance(exc, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(exc):
-        error.hint = "the registry does not speak TLS there: use --plain-http if that is right"
-    return error
-
-
-def _told(exc: BaseException) -> str:
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"certificate not trusted: {exc.verify_message}"
-    if isinstance(exc, ssl.SSLError):
-        return f"TLS failed: {(exc.reason or str(exc)).lower().replace('_', ' ')}"
-    if isinstance(exc, TimeoutError):
-        return "timed out"
-    if isinstance(exc, http.client.RemoteDisconnected):
-        return "the connection was closed without an answer"
-    if isinstance(exc, http.client.IncompleteRead):
-        return "the body broke off"
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror.lower()
-    return f"not HTTP: {exc!r}"[:300]

@@ -174,6 +174,8 @@ def _locked(folder: str, path: str) -> IO[bytes] | None:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino != os.fstat(file.fileno()).st_ino:
+            raise OSError("removed by the process that had it")
     except OSError:
         file.close()
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -335,9 +336,8 @@ def _class_of(entries: tuple[ErrorEntry, ...], status: int) -> type[ArgosyError]
 
 def _told(entries: tuple[ErrorEntry, ...], response: Response) -> str:
     if entries:
-        return "; ".join(f"{e.code}: {e.message}" if e.message else e.code for e in entries[:3])[
-            :1000
-        ]
+        text = "; ".join(f"{e.code}: {e.message}" if e.message else e.code for e in entries[:3])
+        return printable(" ".join(text.split()))[:1000]
     text = response.data[:4096].decode("utf-8", "replace")
     if "<" in text:
         text = _TAGS.sub(" ", text)
@@ -379,8 +379,6 @@ def retry_after(headers: Headers, now: float | None = None) -> float | None:
 
 def http_date(text: str) -> float | None:
     """An HTTP date as seconds since the epoch, or None where it is none."""
-    from email.utils import parsedate_to_datetime
-
     try:
         return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, IndexError, OverflowError):

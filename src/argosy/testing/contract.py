@@ -23,6 +23,7 @@ from argosy.errors import (
     DigestMismatchError,
     IntegrityError,
     InvalidTagError,
+    NameUnknownError,
     NotFoundError,
     SizeMismatchError,
 )
@@ -38,6 +39,14 @@ def raises(kind: type[ArgosyError], action: Callable[[], object]) -> ArgosyError
     except kind as exc:
         return exc
     raise AssertionError(f"{kind.__name__} was not raised")
+
+
+def tags_of(place: Target) -> list[str]:
+    """A place's tags; none where a registry does not know a repository that nothing was pushed to."""
+    try:
+        return list(place.tags())
+    except NameUnknownError:
+        return []
 
 
 class TargetContract:
@@ -88,7 +97,7 @@ class TargetContract:
         place = self.make(tmp_path)
         desc = random.image(place, 1)
         raises(InvalidTagError, lambda: place.tag(desc, "../../etc"))
-        assert list(place.tags()) == []
+        assert tags_of(place) == []
 
     def test_what_is_absent_is_not_found(self, tmp_path: pathlib.Path) -> None:
         place = self.make(tmp_path)
@@ -160,7 +169,7 @@ class TargetContract:
         memory._content[layer.digest] = (layer, b"damaged")
         raises(IntegrityError, lambda: copy(memory, "v1", place, "v1"))
         place = self.reopen(place)
-        assert list(place.tags()) == []
+        assert tags_of(place) == []
         assert not place.exists(layer)
 
     def test_untagging_leaves_the_other_tags(self, tmp_path: pathlib.Path) -> None:

@@ -1,0 +1,177 @@
+"""One connection: a socket with deadlines, TLS, and how failures of both are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.client
+import io
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from argosy.errors import InvalidConfigError, TransportError
+from argosy.remote.wire import Request, SettledError, redact_url
+
+BUFFER = 64 * 1024
+LEAST = 16 * 1024
+"""The bytes of a body that must come in one timeout's time."""
+
+Address = tuple[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TLS:
+    """How a host's certificate is checked and which one is shown to it: paths of PEM files.
+
+    `ca_files` are trusted beside the system's authorities. `insecure` checks nothing.
+    """
+
+    ca_files: tuple[str, ...] = ()
+    cert_file: str | None = None
+    key_file: str | None = None
+    insecure: bool = False
+
+    def context(self) -> ssl.SSLContext:
+        """The context of the `ssl` module.
+
+        Raises:
+            InvalidConfigError: a file is missing or is no certificate or key.
+        """
+        context = ssl.create_default_context()
+        path: str | None = None
+        try:
+            for path in self.ca_files:
+                context.load_verify_locations(path)
+            path = self.cert_file
+            if path:
+                context.load_cert_chain(path, self.key_file)
+        except (OSError, ssl.SSLError) as exc:
+            raise InvalidConfigError(f"certificate {path}: {exc}") from None
+        if self.insecure:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """How connections are made.
+
+    Args:
+        tls: The TLS settings of a `host[:port]` (the port only where it is not 443).
+        proxies: Proxy URLs by scheme (`http`, `https`).
+        no_proxy: Hosts that no proxy is used for, as in `NO_PROXY`.
+        resolve: Addresses to use for some hosts and ports, as `--resolve` gives them.
+        connect_timeout: Seconds for one address to answer and for a TLS handshake.
+        timeout: Seconds without progress before a request is given up.
+    """
+
+    tls: Callable[[str], TLS] = lambda _host: TLS()
+    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    no_proxy: str = ""
+    resolve: Mapping[Address, Address] = dataclasses.field(default_factory=dict)
+    connect_timeout: float = 15.0
+    timeout: float = 60.0
+
+
+class Raw(io.RawIOBase):
+    """The receiving half of a socket, with a deadline: moved on by every LEAST bytes while a body is read."""
+
+    def __init__(self, sock: socket.socket, timeout: float) -> None:
+        self._sock, self._timeout = sock, timeout
+        self._moving, self._received, self._until = False, 0, 0.0
+
+    def start(self, seconds: float, *, moving: bool) -> None:
+        """Begin to wait: at most `seconds` for all of it, or for each LEAST bytes if `moving`."""
+        self._moving, self._received = moving, 0
+        self._until = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Nothing: an answer that is done does not end its connection."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Receive into a buffer; TimeoutError once the deadline has passed."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("no progress")
+        self._sock.settimeout(min(left, self._timeout))
+        count = self._sock.recv_into(buffer)
+        self._received += count
+        if self._moving and self._received >= LEAST:
+            self.start(self._timeout, moving=True)
+        return count
+
+
+class Connection:
+    """One connection: what `http.client` takes for a socket, and what the pool needs to know of it."""
+
+    def __init__(self, sock: socket.socket, timeout: float, *, proxied: bool) -> None:
+        self.sock, self.timeout = sock, timeout
+        self.raw = Raw(sock, timeout)
+        self.peer = "" if proxied else str(sock.getpeername()[0])
+        self.encrypted = isinstance(sock, ssl.SSLSocket)
+        self.client = http.client.HTTPConnection("argosy.invalid")
+        self.client.auto_open = 0
+        self.client.sock = self
+        self.reused = False
+
+    def sendall(self, data: Any) -> None:
+        """Send all of it, within the timeout."""
+        self.sock.settimeout(self.timeout)
+        self.sock.sendall(data)
+
+    def makefile(self, _mode: str = "rb") -> io.BufferedReader:
+        """A file that reads answers."""
+        return io.BufferedReader(self.raw, BUFFER)
+
+    def readable(self) -> bool:
+        """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
+        try:
+            return bool(select.select([self.sock], [], [], 0)[0])
+        except (OSError, ValueError):
+            return True
+
+    def close(self) -> None:
+        """Nothing: `http.client` calls this at a `Connection: close`, and the answer's body is still to be read."""
+
+    def destroy(self) -> None:
+        """Close the socket."""
+        self.client.close()
+        self.sock.close()
+
+
+def failed(request: Request, exc: BaseException) -> TransportError:
+    """A transport error that says what was asked for and what went wrong."""
+    if isinstance(exc, TransportError):
+        return exc
+    cls = SettledError if isinstance(exc, ssl.SSLCertVerificationError) else TransportError
+    error = cls(f"{request.method} {redact_url(request.url)}: {told(exc)}")
+    if cls is SettledError:
+        error.hint = "give the registry's authority with --ca-file or in certs.d"
+    elif isinstance(exc, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(exc):
+        error.hint = "the registry does not speak TLS there: use --plain-http if that is right"
+    return error
+
+
+def told(exc: BaseException) -> str:
+    """What went wrong, in a few words."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return f"TLS failed: {(exc.reason or str(exc)).lower().replace('_', ' ')}"
+    if isinstance(exc, TimeoutError):
+        return "timed out"
+    if isinstance(exc, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(exc, http.client.IncompleteRead):
+        return "the body broke off"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror.lower()
+    return f"not HTTP: {exc!r}"[:300]

@@ -1,0 +1,188 @@
+"""Server-side request forgery and credentials on the wrong host: what a registry names is not where we go."""
+
+# ruff: noqa: SIM117 - one block stands for the registry, one for the failure
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+
+from argosy.errors import ArgosyError, BlobUnknownError, TransportError
+from argosy.remote import network
+from argosy.remote.config import Options
+from argosy.remote.connection import Network
+from argosy.remote.credentials import Credential, CredentialStore
+from argosy.remote.registry import Registry
+from argosy.remote.repository import Repository
+from argosy.remote.transport import HTTPTransport
+from argosy.remote.wire import Request, Response
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from tests.wire import scripted as s
+
+INNER = [
+    "http://169.254.169.254/latest/meta-data/",
+    "http://127.0.0.1:1/",
+    "http://localhost:1/",
+    "http://[::1]:1/",
+    "http://[::ffff:127.0.0.1]:1/",
+    "http://10.0.0.1/",
+    "http://192.168.1.1/",
+    "http://100.64.0.1/",
+    "http://[fd00::1]/",
+    "http://[fe80::1]/",
+    "http://[64:ff9b::a9fe:a9fe]/",
+    "http://0.0.0.0:1/",
+    "http://2130706433:1/",
+    "http://0x7f.1:1/",
+    "http://017700000001:1/",
+]
+BLOB = Descriptor.of(mediatypes.OCI_LAYER, b"layer")
+
+
+@pytest.fixture
+def scripted() -> Iterator[s.Scripted]:
+    server = s.Scripted()
+    yield server
+    server.close()
+
+
+class Public:
+    """A public registry without a network: answers as told, and lets nothing else be reached unseen."""
+
+    def __init__(self, **answers: Response) -> None:
+        self.answers, self.sent = answers, list[Request]()
+
+    def send(self, request: Request) -> Response:
+        self.sent.append(request)
+        if request.url.startswith(("https://registry.example/", "http://registry.example/")):
+            response = self.answers[request.method]
+            return Response(response.status, response.headers, data=response.data, peer="8.8.8.8")
+        # what the real transport does with an address somebody else named
+        _, host, _ = network.origin(request.url)
+        kind = network.classify(host)
+        assert request.named_by is not None
+        if kind and not network.may_lead(request.named_by, kind):
+            raise TransportError(f"refused {request.url}")
+        return Response(200, data=b"layer")
+
+
+def public(plain: bool = False, **answers: Response) -> tuple[Repository, Public]:
+    transport = Public(**answers)
+    credentials = CredentialStore(given={"": Credential(username="ada", password="secret")})
+    options = Options(credentials=credentials, attempts=1, plain_http=plain, foreign=True)
+    registry = Registry("registry.example", options, transport=transport)
+    return registry.repository("app"), transport
+
+
+@pytest.mark.parametrize("target", INNER)
+def test_a_public_registry_leads_to_no_inner_address(target: str) -> None:
+    repository, _ = public(plain=True, GET=Response(307, {"Location": target}))
+    with pytest.raises(ArgosyError, match="refused"):
+        repository.fetch(BLOB).read()
+
+
+@pytest.mark.parametrize("target", INNER)
+def test_the_transport_connects_to_no_inner_address_that_another_named(target: str) -> None:
+    with pytest.raises(TransportError, match="may not lead"):
+        HTTPTransport().send(Request(method="GET", url=target, named_by=network.PUBLIC))
+
+
+@pytest.mark.parametrize("target", INNER)
+def test_a_realm_leads_to_no_inner_address(target: str) -> None:
+    """GHSA: a token realm pointed at a metadata service would get the user's password."""
+    challenge = {"WWW-Authenticate": f'Bearer realm="{target}",service="x"'}
+    repository, transport = public(plain=True, HEAD=Response(401, challenge))
+    with pytest.raises(ArgosyError, match="refused"):
+        repository.resolve("v1")
+    assert all(
+        "Authorization" not in r.headers for r in transport.sent if "registry.example" in r.url
+    )
+
+
+@pytest.mark.parametrize("target", INNER)
+def test_an_upload_location_leads_to_no_inner_address(target: str) -> None:
+    repository, _ = public(plain=True, HEAD=Response(404), POST=Response(202, {"Location": target}))
+    with pytest.raises(ArgosyError, match="refused"):
+        repository.push(BLOB, io.BytesIO(b"layer"))
+
+
+def test_https_leads_to_no_http() -> None:
+    repository, transport = public(GET=Response(307, {"Location": "http://cdn.example/blob"}))
+    with pytest.raises(ArgosyError, match="from https"):
+        repository.fetch(BLOB).read()
+    assert len(transport.sent) == 1
+
+
+def test_an_https_registry_names_no_http_realm() -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://auth.example/token"'}
+    repository, transport = public(HEAD=Response(401, challenge))
+    with pytest.raises(ArgosyError, match="refused"):
+        repository.resolve("v1")
+    assert all("Authorization" not in r.headers for r in transport.sent)
+
+
+def test_an_https_registry_behind_a_proxy_that_says_http_keeps_https() -> None:
+    location = {"Location": "http://registry.example/up"}
+    repository, transport = public(
+        HEAD=Response(404), POST=Response(202, location), PUT=Response(201)
+    )
+    repository.push(BLOB, io.BytesIO(b"layer"))
+    assert transport.sent[-1].url.startswith("https://registry.example/up?")
+
+
+def test_a_name_that_resolves_inside_is_refused_at_the_socket(scripted: s.Scripted) -> None:
+    """DNS rebinding: the check is made on the address that is connected to, not on the name."""
+    net = Network(resolve={("innocent.example", 80): ("127.0.0.1", scripted.port)})
+    transport = HTTPTransport(net)
+    request = Request(method="GET", url="http://innocent.example/")
+    with pytest.raises(TransportError, match="may not lead"):
+        transport.send(request.replace(named_by=network.PUBLIC))
+    assert not scripted.requests()
+    transport.send(request).close()  # typed by the user it is fine
+    assert scripted.requests()
+    with pytest.raises(TransportError, match="may not lead"):
+        transport.send(request.replace(named_by=network.PUBLIC))  # nor over the kept connection
+    transport.close()
+
+
+def test_cve_2020_15157_foreign_urls_get_no_credentials(scripted: s.Scripted) -> None:
+    """CVE-2020-15157: a manifest's `urls` led the client to send the registry's password to a stranger."""
+    other = s.Scripted()
+    other.on("GET", "/foreign", s.answer(401, {"WWW-Authenticate": "Basic realm=x"}))
+    challenge = {"WWW-Authenticate": "Basic realm=x"}
+
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        known = "authorization" in seen.headers
+        return s.answer(404 if known else 401, {} if known else challenge)(seen, peer)
+
+    scripted.on("GET", ".*", send)
+    credentials = CredentialStore(given={"": Credential(username="ada", password="secret")})
+    desc = Descriptor.of(mediatypes.OCI_NONDISTRIBUTABLE, b"layer", urls=(f"{other.url}/foreign",))
+    with Registry(scripted.name, Options(credentials=credentials, foreign=True)) as registry:
+        with pytest.raises(ArgosyError):
+            registry.repository("app").fetch(desc).read()
+    assert scripted.requests()[-1].headers["authorization"]
+    assert [r for r in other.requests() if "authorization" in r.headers] == []
+    assert len(other.requests()) == 1
+    other.close()
+
+
+def test_cve_2020_15157_foreign_urls_are_not_even_asked_unless_wanted(scripted: s.Scripted) -> None:
+    desc = Descriptor.of(
+        mediatypes.OCI_NONDISTRIBUTABLE, b"layer", urls=(f"{scripted.url}/foreign",)
+    )
+    with Registry(scripted.name, Options()) as registry, pytest.raises(BlobUnknownError):
+        registry.repository("app").fetch(desc).read()
+    assert not scripted.requests("GET", "/foreign")
+
+
+def test_foreign_urls_are_verified_like_everything(scripted: s.Scripted) -> None:
+    scripted.on("GET", "/foreign", s.answer(200, {}, b"lawyer"[:5]))
+    desc = Descriptor.of(
+        mediatypes.OCI_NONDISTRIBUTABLE, b"layer", urls=(f"{scripted.url}/foreign",)
+    )
+    with Registry(scripted.name, Options(foreign=True)) as registry:
+        with pytest.raises(ArgosyError, match="does not match"):
+            registry.repository("app").fetch(desc).read()

@@ -1,0 +1,307 @@
+"""Credentials: the order of containers-auth.json(5), what is written, and the helpers' protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pathlib
+import stat
+
+import pytest
+
+from argosy.errors import InvalidConfigError, NotFoundError, UnauthorizedError
+from argosy.remote.credentials import Credential, CredentialStore, credential_files
+
+ADA = Credential(username="ada", password="pass:word")
+
+
+def auth(user: str, password: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def write(path: pathlib.Path, document: object) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def user(store: CredentialStore, registry: str, name: str = "") -> str | None:
+    found = store.lookup(registry, name)
+    return found.credential.username if found else None
+
+
+def test_the_order_is_that_of_containers_auth_json() -> None:
+    environ = {
+        "HOME": "/h", "XDG_RUNTIME_DIR": "/run/u", "XDG_CONFIG_HOME": "/cfg", "DOCKER_CONFIG": "/dock",
+    }  # fmt: skip
+    assert credential_files(environ) == (
+        "/run/u/containers/auth.json", "/cfg/containers/auth.json", "/dock/config.json", "/h/.dockercfg",
+    )  # fmt: skip
+    assert credential_files({**environ, "REGISTRY_AUTH_FILE": "/x"}) == ("/x",)
+    assert credential_files({**environ, "REGISTRY_AUTH_FILE": "/x"}, "/y") == ("/y",)
+
+
+def test_the_first_file_with_a_credential_gives_it(tmp_path: pathlib.Path) -> None:
+    one = write(tmp_path / "1.json", {"auths": {"a.example": auth("one", "x")}})
+    two = write(
+        tmp_path / "2.json",
+        {"auths": {"a.example": auth("two", "x"), "b.example": auth("two", "x")}},
+    )
+    store = CredentialStore([str(tmp_path / "none.json"), one, two])
+    assert user(store, "a.example") == "one"
+    assert user(store, "b.example") == "two"
+    assert user(store, "c.example") is None
+    found = store.lookup("b.example")
+    assert found is not None
+    assert found.place == two
+
+
+def test_the_most_specific_key_wins(tmp_path: pathlib.Path) -> None:
+    keys = {"r.example": "host", "r.example/team": "team", "r.example/team/app": "app"}
+    path = write(tmp_path / "a.json", {"auths": {k: auth(v, "x") for k, v in keys.items()}})
+    store = CredentialStore([path])
+    assert user(store, "r.example", "team/app") == "app"
+    assert user(store, "r.example", "team/other") == "team"
+    assert user(store, "r.example", "teamwork") == "host"
+    assert user(store, "r.example") == "host"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "https://index.docker.io/v1/",
+        "docker.io",
+        "index.docker.io",
+        "registry-1.docker.io",
+        "https://docker.io/v2/",
+    ],
+)
+def test_docker_hub_has_many_names(tmp_path: pathlib.Path, key: str) -> None:
+    store = CredentialStore([write(tmp_path / "a.json", {"auths": {key: auth("ada", "x")}})])
+    assert user(store, "docker.io", "library/alpine") == "ada"
+
+
+@pytest.mark.parametrize(
+    "key", ["https://r.example:5000", "http://R.example:5000/v1/", "r.example:5000/v2"]
+)
+def test_keys_are_matched_without_scheme_and_version(tmp_path: pathlib.Path, key: str) -> None:
+    store = CredentialStore([write(tmp_path / "a.json", {"auths": {key: auth("ada", "x")}})])
+    assert user(store, "r.example:5000") == "ada"
+
+
+def test_a_password_may_have_colons_and_the_text_zeros(tmp_path: pathlib.Path) -> None:
+    text = base64.b64encode(b"ada:pass:word\0\0").decode()
+    store = CredentialStore([write(tmp_path / "a.json", {"auths": {"r.example": {"auth": text}}})])
+    found = store.lookup("r.example")
+    assert found is not None
+    assert (found.credential.username, found.credential.password) == ("ada", "pass:word")
+
+
+def test_tokens_are_read_from_every_form(tmp_path: pathlib.Path) -> None:
+    path = write(
+        tmp_path / "a.json",
+        {
+            "auths": {
+                "one.example": {"identitytoken": "i"},
+                "two.example": auth("<token>", "j"),
+                "three.example": {"registrytoken": "k"},
+            }
+        },
+    )
+    store = CredentialStore([path])
+    found = [store.lookup(f"{n}.example") for n in ("one", "two", "three")]
+    assert [f.credential.identity_token for f in found if f] == ["i", "j", ""]
+    assert found[2] is not None
+    assert found[2].credential.registry_token == "k"
+
+
+def test_the_old_flat_file_is_read(tmp_path: pathlib.Path) -> None:
+    store = CredentialStore([write(tmp_path / ".dockercfg", {"r.example": auth("old", "x")})])
+    assert user(store, "r.example") == "old"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"auths": []}',
+        '{"auths": {"r.example": {"auth": "!"}}}',
+        '{"auths": {"r.example": {"auth": "YWRh"}}}',
+    ],
+)
+def test_a_file_that_is_none_is_named(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(InvalidConfigError, match=r"a\.json"):
+        CredentialStore([str(path)]).lookup("r.example")
+
+
+def test_login_writes_privately_and_keeps_what_it_does_not_know(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "deep" / "auth.json"
+    write(
+        path,
+        {
+            "auths": {"other.example": auth("x", "y"), "https://r.example": auth("old", "y")},
+            "HttpHeaders": {"A": "b"},
+            "futuristic": [1],
+        },
+    )
+    path.chmod(0o644)
+    store = CredentialStore([str(path)])
+    assert store.login("r.example", ADA) == str(path)
+    document = json.loads(path.read_text())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert document["futuristic"] == [1]
+    assert document["HttpHeaders"] == {"A": "b"}
+    assert set(document["auths"]) == {"other.example", "r.example"}
+    found = store.lookup("r.example")
+    assert found is not None
+    assert found.credential == ADA
+    assert os.listdir(path.parent) == ["auth.json"]
+
+
+def test_login_makes_the_folder_and_the_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "new" / "containers" / "auth.json"
+    CredentialStore([str(path)]).login("r.example", ADA)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_login_follows_a_symbolic_link(tmp_path: pathlib.Path) -> None:
+    real, link = tmp_path / "real" / "auth.json", tmp_path / "auth.json"
+    write(real, {})
+    link.symlink_to(real)
+    CredentialStore([str(link)]).login("r.example", ADA)
+    assert link.is_symlink()
+    assert "r.example" in real.read_text()
+
+
+def test_logout_takes_the_credential_from_every_file(tmp_path: pathlib.Path) -> None:
+    paths = [
+        write(
+            tmp_path / f"{n}.json",
+            {"auths": {"r.example": auth("a", "b"), "s.example": auth("c", "d")}},
+        )
+        for n in "12"
+    ]
+    store = CredentialStore(paths)
+    assert store.logout("r.example") == tuple(paths)
+    assert user(store, "r.example") is None
+    assert user(store, "s.example") == "c"
+    with pytest.raises(NotFoundError):
+        store.logout("r.example")
+
+
+HELPER = """#!/bin/sh
+read text
+case "$1" in
+  get) case "$text" in
+         r.example) printf '{"ServerURL":"r.example","Username":"helped","Secret":"s"}' ;;
+         t.example) printf '{"ServerURL":"t.example","Username":"<token>","Secret":"idt"}' ;;
+         broken.example) echo "keychain is locked"; exit 1 ;;
+         *) echo "credentials not found in native keychain"; exit 1 ;;
+       esac ;;
+  store) printf '%s' "$text" > "$STORE" ;;
+  erase) printf 'erased %s' "$text" > "$STORE" ;;
+  list) printf '{"r.example":"helped"}' ;;
+esac
+"""
+
+
+@pytest.fixture
+def helper(tmp_path: pathlib.Path) -> dict[str, str]:
+    program = tmp_path / "bin" / "docker-credential-test"
+    program.parent.mkdir()
+    program.write_text(HELPER)
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:/usr/bin:/bin", "STORE": str(tmp_path / "stored")}
+
+
+@pytest.fixture
+def helped(
+    tmp_path: pathlib.Path, helper: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> CredentialStore:
+    monkeypatch.setenv("PATH", helper["PATH"])
+    path = write(
+        tmp_path / "config.json", {"credsStore": "test", "auths": {"q.example": auth("plain", "x")}}
+    )
+    return CredentialStore([path], environ=helper)
+
+
+def test_a_store_for_all_is_asked(helped: CredentialStore) -> None:
+    assert user(helped, "r.example") == "helped"
+    found = helped.lookup("t.example")
+    assert found is not None
+    assert found.credential.identity_token == "idt"
+    assert "docker-credential-test" in found.place
+
+
+def test_not_found_is_no_error_and_the_file_is_next(helped: CredentialStore) -> None:
+    assert user(helped, "q.example") == "plain"
+    assert user(helped, "none.example") is None
+
+
+def test_a_helper_that_fails_says_why(helped: CredentialStore) -> None:
+    with pytest.raises(UnauthorizedError, match="keychain is locked"):
+        helped.lookup("broken.example")
+
+
+def test_login_and_logout_go_to_the_helper(helped: CredentialStore, tmp_path: pathlib.Path) -> None:
+    helped.login("n.example", ADA)
+    assert json.loads((tmp_path / "stored").read_text()) == {
+        "ServerURL": "n.example",
+        "Username": "ada",
+        "Secret": "pass:word",
+    }
+    assert "pass:word" not in (tmp_path / "config.json").read_text()
+    helped.logout("r.example")
+    assert (tmp_path / "stored").read_text().startswith("erased")
+
+
+def test_a_helper_for_one_registry_comes_first(
+    tmp_path: pathlib.Path, helper: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", helper["PATH"])
+    path = write(
+        tmp_path / "c.json",
+        {
+            "credHelpers": {"r.example": "test"},
+            "auths": {"r.example": {}, "s.example": auth("s", "x")},
+        },
+    )
+    store = CredentialStore([path], environ=helper)
+    assert user(store, "r.example") == "helped"
+    assert user(store, "s.example") == "s"
+
+
+def test_a_helper_that_is_not_installed_is_named(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "c.json", {"credsStore": "nowhere"})
+    with pytest.raises(UnauthorizedError, match="docker-credential-nowhere is not installed"):
+        CredentialStore([path]).lookup("r.example")
+
+
+@pytest.mark.parametrize("name", ["../evil", "a b", "x;y", "x/y"])
+def test_a_helper_is_a_name_and_no_path(tmp_path: pathlib.Path, name: str) -> None:
+    path = write(tmp_path / "c.json", {"credsStore": name})
+    with pytest.raises(InvalidConfigError, match="not a name"):
+        CredentialStore([path]).lookup("r.example")
+
+
+def test_explain_says_which_place_gave_it(tmp_path: pathlib.Path) -> None:
+    one = write(tmp_path / "1.json", {"auths": {"x.example": auth("x", "y")}})
+    two = write(tmp_path / "2.json", {"auths": {"r.example": auth("ada", "y")}})
+    store = CredentialStore([str(tmp_path / "0.json"), one, two, one])
+    assert [s.outcome for s in store.explain("r.example", "app")] == [
+        "absent",
+        "none",
+        "found",
+        "not asked",
+    ]
+    assert "y" not in {s.detail for s in store.explain("r.example")}
+
+
+def test_no_secret_shows_in_a_representation() -> None:
+    assert "pass:word" not in repr(ADA)
+    assert "tok" not in repr(Credential(identity_token="tok", registry_token="tok"))

@@ -1,0 +1,450 @@
+"""Challenges, tokens and redirects: who gets to see a credential, and what happens when a token server lies."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from argosy.errors import ArgosyError, DeniedError, RegistryError, TransportError, UnauthorizedError
+from argosy.remote.credentials import Credential, CredentialStore
+from argosy.remote.repository import Repository
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Manifest
+from tests.wire import scripted as s
+
+Client = Callable[..., Repository]
+
+RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
+DIGEST = Digest.of(RAW)
+GOOD = s.manifest(RAW, Docker_Content_Digest=DIGEST)
+TAG = "/v2/app/manifests/v1"
+BASIC = "Basic " + base64.b64encode(b"ada:secret").decode()
+
+
+def given(**fields: str) -> CredentialStore:
+    return CredentialStore(given={"": Credential(**fields)})
+
+
+ADA = {"username": "ada", "password": "secret"}
+
+
+class Tokens:
+    """A token server and a registry that wants its tokens."""
+
+    def __init__(self, server: s.Scripted, realm: str = "/token", *, life: int = 300) -> None:
+        self.asked: list[s.Seen] = []
+        self.valid: dict[str, set[str]] = {}
+        self.life, self.realm = life, realm
+        server.on("*", "/token.*", self.token)
+
+    def token(self, seen: s.Seen, peer: s.Peer) -> bool:
+        from urllib.parse import parse_qs
+
+        seen.body = peer.file.read(seen.length)
+        seen.length = 0
+        query = parse_qs(seen.target.partition("?")[2] or seen.body.decode())
+        self.asked.append(seen)
+        value = f"t{len(self.asked)}"
+        scopes = [p for scope in query.get("scope", []) for p in scope.split(" ")]
+        self.valid[value] = set(scopes)
+        body = {"token": value, "expires_in": self.life}
+        return s.answer(200, {}, json.dumps(body).encode())(seen, peer)
+
+    def wants(self, scope: str, then: s.Answer) -> s.Answer:
+        def send(seen: s.Seen, peer: s.Peer) -> bool:
+            value = seen.headers.get("authorization", "").removeprefix("Bearer ")
+            name, _, action = scope.rpartition(":")
+            held = {
+                a
+                for x in self.valid.get(value, ())
+                if x.startswith(name + ":")
+                for a in x.rpartition(":")[2].split(",")
+            }
+            if set(action.split(",")) <= held:
+                return then(seen, peer)
+            challenge = f'Bearer realm="{self.realm}",service="svc",scope="{scope}"'
+            return s.answer(401, {"WWW-Authenticate": challenge})(seen, peer)
+
+        return send
+
+
+def test_public_content_needs_only_an_anonymous_token(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    repository = client()
+    assert repository.resolve("v1").digest == DIGEST
+    repository.resolve("v1")
+    (asked,) = tokens.asked
+    assert asked.target == "/token?service=svc&scope=repository%3Aapp%3Apull"
+    assert "authorization" not in asked.headers
+
+
+def test_a_password_goes_to_the_token_server_alone(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    client(credentials=given(**ADA)).resolve("v1")
+    assert tokens.asked[0].headers["authorization"] == BASIC
+    assert "account=ada" in tokens.asked[0].target
+    sent = [r.headers.get("authorization") for r in scripted.requests("HEAD")]
+    assert sent == [None, "Bearer t1"]
+
+
+def test_an_identity_token_is_posted(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    client(credentials=given(identity_token="idt")).resolve("v1")
+    assert tokens.asked[0].method == "POST"
+    assert b"grant_type=refresh_token" in tokens.asked[0].body
+    assert b"refresh_token=idt" in tokens.asked[0].body
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_token_server_without_get_is_posted_the_password(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("GET", "/token.*", s.answer(status))
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    client(credentials=given(**ADA)).resolve("v1")
+    assert b"grant_type=password" in tokens.asked[0].body
+
+
+def test_a_registry_token_is_sent_as_it_is(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    tokens.valid["ready"] = {"repository:app:pull"}
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    repository = client(credentials=given(registry_token="ready"))
+    repository.resolve("v1")
+    repository.resolve("v1")
+    assert not tokens.asked
+    assert len(scripted.requests("HEAD")) == 3
+
+
+def test_a_wider_scope_is_asked_for_when_it_is_needed(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    scripted.on("PUT", ".*", tokens.wants("repository:app:pull,push", s.answer(201)))
+    repository = client()
+    repository.resolve("v1")
+    repository.push(Descriptor.of(mediatypes.OCI_MANIFEST, RAW), io.BytesIO(RAW), tags=["v1"])
+    assert [set(v) for v in tokens.valid.values()] == [
+        {"repository:app:pull"},
+        {"repository:app:pull,push"},
+    ]
+
+
+def test_insufficient_scope_as_403_is_answered_with_more(
+    scripted: s.Scripted, client: Client
+) -> None:
+    tokens = Tokens(scripted)
+    challenge = 'Bearer realm="/token",service="svc",scope="repository:app:pull,extra",error="insufficient_scope"'
+    more = tokens.wants("repository:app:pull,extra", GOOD)
+
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        if seen.headers.get("authorization") == "Bearer t1":
+            return s.answer(403, {"WWW-Authenticate": challenge})(seen, peer)
+        return (
+            more(seen, peer)
+            if "authorization" in seen.headers
+            else tokens.wants("repository:app:pull", GOOD)(seen, peer)
+        )
+
+    scripted.on("HEAD", TAG, send)
+    assert client().resolve("v1").digest == DIGEST
+    assert len(tokens.asked) == 2
+
+
+def test_an_expired_token_is_replaced(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    repository = client()
+    repository.resolve("v1")
+    tokens.valid.clear()
+    repository.resolve("v1")
+    assert len(tokens.asked) == 2
+
+
+def test_many_threads_fetch_one_token(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    repository = client()
+    found: list[Any] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(repository.resolve("v1"))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(found) == 8
+    assert len(tokens.asked) == 1
+
+
+def test_a_registry_that_leaves_out_the_challenge_is_pinged_for_it(
+    scripted: s.Scripted, client: Client
+) -> None:
+    tokens = Tokens(scripted)
+    wants = tokens.wants("repository:app:pull", GOOD)
+
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        return (wants if "authorization" in seen.headers else s.answer(401))(seen, peer)
+
+    scripted.on("HEAD", TAG, send)
+    scripted.on(
+        "GET", "/v2/", s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token",service="svc"'})
+    )
+    assert client().resolve("v1").digest == DIGEST
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        s.answer(200, {"Content-Type": "text/html"}, b"<html>welcome</html>"),
+        s.answer(200, {}, b"{}"),
+        s.answer(200, {}, b'{"token": 5}'),
+        s.answer(200, {}, b'{"token": ""}'),
+        s.answer(200, {}, b'{"token": "a\\r\\nX-Evil: 1"}'),
+        s.answer(200, {}, b"[]"),
+    ],
+    ids=["HTML", "empty", "a number", "an empty string", "a header injection", "a list"],
+)
+def test_a_token_server_that_lies_is_an_error(
+    scripted: s.Scripted, client: Client, reply: s.Answer
+) -> None:
+    scripted.on("GET", "/token.*", reply)
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
+    with pytest.raises(RegistryError, match="sent no token"):
+        client().resolve("v1")
+
+
+def test_a_token_that_is_never_accepted_ends_in_an_error(
+    scripted: s.Scripted, client: Client
+) -> None:
+    Tokens(scripted)
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
+    with pytest.raises(UnauthorizedError):
+        client(credentials=given(**ADA)).resolve("v1")
+    assert len(scripted.requests()) < 10
+
+
+def test_a_token_without_end_is_cut_off(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("GET", "/token.*", s.raw(b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 500_000))
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
+    with pytest.raises(ArgosyError, match="over"):
+        client().resolve("v1")
+
+
+def test_a_token_server_that_does_not_answer_is_not_waited_for_twice_over(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", "/token.*", s.silence)
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
+    started = time.monotonic()
+    with pytest.raises(TransportError, match="token server"):
+        client(timeout=0.1).resolve("v1")
+    assert len(scripted.requests("GET", "/token.*")) == 4
+    assert time.monotonic() - started < 5
+
+
+def test_a_429_of_the_token_server_is_waited_out(scripted: s.Scripted, client: Client) -> None:
+    scripted.on(
+        "GET", "/token.*", s.answer(429, {"Retry-After": "0"}), s.answer(200, {}, b'{"token":"t1"}')
+    )
+    tokens = Tokens(scripted)
+    tokens.valid["t1"] = {"repository:app:pull"}
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    assert client().resolve("v1").digest == DIGEST
+
+
+def test_refused_credentials_are_named_with_their_place(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", "/token.*", s.answer(401))
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
+    with pytest.raises(UnauthorizedError) as caught:
+        client(credentials=given(**ADA)).resolve("v1")
+    notes = " ".join(caught.value.__notes__)
+    assert "ada" in notes
+    assert "the command line" in notes
+    assert "secret" not in str(caught.value) + notes
+
+
+def test_basic_is_answered_and_then_sent_at_once(scripted: s.Scripted, client: Client) -> None:
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        right = seen.headers.get("authorization") == BASIC
+        challenge = {"WWW-Authenticate": 'Basic realm="a, \\"b\\""'}
+        return (GOOD if right else s.answer(401, challenge))(seen, peer)
+
+    scripted.on("HEAD", TAG, send)
+    repository = client(credentials=given(**ADA))
+    repository.resolve("v1")
+    repository.resolve("v1")
+    assert len(scripted.requests()) == 3
+
+
+def test_basic_without_a_credential_says_what_to_do(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": "Basic realm=x"}))
+    with pytest.raises(UnauthorizedError) as caught:
+        client().resolve("v1")
+    assert "argosy login" in (caught.value.hint or "")
+
+
+def test_bearer_is_preferred_to_basic(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    both = [
+        ("WWW-Authenticate", "Basic realm=x"),
+        ("WWW-Authenticate", 'Bearer realm="/token",scope="repository:app:pull"'),
+    ]
+    wants = tokens.wants("repository:app:pull", GOOD)
+
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        return (wants if "authorization" in seen.headers else s.answer(401, both))(seen, peer)
+
+    scripted.on("HEAD", TAG, send)
+    client(credentials=given(**ADA)).resolve("v1")
+    assert len(tokens.asked) == 1
+
+
+def test_denied_is_denied(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("*", TAG, s.answer(403, {}, b'{"errors":[{"code":"DENIED","message":"no"}]}'))
+    with pytest.raises(DeniedError):
+        client(credentials=given(**ADA)).resolve("v1")
+
+
+def test_a_token_outlived_by_an_upload_is_renewed(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    data = b"x" * 3_000_000
+    desc = Descriptor.of(mediatypes.OCI_LAYER, data)
+    scope = "repository:app:pull,push"
+    scripted.on("HEAD", ".*", tokens.wants("repository:app:pull", s.answer(404)))
+    scripted.on("POST", ".*", tokens.wants(scope, s.answer(202, {"Location": "/up"})))
+    kept: list[bytes] = []
+
+    def put(seen: s.Seen, peer: s.Peer) -> bool:
+        seen.body = peer.file.read(seen.length)
+        seen.length = 0
+        if not kept:
+            tokens.valid.clear()
+        kept.append(seen.body)
+        return tokens.wants(scope, s.answer(201))(seen, peer)
+
+    scripted.on("PUT", "/up.*", put)
+    client().push(desc, io.BytesIO(data))
+    assert kept[-1] == data
+
+
+# --------------------------------------------------------------------------------------------------------- redirects
+
+
+def logged_in(client: Client, **more: Any) -> Repository:
+    return client(credentials=given(**ADA), headers={"X-Wish": "1"}, **more)
+
+
+def basic(then: s.Answer) -> s.Answer:
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        right = seen.headers.get("authorization") == BASIC
+        return (then if right else s.answer(401, {"WWW-Authenticate": "Basic realm=x"}))(seen, peer)
+
+    return send
+
+
+BLOB = Descriptor.of(mediatypes.OCI_LAYER, b"layer")
+PATH = f"/v2/app/blobs/{BLOB.digest}"
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_host_takes_no_credential_along(
+    scripted: s.Scripted, another: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("GET", PATH, basic(s.answer(status, {"Location": f"{another.url}/cdn?sig=1"})))
+    another.on("GET", "/cdn.sig=1", s.answer(200, {}, b"layer"))
+    with logged_in(client).fetch(BLOB) as reader:
+        assert reader.read() == b"layer"
+    (there,) = another.requests()
+    assert "authorization" not in there.headers
+    assert "x-wish" not in there.headers
+    assert scripted.requests()[-1].headers["x-wish"] == "1"
+
+
+def test_a_redirect_within_the_host_keeps_the_credential(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", PATH, basic(s.answer(307, {"Location": "/elsewhere"})))
+    scripted.on("GET", "/elsewhere", basic(s.answer(200, {}, b"layer")))
+    with logged_in(client).fetch(BLOB) as reader:
+        assert reader.read() == b"layer"
+
+
+def test_redirects_in_a_circle_end(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("GET", PATH, s.answer(307, {"Location": PATH}))
+    with pytest.raises(RegistryError, match="redirects"), client().fetch(BLOB) as reader:
+        reader.read()
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "gopher://x/", "http://a b/"])
+def test_a_redirect_to_what_is_no_http_is_refused(
+    scripted: s.Scripted, client: Client, target: str
+) -> None:
+    scripted.on("GET", PATH, s.answer(307, {"Location": target}))
+    with pytest.raises(TransportError), client().fetch(BLOB) as reader:
+        reader.read()
+    assert len(scripted.requests()) == 1
+
+
+def test_a_resumed_download_asks_the_registry_again_not_the_redirects_end(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    data = bytes(range(256)) * 8000
+    desc = Descriptor.of(mediatypes.OCI_LAYER, data)
+    path = f"/v2/app/blobs/{desc.digest}"
+    count = iter(range(1, 100))
+
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        return s.answer(307, {"Location": f"{another.url}/once/{next(count)}"})(seen, peer)
+
+    scripted.on("GET", path, send)
+    another.on("GET", "/once/1", s.cut(data, 1_500_000))
+    another.on("GET", "/once/2", s.blob(data))
+    with client().fetch(desc) as reader:
+        assert reader.read() == data
+    assert another.requests()[1].headers["range"].endswith(f"-{len(data) - 1}")
+
+
+def test_an_upload_at_another_host_gets_no_credential(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", ".*", basic(s.answer(404)))
+    scripted.on("POST", ".*", basic(s.answer(202, {"Location": f"{another.url}/up?sig=a"})))
+    another.on("PUT", r"/up\?sig=a&digest=.*", s.answer(201))
+    logged_in(client).push(BLOB, io.BytesIO(b"layer"))
+    (put,) = another.requests()
+    assert put.body == b"layer"
+    assert "authorization" not in put.headers
+
+
+def test_the_trace_shows_every_exchange_and_no_secret(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    seen: list[Any] = []
+    scripted.on(
+        "GET",
+        PATH,
+        basic(s.answer(307, {"Location": f"{another.url}/cdn?sig=hidden", "Set-Cookie": "hidden"})),
+    )
+    another.on("GET", "/cdn.*", s.answer(200, {}, b"layer"))
+    with logged_in(client, observe=seen.append).fetch(BLOB) as reader:
+        reader.read()
+    assert [(e.method, e.status) for e in seen] == [("GET", 401), ("GET", 307), ("GET", 200)]
+    text = repr(seen)
+    assert "hidden" not in text
+    assert BASIC not in text
+    assert "Basic REDACTED" in text
