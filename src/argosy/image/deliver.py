@@ -128,8 +128,14 @@ def _archive(tar: TarWriter, layer: Layer, name: bytes, limits: Limits) -> None:
     diff_id = Digest(expected) if expected else None
     with LayerStream(layer.compressed(), diff_id, limits=limits, where=layer.name) as stream:
         reader = TarReader(stream, limits=limits, where=layer.name)
+        links: set[bytes] = set()
         for entry in reader:
-            tar.add(_inside(entry, name, reader), reader.whole())
+            inside = _inside(entry, name, reader)
+            if _behind_link(inside.path, links):
+                raise reader.error("lies behind a link of the same archive")
+            if entry.type is EntryType.SYMLINK:
+                links.add(inside.path)
+            tar.add(inside, reader.whole())
         reader.drain()
 
 
@@ -151,16 +157,19 @@ def _inside(entry: Entry, name: bytes, reader: TarReader) -> Entry:
 
 
 def _link_stays(entry: Entry, name: bytes) -> bool:
-    """Whether a symbolic link leads below the title, read as text: chains of links cannot be followed here, and what
-    later entries write through them stays in the root whatever they say."""
-    if entry.linkname.startswith(b"/"):
-        return False
-    depth = clean_name(entry.name).count(b"/") - name.count(b"/") - (0 if name else 1)
-    for part in entry.linkname.split(b"/"):
-        depth += -1 if part == b".." else part not in (b"", b".")
-        if depth < 0:
-            return False
-    return True
+    """Whether a symbolic link leads below the title, whatever other links there are: so `..` only at its beginning."""
+    parts = [part for part in entry.linkname.split(b"/") if part not in (b"", b".")]
+    up = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
+    depth = clean_name(entry.name).count(b"/") - name.count(b"/") - 1
+    return not entry.linkname.startswith(b"/") and b".." not in parts[up:] and 0 <= up <= depth
+
+
+def _behind_link(path: bytes, links: set[bytes]) -> bool:
+    """Whether a directory of this path is a link of the same archive."""
+    while (path := path.rpartition(b"/")[0]) and links:
+        if path in links:
+            return True
+    return False
 
 
 def _below(path: bytes, name: bytes) -> bool:

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+import pathlib
+
+import pytest
+
+from argosy.content.memory import MemoryStore
+from argosy.errors import DigestMismatchError, InvalidManifestError
+from argosy.image.deliver import deliver
+from argosy.image.derive import derive
+from argosy.image.draft import draft
+from argosy.image.pack import DIGEST, UNPACK, File, pack
+from argosy.image.view import Image
+from argosy.spec.annotations import TITLE
+from argosy.spec.digest import Digest
+from tests.image.kit import file, tar_of
+
+
+def artifact(*titles: str, content: bytes = b"x") -> Image:
+    """An artifact whose titles nobody has checked."""
+    place = draft(MemoryStore())
+    empty = pack(place, artifact_type="application/x.y")
+    layers = tuple(
+        dataclasses.replace(
+            place.put("text/plain", content + title.encode()), annotations={TITLE: title}
+        )
+        for title in titles
+    )
+    return derive(empty, layers=layers)
+
+
+def archive(title: str, tar: bytes, **notes: str) -> Image:
+    """An artifact with one directory whose archive nobody has checked."""
+    place = draft(MemoryStore())
+    empty = pack(place, artifact_type="application/x.y")
+    layer = place.put("application/vnd.oci.image.layer.v1.tar", tar)
+    marked = dataclasses.replace(layer, annotations={TITLE: title, UNPACK: "true", **notes})
+    return derive(empty, layers=[marked])
+
+
+@pytest.fixture
+def out(tmp_path: pathlib.Path) -> pathlib.Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+def test_what_is_packed_is_delivered(
+    tmp_path: pathlib.Path, out: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs/sub").mkdir(parents=True)
+    (tmp_path / "docs/sub/b").write_bytes(b"b" * 100_000)
+    (tmp_path / "docs/run").write_bytes(b"#!")
+    (tmp_path / "docs/run").chmod(0o755)
+    (tmp_path / "docs/link").symlink_to("sub/b")
+    (tmp_path / "empty").write_bytes(b"")
+    made = pack(
+        MemoryStore(),
+        [File(path="docs"), File(path="empty"), File(path="docs/run", title="deep/run")],
+    )
+    assert [d.outcome for d in deliver(made, str(out))] == ["written"] * 3
+    assert (out / "docs/sub/b").read_bytes() == b"b" * 100_000
+    assert os.readlink(out / "docs/link") == "sub/b"
+    assert os.access(out / "docs/run", os.X_OK)
+    assert (out / "empty").read_bytes() == b""
+    assert (out / "deep/run").read_bytes() == b"#!"
+
+
+def test_files_that_are_there_are_replaced_or_kept(out: pathlib.Path) -> None:
+    (out / "a").write_bytes(b"old")
+    assert [d.outcome for d in deliver(artifact("a"), str(out), keep_old=True)] == ["kept"]
+    assert (out / "a").read_bytes() == b"old"
+    list(deliver(artifact("a"), str(out)))
+    assert (out / "a").read_bytes() == b"xa"
+
+
+def test_a_layer_without_a_title_is_passed_over(out: pathlib.Path) -> None:
+    empty = pack(MemoryStore(), artifact_type="application/x.y")
+    assert [d.outcome for d in deliver(empty, str(out))] == ["skipped"]
+    assert os.listdir(out) == []
+
+
+def test_two_layers_of_one_title_write_nothing(out: pathlib.Path) -> None:
+    with pytest.raises(InvalidManifestError, match="twice"):
+        list(deliver(artifact("a", "./a"), str(out)))
+    assert os.listdir(out) == []
+
+
+def test_an_archive_that_is_not_its_digest_is_refused(out: pathlib.Path) -> None:
+    wrong = archive("d", tar_of(file("d/x", b"1")), **{DIGEST: str(Digest.of(b"other"))})
+    with pytest.raises(DigestMismatchError):
+        list(deliver(wrong, str(out)))
+    assert os.listdir(out) == []
+
+
+def test_set_id_bits_and_owners_of_strangers_do_not_come_along(out: pathlib.Path) -> None:
+    list(deliver(archive("d", tar_of(file("d/x", b"1", mode=0o6755, uid=1234))), str(out)))
+    status = os.stat(out / "d/x")
+    assert (status.st_mode & 0o7777, status.st_uid) == (0o755, os.geteuid())
+
+
+def test_a_damaged_layer_leaves_nothing_of_itself(out: pathlib.Path) -> None:
+    class Damaging(MemoryStore):
+        def fetch(self, desc):  # type: ignore[no-untyped-def]
+            reader = super().fetch(desc)
+            if desc.media_type == "text/plain":
+                return type(reader)(io.BytesIO(b"?" * desc.size), desc)
+            return reader
+
+    store = Damaging()
+    good = artifact("a")
+    for desc in (good.descriptor, *good.manifest.children()):
+        with good.source.fetch(desc) as reader:
+            store.push(desc, reader)
+    with pytest.raises(DigestMismatchError):
+        list(deliver(Image(source=store, descriptor=good.descriptor), str(out)))
+    assert os.listdir(out) == []
