@@ -15,13 +15,18 @@ import pytest
 from argosy.runtime import launcher, starter
 
 BUSYBOX = Path("/bin/busybox")
-APPLETS = (
-    "sh cat echo ls id mount umount stat sleep true false env touch mkdir rm readlink hostname grep dd mknod ln cp kill "
-    "nproc sync head tr test stty wc ip chmod chown cut umask printf nc mv od ps sysctl dmesg seq unshare nice pwd getopt"
-).split()
+# fmt: off
+APPLETS = [
+    "sh", "cat", "echo", "ls", "id", "mount", "umount", "stat", "sleep", "true", "false", "env", "touch", "mkdir", "rm",
+    "readlink", "hostname", "grep", "dd", "mknod", "ln", "cp", "kill", "nproc", "sync", "head", "tr", "test", "stty", "wc",
+    "ip", "chmod", "chown", "cut", "umask", "printf", "nc", "mv", "od", "ps", "sysctl", "seq", "unshare", "nice", "pwd", "tty",
+]
+# fmt: on
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: namespaces and mounts")
-needs_busybox = pytest.mark.skipif(not BUSYBOX.exists(), reason="needs busybox-static in /bin/busybox")
+needs_busybox = pytest.mark.skipif(
+    not BUSYBOX.exists(), reason="needs busybox-static in /bin/busybox"
+)
 
 
 def make_rootfs(path: Path) -> Path:
@@ -31,7 +36,9 @@ def make_rootfs(path: Path) -> Path:
     shutil.copy(BUSYBOX, path / "bin/busybox")
     for name in APPLETS:
         os.symlink("busybox", path / "bin" / name)
-    (path / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n")
+    (path / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n"
+    )
     (path / "etc/group").write_text("root:x:0:\nuser:x:1000:\n")
     return path
 
@@ -75,12 +82,18 @@ class Bundle:
         for place, names, files in os.walk(self.rootfs):
             for name in (*names, *files, "."):
                 os.chown(os.path.join(place, name), host, host, follow_symlinks=False)
-        for place in (self.path, *self.path.parents):
-            if place.stat().st_mode & 0o011 != 0o011 and place != Path("/"):
-                place.chmod(place.stat().st_mode | 0o011)
+        for parent in (self.path, *self.path.parents):
+            if parent.stat().st_mode & 0o011 != 0o011 and parent != Path("/"):
+                parent.chmod(parent.stat().st_mode | 0o011)
 
     def mount(self, destination: str, fstype: str, source: str, *options: str, **more: Any) -> None:
-        entry = {"destination": destination, "type": fstype, "source": source, "options": list(options), **more}
+        entry = {
+            "destination": destination,
+            "type": fstype,
+            "source": source,
+            "options": list(options),
+            **more,
+        }
         self.config["mounts"].append(entry)
 
     def write(self) -> None:
@@ -103,15 +116,24 @@ class Runtime:
         return Bundle(place)
 
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        given: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "stdin": subprocess.DEVNULL}
-        return subprocess.run([str(self.path), "--root", str(self.root), *words], check=False, **{**given, **options})
+        given: dict[str, Any] = {
+            "capture_output": True,
+            "text": True,
+            "timeout": 60,
+            "stdin": subprocess.DEVNULL,
+        }
+        return subprocess.run(
+            [str(self.path), "--root", str(self.root), *words], check=False, **{**given, **options}
+        )
 
     def ok(self, *words: str, **options: Any) -> str:
         done = self(*words, **options)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def run(self, bundle: Bundle, *words: str, cid: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, bundle: Bundle, *words: str, cid: str = "", **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """``run`` a bundle in the foreground."""
         bundle.write()
         return self("run", "-b", str(bundle.path), *words, cid or self.name(), **options)
@@ -126,7 +148,16 @@ class Runtime:
         cid = cid or self.name()
         bundle.write()
         with open(bundle.path / "output", "w") as output:
-            done = self("create", "-b", str(bundle.path), *words, cid, capture_output=False, stdout=output, stderr=output)
+            done = self(
+                "create",
+                "-b",
+                str(bundle.path),
+                *words,
+                cid,
+                capture_output=False,
+                stdout=output,
+                stderr=output,
+            )
         assert done.returncode == 0, (bundle.path / "output").read_text()
         return cid
 
@@ -175,7 +206,9 @@ def bundle(runtime: Runtime) -> Bundle:
 
 def cgroups_of(cid: str) -> list[str]:
     """Every cgroup directory named after a container, in any hierarchy."""
-    return [place for place, names, _ in os.walk("/sys/fs/cgroup") if cid in place.rsplit("/", 1)[-1]]
+    return [
+        place for place, names, _ in os.walk("/sys/fs/cgroup") if cid in place.rsplit("/", 1)[-1]
+    ]
 
 
 def has_namespace(kind: str) -> bool:

@@ -56,7 +56,9 @@ def test_create_start_kill_delete(runtime: Runtime, bundle: Bundle) -> None:
     nothing_left(runtime, bundle, cid)
 
 
-def test_a_changed_configuration_has_no_effect_after_create(runtime: Runtime, bundle: Bundle) -> None:
+def test_a_changed_configuration_has_no_effect_after_create(
+    runtime: Runtime, bundle: Bundle
+) -> None:
     cid = runtime.create(bundle.sh("echo first"))
     bundle.sh("echo second").write()
     runtime.ok("start", cid)
@@ -103,7 +105,10 @@ def test_delete_force_kills_and_forgives(runtime: Runtime, bundle: Bundle) -> No
 
 def test_run_returns_the_status_of_the_program(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.run(bundle.sh("exit 7")).returncode == 7
-    assert runtime.run(bundle.sh("kill -9 $$")).returncode in (0, 137)  # init ignores it inside its own PID namespace
+    assert runtime.run(bundle.sh("kill -9 $$")).returncode in (
+        0,
+        137,
+    )  # init ignores it inside its own PID namespace
     bundle.namespace("pid", None)
     assert runtime.run(bundle.sh("kill -9 $$")).returncode == 137
 
@@ -135,7 +140,12 @@ def test_list_and_ps(runtime: Runtime, bundle: Bundle) -> None:
     pid = runtime.state(cid)["pid"]
     assert runtime.ok("list", "-q") == f"{cid}\n"
     [entry] = json.loads(runtime.ok("list", "--format", "json"))
-    assert (entry["id"], entry["pid"], entry["status"], entry["owner"]) == (cid, pid, "running", "root")
+    assert (entry["id"], entry["pid"], entry["status"], entry["owner"]) == (
+        cid,
+        pid,
+        "running",
+        "root",
+    )
     header, row = runtime.ok("list").splitlines()
     assert header.split() == ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]
     assert row.split()[:3] == [cid, str(pid), "running"]
@@ -163,14 +173,19 @@ def test_options_may_follow_the_id_and_have_one_dash(runtime: Runtime, bundle: B
 
 
 def test_it_works_with_an_empty_environment(runtime: Runtime, bundle: Bundle) -> None:
-    assert runtime.output(bundle.sh("echo $PATH"), env={}) == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+    assert (
+        runtime.output(bundle.sh("echo $PATH"), env={})
+        == "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
+    )
 
 
 def test_errors_are_json_lines_in_the_log(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     bundle.process["args"] = ["nothing-like-it"]
     bundle.write()
     log = tmp_path / "log.json"
-    done = runtime("--log", str(log), "--log-format", "json", "create", "-b", str(bundle.path), "logged")
+    done = runtime(
+        "--log", str(log), "--log-format", "json", "create", "-b", str(bundle.path), "logged"
+    )
     assert done.returncode == 1
     entry = json.loads(log.read_text().splitlines()[-1])
     assert entry["level"] == "error"
@@ -198,7 +213,9 @@ def test_errors_are_json_lines_in_the_log(runtime: Runtime, bundle: Bundle, tmp_
         (lambda b: b.linux.update(devices=[{"path": "/etc", "type": "c", "major": 1, "minor": 3}]), "/etc"),
     ],
 )  # fmt: skip
-def test_a_failed_create_says_why_and_leaves_nothing(runtime: Runtime, bundle: Bundle, change: Any, why: str) -> None:
+def test_a_failed_create_says_why_and_leaves_nothing(
+    runtime: Runtime, bundle: Bundle, change: Any, why: str
+) -> None:
     change(bundle)
     bundle.write()
     done = runtime("create", "-b", str(bundle.path), "failing")
@@ -208,13 +225,27 @@ def test_a_failed_create_says_why_and_leaves_nothing(runtime: Runtime, bundle: B
     nothing_left(runtime, bundle, "failing")
 
 
-def test_a_killed_create_leaves_what_delete_force_removes(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+def test_a_killed_create_leaves_what_delete_force_removes(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo in >{gate}; sleep 100"]}]}
+    bundle.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo in >{gate}; sleep 100"]}]
+    }
     bundle.write()
-    words = [str(runtime.path), "--root", str(runtime.root), "create", "-b", str(bundle.path), "torn"]
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    words = [
+        str(runtime.path),
+        "--root",
+        str(runtime.root),
+        "create",
+        "-b",
+        str(bundle.path),
+        "torn",
+    ]
+    with subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
         gate.read_text()
         process.kill()
         process.wait()
@@ -232,16 +263,29 @@ class TestHooks:
         lines = place.read_text().split("\n")[:-1]
         return [(lines[index], json.loads(lines[index + 1])) for index in range(0, len(lines), 2)]
 
-    def test_they_run_in_the_order_of_the_specification(self, runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    def test_they_run_in_the_order_of_the_specification(
+        self, runtime: Runtime, bundle: Bundle, tmp_path: Path
+    ) -> None:
         place = tmp_path / "told"
         inside = bundle.rootfs / "told"
         bundle.config["hooks"] = {
             name: [self.hook(Path("/told") if name == "startContainer" else place, name)]
-            for name in ("poststop", "poststart", "startContainer", "createContainer", "createRuntime", "prestart")
+            for name in (
+                "poststop",
+                "poststart",
+                "startContainer",
+                "createContainer",
+                "createRuntime",
+                "prestart",
+            )
         }
         bundle.config["annotations"] = {"a": "b"}
         cid = runtime.create(bundle.sh("exec sleep 100"))
-        assert [name for name, _ in self.told(place)] == ["prestart", "createRuntime", "createContainer"]
+        assert [name for name, _ in self.told(place)] == [
+            "prestart",
+            "createRuntime",
+            "createContainer",
+        ]
         assert not inside.exists()
         pid = runtime.state(cid)["pid"]
         runtime.ok("start", cid)
@@ -258,7 +302,11 @@ class TestHooks:
         assert by_name["prestart"]["pid"] == by_name["poststart"]["pid"] == pid
         assert by_name["createContainer"]["pid"] == by_name["startContainer"]["pid"] == 1
         for state in by_name.values():
-            assert (state["id"], state["bundle"], state["annotations"]) == (cid, str(bundle.path), {"a": "b"})
+            assert (state["id"], state["bundle"], state["annotations"]) == (
+                cid,
+                str(bundle.path),
+                {"a": "b"},
+            )
 
     def test_a_failing_start_hook_fails_start(self, runtime: Runtime, bundle: Bundle) -> None:
         bundle.config["hooks"] = {"startContainer": [{"path": "/bin/false"}]}
@@ -269,14 +317,20 @@ class TestHooks:
         until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
         assert (bundle.path / "output").read_text() == ""
 
-    def test_a_failing_poststart_hook_stops_the_container(self, runtime: Runtime, bundle: Bundle) -> None:
+    def test_a_failing_poststart_hook_stops_the_container(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
         bundle.config["hooks"] = {"poststart": [{"path": "/bin/false"}]}
         cid = runtime.create(bundle.sh("exec sleep 100"))
         assert "poststart hook #0" in runtime("start", cid).stderr
         assert runtime.state(cid)["status"] == "stopped"
 
-    def test_a_failing_poststop_hook_only_warns(self, runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
-        bundle.config["hooks"] = {"poststop": [{"path": "/bin/false"}, self.hook(tmp_path / "told", "second")]}
+    def test_a_failing_poststop_hook_only_warns(
+        self, runtime: Runtime, bundle: Bundle, tmp_path: Path
+    ) -> None:
+        bundle.config["hooks"] = {
+            "poststop": [{"path": "/bin/false"}, self.hook(tmp_path / "told", "second")]
+        }
         cid = runtime.create(bundle)
         done = runtime("delete", cid)
         assert done.returncode == 0
@@ -288,7 +342,9 @@ class TestHooks:
         bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
         runtime.output(bundle)
 
-    def test_a_hook_has_the_environment_it_is_given(self, runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
+    def test_a_hook_has_the_environment_it_is_given(
+        self, runtime: Runtime, bundle: Bundle, tmp_path: Path
+    ) -> None:
         script = f"env >{tmp_path}/env"
         hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["A=1", "B=x=y"]}
         bundle.config["hooks"] = {"createRuntime": [hook]}
@@ -298,7 +354,9 @@ class TestHooks:
         assert not any(line.startswith("PYTHON") for line in found)
 
 
-def test_start_tells_that_the_program_could_not_be_executed(runtime: Runtime, bundle: Bundle) -> None:
+def test_start_tells_that_the_program_could_not_be_executed(
+    runtime: Runtime, bundle: Bundle
+) -> None:
     (bundle.rootfs / "script").write_text("#!/no/such/interpreter\n")
     (bundle.rootfs / "script").chmod(0o755)
     bundle.process["args"] = ["/script"]
@@ -310,7 +368,9 @@ def test_update_changes_limits_and_keeps_the_others(runtime: Runtime, bundle: Bu
     bundle.linux["resources"]["pids"] = {"limit": 20}
     cid = runtime.start(bundle.sh("exec sleep 100"))
     runtime.ok("update", "--pids-limit", "30", cid)
-    runtime.ok("update", "--resources", "-", cid, input=json.dumps({"cpu": {"shares": 100}}), stdin=None)
+    runtime.ok(
+        "update", "--resources", "-", cid, input=json.dumps({"cpu": {"shares": 100}}), stdin=None
+    )
     saved = json.loads((runtime.root / cid / "config.json").read_text())["linux"]["resources"]
     assert (saved["pids"], saved["cpu"]) == ({"limit": 30}, {"shares": 100})
     [place] = [place for place in cgroups_of(cid) if os.path.exists(f"{place}/pids.max")]

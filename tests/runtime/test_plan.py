@@ -21,7 +21,9 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def starting() -> dict[str, Any]:
     config = starter.configuration()
-    config["linux"]["namespaces"] = [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]
+    config["linux"]["namespaces"] = [
+        {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")
+    ]
     config["process"]["terminal"] = False
     return config
 
@@ -38,11 +40,25 @@ def everything() -> dict[str, Any]:
     )  # fmt: skip
     config["linux"].update(
         rootfsPropagation="shared",
-        sysctl={"net.ipv4.ip_forward": "1", "net/ipv4/conf/eth0.1/forwarding": "1", "kernel.shmmax": "5"},
+        sysctl={
+            "net.ipv4.ip_forward": "1",
+            "net/ipv4/conf/eth0.1/forwarding": "1",
+            "kernel.shmmax": "5",
+        },
         seccomp={"defaultAction": "SCMP_ACT_ALLOW"},
         personality={"domain": "LINUX32"},
         memoryPolicy={"mode": "MPOL_BIND", "nodes": "0-1", "flags": ["MPOL_F_STATIC_NODES"]},
-        devices=[{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 432, "uid": 1, "gid": 2}],
+        devices=[
+            {
+                "path": "/dev/fuse",
+                "type": "c",
+                "major": 10,
+                "minor": 229,
+                "fileMode": 432,
+                "uid": 1,
+                "gid": 2,
+            }
+        ],
         mountLabel="system_u:object_r:c",
     )
     config["hooks"] = {"createContainer": [{"path": "/h"}], "startContainer": [{"path": "/s"}]}
@@ -57,14 +73,18 @@ def shown(steps: tuple[Any, ...]) -> str:
 def test_the_plan_is_what_it_was(name: str) -> None:
     situation = Situation("c1", "/bundle/rootfs", "/bundle", console=True)
     if name == "exec":
-        steps = exec_plan(everything()["process"], everything(), Situation("c1", "/", waits=False, keep_fds=2))
+        steps = exec_plan(
+            everything()["process"], everything(), Situation("c1", "/", waits=False, keep_fds=2)
+        )
     elif name == "notify":
         config = everything()
         rule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
         config["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
         steps = plan(config, situation)
     elif name == "no-pivot":
-        steps = plan(starting(), Situation("c1", "/bundle/rootfs", "/bundle", no_pivot=True, keyring=False))
+        steps = plan(
+            starting(), Situation("c1", "/bundle/rootfs", "/bundle", no_pivot=True, keyring=False)
+        )
     else:
         steps = plan({"starting": starting, "everything": everything}[name](), situation)
     path = GOLDEN / f"{name}.jsonl"
@@ -83,12 +103,19 @@ def names(config: dict[str, Any], **situation: Any) -> list[str]:
 
 def test_hooks_come_after_the_mounts_and_before_the_pivot() -> None:
     found = names(everything())
-    assert found.index("mount") < found.index("hooks") < found.index("container_hooks") < found.index("pivot")
+    assert (
+        found.index("mount")
+        < found.index("hooks")
+        < found.index("container_hooks")
+        < found.index("pivot")
+    )
 
 
 def test_start_hooks_come_between_the_wait_and_execve() -> None:
     found = names(everything())
-    assert found.index("wait") < found.index("start_hooks") < found.index("execute") == len(found) - 1
+    assert (
+        found.index("wait") < found.index("start_hooks") < found.index("execute") == len(found) - 1
+    )
 
 
 def test_the_root_becomes_read_only_after_the_hooks_of_the_container() -> None:
@@ -144,7 +171,13 @@ def test_sysctl_names_may_have_slashes_for_dots() -> None:
 
 class TestMountOptions:
     def parsed(self, *options: str, fstype: str = "tmpfs", **more: Any) -> dict[str, Any]:
-        entry = {"destination": "/d", "type": fstype, "source": "/s", "options": list(options), **more}
+        entry = {
+            "destination": "/d",
+            "type": fstype,
+            "source": "/s",
+            "options": list(options),
+            **more,
+        }
         return parse(entry, "mounts[0]")
 
     def test_the_later_of_two_opposites_wins(self) -> None:
@@ -155,7 +188,9 @@ class TestMountOptions:
         assert self.parsed("size=1m", "mode=0700", "nosuid")["data"] == ["size=1m", "mode=0700"]
 
     def test_a_bind_takes_no_options_of_a_file_system(self) -> None:
-        with pytest.raises(ConfigError, match="bind mounts cannot have any filesystem-specific options"):
+        with pytest.raises(
+            ConfigError, match="bind mounts cannot have any filesystem-specific options"
+        ):
             self.parsed("bind", "size=1m")
 
     def test_recursive_attributes_are_apart_from_the_mounts_own(self) -> None:
@@ -203,13 +238,25 @@ BAD: list[tuple[str, Any, str]] = [
     ("process.rlimits", [{"type": "RLIMIT_CPU"}] * 2, "is there twice"),
     ("process.selinuxLabel", "x", "selinux is disabled or not supported"),
     ("process.scheduler", {"policy": "SCHED_X"}, "process.scheduler.policy: unknown value"),
-    ("process.scheduler", {"policy": "SCHED_OTHER", "priority": 3}, "priority can only be specified"),
+    (
+        "process.scheduler",
+        {"policy": "SCHED_OTHER", "priority": 3},
+        "priority can only be specified",
+    ),
     ("process.ioPriority", {"class": "IOPRIO_CLASS_X"}, "invalid ioPriority.Class"),
-    ("process.ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": 8}, "invalid ioPriority.Priority: 8"),
+    (
+        "process.ioPriority",
+        {"class": "IOPRIO_CLASS_BE", "priority": 8},
+        "invalid ioPriority.Priority: 8",
+    ),
     ("linux.namespaces", [{"type": "pid"}, {"type": "pid"}], "duplicated ns"),
     ("linux.namespaces", [{"type": "moon"}], "does not exist"),
     ("linux.namespaces", [{"type": "pid", "path": "x"}], "must be absolute"),
-    ("linux.uidMappings", [{"containerID": 0, "hostID": 0, "size": 1}], "user namespace isn't enabled"),
+    (
+        "linux.uidMappings",
+        [{"containerID": 0, "hostID": 0, "size": 1}],
+        "user namespace isn't enabled",
+    ),
     ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "time namespace isn't enabled"),
     ("linux.sysctl", {"kernel.panic": "1"}, "is not in a separate kernel namespace"),
     ("linux.sysctl", {"net.../x": "1"}, "is not the name of a sysctl"),
@@ -229,8 +276,12 @@ BAD: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("place", "value", "why"), BAD, ids=[f"{place}-{why[:24]}" for place, _, why in BAD])
-def test_a_wrong_value_is_refused_in_one_line_that_names_it(place: str, value: Any, why: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "value", "why"), BAD, ids=[f"{place}-{why[:24]}" for place, _, why in BAD]
+)
+def test_a_wrong_value_is_refused_in_one_line_that_names_it(
+    place: str, value: Any, why: str
+) -> None:
     config = starting()
     target = config
     *path, last = place.split(".")

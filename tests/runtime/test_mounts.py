@@ -1,0 +1,361 @@
+"""Every mount option, devices, the root file system: on the real kernel."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.bundlekit import Bundle, Runtime
+
+
+def line(output: str, destination: str) -> list[str]:
+    """Fields of the mountinfo line of a mount point (the last one there)."""
+    found = [text.split() for text in output.splitlines() if text.split()[4] == destination]
+    return found[-1]
+
+
+def mounted(runtime: Runtime, bundle: Bundle, destination: str) -> list[str]:
+    return line(runtime.output(bundle.sh("cat /proc/self/mountinfo")), destination)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    place = tmp_path / "source"
+    (place / "sub").mkdir(parents=True)
+    (place / "file").write_text("content\n")
+    return place
+
+
+@pytest.mark.parametrize(
+    "option", ["ro", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "nosymfollow"]
+)
+def test_attributes_of_a_bind(runtime: Runtime, bundle: Bundle, source: Path, option: str) -> None:
+    bundle.mount("/data", "none", str(source), "bind", option)
+    assert option in mounted(runtime, bundle, "/data")[5].split(",")
+
+
+def test_strictatime_is_neither_relatime_nor_noatime(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.mount("/data", "tmpfs", "tmpfs", "strictatime")
+    options = mounted(runtime, bundle, "/data")[5].split(",")
+    assert not {"relatime", "noatime"} & set(options)
+
+
+def test_a_bind_of_a_file_makes_a_file(runtime: Runtime, bundle: Bundle, source: Path) -> None:
+    bundle.mount("/etc/deep/file", "none", str(source / "file"), "bind", "ro")
+    assert runtime.output(
+        bundle.sh("cat /etc/deep/file; touch /etc/deep/file 2>&1 || true")
+    ).startswith("content\n")
+    assert (bundle.rootfs / "etc/deep/file").read_bytes() == b""
+
+
+def test_a_relative_source_is_below_the_bundle(runtime: Runtime, bundle: Bundle) -> None:
+    (bundle.path / "here").mkdir()
+    (bundle.path / "here/x").write_text("found\n")
+    bundle.mount("/data", "none", "here", "rbind")
+    assert runtime.output(bundle.sh("cat /data/x")) == "found\n"
+
+
+def test_mounts_are_made_in_their_order(runtime: Runtime, bundle: Bundle, source: Path) -> None:
+    bundle.mount("/data", "tmpfs", "tmpfs")
+    bundle.mount("/data/inner", "none", str(source), "bind")
+    bundle.mount("/over", "none", str(source), "bind")
+    bundle.mount("/over", "tmpfs", "tmpfs")
+    assert runtime.output(bundle.sh("cat /data/inner/file; ls /over | wc -l")).split() == [
+        "content",
+        "0",
+    ]
+
+
+class TestRecursive:
+    def tree(self, bundle: Bundle, source: Path, *options: str) -> None:
+        inner = source / "sub"
+        assert os.system(f"mount -t tmpfs tmpfs {inner}") == 0
+        bundle.mount("/data", "none", str(source), "rbind", *options)
+
+    def test_recursive_attributes_reach_below(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        self.tree(bundle, source, "rro", "rnosuid", "rnoexec", "rnodev", "rnoatime")
+        try:
+            output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+            for place in ("/data", "/data/sub"):
+                assert {"ro", "nosuid", "noexec", "nodev", "noatime"} <= set(
+                    line(output, place)[5].split(",")
+                )
+        finally:
+            os.system(f"umount {source}/sub")
+
+    def test_plain_attributes_do_not(self, runtime: Runtime, bundle: Bundle, source: Path) -> None:
+        self.tree(bundle, source, "ro")
+        try:
+            output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+            assert "ro" in line(output, "/data")[5].split(",")
+            assert "rw" in line(output, "/data/sub")[5].split(",")
+        finally:
+            os.system(f"umount {source}/sub")
+
+    def test_they_can_be_taken_away_below(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        self.tree(bundle, source, "rro", "rrw", "ratime", "rexec", "rsuid", "rdev")
+        try:
+            output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+            assert "rw" in line(output, "/data/sub")[5].split(",")
+        finally:
+            os.system(f"umount {source}/sub")
+
+
+class TestTmpfs:
+    def test_options_go_to_the_file_system(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.mount("/data", "tmpfs", "tmpfs", "size=64k", "mode=0751,nr_inodes=99")
+        fields = mounted(runtime, bundle, "/data")
+        assert "size=64k" in fields[-1]
+        assert "mode=751" in fields[-1]
+        assert "nr_inodes=99" in fields[-1]
+
+    def test_it_takes_the_mode_of_the_directory_it_covers(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        (bundle.rootfs / "data").mkdir()
+        (bundle.rootfs / "data").chmod(0o710)
+        bundle.mount("/data", "tmpfs", "tmpfs")
+        assert runtime.output(bundle.sh("stat -c %a /data")) == "710\n"
+
+    def test_a_read_only_one_is_so_only_at_the_end(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        bundle.mount("/data", "tmpfs", "tmpfs", "ro")
+        bundle.mount("/data/inner", "none", str(source), "bind")
+        assert runtime.output(
+            bundle.sh("cat /data/inner/file; touch /data/x 2>/dev/null || echo refused")
+        ) == ("content\nrefused\n")
+
+    def test_copy_up_keeps_everything(self, runtime: Runtime, bundle: Bundle) -> None:
+        place = bundle.rootfs / "data"
+        (place / "inner").mkdir(parents=True)
+        (place / "inner/file").write_text("deep\n")
+        os.chown(place / "inner/file", 1000, 1000)
+        (place / "inner/file").chmod(0o4644)
+        os.symlink("inner/file", place / "link")
+        os.mkfifo(place / "fifo")
+        os.utime(place / "inner", (1, 1))
+        bundle.mount("/data", "tmpfs", "tmpfs", "tmpcopyup")
+        script = "cat /data/link; stat -c '%a %u %g' /data/inner/file; stat -c '%F %Y' /data/fifo /data/inner; echo x >/data/new"
+        output = runtime.output(bundle.sh(script)).splitlines()
+        assert output[:2] == ["deep", "4644 1000 1000"]
+        assert output[2].startswith("fifo")
+        assert output[3] == "directory 1"
+        assert not (place / "new").exists()
+
+
+class TestIdMapped:
+    def owner(self, runtime: Runtime, bundle: Bundle, path: str = "/data/file") -> str:
+        return runtime.output(bundle.sh(f"stat -c '%u %g' {path}")).strip()
+
+    def mapping(self, container: int, host: int) -> dict[str, list[dict[str, int]]]:
+        entry = [{"containerID": container, "hostID": host, "size": 65536}]
+        return {"uidMappings": entry, "gidMappings": entry}
+
+    def test_with_mappings_of_its_own(self, runtime: Runtime, bundle: Bundle, source: Path) -> None:
+        bundle.mount("/data", "none", str(source), "bind", **self.mapping(0, 5000))
+        assert self.owner(runtime, bundle) == "5000 5000"
+
+    def test_with_the_containers_mappings(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        bundle.userns(200000)
+        bundle.mount("/data", "none", str(source), "bind", "idmap")
+        assert self.owner(runtime, bundle) == "0 0"
+
+    def test_recursively_or_not(self, runtime: Runtime, bundle: Bundle, source: Path) -> None:
+        assert os.system(f"mount -t tmpfs tmpfs {source}/sub && touch {source}/sub/f") == 0
+        try:
+            bundle.mount("/one", "none", str(source), "rbind", "idmap", **self.mapping(0, 5000))
+            bundle.mount("/all", "none", str(source), "rbind", "ridmap", **self.mapping(0, 5000))
+            script = "stat -c %u /one/file /one/sub/f /all/file /all/sub/f"
+            assert runtime.output(bundle.sh(script)).split() == ["5000", "0", "5000", "5000"]
+        finally:
+            os.system(f"umount {source}/sub")
+
+    def test_without_any_mapping_it_is_refused(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        bundle.mount("/data", "none", str(source), "bind", "idmap")
+        assert "must have both uid and gid mappings" in runtime.run(bundle).stderr
+
+
+class TestPropagation:
+    @pytest.mark.parametrize(
+        ("option", "mark"),
+        [
+            ("shared", "shared:"),
+            ("rshared", "shared:"),
+            ("private", ""),
+            ("unbindable", "unbindable"),
+        ],
+    )
+    def test_of_a_mount(
+        self, runtime: Runtime, bundle: Bundle, source: Path, option: str, mark: str
+    ) -> None:
+        bundle.mount("/data", "none", str(source), "bind", option)
+        fields = mounted(runtime, bundle, "/data")
+        optional = fields[6 : fields.index("-")]
+        assert (not optional) if not mark else any(entry.startswith(mark) for entry in optional)
+
+    @pytest.mark.parametrize(
+        ("word", "mark"), [("private", ""), ("shared", "shared:"), ("unbindable", "unbindable")]
+    )
+    def test_of_the_root(self, runtime: Runtime, bundle: Bundle, word: str, mark: str) -> None:
+        bundle.linux["rootfsPropagation"] = word
+        fields = mounted(runtime, bundle, "/")
+        optional = fields[6 : fields.index("-")]
+        assert (not optional) if not mark else any(entry.startswith(mark) for entry in optional)
+
+    def test_nothing_the_container_mounts_is_seen_outside(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        bundle.linux["rootfsPropagation"] = "rshared"
+        bundle.process["capabilities"] = {
+            name: ["CAP_SYS_ADMIN"] for name in ("bounding", "effective", "permitted")
+        }
+        runtime.output(bundle.sh("mount -t tmpfs tmpfs /tmp"))
+        assert str(bundle.path) not in Path("/proc/self/mountinfo").read_text()
+
+
+class TestRoot:
+    def test_read_only(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.config["root"]["readonly"] = True
+        assert runtime.output(bundle.sh("touch /x 2>/dev/null || echo refused")) == "refused\n"
+
+    def test_a_rootfs_behind_a_symbolic_link_is_resolved_on_the_host(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        (bundle.path / "link").symlink_to(bundle.rootfs)
+        bundle.config["root"]["path"] = "link"
+        assert runtime.output(bundle.sh("echo here")) == "here\n"
+
+    def test_without_pivot(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.write()
+        bundle.sh("ls / | head -3; echo $$").write()
+        output = runtime.ok("run", "--no-pivot", "-b", str(bundle.path), "nopivot")
+        assert output.split() == ["bin", "dev", "etc", "1"]
+
+    def test_without_a_mount_namespace_everything_is_unmounted_again(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        bundle.namespace("mount", None)
+        bundle.linux.pop("maskedPaths")
+        bundle.linux.pop("readonlyPaths")
+        assert runtime.output(bundle.sh("ls /dev/pts/ptmx")) == "/dev/pts/ptmx\n"
+        assert str(bundle.path) not in Path("/proc/self/mountinfo").read_text()
+
+
+class TestDevices:
+    def test_the_default_ones_and_links(self, runtime: Runtime, bundle: Bundle) -> None:
+        script = "stat -c '%n %F %t:%T %a' /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty; readlink /dev/fd; readlink /dev/ptmx"
+        found = runtime.output(bundle.sh(script))
+        assert "/dev/null character special file 1:3 666" in found
+        assert "/dev/tty character special file 5:0 666" in found
+        assert found.endswith("/proc/self/fd\npts/ptmx\n")
+
+    def test_those_of_the_configuration(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.linux["devices"] = [
+            {
+                "path": "/dev/deep/fuse",
+                "type": "c",
+                "major": 10,
+                "minor": 229,
+                "fileMode": 432,
+                "uid": 3,
+                "gid": 4,
+            },
+            {"path": "/dev/pipe", "type": "p", "fileMode": 384},
+        ]
+        script = "stat -c '%F %t:%T %a %u %g' /dev/deep/fuse; stat -c '%F %a' /dev/pipe"
+        assert runtime.output(bundle.sh(script)).splitlines() == [
+            "character special file a:e5 660 3 4",
+            "fifo 600",
+        ]
+
+    def test_in_a_user_namespace_the_hosts_nodes_are_bound(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        bundle.userns()
+        assert (
+            runtime.output(bundle.sh("stat -c '%t:%T' /dev/null; echo x >/dev/null; echo ok"))
+            == "1:3\nok\n"
+        )
+
+    def test_an_existing_file_that_is_no_such_device_is_an_error(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        (bundle.rootfs / "data").write_text("mine")
+        bundle.linux["devices"] = [{"path": "/data", "type": "c", "major": 1, "minor": 3}]
+        done = runtime.run(bundle)
+        assert "not the requested device exists there" in done.stderr
+        assert (bundle.rootfs / "data").read_text() == "mine"
+
+
+class TestMasks:
+    def test_files_and_directories_are_hidden(self, runtime: Runtime, bundle: Bundle) -> None:
+        (bundle.rootfs / "secret").mkdir()
+        (bundle.rootfs / "secret/x").write_text("x")
+        (bundle.rootfs / "secret2").mkdir()
+        (bundle.rootfs / "key").write_text("key")
+        bundle.linux["maskedPaths"] = ["/secret", "/secret2/", "/key", "/missing", "/key/below"]
+        script = "ls /secret /secret2; cat /key; touch /secret/y 2>/dev/null || echo refused"
+        output = runtime.output(bundle.sh(script))
+        assert "x" not in output.replace("refused", "")
+        assert output.endswith("refused\n")
+
+    def test_directories_share_one_file_system(self, runtime: Runtime, bundle: Bundle) -> None:
+        for name in ("one", "two", "three"):
+            (bundle.rootfs / name).mkdir()
+        bundle.linux["maskedPaths"] = ["/one", "/two", "/three"]
+        output = runtime.output(bundle.sh("stat -c %d /one /two /three"))
+        assert len(set(output.split())) == 1
+
+    def test_read_only_paths(self, runtime: Runtime, bundle: Bundle) -> None:
+        (bundle.rootfs / "data").mkdir()
+        bundle.linux["readonlyPaths"] = ["/data", "/missing", "/proc/sys"]
+        script = "touch /data/x 2>/dev/null || echo refused; echo 1 2>/dev/null >/proc/sys/kernel/msgmax || echo refused"
+        assert runtime.output(bundle.sh(script)) == "refused\nrefused\n"
+
+
+class TestCgroupMount:
+    def test_every_hierarchy_is_there_and_read_only(self, runtime: Runtime, bundle: Bundle) -> None:
+        output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+        places = [text.split()[4] for text in output.splitlines() if " - cgroup" in text]
+        assert places
+        assert all("ro" in line(output, place)[5].split(",") for place in places)
+
+    def test_with_a_cgroup_namespace_the_container_is_its_root(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        bundle.namespace("cgroup")
+        lines = runtime.output(bundle.sh("cat /proc/self/cgroup")).splitlines()
+        assert {text.split(":", 2)[2] for text in lines} == {"/"}
+        output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+        assert {text.split()[3] for text in output.splitlines() if " - cgroup " in text} <= {"/"}
+
+
+def test_sysfs_in_a_user_namespace_without_network_is_the_hosts(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    bundle.userns()
+    bundle.namespace("network", None)
+    assert "kernel" in runtime.output(bundle.sh("ls /sys"))
+
+
+def test_the_bundles_root_is_left_as_it_was(runtime: Runtime, bundle: Bundle) -> None:
+    before = sorted(
+        (entry.name, stat.S_IMODE(entry.lstat().st_mode)) for entry in bundle.rootfs.iterdir()
+    )
+    runtime.output(bundle)
+    after = sorted(
+        (entry.name, stat.S_IMODE(entry.lstat().st_mode)) for entry in bundle.rootfs.iterdir()
+    )
+    assert before == after
