@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from argosy._version import __version__
-from argosy.cli import failure
+from argosy.cli import connections, failure
 from argosy.cli.table import ALIASES, COMMANDS, children
 
 _EPILOG = """\b
@@ -45,7 +45,7 @@ class Lazy(click.Group):
             return Lazy(full, name=name, help=entry.help)
         found = getattr(importlib.import_module(f"argosy.cli.{entry.module}"), entry.attribute)
         assert isinstance(found, click.Command)
-        return found
+        return connections.added(found)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
+from argosy.content.overlay import Overlay
 from argosy.content.protocols import BlobReader, Source, SupportsRead
 from argosy.content.verify import VerifyingReader, embedded
 from argosy.errors import (
@@ -231,6 +232,8 @@ class Repository:
 
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from another repository of the same registry; False means that it must be copied."""
+        while isinstance(source, Overlay):  # what is new in it is not in the registry, and then is not mounted
+            source = source.lower
         if not isinstance(source, Repository) or source.registry.name != self.registry.name:
             return False
         if source.name == self.name or desc.is_manifest():

@@ -1,0 +1,162 @@
+"""The options every command that may talk to a registry has; they are added to a command when it is loaded.
+
+Most are hidden from `--help`, which stays about the command, and shown by `--help-registry`. Commands with two ends
+have each also as `--src-…` and `--dest-…` (`--from-…`, `--to-…` and `--dst-…` are understood).
+
+Nothing is loaded for them but click: `argosy.cli.remotes` reads what was given once a registry is really named.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from argosy.cli.options import PLACE
+
+META = "argosy.connections"
+"""Where a context keeps what was given: option name → value, a side's own as `src.name`."""
+
+_SIDES = {"src": ("src", "from"), "dest": ("dest", "dst", "to")}
+_MARK = "_argosy_connections"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One option: its name without dashes, its help, and what else `click.Option` needs."""
+
+    name: str
+    help: str
+    kind: dict[str, Any] = dataclasses.field(default_factory=dict)
+    short: str = ""
+    shown: bool = False
+
+
+_FLAG: dict[str, Any] = {"is_flag": True, "default": None}
+_TEXT: dict[str, Any] = {"default": None}
+_SECONDS: dict[str, Any] = {"type": click.FloatRange(0), "metavar": "SECONDS", "default": None}
+_PATH: dict[str, Any] = {"type": click.Path(), "default": None}
+_COUNT: dict[str, Any] = {"type": click.IntRange(0, 100), "metavar": "N", "default": None}
+_RATE: dict[str, Any] = {"type": click.FloatRange(0), "metavar": "N", "default": None}
+_BYTES: dict[str, Any] = {"type": click.IntRange(1), "metavar": "BYTES", "default": None}
+
+SETTINGS = (
+    Setting("authfile", "Read and write credentials in this file alone.", _PATH),
+    Setting("creds", "User name and password, in place of those in files.", {"metavar": "USER:PASSWORD", **_TEXT}),
+    Setting("registry-token", "A bearer token, ready to be sent.", _TEXT),
+    Setting("no-creds", "Use no credentials.", _FLAG),
+    Setting("plain-http", "Speak http.", _FLAG),
+    Setting("insecure", "Do not check certificates; speak http where there is no TLS.", _FLAG),
+    Setting("tls-verify", "Check certificates (the default); --tls-verify=false is --insecure.",
+            {"type": bool, "is_flag": False, "flag_value": True, "metavar": "BOOL", "default": None}),
+    Setting("ca-file", "Trust the authorities in this file too.", _PATH),
+    Setting("cert-dir", "A directory with *.crt, *.cert and *.key for the registry.", _PATH),
+    Setting("cert-file", "Show this certificate.", _PATH),
+    Setting("key-file", "The certificate's key.", _PATH),
+    Setting("resolve", "Connect to this address instead; repeatable.",
+            {"multiple": True, "metavar": "HOST:PORT:ADDRESS[:PORT]"}),
+    Setting("header", "Send this header to the registry; repeatable.", 
+            {"multiple": True, "metavar": "NAME:VALUE"}),
+    Setting("timeout", "Give up after so long without progress.", _SECONDS),
+    Setting("retry", "Send a request again so often.", _COUNT),
+    Setting("retry-delay", "Wait so long before the first repeat.", _SECONDS),
+    Setting("max-wait", "Wait at most so long because a registry asks for it.", _SECONDS),
+    Setting("rate-limit", "Send at most so many requests a second.", _RATE),
+    Setting("chunk-size", "Upload in chunks of so many bytes.", _BYTES),
+    Setting("referrers-mode", "How referrers are listed: by the API, by the tag schema, by both.",
+            {"type": click.Choice(["auto", "api", "tag", "both"]), "default": None}),
+    Setting("user-agent", "Call ourselves this.", _TEXT),
+    Setting("verbose", "Show every HTTP exchange on stderr, without secrets.", _FLAG, "-v", shown=True),
+)  # fmt: skip
+
+
+def wanted(command: click.Command) -> click.Command:
+    """Mark a command that talks to registries though it takes no PLACE."""
+    setattr(command, _MARK, True)
+    return command
+
+
+def added(command: click.Command) -> click.Command:
+    """Give a command the options, if it may talk to a registry and does not have them yet."""
+    places = [p for p in command.params if isinstance(p, click.Argument) and p.type is PLACE]
+    if not (places or getattr(command, _MARK, False)) or getattr(command, _MARK, None) == "added":
+        return command
+    taken = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+    two_ended = len(places) > 1 or getattr(command, "two_ended", False)
+    command.params += [o for o in _options(two_ended) if not taken & {*o.opts[:1]}]
+    for option in command.params:
+        if isinstance(option, click.Option) and option.callback is _keep and "-v" in taken:
+            option.opts = [o for o in option.opts if o != "-v"]
+    command.params.append(_help())
+    setattr(command, _MARK, "added")
+    return command
+
+
+def _options(two_ended: bool) -> Iterator[click.Option]:
+    for setting in SETTINGS:
+        yield _option(
+            setting, "", [f"--{setting.name}", *([setting.short] if setting.short else [])]
+        )
+        if two_ended and not setting.short:
+            for side, prefixes in _SIDES.items():
+                yield _option(setting, side, [f"--{p}-{setting.name}" for p in prefixes])
+
+
+def _option(setting: Setting, side: str, names: list[str]) -> click.Option:
+    key = setting.name.replace("-", "_")
+    return click.Option(
+        [*names, f"connection_{side}_{key}"],
+        help=setting.help,
+        hidden=bool(side) or not setting.shown,
+        expose_value=False,
+        callback=_keep,
+        **setting.kind,
+    )
+
+
+def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value not in (None, ()):
+        _, side, name = str(parameter.name).split("_", 2)
+        ctx.meta.setdefault(META, {})[f"{side}.{name}" if side else name] = value
+
+
+def _help() -> click.Option:
+    return click.Option(
+        ["--help-registry"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show,
+        help="Show the options for talking to registries.",
+    )
+
+
+def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    formatter = ctx.make_formatter()
+    rows = [(_left(s), s.help) for s in SETTINGS]
+    with formatter.section("Talking to registries"):
+        formatter.write_dl(rows)
+    formatter.write_paragraph()
+    formatter.write_text(
+        "Commands with two ends have each for one end too: --src-creds, --dest-plain-http. Credentials are looked for "
+        "as containers-auth.json(5) says; `argosy auth ls --explain REGISTRY` shows where one comes from. "
+        "HTTPS_PROXY, HTTP_PROXY, NO_PROXY, registries.conf(5) and certs.d are honoured. A registry on this machine "
+        "(localhost) is spoken to in http if it does not speak TLS."
+    )
+    click.echo(formatter.getvalue(), nl=False)
+    ctx.exit()
+
+
+def _left(setting: Setting) -> str:
+    name = f"--{setting.name}" + (f", {setting.short}" if setting.short else "")
+    if setting.kind.get("is_flag"):
+        return name
+    metavar = setting.kind.get("metavar")
+    kind = setting.kind.get("type")
+    if isinstance(kind, click.Choice):
+        return f"{name} {'|'.join(map(str, kind.choices))}"
+    return f"{name} {metavar or ('PATH' if kind else 'TEXT')}"

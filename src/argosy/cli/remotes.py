@@ -1,0 +1,162 @@
+"""Registries as a command line reaches them: its options and the environment, turned into clients."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from argosy.cli.connections import META
+from argosy.cli.failure import printable
+from argosy.content.protocols import Target
+from argosy.errors import UsageError
+from argosy.locate import Connect
+from argosy.remote.config import Options
+from argosy.remote.connection import TLS, Address
+from argosy.remote.credentials import Credential, CredentialStore, credential_files
+from argosy.remote.registry import Registry
+from argosy.remote.wire import Exchange
+from argosy.spec.reference import Reference
+
+_REGISTRIES = "argosy.registries"
+_printing = threading.Lock()
+
+
+def connect(ctx: click.Context, side: str) -> Connect:
+    """How to make a client for a repository, with the options of one side of a command."""
+
+    def made(reference: Reference, _write: bool) -> Target:
+        return registry(ctx, reference.registry, side).repository(reference.name)
+
+    return made
+
+
+def registry(ctx: click.Context, name: str, side: str = "") -> Registry:
+    """The client of a registry; one a command, so that connections and tokens are shared.
+
+    Raises:
+        UsageError: the options contradict each other.
+        InvalidConfigError: a configuration file is broken.
+    """
+    given = settings(ctx, side)
+    known: dict[Any, Registry] = ctx.meta.setdefault(_REGISTRIES, {})
+    key = (name, tuple(sorted((k, str(v)) for k, v in given.items())))
+    if key not in known:
+        known[key] = Registry(name, options(given, name, foreign=bool(ctx.params.get("foreign"))))
+        ctx.call_on_close(known[key].close)
+    return known[key]
+
+
+def settings(ctx: click.Context, side: str = "") -> dict[str, Any]:
+    """What was given for one side: the options of both, and its own over them."""
+    given: Mapping[str, Any] = ctx.meta.get(META, {})
+    both = {key: value for key, value in given.items() if "." not in key}
+    own = {k.partition(".")[2]: v for k, v in given.items() if side and k.startswith(f"{side}.")}
+    return {**both, **own}
+
+
+def store(given: Mapping[str, Any], name: str) -> CredentialStore:
+    """Where credentials for a registry come from, as the options say.
+
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    if sum(bool(given.get(key)) for key in ("creds", "registry_token", "no_creds")) > 1:
+        raise UsageError("--creds, --registry-token and --no-creds exclude each other")
+    files = () if given.get("no_creds") else credential_files(os.environ, given.get("authfile"))
+    explicit: dict[str, Credential] = {}
+    if creds := given.get("creds"):
+        user, colon, password = str(creds).partition(":")
+        if not colon or not user:
+            raise UsageError("--creds: expected USER:PASSWORD")
+        explicit[name] = Credential(username=user, password=password)
+    if token := given.get("registry_token"):
+        explicit[name] = Credential(registry_token=str(token))
+    return CredentialStore(files, given=explicit, environ=os.environ)
+
+
+def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Options:
+    """The client's options for one registry.
+
+    Raises:
+        UsageError: an option's value makes no sense.
+        InvalidConfigError: a configuration file is broken.
+    """
+    insecure = given.get("insecure", given.get("tls_verify") is False)
+    more: dict[str, Any] = {
+        "credentials": store(given, name),
+        "plain_http": bool(given.get("plain_http")),
+        "insecure": bool(insecure),
+        "tls": _tls(given),
+        "headers": dict(_header(text) for text in given.get("header", ())),
+        "resolve": dict(_resolve(text) for text in given.get("resolve", ())),
+        "warn": _warn,
+        "foreign": foreign,
+    }
+    if given.get("verbose"):
+        more["observe"] = trace
+    if "retry" in given:
+        more["attempts"] = given["retry"] + 1
+    names = {
+        "timeout": "timeout", "retry_delay": "retry_delay", "max_wait": "max_wait", "rate_limit": "rate",
+        "chunk_size": "chunk_size", "referrers_mode": "referrers", "user_agent": "user_agent",
+    }  # fmt: skip
+    more |= {field: given[key] for key, field in names.items() if key in given}
+    return Options.from_environment(os.environ, **more)
+
+
+def _tls(given: Mapping[str, Any]) -> TLS:
+    ca_files = [given["ca_file"]] if "ca_file" in given else []
+    cert, key = given.get("cert_file"), given.get("key_file")
+    if folder := given.get("cert_dir"):
+        found = sorted(os.listdir(folder)) if os.path.isdir(folder) else None
+        if found is None:
+            raise UsageError(f"--cert-dir: {folder} is no directory")
+        ca_files += [os.path.join(folder, name) for name in found if name.endswith(".crt")]
+        certs = [os.path.join(folder, name) for name in found if name.endswith(".cert")]
+        if certs and not cert:
+            cert, key = certs[0], certs[0].removesuffix(".cert") + ".key"
+    return TLS(ca_files=tuple(ca_files), cert_file=cert, key_file=key)
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip().isascii() or "\n" in value or "\r" in value:
+        raise UsageError(f"--header: expected NAME:VALUE, got {text[:100]!r}")
+    return name.strip(), value.strip()
+
+
+def _resolve(text: str) -> tuple[Address, Address]:
+    host, _, rest = text.partition(":")
+    port, _, address = rest.partition(":")
+    other = port
+    if address.startswith("["):
+        address, _, after = address[1:].partition("]")
+        other = after.lstrip(":") or port
+    elif address.count(":") == 1:
+        address, _, other = address.partition(":")
+    if not (host and address and port.isdecimal() and other.isdecimal()):
+        raise UsageError(f"--resolve: expected HOST:PORT:ADDRESS[:PORT], got {text[:100]!r}")
+    return (host.lower(), int(port)), (address, int(other))
+
+
+def _warn(name: str, text: str) -> None:
+    print(f"warning: {name}: {printable(text)}", file=sys.stderr)
+
+
+def trace(exchange: Exchange) -> None:
+    """One HTTP exchange on stderr: what was sent, what came back."""
+    lines = [f"--> {exchange.method} {exchange.url}"]
+    lines += [f"{name}: {value}" for name, value in exchange.request_headers]
+    lines.append("")
+    if exchange.error:
+        lines.append(f"<-- failed after {exchange.seconds * 1000:.1f} ms: {exchange.error}")
+    else:
+        lines.append(f"<-- {exchange.status} {exchange.url} ({exchange.seconds * 1000:.1f} ms)")
+    lines += [f"{name}: {value}" for name, value in exchange.response_headers]
+    with _printing:
+        print("\n".join(printable(line) for line in lines) + "\n", file=sys.stderr, flush=True)
