@@ -206,7 +206,11 @@ class Upkeep:
         swept = await self.metadata.read(lambda tx: repositories.setting(tx, "swept_through"))
         for day in _days(swept, until) if swept else []:
             strays = await self._strays(f"b/{day}/")
-            await asyncio.to_thread(self.storage.delete, strays)
+            try:
+                await asyncio.to_thread(self.storage.delete, strays)
+            except StorageError as exc:
+                log.warning("sweeping %s: %s; it is tried again", day, exc)
+                return
             report.objects_deleted += len(strays)
         if swept is None or swept < until:
             await self.metadata.write(
@@ -276,7 +280,7 @@ class Upkeep:
             most_bytes: Stop after as many bytes.
         """
         report = ScrubReport()
-        before = self.clock() - older_than
+        before = self.clock() - max(0.0, older_than)
         while report.bytes < most_bytes:
             checks = await self.metadata.read(lambda tx: collect.unverified(tx, before, 50))
             if not checks:

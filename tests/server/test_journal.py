@@ -1,0 +1,131 @@
+"""The journal and the rebuild: a lost database is made again from the storage alone."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+
+from argosy.errors import StorageError
+from argosy.server import journal
+from argosy.server.metadata.sqlite import Sqlite
+from argosy.server.settings import Content, Settings
+from argosy.spec.digest import Digest
+from tests.server.client import Server, image, index, subject
+
+
+def write(server: Server) -> None:
+    while server.run(journal.write(server.registry.metadata, server.registry.storage)):
+        pass
+
+
+def everything(server: Server) -> dict[str, list[tuple[Any, ...]]]:
+    """What a client can see, without database ids and times."""
+    of = {
+        "tags": "SELECT r.name, t.name, t.digest FROM tag t JOIN repository r ON r.id = t.repo_id",
+        "manifests": "SELECT r.name, m.digest, m.media_type, m.size, m.subject, m.artifact_type,"
+        " m.annotations, b.content FROM manifest m JOIN repository r ON r.id = m.repo_id"
+        " JOIN manifest_body b ON b.repo_id = m.repo_id AND b.digest = m.digest",
+        "links": "SELECT r.name, l.digest FROM repo_blob l JOIN repository r ON r.id = l.repo_id",
+        "blobs": "SELECT b.digest, b.size, s.position, s.key, s.size FROM blob b"
+        " LEFT JOIN blob_segment s ON s.digest = b.digest",
+        "refs": "SELECT r.name, f.manifest, f.kind, f.target, f.blob, f.child"
+        " FROM manifest_ref f JOIN repository r ON r.id = f.repo_id",
+    }
+    return {name: sorted(server.rows(sql), key=repr) for name, sql in of.items()}
+
+
+def rebuilt(server: Server, root: Any, **more: Any) -> Server:
+    second = Server(
+        str(root), metadata=Sqlite(f"{root}/new.db"), storage=server.registry.storage, **more
+    )
+    registry = second.registry
+    second.run(registry.metadata.write(lambda tx: tx.rows("DELETE FROM setting")))
+    second.run(journal.rebuild(registry.metadata, registry.storage))
+    return second
+
+
+def test_a_rebuilt_registry_holds_what_the_lost_one_held(tmp_path: Any) -> None:
+    settings = Settings(content=Content(sparse=True))
+    with Server(str(tmp_path), settings=settings) as server:
+        child = server.push_image("a/b", "one", b"layer one")
+        server.push_manifest("a/b", index(child), "multi")
+        server.push_manifest("a/b", image(subject=subject(child), annotations={"k": "v"}))
+        server.push_image("c", "gone", b"layer two")
+        write(server)
+        server.push_image("c", "kept", b"layer three")
+        server.ask("DELETE", "/v2/c/manifests/gone")
+        server.ask("POST", f"/v2/d/blobs/uploads/?mount={Digest.of(b'layer one')}&from=a/b", b"")
+        location = server.ask("POST", "/v2/d/blobs/uploads/", b"").location
+        for part in (b"in ", b"pieces"):
+            location = server.ask("PATCH", location, part).location
+        server.ask("PUT", f"{location}?digest={Digest.of(b'in pieces')}", b"")
+        server.push_blob("d", b"")
+        server.run(server.upkeep.compact())
+        removed = server.push_image("e", "x")
+        server.ask("DELETE", f"/v2/e/manifests/{removed}")
+        write(server)
+        expected = everything(server)
+        with rebuilt(server, tmp_path, settings=settings) as second:
+            assert everything(second) == expected
+            found = second.ask("GET", f"/v2/d/blobs/{Digest.of(b'in pieces')}")
+            assert found.body == b"in pieces"
+            second.push_image("f", "new", b"layer four")
+            write(second)
+
+
+def test_a_rebuild_survives_collected_content(server: Server, tmp_path: Any) -> None:
+    server.push_image("a", "t", b"layer")
+    server.push_blob("a", b"stray")
+    write(server)
+    for _ in range(3):
+        server.clock.now += 90_000  # type: ignore[attr-defined]
+        server.run(server.upkeep.collect())
+    write(server)
+    with rebuilt(server, tmp_path) as second:
+        assert everything(second) == everything(server)
+
+
+def test_a_rebuild_leaves_out_what_the_storage_has_lost(server: Server, tmp_path: Any) -> None:
+    server.push_image("a", "t", b"layer")
+    write(server)
+    key = server.rows("SELECT key FROM blob_segment WHERE size = 5")[0][0]
+    server.registry.storage.delete([key])
+    with rebuilt(server, tmp_path) as second:
+        assert second.ask("HEAD", f"/v2/a/blobs/{Digest.of(b'layer')}").status == 404
+        assert second.ask("HEAD", "/v2/a/manifests/t").status == 200
+        second.push_blob("a", b"layer")
+        assert second.ask("GET", f"/v2/a/blobs/{Digest.of(b'layer')}").body == b"layer"
+
+
+def test_a_rebuild_refuses_a_database_that_holds_something(server: Server) -> None:
+    server.push_image("a", "t")
+    with pytest.raises(StorageError, match="not empty"):
+        server.run(journal.rebuild(server.registry.metadata, server.registry.storage))
+
+
+def test_two_writers_of_the_journal_keep_one_copy(server: Server) -> None:
+    import asyncio
+
+    server.push_image("a", "t", b"layer")
+
+    async def both() -> list[int]:
+        registry = server.registry
+        once = [journal.write(registry.metadata, registry.storage) for _ in range(2)]
+        return await asyncio.gather(*once)
+
+    server.run(both())
+    assert len(list(server.registry.storage.keys("j/"))) == 1
+
+
+def test_a_backup_is_a_whole_registry(server: Server, tmp_path: Any) -> None:
+    server.push_image("a", "t", b"layer")
+    path = f"{tmp_path}/backup.db"
+    server.run(server.registry.metadata.backup(path))
+    shutil.copytree(f"{tmp_path}/blobs", f"{tmp_path}/second/blobs")
+    shutil.move(path, f"{tmp_path}/second/registry.db")
+    with Server(f"{tmp_path}/second") as second:
+        assert everything(second) == everything(server)
+    with pytest.raises(StorageError, match="exists"):
+        server.run(server.registry.metadata.backup(f"{tmp_path}/registry.db"))
