@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.runtime.cgroupkit import machine, sleeper
-from tests.runtime.test_dbus import bus
 
 from argosy.runtime import cgroups
 from argosy.runtime.cgroups import dbus, gvariant, systemd, unitprops
 from argosy.runtime.cgroups.systemd import SystemdCgroup
 from argosy.runtime.errors import ConfigError, Failure
+from tests.runtime.cgroupkit import machine, sleeper
+from tests.runtime.test_dbus import bus
 
 __all__ = ["bus"]
 
@@ -36,6 +36,8 @@ class FakeSystemd(threading.Thread):
         self.failed: set[str] = set()
         self.result = "done"
         self.jobs = 0
+        self.asking = ""
+        self.subscribed: set[str] = set()
         self.bus = dbus.Bus(address)
         daemon = "org.freedesktop.DBus"
         self.bus.call(daemon, "/org/freedesktop/DBus", daemon, "RequestName", "su", ME, 0)
@@ -54,6 +56,7 @@ class FakeSystemd(threading.Thread):
     def answer(self, came: dbus.Message) -> None:
         member = came.fields[3]
         self.calls.append((member, came.body))
+        self.asking = came.fields[7]
         try:
             signature, values = getattr(self, f"on_{member}")(*came.body)
         except KeyError as error:
@@ -103,6 +106,9 @@ class FakeSystemd(threading.Thread):
         self.bus._send(bytes(head.data + body.data))
 
     def on_Subscribe(self) -> tuple[str, list[Any]]:
+        if self.asking in self.subscribed:
+            raise KeyError("AlreadySubscribed")
+        self.subscribed.add(self.asking)
         return "", []
 
     def on_Get(self, _interface: str, name: str) -> tuple[str, list[Any]]:
@@ -286,7 +292,13 @@ def test_the_users_own_bus_is_found_by_the_session(
     (tmp_path / "bus").touch()
     monkeypatch.delitem(posix.environ, b"DBUS_SESSION_BUS_ADDRESS", raising=False)
     monkeypatch.setitem(posix.environ, b"XDG_RUNTIME_DIR", bytes(tmp_path))
-    assert systemd.user_address() == f"unix:path={tmp_path}/bus"
+    assert systemd.user_addresses() == (f"unix:path={tmp_path}/bus", "")
+    (tmp_path / "systemd").mkdir()
+    (tmp_path / "systemd" / "private").touch()
+    private = f"unix:path={tmp_path}/systemd/private"
+    assert systemd.user_addresses() == (f"unix:path={tmp_path}/bus", private)
+    (tmp_path / "bus").unlink()
+    assert systemd.user_addresses() == ("", private)
 
 
 @pytest.mark.parametrize("path", ["/a/b", "a:b", "a:b:c:d", "a.slice:b:", "a.slice:b:c/d"])

@@ -271,15 +271,15 @@ class Bus:
     def _authenticate(self) -> None:
         """Let the kernel say who we are: the other end reads it from the socket.
 
-        No user id is sent, since ours may be another one in the namespace of the other end.
+        No user id is sent, since ours may be another one in the namespace of the other end. All is sent at once:
+        systemd's private socket waits forever for a BEGIN that comes by itself.
         """
-        self._send(b"\0AUTH EXTERNAL\r\nDATA\r\n")
+        self._send(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")
         answer = self._line()
         if answer == b"DATA":
             answer = self._line()
         if not answer.startswith(b"OK "):
             raise Failure(f"bus: authentication refused: {answer[:80].decode('ascii', 'replace')}")
-        self._send(b"BEGIN\r\n")
 
     def _line(self) -> bytes:
         line = bytearray()

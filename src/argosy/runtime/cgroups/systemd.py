@@ -46,6 +46,7 @@ class Systemd:
     def __init__(self, *, user: bool) -> None:
         self.bus = open_bus(user=user)
         self._version: int | None = None
+        self._subscribed = False
 
     def __enter__(self) -> Self:
         return self
@@ -78,16 +79,23 @@ class Systemd:
             BusError: systemd refused.
             Failure: The job did not end in time.
         """
-        self.call("Subscribe")
-        if not self.bus.peer:
-            rule = f"type='signal',interface='{_MANAGER}',member='JobRemoved'"
-            bus = "org.freedesktop.DBus"
-            self.bus.call(bus, "/org/freedesktop/DBus", bus, "AddMatch", "s", rule)
+        self._subscribe()
         job = self.call(member, signature, *values)[0]
         while True:
             body = self.bus.wait("JobRemoved")
             if len(body) == 4 and body[1] == job:
                 return str(body[3])
+
+    def _subscribe(self) -> None:
+        """Ask for the signals; systemd refuses to be asked twice on one connection."""
+        if self._subscribed:
+            return
+        self.call("Subscribe")
+        if not self.bus.peer:
+            rule = f"type='signal',interface='{_MANAGER}',member='JobRemoved'"
+            bus = "org.freedesktop.DBus"
+            self.bus.call(bus, "/org/freedesktop/DBus", bus, "AddMatch", "s", rule)
+        self._subscribed = True
 
     def reset_failed(self, unit: str) -> None:
         """Let systemd forget a failed unit; one it does not know is no error."""
@@ -102,17 +110,22 @@ class Systemd:
         Raises:
             Failure: systemd refused, or the unit did not start.
         """
-        arguments: tuple[Any, ...] = ("ssa(sv)a(sa(sv))", unit, "replace", properties, [])
         try:
-            result = self.job("StartTransientUnit", *arguments)
+            try:
+                result = self._start(unit, properties)
+            except BusError as error:
+                if not error.name.endswith(".UnitExists"):
+                    raise
+                self.reset_failed(unit)
+                result = self._start(unit, properties)
         except BusError as error:
-            if not error.name.endswith(".UnitExists"):
-                raise Failure(f'unable to start unit "{unit}": {error}') from None
-            self.reset_failed(unit)
-            result = self.job("StartTransientUnit", *arguments)
+            raise Failure(f'unable to start unit "{unit}": {error}') from None
         if result != "done":
             self.reset_failed(unit)
             raise Failure(f"error creating systemd unit `{unit}`: got `{result}`")
+
+    def _start(self, unit: str, properties: list[Property]) -> str:
+        return self.job("StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "replace", properties, [])
 
     def stop(self, unit: str) -> None:
         """Stop a unit and forget it; one that is gone is no error."""
@@ -125,33 +138,42 @@ class Systemd:
 
 
 def open_bus(*, user: bool) -> Bus:
-    """Connect to the system's bus, or to the caller's own.
+    """Connect to the system's bus, or to the caller's own; where there is none, to systemd itself.
 
     Raises:
-        Failure: There is none; for a user's the message says how to get one.
+        Failure: There is neither; for a user's the message says how to get one.
     """
+    private = PRIVATE
     if user:
-        return Bus(user_address())
+        address, private = user_addresses()
+    else:
+        address = posix.environ.get(b"DBUS_SYSTEM_BUS_ADDRESS", b"").decode() or SYSTEM_BUS
+    if not user and posix.geteuid() != 0:
+        private = ""  # the system's is for root
     try:
-        return Bus(posix.environ.get(b"DBUS_SYSTEM_BUS_ADDRESS", b"").decode() or SYSTEM_BUS)
+        if address:
+            return Bus(address)
     except Failure:
-        if posix.geteuid() != 0:
+        if not private:
             raise
-        return Bus(PRIVATE, peer=True)
+    return Bus(private, peer=True)
 
 
-def user_address() -> str:
-    """Return the address of the caller's session bus.
+def user_addresses() -> tuple[str, str]:
+    """Return the addresses of the caller's session bus and of the caller's own systemd, empty where there is none.
 
     Raises:
         Failure: There is no session.
     """
     address = posix.environ.get(b"DBUS_SESSION_BUS_ADDRESS", b"").decode()
-    if address:
-        return address
     place = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode()
-    if place and files.exists(place + "/bus"):
-        return f"unix:path={place}/bus"
+    if not address and place and files.exists(place + "/bus"):
+        address = f"unix:path={place}/bus"
+    private = f"{place}/systemd/private" if place else ""
+    if not (private and files.exists(private)):
+        private = ""
+    if address or private:
+        return address, f"unix:path={private}" if private else ""
     raise Failure(
         "systemd cgroups need the user's session bus: neither DBUS_SESSION_BUS_ADDRESS nor XDG_RUNTIME_DIR/bus "
         "is there (log in with a session, `loginctl enable-linger`, or use cgroupfs)"
