@@ -34,7 +34,15 @@ def file(name: str | bytes, data: bytes = b"", **more: Any) -> Member:
 
 def _member(type_: EntryType, mode: int) -> Callable[..., Member]:
     def made(name: str | bytes, to: str | bytes = b"", **more: Any) -> Member:
-        values = {"name": _bytes(name), "type": type_, "mode": mode, "linkname": _bytes(to), "mtime": NOON, **ME, **more}
+        values = {
+            "name": _bytes(name),
+            "type": type_,
+            "mode": mode,
+            "linkname": _bytes(to),
+            "mtime": NOON,
+            **ME,
+            **more,
+        }
         return Entry(**values), b""
 
     return made
@@ -56,7 +64,9 @@ def tar(*members: Member) -> bytes:
     return out.getvalue()
 
 
-def put(path: str | os.PathLike[str], *members: Member, openat2: bool | None = None, **options: Any) -> list[str]:
+def put(
+    path: str | os.PathLike[str], *members: Member, openat2: bool | None = None, **options: Any
+) -> list[str]:
     """Apply one layer; what was warned of."""
     warnings: list[str] = []
     with RootFS(path, Options(warn=warnings.append, **options), openat2=openat2) as root:
@@ -85,7 +95,9 @@ def listing(root: str | os.PathLike[str], *, times: bool = True) -> dict[str, tu
     found: dict[str, tuple[object, ...]] = {}
     first: dict[tuple[int, int], str] = {}
     for top, folders, files in os.walk(os.fsencode(root)):
-        for name in sorted([b".", *folders, *files] if top == os.fsencode(root) else [*folders, *files]):
+        for name in sorted(
+            [b".", *folders, *files] if top == os.fsencode(root) else [*folders, *files]
+        ):
             path = os.path.join(top, name)
             status = os.lstat(path)
             shown = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
@@ -101,12 +113,26 @@ def _facts(
         content = hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest()
     elif stat.S_ISLNK(status.st_mode):
         content = os.readlink(path)
-    xattrs = {name: os.getxattr(path, name, follow_symlinks=False) for name in os.listxattr(path, follow_symlinks=False)}
+    xattrs = {
+        name: os.getxattr(path, name, follow_symlinks=False)
+        for name in os.listxattr(path, follow_symlinks=False)
+    }
     same = ""
     if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
         same = first.setdefault((status.st_dev, status.st_ino), shown)
     mtime = status.st_mtime_ns // 10**9 if times else None
-    return oct(status.st_mode), status.st_uid, status.st_gid, content, status.st_rdev, xattrs, same, mtime
+    return (
+        oct(status.st_mode),
+        status.st_uid,
+        status.st_gid,
+        content,
+        status.st_rdev,
+        xattrs,
+        same,
+        mtime,
+    )
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: owners and devices can be set by nobody else")
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root: owners and devices can be set by nobody else"
+)

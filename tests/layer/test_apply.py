@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import stat
+import struct
 import subprocess
 from pathlib import Path
 
@@ -37,7 +38,9 @@ from tests.layer.making import (
 )
 
 
-def test_the_diff_id_is_over_all_of_the_stream(tmp_path: Path) -> None:  # umoci hardening: TestValidTrailing
+def test_the_diff_id_is_over_all_of_the_stream(
+    tmp_path: Path,
+) -> None:  # umoci hardening: TestValidTrailing
     data = tar(file("a", b"x")) + b"trailing bytes" * 1000
     with RootFS(tmp_path) as root:
         assert root.apply(io.BytesIO(data)) == Digest.of(data)
@@ -47,7 +50,7 @@ def test_the_diff_id_is_over_all_of_the_stream(tmp_path: Path) -> None:  # umoci
 
 
 def test_another_layer_than_promised_is_told(tmp_path: Path) -> None:
-    with RootFS(tmp_path) as root, pytest.raises(DigestMismatchError, match="^layer 3: diff_id"):
+    with RootFS(tmp_path) as root, pytest.raises(DigestMismatchError, match=r"^layer 3: diff_id"):
         root.apply(io.BytesIO(tar(file("a"))), layer="layer 3", diff_id=Digest.of(b""))
 
 
@@ -61,13 +64,18 @@ def test_an_error_names_layer_entry_and_rule_on_one_line(tmp_path: Path) -> None
 
 def test_a_damaged_stream_names_the_entry_it_ends_in(tmp_path: Path) -> None:
     packed = gzip(tar(file("big", os.urandom(1 << 20))))
-    with RootFS(tmp_path) as root, pytest.raises(InvalidLayerError, match="^layer 1: entry 'big': the compressed"):
+    with (
+        RootFS(tmp_path) as root,
+        pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'big': the compressed"),
+    ):
         root.apply(io.BytesIO(packed[: len(packed) // 2]), layer="layer 1")
 
 
 def test_a_new_root_is_removed_again_when_its_layer_fails(tmp_path: Path) -> None:
     with pytest.raises(InvalidLayerError), RootFS.create(tmp_path / "root") as root:
-        root.apply(io.BytesIO(tar(file("deep/er/file"), folder("deep/locked", mode=0), file("x/.wh."))))
+        root.apply(
+            io.BytesIO(tar(file("deep/er/file"), folder("deep/locked", mode=0), file("x/.wh.")))
+        )
     assert not (tmp_path / "root").exists()
 
 
@@ -80,20 +88,33 @@ def test_a_new_root_has_no_mode_of_the_umask_and_no_time(tmp_path: Path) -> None
         RootFS.create(tmp_path / "root")
 
 
-def test_names_are_cleaned_and_never_climb(tmp_path: Path) -> None:  # umoci: TestUnpackEntrySanitiseScoping
+def test_names_are_cleaned_and_never_climb(
+    tmp_path: Path,
+) -> None:  # umoci: TestUnpackEntrySanitiseScoping
     root = tmp_path / "root"
     root.mkdir()
-    for number, prefix in enumerate(("/", "./", "../", "../../../", "a/../../", "a/../../../b/../")):
+    for number, prefix in enumerate(
+        ("/", "./", "../", "../../../", "a/../../", "a/../../../b/../")
+    ):
         put(root, file(f"{prefix}file{number}"), folder(f"{prefix}dir{number}/"))
-    assert sorted(os.listdir(root)) == sorted([f"file{n}" for n in range(6)] + [f"dir{n}" for n in range(6)])
+    assert sorted(os.listdir(root)) == sorted(
+        [f"file{n}" for n in range(6)] + [f"dir{n}" for n in range(6)]
+    )
     assert os.listdir(tmp_path) == ["root"]
 
 
-def test_links_in_a_path_are_followed_inside(tmp_path: Path) -> None:  # umoci: TestUnpackEntrySymlinkScoping
+def test_links_in_a_path_are_followed_inside(
+    tmp_path: Path,
+) -> None:  # umoci: TestUnpackEntrySymlinkScoping
     root, outside = tmp_path / "root", tmp_path / "outside"
     root.mkdir()
     outside.mkdir()
-    put(root, symlink("abs", str(outside)), symlink("rel", "../outside"), symlink("dead", "no/where"))
+    put(
+        root,
+        symlink("abs", str(outside)),
+        symlink("rel", "../outside"),
+        symlink("dead", "no/where"),
+    )
     put(root, file("abs/one"), file("rel/two"), file("dead/three"))
     assert not list(outside.iterdir())
     inside = root / str(outside).lstrip("/") / "one"
@@ -102,7 +123,9 @@ def test_links_in_a_path_are_followed_inside(tmp_path: Path) -> None:  # umoci: 
     assert (root / "no/where/three").is_file()
 
 
-def test_a_parent_that_is_no_directory_gives_way(tmp_path: Path) -> None:  # umoci: TestUnpackEntryNonDirParent
+def test_a_parent_that_is_no_directory_gives_way(
+    tmp_path: Path,
+) -> None:  # umoci: TestUnpackEntryNonDirParent
     put(tmp_path, file("a", b"file"), symlink("l", "a"), fifo("p"))
     put(tmp_path, file("a/b/c", b"below"), file("p/x"))
     assert (tmp_path / "a/b/c").read_bytes() == b"below"
@@ -110,7 +133,12 @@ def test_a_parent_that_is_no_directory_gives_way(tmp_path: Path) -> None:  # umo
 
 
 def test_a_parent_keeps_its_metadata(tmp_path: Path) -> None:  # umoci: TestUnpackEntryParentDir
-    put(tmp_path, folder("d", mode=0o2711, mtime=NOON), folder("d/e", mtime=NOON), folder(".", mtime=5 * 10**9))
+    put(
+        tmp_path,
+        folder("d", mode=0o2711, mtime=NOON),
+        folder("d/e", mtime=NOON),
+        folder(".", mtime=5 * 10**9),
+    )
     put(tmp_path, file("d/f"), file("d/e/.wh.none"), file("top"))
     put(tmp_path, file("d/.wh.f"), file("d/e/g"))
     status = (tmp_path / "d").stat()
@@ -194,8 +222,20 @@ def test_a_directory_replaces_a_link_to_one_unless_links_are_kept(tmp_path: Path
     for keep in (False, True):
         root = tmp_path / str(keep)
         root.mkdir()
-        put(root, folder("usr/lib"), symlink("lib", "usr/lib"), symlink("abs", "/usr/lib"), symlink("out", "/../.."))
-        put(root, symlink("dead", "nothing"), symlink("loop", "loop"), file("f"), symlink("tofile", "f"))
+        put(
+            root,
+            folder("usr/lib"),
+            symlink("lib", "usr/lib"),
+            symlink("abs", "/usr/lib"),
+            symlink("out", "/../.."),
+        )
+        put(
+            root,
+            symlink("dead", "nothing"),
+            symlink("loop", "loop"),
+            file("f"),
+            symlink("tofile", "f"),
+        )
         names = ["lib", "abs", "dead", "loop", "tofile"]
         put(root, *[m for n in names for m in (folder(n), file(f"{n}/x"))], keep_dirlinks=keep)
         kept = [n for n in names if (root / n).is_symlink()]
@@ -220,7 +260,15 @@ def test_a_dirlink_never_leaves_the_root(tmp_path: Path) -> None:
 def test_whiteouts_remove_what_they_name(tmp_path: Path) -> None:
     # umoci: TestUnpackEntryWhiteout; storage: TestApplyLayerWhiteouts
     put(tmp_path, file("f"), folder("d"), file("d/x"), symlink("l", "d"), fifo("p"), file("kept"))
-    put(tmp_path, file(".wh.f"), file(".wh.d"), file(".wh.l"), file(".wh.p"), file(".wh.none"), file("no/.wh.x"))
+    put(
+        tmp_path,
+        file(".wh.f"),
+        file(".wh.d"),
+        file(".wh.l"),
+        file(".wh.p"),
+        file(".wh.none"),
+        file("no/.wh.x"),
+    )
     assert sorted(os.listdir(tmp_path)) == ["kept"]
 
 
@@ -235,8 +283,21 @@ def test_whiteouts_hide_lower_layers_only_in_any_order(tmp_path: Path) -> None:
     for order in (1, -1):
         root = tmp_path / str(order)
         root.mkdir()
-        put(root, file("f", b"low"), folder("d/sub"), file("d/low"), file("d/sub/low"), file("gone/low"))
-        members = [file("f", b"high"), file(".wh.f"), file("d/sub/high"), file(".wh.d"), file(".wh.gone")]
+        put(
+            root,
+            file("f", b"low"),
+            folder("d/sub"),
+            file("d/low"),
+            file("d/sub/low"),
+            file("gone/low"),
+        )
+        members = [
+            file("f", b"high"),
+            file(".wh.f"),
+            file("d/sub/high"),
+            file(".wh.d"),
+            file(".wh.gone"),
+        ]
         put(root, *members[::order])
         assert (root / "f").read_bytes() == b"high"
         assert sorted(os.listdir(root / "d")) == ["sub"]
@@ -250,8 +311,17 @@ def test_an_opaque_whiteout_hides_lower_layers_only_in_any_order(tmp_path: Path)
         root = tmp_path / str(order)
         root.mkdir()
         put(root, folder("a/b/c"), file("a/b/c/bar"), file("a/x"), symlink("a/l", "/"), file("out"))
-        high = [folder("a/"), folder("a/b/"), folder("a/b/c/"), file("a/b/c/foo"), link("a/h", "a/b/c/foo")]
-        put(root, *([file("a/.wh..wh..opq"), *high] if order == 1 else [*high, file("a/.wh..wh..opq")]))
+        high = [
+            folder("a/"),
+            folder("a/b/"),
+            folder("a/b/c/"),
+            file("a/b/c/foo"),
+            link("a/h", "a/b/c/foo"),
+        ]
+        put(
+            root,
+            *([file("a/.wh..wh..opq"), *high] if order == 1 else [*high, file("a/.wh..wh..opq")]),
+        )
         assert sorted(p.relative_to(root).as_posix() for p in root.rglob("*")) == [
             "a", "a/b", "a/b/c", "a/b/c/foo", "a/h", "out",
         ]  # fmt: skip
@@ -265,7 +335,9 @@ def test_an_opaque_whiteout_of_the_root_empties_it(tmp_path: Path) -> None:
 
 def test_a_whiteout_gives_spared_directories_their_times_back(tmp_path: Path) -> None:
     put(tmp_path, folder("d/e"), file("d/e/low"))
-    put(tmp_path, folder("d", mtime=NOON), folder("d/e", mtime=NOON), file("d/e/new"), file(".wh.d"))
+    put(
+        tmp_path, folder("d", mtime=NOON), folder("d/e", mtime=NOON), file("d/e/new"), file(".wh.d")
+    )
     assert os.listdir(tmp_path / "d/e") == ["new"]
     assert {(tmp_path / p).stat().st_mtime_ns for p in ("d", "d/e")} == {NOON}
 
@@ -302,7 +374,9 @@ def test_more_names_than_are_held_whole_are_still_known(tmp_path: Path) -> None:
 # --- hard links -----------------------------------------------------------------------------------------------------
 
 
-def test_hard_links_are_one_file_with_the_metadata_of_the_first(tmp_path: Path) -> None:  # umoci: TestUnpackHardlink
+def test_hard_links_are_one_file_with_the_metadata_of_the_first(
+    tmp_path: Path,
+) -> None:  # umoci: TestUnpackHardlink
     put(
         tmp_path,
         file("a", b"x", mode=0o640, mtime=NOON),
@@ -362,7 +436,11 @@ def test_owners_do_not_cost_set_id_bits_or_capabilities(tmp_path: Path) -> None:
 @needs_root
 def test_devices_are_made(tmp_path: Path) -> None:  # umoci unpack.bats [mknod]
     try:
-        put(tmp_path, char("null", device=(1, 3), mode=0o666), block("loop", device=(7, 0), mode=0o660, gid=6))
+        put(
+            tmp_path,
+            char("null", device=(1, 3), mode=0o666),
+            block("loop", device=(7, 0), mode=0o660, gid=6),
+        )
     except StorageError as error:
         pytest.skip(f"device nodes: {error}")
     null, loop = os.lstat(tmp_path / "null"), os.lstat(tmp_path / "loop")
@@ -376,19 +454,30 @@ def test_devices_are_made(tmp_path: Path) -> None:  # umoci unpack.bats [mknod]
 def test_ids_are_mapped_and_an_unmapped_one_is_named(tmp_path: Path) -> None:
     # umoci: TestUnpackEntryMap, TestMapRootless, pack_mapping.bats
     ids = IdMap.parse("0:1000:10", "100:5000:1")
-    members = [file("a", uid=0, gid=9), symlink("l", "a", uid=100, gid=100), folder("d", uid=3, gid=3), file("i/j")]
+    members = [
+        file("a", uid=0, gid=9),
+        symlink("l", "a", uid=100, gid=100),
+        folder("d", uid=3, gid=3),
+        file("i/j"),
+    ]
     put(tmp_path, *members, uids=ids, gids=ids)
     assert [(s.st_uid, s.st_gid) for s in map(os.lstat, (tmp_path / n for n in "aldi"))] == [
         (1000, 1009), (5000, 5000), (1003, 1003), (1000, 1000),
     ]  # fmt: skip
-    with pytest.raises(InvalidLayerError, match="entry 'b': uid 10 of the container is not in the id map"):
+    with pytest.raises(
+        InvalidLayerError, match="entry 'b': uid 10 of the container is not in the id map"
+    ):
         put(tmp_path, file("b", uid=10), uids=ids, gids=ids)
 
 
 def test_attributes_are_set_byte_for_byte_and_old_ones_removed(tmp_path: Path) -> None:
     # umoci repack.bats [xattrs]; storage: TestTarUntarWithXattr
     value = bytes(range(256))
-    put(tmp_path, file("f", xattrs={b"user.a": b"1", b"user.b": b""}), folder("d", xattrs={b"user.d": value}))
+    put(
+        tmp_path,
+        file("f", xattrs={b"user.a": b"1", b"user.b": b""}),
+        folder("d", xattrs={b"user.d": value}),
+    )
     assert os.getxattr(tmp_path / "f", "user.b") == b""
     assert os.getxattr(tmp_path / "d", "user.d") == value
     put(tmp_path, file("f", xattrs={b"user.c": value}), folder("d"))
@@ -399,34 +488,52 @@ def test_attributes_are_set_byte_for_byte_and_old_ones_removed(tmp_path: Path) -
 @needs_root
 def test_attributes_of_the_host_are_left_alone(tmp_path: Path) -> None:
     # umoci: TestUnpackGenerateRoundTrip_MockedSELinux
-    put(tmp_path, file("f", xattrs={b"security.selinux": b"label", b"system.nfs4_acl": b"x", b"user.k": b"v"}))
+    put(
+        tmp_path,
+        file(
+            "f", xattrs={b"security.selinux": b"label", b"system.nfs4_acl": b"x", b"user.k": b"v"}
+        ),
+    )
     assert os.listxattr(tmp_path / "f") == ["user.k"]
 
 
 @needs_root
 def test_a_default_acl_does_not_reach_into_new_files(tmp_path: Path) -> None:
-    if subprocess.run(["setfacl", "-d", "-m", "u:1:rwx", tmp_path], check=False, capture_output=True).returncode:
-        pytest.skip("setfacl: not installed, or no ACLs here")
+    entries = ((1, 7, -1), (2, 7, 1), (4, 5, -1), (0x10, 7, -1), (0x20, 5, -1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+    except OSError as error:
+        pytest.skip(f"ACLs: {error}")
     put(tmp_path, file("f"), folder("d"), file("d/g"))
     assert [os.listxattr(tmp_path / name) for name in ("f", "d", "d/g")] == [[], [], []]
 
 
 def test_attributes_special_files_cannot_have_are_warned_of(tmp_path: Path) -> None:
-    warnings = put(tmp_path, fifo("p", xattrs={b"user.x": b"1"}), fifo("q", xattrs={b"user.x": b"1"}))
+    warnings = put(
+        tmp_path, fifo("p", xattrs={b"user.x": b"1"}), fifo("q", xattrs={b"user.x": b"1"})
+    )
     assert len(warnings) == 1
     assert "user.x" in warnings[0]
     assert stat.S_ISFIFO(os.lstat(tmp_path / "q").st_mode)
 
 
 def test_times_before_1970_and_fractions_are_kept(tmp_path: Path) -> None:
-    put(tmp_path, file("f", mtime=-(10**9)), symlink("l", "f", mtime=5 * 10**9), folder("d", mtime=-(2 * 10**9)))
+    put(
+        tmp_path,
+        file("f", mtime=-(10**9)),
+        symlink("l", "f", mtime=5 * 10**9),
+        folder("d", mtime=-(2 * 10**9)),
+    )
     assert [os.lstat(tmp_path / n).st_mtime for n in "fld"] == [-1, 5, -2]
 
 
 def test_sparse_files_keep_their_holes(tmp_path: Path) -> None:
     (tmp_path / "holes").write_bytes(b"start")
     os.truncate(tmp_path / "holes", 8 << 20)
-    data = subprocess.run(["tar", "-S", "-C", tmp_path, "-c", "holes"], capture_output=True, check=True).stdout
+    data = subprocess.run(
+        ["tar", "-S", "-C", tmp_path, "-c", "holes"], capture_output=True, check=True
+    ).stdout
     (tmp_path / "root").mkdir()
     with RootFS(tmp_path / "root") as root:
         root.apply(io.BytesIO(data))
@@ -438,7 +545,13 @@ def test_sparse_files_keep_their_holes(tmp_path: Path) -> None:
 def test_the_umask_does_not_count(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:
-        put(tmp_path, file("f", mode=0o666), folder("d", mode=0o777), fifo("p", mode=0o622), file("i/f"))
+        put(
+            tmp_path,
+            file("f", mode=0o666),
+            folder("d", mode=0o777),
+            fifo("p", mode=0o622),
+            file("i/f"),
+        )
     finally:
         os.umask(old)
     modes = [stat.S_IMODE(os.lstat(tmp_path / name).st_mode) for name in ("f", "d", "p", "i")]
@@ -446,9 +559,13 @@ def test_the_umask_does_not_count(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_an_immutable_file_is_told_and_kept(tmp_path: Path) -> None:  # storage: TestApplyToImmutable
+def test_an_immutable_file_is_told_and_kept(
+    tmp_path: Path,
+) -> None:  # storage: TestApplyToImmutable
     (tmp_path / "f").write_bytes(b"old")
-    if subprocess.run(["chattr", "+i", tmp_path / "f"], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["chattr", "+i", tmp_path / "f"], check=False, capture_output=True
+    ).returncode:
         pytest.skip("chattr +i: not here")
     try:
         with pytest.raises(StorageError, match="entry 'f': operation not permitted"):

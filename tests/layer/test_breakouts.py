@@ -184,7 +184,9 @@ REFUSED: dict[str, list[Member]] = {
 
 @pytest.mark.parametrize("openat2", [True, False], ids=["openat2", "walk"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_layer_that_would_break_out_stays_inside(name: str, openat2: bool, tmp_path: Path) -> None:
+def test_a_layer_that_would_break_out_stays_inside(
+    name: str, openat2: bool, tmp_path: Path
+) -> None:
     lower, upper, check = CASES[name]
     root = tmp_path / "root"
     root.mkdir()
@@ -198,7 +200,9 @@ def test_a_layer_that_would_break_out_stays_inside(name: str, openat2: bool, tmp
 
 @pytest.mark.parametrize("openat2", [True, False], ids=["openat2", "walk"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_layer_that_would_change_the_root_or_its_parent_is_refused(name: str, openat2: bool, tmp_path: Path) -> None:
+def test_a_layer_that_would_change_the_root_or_its_parent_is_refused(
+    name: str, openat2: bool, tmp_path: Path
+) -> None:
     root = tmp_path / "root"
     root.mkdir()
     put(root, *BASE)
@@ -208,7 +212,9 @@ def test_a_layer_that_would_change_the_root_or_its_parent_is_refused(name: str, 
     assert sorted(os.listdir(tmp_path)) == ["root"]
 
 
-def test_hardlink_symlink_chmod(tmp_path: Path) -> None:  # containerd: TestBreakouts HardlinkSymlinkChmod
+def test_hardlink_symlink_chmod(
+    tmp_path: Path,
+) -> None:  # containerd: TestBreakouts HardlinkSymlinkChmod
     root, outside = tmp_path / "root", tmp_path / "perm400"
     root.mkdir()
     outside.write_bytes(b"...")

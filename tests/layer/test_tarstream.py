@@ -71,7 +71,9 @@ def test_what_gnu_tar_writes_is_read(format_: str, tmp_path: Path) -> None:
     (tmp_path / "dir/hard").hardlink_to(tmp_path / "dir/file")
     (tmp_path / "dir/soft").symlink_to("file")
     data = subprocess.run(
-        ["tar", f"--format={format_}", "--sort=name", "-C", tmp_path, "-c", "dir"], capture_output=True, check=True
+        ["tar", f"--format={format_}", "--sort=name", "-C", tmp_path, "-c", "dir"],
+        capture_output=True,
+        check=True,
     ).stdout
     found = {entry.name: (entry, content) for entry, content in read(data)}
     assert found[b"dir/"][0].type is EntryType.DIRECTORY
@@ -87,7 +89,11 @@ def test_sparse_files_of_every_version_are_read(version: str, tmp_path: Path) ->
             out.seek(at)
             out.write(b"%08d" % at)
         out.truncate(5 << 20)
-    options = ["--format=oldgnu"] if version == "oldgnu" else ["--format=posix", f"--sparse-version={version}"]
+    options = (
+        ["--format=oldgnu"]
+        if version == "oldgnu"
+        else ["--format=posix", f"--sparse-version={version}"]
+    )
     data = subprocess.run(
         ["tar", "-S", *options, "-C", tmp_path, "-c", "holes"], capture_output=True, check=True
     ).stdout
@@ -100,7 +106,11 @@ def test_sparse_files_of_every_version_are_read(version: str, tmp_path: Path) ->
 
 
 def test_what_libarchive_says_of_attributes_is_read() -> None:
-    records = ((b"LIBARCHIVE.xattr.user.a%20b", b"AP8"), (b"LIBARCHIVE.xattr.user.c", b"YQ"), (b"SCHILY.xattr.user.c", b"b"))
+    records = (
+        (b"LIBARCHIVE.xattr.user.a%20b", b"AP8"),
+        (b"LIBARCHIVE.xattr.user.c", b"YQ"),
+        (b"SCHILY.xattr.user.c", b"b"),
+    )
     [(entry, _)] = read(pax(*records) + tar(file("f")))
     assert entry.xattrs == {b"user.a b": b"\0\xff", b"user.c": b"b"}
 
@@ -115,7 +125,9 @@ def test_a_global_header_changes_nothing() -> None:  # storage: TestTypeXGlobalH
     assert names(pax((b"path", b"evil"), (b"comment", b"x"), flag=b"g") + tar(file("f"))) == [b"f"]
 
 
-def test_a_prefix_under_gnus_magic_is_a_name_of_an_old_go() -> None:  # storage: TestUntarUstarGnuConflict
+def test_a_prefix_under_gnus_magic_is_a_name_of_an_old_go() -> (
+    None
+):  # storage: TestUntarUstarGnuConflict
     gnu = patched(tar(file("name")), 257, b"ustar  \0")
     assert names(patched(gnu, 345, b"some/prefix")) == [b"some/prefix/name"]
     assert names(patched(gnu, 345, b"00001234567\0")) == [b"name"]
@@ -124,7 +136,12 @@ def test_a_prefix_under_gnus_magic_is_a_name_of_an_old_go() -> None:  # storage:
 def test_the_size_of_pax_counts_not_that_of_the_header() -> None:
     # Two readers that disagree here see two archives in one (CVE-2025-62518).
     hidden = tar(file("hidden"))[:512]
-    data = pax((b"size", b"512")) + patched(tar(file("f")), 124, b"00000000000\0")[:512] + hidden + bytes(1024)
+    data = (
+        pax((b"size", b"512"))
+        + patched(tar(file("f")), 124, b"00000000000\0")[:512]
+        + hidden
+        + bytes(1024)
+    )
     assert names(data) == [b"f"]
 
 
@@ -150,7 +167,7 @@ def test_numbers_of_base_256_are_read() -> None:
 )
 def test_numbers_that_no_file_has_are_refused(at: int, value: bytes) -> None:
     # umoci hardening: TestNegativeExpectedSize; storage: broken.tar (a huge uid)
-    with pytest.raises(InvalidLayerError, match="^layer 1: entry 'f': "):
+    with pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'f': "):
         read(patched(tar(file("f")), at, value))
 
 
@@ -179,7 +196,9 @@ def test_pax_records_that_lie_about_their_length_are_refused(record: bytes) -> N
 )  # fmt: skip
 def test_pax_values_that_mean_nothing_are_refused(key: bytes, value: bytes) -> None:
     with pytest.raises(InvalidLayerError):
-        read(pax((key, value)) + tar((Entry(name=b"f", type=EntryType.SYMLINK, linkname=b"x"), b"")))
+        read(
+            pax((key, value)) + tar((Entry(name=b"f", type=EntryType.SYMLINK, linkname=b"x"), b""))
+        )
 
 
 def test_an_empty_pax_value_leaves_the_header_alone() -> None:
@@ -192,7 +211,13 @@ def test_times_of_pax_keep_their_nanoseconds() -> None:
 
 @pytest.mark.parametrize(
     ("regions", "size"),
-    [(b"0,10,5,10", b"100"), (b"10,5,0,5", b"100"), (b"0,2000", b"100"), (b"0,5", b"9999999999999999"), (b"0", b"10")],
+    [
+        (b"0,10,5,10", b"100"),
+        (b"10,5,0,5", b"100"),
+        (b"0,2000", b"100"),
+        (b"0,5", b"9999999999999999"),
+        (b"0", b"10"),
+    ],
 )
 def test_sparse_maps_that_cannot_be_are_refused(regions: bytes, size: bytes) -> None:
     records = ((b"GNU.sparse.map", regions), (b"GNU.sparse.size", size), (b"GNU.sparse.name", b"f"))
@@ -220,7 +245,7 @@ def test_a_chain_of_extended_headers_counts_as_one() -> None:
 @pytest.mark.parametrize("cut", [100, 512, 600, 1023, 1030, 1537])
 def test_a_cut_archive_is_told(cut: int) -> None:
     whole = tar(file("a", b"x" * 600), file("b", b"y" * 10))
-    with pytest.raises(InvalidLayerError, match="cut off|ends inside"):
+    with pytest.raises(InvalidLayerError, match=r"cut off|ends inside"):
         read(whole[:cut])
 
 
@@ -234,7 +259,9 @@ def test_an_archive_may_lack_its_end_but_not_the_entry_of_an_extended_header() -
 def test_a_wrong_checksum_is_told_with_its_place() -> None:
     data = bytearray(tar(file("a", b"x"), file("b")))
     data[1024] ^= 1
-    with pytest.raises(InvalidLayerError, match="^layer 1: at offset 1536: a header's checksum is wrong"):
+    with pytest.raises(
+        InvalidLayerError, match=r"^layer 1: at offset 1536: a header's checksum is wrong"
+    ):
         read(bytes(data))
 
 
@@ -263,7 +290,10 @@ def test_content_is_read_in_the_chunks_it_came_in() -> None:
     data = tar(file("a", b"x" * 5000), file("b", b"y"))
     chunks = [data[at : at + 7] for at in range(0, len(data), 7)]
     reader = TarReader(chunks)
-    assert [(e.name, b"".join(reader.chunks())) for e in reader] == [(b"a", b"x" * 5000), (b"b", b"y")]
+    assert [(e.name, b"".join(reader.chunks())) for e in reader] == [
+        (b"a", b"x" * 5000),
+        (b"b", b"y"),
+    ]
 
 
 def test_offsets_lead_to_the_content() -> None:
@@ -276,7 +306,9 @@ def test_offsets_lead_to_the_content() -> None:
 
 
 def test_a_plain_header_has_the_bytes_of_go() -> None:
-    block = header(Entry(name=b"etc/", type=EntryType.DIRECTORY, mode=0o755, uid=1, gid=2, mtime=NOON))
+    block = header(
+        Entry(name=b"etc/", type=EntryType.DIRECTORY, mode=0o755, uid=1, gid=2, mtime=NOON)
+    )
     assert block[:100] == b"etc/".ljust(100, b"\0")
     assert block[100:148] == b"0000755\x000000001\x000000002\x0000000000000\x0013727410000\0"
     assert block[156:157] == b"5"
@@ -304,9 +336,18 @@ def test_names_that_are_not_ascii_are_recorded() -> None:
 
 
 def test_records_come_sorted_and_a_name_among_them_is_whole() -> None:
-    made = header(Entry(name=b"a" * 90 + b"/" + b"b" * 90, uid=1 << 22, xattrs={b"user.b": b"1", b"user.a": b"2"}))
+    made = header(
+        Entry(
+            name=b"a" * 90 + b"/" + b"b" * 90,
+            uid=1 << 22,
+            xattrs={b"user.b": b"1", b"user.a": b"2"},
+        )
+    )
     body = made[512:1024]
-    places = [body.index(key) for key in (b"SCHILY.xattr.user.a=2", b"SCHILY.xattr.user.b=1", b" path=", b" uid=4194304")]
+    places = [
+        body.index(key)
+        for key in (b"SCHILY.xattr.user.a=2", b"SCHILY.xattr.user.b=1", b" path=", b" uid=4194304")
+    ]
     assert places == sorted(places)
 
 
@@ -316,9 +357,15 @@ def test_times_are_whole_seconds_and_may_be_before_1970() -> None:
 
 
 def test_content_of_another_size_than_the_header_says_is_refused() -> None:
-    with pytest.raises(InvalidLayerError, match="not of the size 5"), TarWriter(io.BytesIO()) as archive:
+    with (
+        pytest.raises(InvalidLayerError, match="not of the size 5"),
+        TarWriter(io.BytesIO()) as archive,
+    ):
         archive.add(Entry(name=b"f", size=5), [b"1234"])
-    with pytest.raises(InvalidLayerError, match="not of the size 5"), TarWriter(io.BytesIO()) as archive:
+    with (
+        pytest.raises(InvalidLayerError, match="not of the size 5"),
+        TarWriter(io.BytesIO()) as archive,
+    ):
         archive.add(Entry(name=b"f", size=5), [b"123456"])
 
 

@@ -94,6 +94,7 @@ class Application:
                 if self._aufs:
                     remove(self._resolver.root, AUFS_LINKS, unlock=self._unlock)
                 self._places.close()
+                self._resolver.relock()
         except InvalidLayerError as error:
             place = self._reader.place(name)
             raise (

@@ -21,7 +21,7 @@ from argosy.layer.metadata import FOREIGN, Metadata
 from argosy.layer.options import Options, Overlay
 from argosy.layer.overlay import hides, is_opaque, may_hold_empty_whiteouts
 from argosy.layer.resolve import Resolver
-from argosy.layer.snapshot import Inode, Snapshot, content_digest, open_file, relock, told
+from argosy.layer.snapshot import Inode, Snapshot, content_digest, open_file, told
 
 __all__ = ["Change", "ChangeKind", "changes_between", "layer_entries"]
 
@@ -199,6 +199,8 @@ def _gone(before: dict[bytes, Inode], after: dict[bytes, Inode]) -> Iterator[byt
 
 
 def _order(path: bytes, kind: ChangeKind) -> list[tuple[bool, bytes]]:
+    if not path:
+        return []
     *above, base = path.split(b"/")
     return [(True, part) for part in above] + [(kind is not ChangeKind.DELETED, base)]
 
@@ -214,7 +216,6 @@ def layer_entries(
     """
     metadata = Metadata(options)
     first: dict[tuple[int, int], bytes] = {}
-    folders: list[tuple[bytes, int]] = []
     try:
         for change in changes:
             folder, _, base = change.path.rpartition(b"/")
@@ -226,8 +227,6 @@ def layer_entries(
             if change.inode is None:
                 yield Entry(name=prefix + WHITEOUT_PREFIX + base, mode=0), iter(())
                 continue
-            if stat.S_ISDIR(change.inode.mode):
-                folders.append((change.path, change.inode.mode))
             entry = _entry(change.path, change.inode, metadata, options, first)
             content = (
                 _content(resolver, folder, base, change.inode)
@@ -241,7 +240,7 @@ def layer_entries(
                     iter(()),
                 )
     finally:
-        relock(resolver, folders)
+        resolver.relock()
 
 
 def _entry(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from typing import Final
 
@@ -88,11 +89,17 @@ class Metadata:
         except PermissionError:
             if not self._rootless:
                 raise
-        os.fchmod(fd, mode)
+        if fresh and not entry.xattrs and not self._rootless:
+            os.fchmod(fd, mode)
+            return
+        # The kernel wants write permission of who sets `user.` attributes, also through a descriptor.
+        usable = mode | stat.S_IRUSR | stat.S_IWUSR
+        os.fchmod(fd, usable)
         if not fresh:
             self._clear(fd)
-        if entry.xattrs or self._rootless:
-            self._set_all(fd, entry)
+        self._set_all(fd, entry)
+        if usable != mode:
+            os.fchmod(fd, mode)
 
     def put_special(self, parent: int, name: bytes, entry: Entry, *, link: bool) -> None:
         """Owner, mode (not of symbolic links), attributes and times onto what cannot be opened."""

@@ -258,6 +258,14 @@ class Places:
             raise
         return fd
 
+    def _open_up(self, folder: Folder) -> None:
+        """Let the owner do everything in it, until it is let go."""
+        mode = stat.S_IMODE(os.fstat(folder.fd).st_mode)
+        folder.mode = self._resolver.original_mode(folder.which)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            folder.mode = mode
+            os.fchmod(folder.fd, mode | stat.S_IRWXU)
+
     def replace(self, parent: int, name: bytes) -> int:
         """A new directory at this name in place of whatever is there, open."""
         hidden = self._overlay is not None and _is_hidden(parent, name)
@@ -287,9 +295,8 @@ class Places:
             except OSError:
                 os.close(fd)
                 raise
-            if self._unlock and stat.S_IMODE(os.fstat(fd).st_mode) & 0o700 != 0o700:
-                folder.mode = stat.S_IMODE(os.fstat(fd).st_mode)
-                os.fchmod(fd, folder.mode | 0o700)
+            if self._unlock:
+                self._open_up(folder)
             self._open[which] = folder
         self._paths[path] = folder
         return folder

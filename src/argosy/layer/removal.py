@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import NamedTuple, Protocol
 
 from argosy.layer.resolve import DIRECTORY, open_directory
@@ -41,6 +42,7 @@ class _Level(NamedTuple):
     folders: list[bytes]
     name: bytes
     stays: bool
+    mode: int
     times: tuple[int, int]
 
 
@@ -85,38 +87,43 @@ def purge(top: int, spare: Spare | None = None, *, unlock: bool = False) -> None
     spare = spare or _Nothing()
     here = os.open(b".", DIRECTORY, dir_fd=top)
     try:
-        levels = [_enter(here, b"", spare, stays=True)]
+        levels = [_enter(here, b"", None, spare, unlock=unlock)]
         while True:
             level = levels[-1]
             if level.folders:
                 name = level.folders.pop()
+                mode = os.lstat(name, dir_fd=here).st_mode
                 below = open_directory(here, name, unlock=unlock)
                 os.close(here)
                 here = below
-                levels.append(_enter(here, name, spare, stays=spare.directory(identity(here))))
+                levels.append(_enter(here, name, mode, spare, unlock=unlock))
             elif len(levels) == 1:
                 return
             else:
                 levels.pop()
-                here = _leave(here, level, levels[-1].which)
+                up = _leave(here, level, levels[-1].which)
+                os.close(here)
+                here = up
     finally:
         os.close(here)
 
 
-def _enter(fd: int, name: bytes, spare: Spare, *, stays: bool) -> _Level:
+def _enter(fd: int, name: bytes, mode: int | None, spare: Spare, *, unlock: bool) -> _Level:
     status = os.fstat(fd)
-    which = status.st_dev, status.st_ino
-    return _Level(
-        which, _sweep(fd, which, spare), name, stays, (status.st_atime_ns, status.st_mtime_ns)
-    )
+    which, times = (status.st_dev, status.st_ino), (status.st_atime_ns, status.st_mtime_ns)
+    if unlock and status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+        os.fchmod(fd, stat.S_IMODE(status.st_mode) | stat.S_IRWXU)
+    stays = mode is None or spare.directory(which)
+    return _Level(which, _sweep(fd, which, spare), name, stays, mode or status.st_mode, times)
 
 
 def _leave(here: int, level: _Level, above: Identity) -> int:
-    """Go up from a finished directory, and remove it unless it stays."""
+    """The directory above a finished one, which is removed unless it stays."""
     if level.stays:
+        if os.fstat(here).st_mode != level.mode:
+            os.fchmod(here, stat.S_IMODE(level.mode))
         os.utime(here, ns=level.times)
     up = os.open(b"..", DIRECTORY, dir_fd=here)
-    os.close(here)
     try:
         if identity(up) != above:
             raise OSError(errno.ESTALE, "the directory was moved while it was removed", level.name)

@@ -75,7 +75,7 @@ def open_directory(parent: int, name: bytes, *, unlock: bool = False) -> int:
     Args:
         parent: The directory's descriptor.
         name: One component.
-        unlock: Where the owner may not read it, give the owner all permissions first.
+        unlock: Where the owner may not read it, give the owner all permissions first; giving them back is the caller's.
     """
     try:
         return os.open(name, DIRECTORY, dir_fd=parent)
@@ -90,24 +90,42 @@ def open_directory(parent: int, name: bytes, *, unlock: bool = False) -> int:
     return os.open(name, DIRECTORY, dir_fd=parent)
 
 
+class _Trail:
+    """The way from the root to where a walk has come."""
+
+    def __init__(self, root: int) -> None:
+        self.fds = [os.open(b".", DIRECTORY, dir_fd=root)]
+        self.names: list[bytes] = []
+
+    def enter(self, fd: int, name: bytes) -> None:
+        self.fds.append(fd)
+        self.names.append(name)
+
+    def up(self, count: int = 1) -> None:
+        """Towards the root, and no further."""
+        for _ in range(min(count, len(self.names))):
+            os.close(self.fds.pop())
+            self.names.pop()
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+
 class Resolver:
     """Directories below a root, by path.
 
     Args:
         root: Descriptor of the root directory; stays the caller's.
         openat2: Use the system call; None finds out whether it works.
-        unlock: See `open_directory`.
+        unlock: Where the owner may not read a directory, let the owner; `relock` gives the modes back.
     """
 
     def __init__(self, root: int, *, openat2: bool | None = None, unlock: bool = False) -> None:
         self.root = root
         self._openat2 = openat2_works() if openat2 is None else openat2
         self._unlock = unlock
-
-    @property
-    def unlocks(self) -> bool:
-        """Whether directories may be opened to their owner on the way."""
-        return self._unlock
+        self._locked: dict[bytes, tuple[tuple[int, int], int]] = {}
 
     def open(self, path: bytes) -> int:
         """A descriptor of the directory at this path.
@@ -131,51 +149,91 @@ class Resolver:
             path: Below the root.
             make: Called for a component that is missing or no directory; None lets these fail.
         """
-        stack = [os.open(b".", DIRECTORY, dir_fd=self.root)]
+        trail = _Trail(self.root)
         try:
             parts, links = deque(path.split(b"/")), 0
             while parts:
                 part = parts.popleft()
                 if part == b"..":
-                    if len(stack) > 1:
-                        os.close(stack.pop())
+                    trail.up()
                 elif part not in (b"", b"."):
-                    target = self._step(stack, part, make)
+                    target = self._step(trail, part, make)
                     if target is not None:
                         links += 1
-                        self._follow(stack, parts, target, links)
-            return stack.pop()
+                        _follow(trail, parts, target, links)
+            return trail.fds.pop()
         finally:
-            for fd in stack:
-                os.close(fd)
+            trail.close()
 
-    def _step(self, stack: list[int], part: bytes, make: Maker | None) -> bytes | None:
+    def original_mode(self, which: tuple[int, int]) -> int | None:
+        """The mode a directory (device, inode) had before it was unlocked; giving it back is now the caller's."""
+        for path, (locked, mode) in self._locked.items():
+            if locked == which:
+                del self._locked[path]
+                return mode
+        return None
+
+    def relock(self) -> None:
+        """Give back their modes to directories that were opened to their owner on the way, the deepest first."""
+        for path in sorted(self._locked, reverse=True):
+            which, mode = self._locked[path]
+            try:
+                fd = self.open(path)
+            except FileNotFoundError:
+                continue
+            try:
+                status = os.fstat(fd)
+                if (status.st_dev, status.st_ino) == which:
+                    os.fchmod(fd, mode)
+            finally:
+                os.close(fd)
+        self._locked.clear()
+
+    def _enter(self, trail: _Trail, part: bytes) -> None:
+        try:
+            fd = open_directory(trail.fds[-1], part)
+        except PermissionError:
+            if not self._unlock:
+                raise
+            status = os.lstat(part, dir_fd=trail.fds[-1])
+            fd = open_directory(trail.fds[-1], part, unlock=True)
+            path = b"/".join((*trail.names, part))
+            self._locked.setdefault(
+                path, ((status.st_dev, status.st_ino), stat.S_IMODE(status.st_mode))
+            )
+        trail.enter(fd, part)
+
+    def _step(self, trail: _Trail, part: bytes, make: Maker | None) -> bytes | None:
         """Go into a directory; for a symbolic link, its target instead."""
         for _ in range(_ATTEMPTS):
             try:
-                stack.append(open_directory(stack[-1], part, unlock=self._unlock))
+                self._enter(trail, part)
                 return None
             except OSError as error:
                 # O_DIRECTORY | O_NOFOLLOW says ENOTDIR to a symbolic link, too.
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                     raise
-                try:
-                    return os.readlink(part, dir_fd=stack[-1])
-                except FileNotFoundError:
-                    pass
-                except OSError as other:
-                    if other.errno != errno.EINVAL:
-                        raise
+                target = _link_target(trail.fds[-1], part)
+                if target is not None:
+                    return target
                 if make is None:
                     raise
-                make(stack[-1], part)
+                make(trail.fds[-1], part)
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), part)
 
-    def _follow(self, stack: list[int], parts: deque[bytes], target: bytes, links: int) -> None:
-        if links > _LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
-        if target.startswith(b"/"):
-            for fd in stack[1:]:
-                os.close(fd)
-            del stack[1:]
-        parts.extendleft(reversed(target.split(b"/")))
+
+def _link_target(parent: int, name: bytes) -> bytes | None:
+    try:
+        return os.readlink(name, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None
+        raise
+
+
+def _follow(trail: _Trail, parts: deque[bytes], target: bytes, links: int) -> None:
+    if links > _LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
+    if target.startswith(b"/"):
+        trail.up(len(trail.names))
+    parts.extendleft(reversed(target.split(b"/")))

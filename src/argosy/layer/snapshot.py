@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -17,7 +17,7 @@ from argosy.layer.entry import EMPTY, shown
 from argosy.layer.options import Options
 from argosy.layer.resolve import HANDLE, Resolver, handle_path
 
-__all__ = ["Inode", "Snapshot", "content_digest", "open_file", "relock", "scan", "told"]
+__all__ = ["Inode", "Snapshot", "content_digest", "open_file", "scan", "told"]
 
 _CHUNK = 1 << 18
 _FORMAT = "argosy snapshot 1"
@@ -144,7 +144,7 @@ def scan(resolver: Resolver, options: Options, *, digests: bool) -> Snapshot:
             finally:
                 os.close(fd)
     finally:
-        relock(resolver, ((path, inode.mode) for path, inode in found.items()))
+        resolver.relock()
     return Snapshot(found)
 
 
@@ -163,9 +163,10 @@ def _scan_folder(
                 continue
             digest = content_digest(fd, name) if digests and stat.S_ISREG(status.st_mode) else None
             target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
-            found[below] = _inode(
-                status, b"%s/%s" % (handle_path(fd).encode(), name), target, digest
-            )
+            with _readable(fd, name, status.st_mode):
+                found[below] = _inode(
+                    status, b"%s/%s" % (handle_path(fd).encode(), name), target, digest
+                )
         if stat.S_ISDIR(status.st_mode):
             folders.append(below)
     folders.reverse()
@@ -206,22 +207,28 @@ def _xattrs(path: bytes, *, follow: bool) -> Mapping[bytes, bytes]:
     return found or EMPTY
 
 
+@contextmanager
+def _readable(parent: int, name: bytes, mode: int) -> Iterator[None]:
+    """Let the owner of a file or directory read it, for as long as this takes."""
+    if os.geteuid() == 0 or mode & stat.S_IRUSR or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        yield
+        return
+    handle = os.open(name, HANDLE, dir_fd=parent)
+    try:
+        os.chmod(handle_path(handle), stat.S_IMODE(mode) | stat.S_IRUSR)
+        try:
+            yield
+        finally:
+            os.chmod(handle_path(handle), stat.S_IMODE(mode))
+    finally:
+        os.close(handle)
+
+
 def open_file(parent: int, name: bytes) -> int:
     """Open a regular file for reading, never through a link; its owner may even where the mode says no."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
+    with _readable(parent, name, os.lstat(name, dir_fd=parent).st_mode):
         return os.open(name, flags, dir_fd=parent)
-    except PermissionError:
-        handle = os.open(name, HANDLE, dir_fd=parent)
-    try:
-        mode = stat.S_IMODE(os.fstat(handle).st_mode)
-        os.chmod(handle_path(handle), mode | stat.S_IRUSR)
-        try:
-            return os.open(name, flags, dir_fd=parent)
-        finally:
-            os.chmod(handle_path(handle), mode)
-    finally:
-        os.close(handle)
 
 
 def content_digest(parent: int, name: bytes) -> bytes:
@@ -234,20 +241,3 @@ def content_digest(parent: int, name: bytes) -> bytes:
         return hashed.digest()
     finally:
         os.close(fd)
-
-
-def relock(resolver: Resolver, modes: Iterable[tuple[bytes, int]]) -> None:
-    """Give back their modes to directories that had to be opened to their owner, the deepest first."""
-    if not resolver.unlocks:
-        return
-    locked = [
-        (path, mode)
-        for path, mode in modes
-        if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU
-    ]
-    for path, mode in reversed(locked):
-        fd = resolver.open(path)
-        try:
-            os.fchmod(fd, stat.S_IMODE(mode))
-        finally:
-            os.close(fd)

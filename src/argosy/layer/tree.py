@@ -157,8 +157,10 @@ class MergedTree:
             here, node = pending.pop()
             if node is not top:
                 yield here, node
-            for name in sorted(node.children, reverse=True):
-                pending.append((here + b"/" + name if here else name, node.children[name]))
+            pending.extend(
+                (here + b"/" + name if here else name, node.children[name])
+                for name in sorted(node.children, reverse=True)
+            )
 
     def _place(self, entry: Entry) -> None:
         path = clean_name(entry.name)
@@ -180,12 +182,12 @@ class MergedTree:
             return
         chain = self._resolve(folder_path, follow=True, make=entry)
         assert chain is not None
-        node = self._made(entry, chain[-1].children.get(base), chain[-1], base)
+        node = self._made(entry, chain[-1].children.get(base))
         for above in chain:
             above.touched = self.layers
         self._put(chain[-1], base, node, path)
 
-    def _made(self, entry: Entry, old: Node | None, folder: Node, base: bytes) -> Node:
+    def _made(self, entry: Entry, old: Node | None) -> Node:
         if entry.type is EntryType.HARDLINK:
             target = self._resolve(clean_name(entry.linkname), follow=False, make=None)
             if target is None or target[-1].inode.is_directory:
@@ -200,7 +202,7 @@ class MergedTree:
 
     def _put(self, folder: Node, base: bytes, node: Node, path: bytes) -> None:
         old = folder.children.get(base)
-        if old is not None and old.children is not node.children:
+        if old is not None and old.inode is not node.inode and old.children is not node.children:
             self._lose(path, old)
         folder.children[base] = node
 

@@ -40,7 +40,7 @@ class Carried:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(mode):
-            self._directory(folder, name)
+            self._directory(folder, name, mode)
         elif (folder.which, name) not in self._written:
             if stat.S_ISLNK(mode):
                 self._places.forget()
@@ -63,7 +63,7 @@ class Carried:
         """Whether this layer wrote the file."""
         return (parent, name) in self._written
 
-    def _directory(self, folder: Folder, name: bytes) -> None:
+    def _directory(self, folder: Folder, name: bytes, mode: int) -> None:
         self._places.forget()
         folder.changed = True
         fd = open_directory(folder.fd, name, unlock=self._unlock)
@@ -71,6 +71,8 @@ class Carried:
             if self.directory(identity(fd)):
                 status = os.fstat(fd)
                 purge(fd, self, unlock=self._unlock)
+                if self._unlock:
+                    os.fchmod(fd, stat.S_IMODE(mode))
                 os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
                 return
         finally:
@@ -108,6 +110,8 @@ class Marked:
             fd = open_directory(folder.fd, name, unlock=self._unlock)
             try:
                 self._close_off(fd)
+                if self._unlock:
+                    os.fchmod(fd, stat.S_IMODE(status.st_mode))
             finally:
                 os.close(fd)
 
