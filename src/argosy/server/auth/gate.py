@@ -190,6 +190,8 @@ class Gate:
             user, colon, password = base64.b64decode(text, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise UnauthorizedError("Basic credentials that cannot be read") from None
+        if colon and not user and not password:  # what skopeo and podman send for nobody
+            return Principal()
         if not colon or not user or not password:
             raise UnauthorizedError("expected a user and a password")
         return await self.login(user, password)
