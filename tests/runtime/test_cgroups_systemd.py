@@ -15,6 +15,7 @@ import pytest
 from argosy.runtime import cgroups
 from argosy.runtime.cgroups import dbus, gvariant, systemd, unitprops
 from argosy.runtime.cgroups.systemd import SystemdCgroup
+from argosy.runtime.cgroups.v2 import UnifiedCgroup
 from argosy.runtime.errors import ConfigError, Failure
 from tests.runtime.cgroupkit import machine, sleeper
 from tests.runtime.test_dbus import bus
@@ -434,3 +435,11 @@ def test_rootless_systemd_needs_version_2() -> None:
         cgroups.manager(
             "a.slice:b:c", "c", systemd=True, rootless=True, resources={}, annotations={}
         )
+
+
+def test_a_rootless_unit_stays_tolerant_of_device_rules_when_it_is_found_again() -> None:
+    inner = UnifiedCgroup({"": "/nowhere"}, rootless=True)
+    found = cgroups.load(SystemdCgroup(inner, "a.scope", user=True).state())
+    assert isinstance(found, SystemdCgroup)
+    assert found.inner.rootless
+    assert found.user

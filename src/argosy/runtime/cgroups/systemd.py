@@ -205,19 +205,19 @@ def manager(
     if rootless:
         with Systemd(user=True) as systemd:
             path = str(systemd.get("ControlGroup")) + path
-    inner = _driver(layout, path)
+    inner = _driver(layout, path, rootless=rootless)
     found = SystemdCgroup(inner, unit, user=rootless)
     found.properties = start_properties(unit, parent, cid, layout.unified) + extra
     found.resources = resources
     return found
 
 
-def _driver(layout: Layout, path: str) -> LegacyCgroup | UnifiedCgroup:
+def _driver(layout: Layout, path: str, *, rootless: bool) -> LegacyCgroup | UnifiedCgroup:
     dirs = {key: layout.mounts[key][0] + clean(path) for key in layout.mounts}
     if layout.unified:
         from argosy.runtime.cgroups.v2 import UnifiedCgroup
 
-        return UnifiedCgroup({UNIFIED: dirs[UNIFIED]})
+        return UnifiedCgroup({UNIFIED: dirs[UNIFIED]}, rootless=rootless)
     from argosy.runtime.cgroups.v1 import LegacyCgroup
 
     return LegacyCgroup(dirs)
