@@ -22,11 +22,12 @@ EXIT_ENGINE, EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND = 125, 126, 127
 
 _MEANINGS = (
     ("executable file not found", EXIT_NOT_FOUND),
-    ("exec: no such file", EXIT_NOT_FOUND),
-    ("exec: permission denied", EXIT_CANNOT_INVOKE),
-    ("exec: is a directory", EXIT_CANNOT_INVOKE),
+    ("no such file or directory", EXIT_NOT_FOUND),
+    ("permission denied", EXIT_CANNOT_INVOKE),
+    ("is a directory", EXIT_CANNOT_INVOKE),
     ("exec format error", EXIT_CANNOT_INVOKE),
 )
+"""What the runtime says of a program it could not execute."""
 
 
 class InvocationError(ContainerError):
@@ -51,14 +52,9 @@ def meaning(message: str) -> int:
     127
     """
     lower = message.lower()
-    found = next((code for words, code in _MEANINGS if words in lower), None)
-    if found is not None:
-        return found
-    if "exec" in lower and "permission denied" in lower:
-        return EXIT_CANNOT_INVOKE
-    if "exec" in lower and "no such file or directory" in lower:
-        return EXIT_NOT_FOUND
-    return EXIT_ENGINE
+    if "exec" not in lower:
+        return EXIT_ENGINE
+    return next((code for words, code in _MEANINGS if words in lower), EXIT_ENGINE)
 
 
 class Runtime:

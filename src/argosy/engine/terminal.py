@@ -20,20 +20,11 @@ TIMEOUT = 30.0
 @contextlib.contextmanager
 def console_socket(path: str) -> Iterator[socket.socket]:
     """A listening socket the runtime sends the terminal's other end to."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-    # The address of a Unix socket is at most 107 bytes; a descriptor's name is always shorter than a directory's.
-    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as listener:
-        try:
-            listener.bind(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
-            listener.listen(1)
-            listener.settimeout(TIMEOUT)
-            yield listener
-        finally:
-            os.close(folder)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        listener.bind(path)
+        listener.listen(1)
+        listener.settimeout(TIMEOUT)
+        yield listener
 
 
 def receive(listener: socket.socket) -> int:

@@ -8,6 +8,7 @@ import os
 import selectors
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 
 from argosy.engine import terminal, usermode
@@ -97,10 +98,12 @@ class Watch:
                 os.close(writer)
 
     def _create_with_terminal(self) -> None:
-        path = self._container.file("console.sock")
-        with terminal.console_socket(path) as listener:
-            self._pid = self._runtime.create(stderr=subprocess.DEVNULL, console_socket=path)
-            self._master = terminal.receive(listener)
+        # The address of a Unix socket has at most 107 bytes, so it lies where names are short.
+        with tempfile.TemporaryDirectory(prefix="argosy-") as folder:
+            path = os.path.join(folder, "console")
+            with terminal.console_socket(path) as listener:
+                self._pid = self._runtime.create(stderr=subprocess.DEVNULL, console_socket=path)
+                self._master = terminal.receive(listener)
         self._readers[self._master] = "stdout"
         self._selector.register(self._master, selectors.EVENT_READ)
         if not self._detached:

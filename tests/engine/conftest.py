@@ -1,0 +1,90 @@
+"""An engine in a directory of its own, an image of this machine's programs, and the command line."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from argosy.content.copy import copy
+from argosy.content.memory import MemoryStore
+from argosy.layout.store import LayoutStore
+from argosy.testing.hostimage import host_image
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Argosy = Callable[..., Done]
+
+
+def needs_containers() -> None:
+    """Skip, by name, where this machine cannot run containers for root."""
+    if os.geteuid() != 0:
+        pytest.skip("containers: needs root")
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("containers: this kernel gives no mount namespace here")
+
+
+@pytest.fixture(scope="session")
+def host_layout(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A layout with an image `v1` made of this machine's own programs."""
+    path = tmp_path_factory.mktemp("host") / "image"
+    image = host_image(
+        MemoryStore(),
+        ("sh", "cat", "ls", "id", "sleep", "mount", "touch", "true", "env", "hostname"),
+        message="ahoy",
+    )
+    copy(image.source, image.descriptor.digest, LayoutStore.create(str(path)), "v1")
+    return path
+
+
+@pytest.fixture
+def root() -> Iterator[pathlib.Path]:
+    """The engine's directory: on the disk, for an overlay's upper directory may not lie on another overlay."""
+    path = pathlib.Path("/var/tmp") / f"argosy-test-{os.getpid()}-{os.urandom(4).hex()}"
+    path.mkdir(mode=0o755)
+    yield path
+    mounted = pathlib.Path("/proc/self/mountinfo").read_text()
+    assert str(path) not in mounted, "a mount was left behind"
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The runtime's launcher, written as an installation writes it."""
+    path = tmp_path_factory.getbasetemp() / "argosy-runtime"
+    if not path.exists():
+        subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", str(path)], check=True)
+    return str(path)
+
+
+@pytest.fixture
+def argosy(root: pathlib.Path, launcher: str) -> Iterator[Argosy]:
+    """`argosy("run", …, code=0)`; what is left in the end is removed."""
+    needs_containers()
+    env = {**os.environ, "ARGOSY_ROOT": str(root), "ARGOSY_RUNTIME": launcher}
+
+    def run(*argv: object, code: int | None = 0, stdin: str = "") -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "argosy", *map(str, argv)],
+            env=env, input=stdin, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, f"{argv}\n{done.stdout}{done.stderr}"
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    run.env = env  # type: ignore[attr-defined]
+    yield run
+    for container in run("ps", "-aq").out.split():
+        run("rm", "-f", container, code=None)
+    run("prune")

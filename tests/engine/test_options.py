@@ -1,0 +1,145 @@
+"""What is typed after `argosy run`, read or refused in one line."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from argosy.engine.configure import capabilities
+from argosy.engine.images import local_name, typed_digits
+from argosy.engine.invoke import meaning, signal_number
+from argosy.engine.options import Published, RunOptions, Volume, parse_name, parse_size
+from argosy.errors import ArgosyError, ContainerError, UsageError
+from argosy.locate import Location
+
+ports = st.integers(1, 65535)
+
+
+@given(
+    ports, ports, st.sampled_from(["tcp", "udp"]), st.sampled_from(["", "127.0.0.1", "10.0.0.1"])
+)
+def test_a_published_port_is_read(host: int, inside: int, protocol: str, address: str) -> None:
+    text = f"{address + ':' if address else ''}{host}:{inside}/{protocol}"
+    (port,) = Published.parse(text)
+    assert (port.host_port, port.container_port, port.protocol, port.address) == (
+        host,
+        inside,
+        protocol,
+        address,
+    )
+
+
+def test_short_forms_of_ports_are_read() -> None:
+    assert [str(p) for p in Published.parse("80")] == ["80->80/tcp"]
+    assert [str(p) for p in Published.parse("0.0.0.0:8000-8002:80-82/UDP")] == [
+        "8000->80/udp", "8001->81/udp", "8002->82/udp",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "65536", "a:b", "80-79", "1:2:3:4", "80-82:90", "80/icmp", "x:80:80", "80:"]
+)
+def test_what_is_no_port_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Published.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("6", 6), ("1k", 1024), ("2M", 2 << 20), ("1gb", 1 << 30), ("3b", 3)]
+)
+def test_sizes_have_units_of_1024(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5g", "m", "1 g", "1x"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a:b", "/a:b", "/a:/", "/a:/b:bad", "name:/data", ":/b", "/a::", "/a:/b:ro:x"]
+)
+def test_what_is_no_volume_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Volume.parse(text)
+
+
+def test_a_volume_is_a_private_bind_mount_unless_told_otherwise() -> None:
+    assert Volume.parse("/a:/b:ro,Z").mount()["options"] == ["rbind", "ro", "rprivate"]
+    assert Volume.parse("/a:/b:shared").mount()["options"] == ["rbind", "shared"]
+
+
+@pytest.mark.parametrize("text", ["", "-a", "a b", "a/b", "ä", "x" * 129])
+def test_what_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_name(text)
+
+
+def test_ports_need_a_network_of_the_containers_own() -> None:
+    with pytest.raises(UsageError):
+        RunOptions(network="host", published=tuple(Published.parse("80")))
+    with pytest.raises(UsageError):
+        RunOptions(network="nosuch")
+
+
+def test_capabilities_are_added_and_dropped_as_docker_does() -> None:
+    assert "CAP_NET_RAW" in capabilities([], [])
+    assert "CAP_NET_RAW" not in capabilities([], ["net_raw"])
+    assert capabilities([], ["all"]) == []
+    assert capabilities(["ALL"], ["CAP_SYS_ADMIN"]).count("CAP_SYS_ADMIN") == 0
+    assert len(capabilities(["ALL"], [])) == 41
+    with pytest.raises(UsageError):
+        capabilities(["nosuch"], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("alpine", "docker.io/library/alpine:latest"),
+        ("localhost:5000/a:v1", "localhost:5000/a:v1"),
+        ("oci:/tmp/Some Dir:v1", "localhost/some-dir:v1"),
+        ("oci-archive:x.tar", "localhost/x-tar:latest"),
+        ("docker-archive:x.tar:busybox:1", "localhost/x-tar:busybox-1"),
+    ],
+)
+def test_every_place_has_a_name_among_the_local_images(text: str, name: str) -> None:
+    assert local_name(Location.parse(text)) == name
+    assert Location.parse(local_name(Location.parse(text)))
+
+
+def test_digits_of_an_id_are_told_from_names() -> None:
+    assert typed_digits(Location.parse("0123456789ab")) == "0123456789ab"
+    assert typed_digits(Location.parse("alpine")) is None
+    assert typed_digits(Location.parse("facade:v1")) is None
+
+
+@pytest.mark.parametrize("text", ["", "SIGNOSUCH", "0", "99", "SIGTERM+x", "SIG_DFL"])
+def test_what_is_no_signal_is_refused(text: str) -> None:
+    with pytest.raises(ContainerError):
+        signal_number(text)
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ('exec: "x": executable file not found in $PATH', 127),
+        ('exec: "/x": stat /x: no such file or directory', 127),
+        ('exec: "/etc": permission denied', 126),
+        ("exec /x: exec format error", 126),
+        ("mount /a: no such file or directory", 125),
+        ("something else", 125),
+    ],
+)
+def test_the_runtimes_words_become_dockers_exit_codes(message: str, code: int) -> None:
+    assert meaning(message) == code
+
+
+@given(st.text(max_size=30))
+def test_no_text_crashes(text: str) -> None:
+    for read in (Published.parse, Volume.parse, parse_size, parse_name):
+        try:
+            read(text)
+        except ArgosyError:
+            continue

@@ -1,0 +1,444 @@
+"""Containers for real: what `argosy run` does, what it leaves, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import find_peer
+from tests.engine.conftest import Argosy
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+
+@pytest.fixture
+def image(host_layout: pathlib.Path) -> str:
+    return f"oci:{host_layout}:v1"
+
+
+def left_behind(root: pathlib.Path) -> list[str]:
+    """What a container could leave: directories, mounts, namespaces, links, cgroups."""
+    found = (
+        [str(p) for p in (root / "containers").iterdir()] if (root / "containers").exists() else []
+    )
+    found += [
+        line
+        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+        if str(root) in line
+    ]
+    ids = {p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64}
+    return found + sorted(ids)
+
+
+def test_a_container_says_what_it_is(argosy: Argosy, image: str) -> None:
+    done = argosy("run", "-q", "--rm", image, "sh", "-c", "id -u; cat /etc/motd; hostname; echo $$")
+    uid, motd, hostname, pid = done.out.split()
+    assert (uid, motd, pid) == ("0", "ahoy", "1")
+    assert re.fullmatch("[0-9a-f]{12}", hostname)
+
+
+def test_the_exit_code_is_the_programs(argosy: Argosy, image: str) -> None:
+    argosy("run", "-q", "--rm", "--network", "none", image, "sh", "-c", "exit 42", code=42)
+    argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        image,
+        "sh",
+        "-c",
+        "kill -9 $$; sleep 9",
+        code=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (["nosuchcommand"], 127, "executable file not found"),
+        (["/nosuch/command"], 127, "no such file"),
+        (["/etc/motd"], 126, "permission denied"),
+        (["/etc"], 126, ""),
+    ],
+)
+def test_a_command_that_cannot_run_gives_dockers_codes_and_one_line(
+    argosy: Argosy, image: str, root: pathlib.Path, command: list[str], code: int, words: str
+) -> None:
+    done = argosy("run", "-q", "--rm", "--network", "none", image, *command, code=code)
+    assert words in done.err
+    assert len(done.err.splitlines()) == 1
+    assert left_behind(root) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["oci:/nonexistent:v1"], "/nonexistent"),
+        (["--platform", "linux/s390x", "IMAGE"], "linux/amd64"),
+        (["--pull", "never", "localhost:1/nothing"], "not among the local images"),
+        (["--user", "nosuchuser", "IMAGE"], "nosuchuser"),
+        (["--security-opt", "seccomp=/nonexistent", "IMAGE"], "/nonexistent"),
+        (["-w", "relative", "IMAGE"], "absolute"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    argosy: Argosy, image: str, root: pathlib.Path, argv: list[str], words: str
+) -> None:
+    given = [image if word == "IMAGE" else word for word in argv]
+    done = argosy("run", "-q", "--rm", *given, "true", code=None)
+    assert done.code in (64, 125)
+    assert words in done.err
+    assert done.err.startswith("argosy: ")
+    assert left_behind(root) == []
+
+
+def test_a_corrupt_layer_is_refused_and_nothing_is_kept(
+    argosy: Argosy, host_layout: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path
+) -> None:
+    subprocess.run(["cp", "-r", str(host_layout), str(tmp_path / "bad")], check=True)
+    manifest = json.loads(argosy("manifest", "get", f"oci:{tmp_path}/bad:v1").out)
+    blob = tmp_path / "bad" / "blobs" / manifest["layers"][0]["digest"].replace(":", "/")
+    blob.chmod(0o644)
+    with blob.open("r+b") as file:
+        file.seek(blob.stat().st_size // 2)
+        file.write(b"damage")
+    done = argosy("run", "-q", "--rm", f"oci:{tmp_path}/bad:v1", "true", code=125)
+    assert "sha256:" in done.err
+    assert left_behind(root) == []
+    assert not [p for p in (root / "layers").iterdir() if p.is_dir()]
+
+
+def test_an_image_is_unpacked_once(argosy: Argosy, image: str) -> None:
+    first = argosy("run", "--rm", "--network", "none", image, "true")
+    second = argosy("run", "--rm", "--network", "none", image, "true")
+    assert "unpacking" in first.err
+    assert "unpacking" not in second.err
+
+
+def test_changes_stay_in_the_container(argosy: Argosy, image: str) -> None:
+    argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        image,
+        "sh",
+        "-c",
+        "echo x > /etc/motd; touch /new",
+    )
+    done = argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        image,
+        "sh",
+        "-c",
+        "cat /etc/motd; ls /new",
+        code=None,
+    )
+    assert "ahoy" in done.out
+    assert done.code != 0
+
+
+def test_environment_user_and_directory_are_what_was_said(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "env"
+    file.write_text("# a comment\nFROM_FILE=1\n")
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "-e", "A=b c", "--env-file", file, "-u", "nobody", "-w", "/usr",
+        "--hostname", "ship", "-l", "x=y", image, "sh", "-c", 'echo "$A"; echo $FROM_FILE; id -u; pwd; hostname',
+    )  # fmt: skip
+    assert done.out.splitlines() == ["b c", "1", "65534", "/usr", "ship"]
+
+
+def test_volumes_tmpfs_and_read_only(argosy: Argosy, image: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "data").write_text("from outside")
+    argosy(
+        "run", "-q", "--rm", "--network", "none", "-v", f"{tmp_path}:/data", "--tmpfs", "/scratch", "--read-only",
+        image, "sh", "-c",
+        "cat /data/data && echo back > /data/back && touch /scratch/x && ! touch /x 2>/dev/null",
+    )  # fmt: skip
+    assert (tmp_path / "back").read_text() == "back\n"
+    argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        "-v",
+        f"{tmp_path}:/data:ro",
+        image,
+        "touch",
+        "/data/no",
+        code=1,
+    )
+
+
+def test_limits_reach_the_cgroup(argosy: Argosy, image: str) -> None:
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "20", image,
+        "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max 2>/dev/null; "
+        "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null; true",
+    )  # fmt: skip
+    assert done.out.split() == [str(64 << 20), "20"]
+
+
+def test_capabilities_and_seccomp_are_dockers(argosy: Argosy, image: str) -> None:
+    script = "cat /proc/self/status"
+    plain = argosy("run", "-q", "--rm", "--network", "none", image, "sh", "-c", script).out
+    assert "CapEff:\t00000000a80425fb" in plain
+    assert "Seccomp:\t2" in plain
+    free = argosy(
+        "run", "-q", "--rm", "--network", "none", "--cap-drop", "ALL", "--cap-add", "NET_ADMIN",
+        "--security-opt", "seccomp=unconfined", "--security-opt", "no-new-privileges", image, "sh", "-c", script,
+    ).out  # fmt: skip
+    assert "CapEff:\t0000000000001000" in free
+    assert "Seccomp:\t0" in free
+    assert "NoNewPrivs:\t1" in free
+    argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        image,
+        "mount",
+        "-t",
+        "tmpfs",
+        "x",
+        "/tmp",
+        code=None,
+    )
+
+
+def test_stdin_is_closed_unless_asked_for(argosy: Argosy, image: str) -> None:
+    assert argosy("run", "-q", "--rm", "--network", "none", image, "cat", stdin="in").out == ""
+    assert (
+        argosy("run", "-q", "--rm", "-i", "--network", "none", image, "cat", stdin="in").out == "in"
+    )
+
+
+def test_a_detached_container_is_listed_logged_entered_stopped_and_removed(
+    argosy: Argosy, image: str
+) -> None:
+    script = "echo out; echo err >&2; trap 'echo bye; exit 3' TERM; while true; do sleep 0.05; done"
+    container = argosy(
+        "run", "-q", "-d", "--name", "web", "--network", "none", image, "sh", "-c", script
+    ).out.strip()
+    row = json.loads(argosy("ps", "--json").out)[0]
+    assert (row["Id"], row["Name"], row["Status"]) == (container, "web", "running")
+    argosy("run", "-q", "-d", "--name", "web", "--network", "none", image, "true", code=125)
+    assert argosy("exec", "web", "sh", "-c", "echo inside; exit 5", code=5).out == "inside\n"
+    assert argosy(
+        "exec", "-e", "X=1", "-w", "/usr", "web", "sh", "-c", "echo $X; pwd"
+    ).out.split() == ["1", "/usr"]
+    argosy("exec", "web", "nosuch", code=127)
+    argosy("rm", "web", code=1)
+    assert argosy("stop", "-t", "20", container[:12]).out.strip() == container[:12]
+    assert json.loads(argosy("ps", "-a", "--json").out)[0]["ExitCode"] == 3
+    logs = argosy("logs", "web")
+    assert logs.out.split() == ["out", "bye"]
+    assert logs.err == "err\n"
+    assert argosy("logs", "-n", "1", "-t", "web").out.endswith("bye\n")
+    argosy("exec", "web", "true", code=1)
+    argosy("stop", "web", code=1)
+    argosy("rm", "web")
+    assert argosy("ps", "-a", "-q").out == ""
+
+
+def test_logs_follow_until_the_end(argosy: Argosy, image: str) -> None:
+    argosy(
+        "run",
+        "-q",
+        "-d",
+        "--name",
+        "n",
+        "--network",
+        "none",
+        image,
+        "sh",
+        "-c",
+        "echo one; sleep 0.3; echo two",
+    )
+    assert argosy("logs", "-f", "n").out.split() == ["one", "two"]
+
+
+def test_a_detached_container_that_cannot_start_says_why(
+    argosy: Argosy, image: str, root: pathlib.Path
+) -> None:
+    done = argosy("run", "-q", "-d", "--network", "none", image, "nosuch", code=127)
+    assert "executable file not found" in done.err
+    assert left_behind(root) == []
+
+
+def test_a_terminal_is_a_terminal(argosy: Argosy, image: str) -> None:
+    script = "argosy run -q --rm -it --network none IMAGE sh -c 'test -t 0 && test -t 1 && echo yes; exit 4'"
+    line = script.replace("argosy", f"{sys.executable} -m argosy").replace("IMAGE", image)
+    done = subprocess.run(
+        ["script", "-qec", line, "/dev/null"],
+        env=argosy.env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "yes" in done.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_published_port_leads_into_the_container(argosy: Argosy, images: pathlib.Path) -> None:
+    port = free_port()
+    argosy(
+        "run", "-q", "-d", "--name", "web", "-p", f"127.0.0.1:{port}:80", f"oci:{images}/busybox:latest",
+        "sh", "-c", "mkdir /w; echo page > /w/index.html; echo ready; exec httpd -f -p 80 -h /w",
+    )  # fmt: skip
+    for _ in range(200):
+        if "ready" in argosy("logs", "web").out:
+            break
+    for attempt in range(50):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                assert answer.read() == b"page\n"
+            break
+        except OSError:
+            assert attempt < 49
+    done = argosy(
+        "run", "-q", "--rm", "-p", f"{port}:80", f"oci:{images}/busybox:latest", "true", code=125
+    )
+    assert f"port {port}/tcp is in use by another container" in done.err
+    argosy("rm", "-f", "web")
+    with pytest.raises(OSError, match=r"refused|reset"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
+
+
+def test_a_port_the_machine_uses_is_refused(argosy: Argosy, image: str, root: pathlib.Path) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        done = argosy("run", "-q", "--rm", "-p", f"127.0.0.1:{port}:80", image, "true", code=125)
+    assert f"port {port}/tcp is in use on this machine" in done.err
+    assert left_behind(root) == []
+
+
+def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathlib.Path) -> None:
+    busybox = f"oci:{images}/busybox:latest"
+    argosy("run", "-q", "-d", "--name", "a", busybox, "sleep", "60")
+    address = json.loads(argosy("ps", "--json").out)[0]["Address"]
+    argosy("run", "-q", "--rm", busybox, "ping", "-c", "1", "-W", "5", address)
+
+
+def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:
+    inside = argosy(
+        "run", "-q", "--rm", "--network", "host", image, "ls", "/sys/class/net"
+    ).out.split()
+    assert sorted(inside) == sorted(os.listdir("/sys/class/net"))
+
+
+def test_ten_at_once_all_run(argosy: Argosy, image: str, root: pathlib.Path) -> None:
+    argosy("run", "-q", "--rm", "--network", "none", image, "true")
+    with ThreadPoolExecutor(10) as pool:
+        done = list(
+            pool.map(
+                lambda n: argosy("run", "-q", "--rm", image, "sh", "-c", f"echo {n}"), range(10)
+            )
+        )
+    assert [d.out.strip() for d in done] == [str(n) for n in range(10)]
+    assert left_behind(root) == []
+
+
+def test_one_of_several_is_killed_and_prune_clears_it_away(
+    argosy: Argosy, image: str, root: pathlib.Path
+) -> None:
+    argosy("run", "-q", "--rm", "--network", "none", image, "true")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "argosy", "run", "-q", "--rm", image, "sh", "-c", "echo up; exec sleep 60"],
+            env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+    running[0].kill()
+    running[0].wait()
+    rows = json.loads(argosy("ps", "-a", "--json").out)
+    assert sorted(row["Status"] for row in rows) == ["dead", "running", "running"]
+    dead = next(row["Id"] for row in rows if row["Status"] == "dead")
+    assert argosy("prune").out.split() == [dead]
+    assert len(json.loads(argosy("ps", "--json").out)) == 2
+    for process in running[1:]:
+        process.send_signal(signal.SIGTERM)
+    for process in running[1:]:
+        process.kill()
+        process.wait()
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.close()
+    argosy("prune")
+    assert left_behind(root) == []
+
+
+def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", image, "sh", "-c",
+         "trap 'echo got; exit 6' TERM; echo up; while true; do sleep 0.05; done"],
+        env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "got\n"
+    assert process.wait(timeout=60) == 6
+    process.stdout.close()
+
+
+def test_images_are_listed_removed_and_readable_by_others(
+    argosy: Argosy, image: str, root: pathlib.Path
+) -> None:
+    argosy("run", "-q", "--rm", "--network", "none", image, "true")
+    (entry,) = json.loads(argosy("images", "--json").out)
+    assert argosy("images", "-q").out.strip() == entry["Id"].split(":")[1][:12]
+    skopeo = find_peer("skopeo")
+    seen = subprocess.run(
+        [skopeo, "inspect", "--raw", f"oci:{root}/images:{entry['Name']}"],
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(seen.stdout)["schemaVersion"] == 2
+    short = entry["Id"].split(":")[1][:12]
+    argosy("run", "-q", "--rm", "--network", "none", short, "true")
+    assert argosy("rmi", short).out == f"removed {entry['Name']}\n"
+    argosy("rmi", short, code=2)
+    assert json.loads(argosy("images", "--json").out) == []
+
+
+def test_real_images_run(argosy: Argosy, images: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = argosy(
+        "run", "-q", "--rm", f"oci:{images}/busybox:latest", "busybox", "echo", "hello"
+    ).out
+    assert out == "hello\n"
+    rootfs = images / "alpine-minirootfs-3.20.3-x86_64.tar.gz"
+    argosy("append", "-f", rootfs, "-t", f"oci:{tmp_path}/alpine:3.20")
+    done = argosy(
+        "run", "-q", "--rm", f"oci:{tmp_path}/alpine:3.20", "cat", "/etc/os-release", code=None
+    )
+    assert "Alpine" in done.out, done.err
