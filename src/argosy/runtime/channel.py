@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from _socket import (
     AF_UNIX,
+    MSG_CMSG_CLOEXEC,
     SCM_RIGHTS,
     SOCK_CLOEXEC,
     SOCK_SEQPACKET,
@@ -27,6 +28,7 @@ HOOKS = b"h"  # child: mounts are there; parent: limits set, prestart and create
 READY = b"r"  # child: everything is set up; parent: rlimits set and the state written
 NOTIFY = b"n"  # child: the number of its seccomp listener; parent: taken and sent on
 WARNING = b"w"  # child: one line for the log; no answer
+SOURCE = b"s"  # child: a mount's index; parent: its detached tree, as a descriptor
 DEBUG = b"b"  # child: one line for ``--debug``; no answer
 DONE = b"d"  # child: seccomp is loaded, only the fifo is left
 ERROR = b"e"  # child: one line; the end
@@ -59,6 +61,19 @@ class Channel:
         if answer != kind:
             raise StartError(data.decode("utf-8", "replace") or "the runtime has gone away")
         return data
+
+    def ask_fd(self, kind: bytes, payload: bytes) -> int:
+        """Send, and wait for an answer with one descriptor.
+
+        Raises:
+            StartError: the other end is gone or refused.
+        """
+        self.send(kind, payload)
+        data, ancillary, _, _ = self._socket.recvmsg(LIMIT, 256, MSG_CMSG_CLOEXEC)
+        fds = take_fds(ancillary)
+        if data[:1] != kind or len(fds) != 1:
+            raise StartError(data[1:].decode("utf-8", "replace") or "the runtime has gone away")
+        return fds[0]
 
     def fileno(self) -> int:
         """The descriptor."""

@@ -16,7 +16,7 @@ from argosy.runtime.inroot import Proc
 from argosy.runtime.jsonio import decode, encode, read_file, write_file
 from argosy.runtime.plan import Situation, plan
 from argosy.runtime.shape import prune
-from argosy.runtime.sources import open_sources
+from argosy.runtime.sources import Sources
 from argosy.runtime.steps import Context
 from argosy.runtime.tables import RLIMITS
 from argosy.runtime.validate import namespaces, validate
@@ -168,6 +168,7 @@ class Creation:
         child.close()
         _close_all(context, spaces)
         self._converse()
+        self.sources.close()
         return self.container
 
     def _prepare_filter(self) -> Any:
@@ -212,9 +213,8 @@ class Creation:
     def _context(self, steps: tuple[Step, ...]) -> tuple[Context, ch.Channel]:
         self.channel, child = ch.pair()
         context = Context(self.kernel, child, Proc(self.kernel))
-        context.sources = open_sources(
-            self.kernel, steps, self.linux, self.spaces, rootless=self.request.rootless
-        )
+        self.sources = Sources(self.kernel, steps)
+        self.sources.prepare(self.linux, self.spaces, rootless=self.request.rootless)
         if self.request.waits:
             context.fifo = self._make_fifo()
         context.console_socket, context.pidfd_socket = self.request.console, self.request.pidfd
@@ -250,8 +250,8 @@ class Creation:
         if self.pid > 0:
             self._adopt(self.pid)
         answers = {
-            ch.MAP: self._map, ch.PID: self._found, ch.HOOKS: self._at_hooks, ch.READY: self._at_ready,
-            ch.NOTIFY: self._at_notify,
+            ch.MAP: self._map, ch.PID: self._found, ch.SOURCE: self._at_source, ch.HOOKS: self._at_hooks,
+            ch.READY: self._at_ready, ch.NOTIFY: self._at_notify,
         }  # fmt: skip
         while True:
             kind, payload = self.channel.receive()
@@ -307,6 +307,9 @@ class Creation:
             rdt.enter(pid)
             self.container.state["rdt"] = rdt.state()
         self.channel.send(ch.PID)
+
+    def _at_source(self, payload: bytes) -> None:
+        self.sources.send(self.channel, self.pidfd, int(payload))
 
     def _at_hooks(self, _: bytes) -> None:
         """Mounts are there: limits, network devices, prestart and createRuntime."""
@@ -487,7 +490,6 @@ def reset_affinity(pid: int) -> None:
 
 def _close_all(context: Context, spaces: spawn.Spaces) -> None:
     for fd in (
-        *context.sources.values(),
         *(fd for fd, _ in spaces.join),
         context.fifo,
         context.proc.host,

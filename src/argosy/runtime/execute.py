@@ -183,8 +183,12 @@ class Execution:
         """Into the container's cgroups, or the asked sub-cgroups; then its own affinity and score."""
         cgroup = self.container.cgroup()
         if self.cgroups:
-            for controller, below in self.cgroups.items():
-                self._enter_below(cgroup, controller, below)
+            try:
+                for controller, below in self.cgroups.items():
+                    self._enter_below(cgroup, controller, below)
+            except (OSError, Failure) as error:
+                error.add_note(f"error adding pid {self.pid} to cgroups")
+                raise
             if "" not in self.cgroups:
                 self._enter_rest(cgroup)
         else:

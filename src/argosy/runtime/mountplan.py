@@ -44,13 +44,14 @@ class Attributes:
         self.clear = self.clear & ~pair[0] | pair[1]
 
 
-def parse(mount: dict[str, Any], where: str, bundle: str = "/") -> dict[str, Any]:
+def parse(mount: dict[str, Any], where: str, bundle: str = "/", rootfs: str = "") -> dict[str, Any]:
     """One entry of ``mounts`` as the argument of the step ``mount``.
 
     Args:
         mount: the entry; its shape was checked.
         where: its path in config.json, for errors.
         bundle: what a relative source of a bind is relative to.
+        rootfs: a destination that begins with this path is meant below it.
 
     Returns:
         destination, type, source, bind (None, "bind" or "rbind"), set, clear, attributes (given at all), rset, rclear,
@@ -63,6 +64,8 @@ def parse(mount: dict[str, Any], where: str, bundle: str = "/") -> dict[str, Any
     destination = mount.get("destination")
     if not destination:
         raise ConfigError(f"{where}.destination", "is missing")
+    if rootfs and destination.startswith(f"{rootfs}/"):
+        destination = destination[len(rootfs) :]
     own, recursive = Attributes(), Attributes()
     result: dict[str, Any] = {
         "destination": destination, "type": mount.get("type") or "none", "source": mount.get("source", ""),

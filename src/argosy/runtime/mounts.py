@@ -8,10 +8,11 @@ attached, propagation after. Where the kernel or an outer seccomp profile has no
 from __future__ import annotations
 
 import posix
-from errno import EINVAL, ELOOP, ENODATA, ENOSYS, ENOTDIR, EPERM
+from errno import EACCES, EINVAL, ELOOP, ENODATA, ENOSYS, ENOTDIR, EPERM
 
 from argosy.runtime import kernel as k
 from argosy.runtime import tables
+from argosy.runtime.channel import SOURCE
 from argosy.runtime.errors import Failure
 from argosy.runtime.inroot import O_PATH, S_IFDIR, Root, kind
 
@@ -336,11 +337,7 @@ def _copied_up(context: Context, entry: dict[str, Any], target: int, data: list[
 
 def _bind(context: Context, index: int, entry: dict[str, Any], _: str) -> None:
     kernel = context.kernel
-    tree = context.sources.pop(index, -1)
-    if tree < 0:
-        tree = clone(
-            kernel, k.AT_FDCWD, entry["source"].encode(), recursive=entry["bind"] == "rbind"
-        )
+    tree = _source(context, index, entry)
     try:
         target, _existed = _target(context, entry, directory=kind(tree) == S_IFDIR)
         try:
@@ -353,6 +350,27 @@ def _bind(context: Context, index: int, entry: dict[str, Any], _: str) -> None:
             posix.close(target)
     finally:
         posix.close(tree)
+
+
+def _source(context: Context, index: int, entry: dict[str, Any]) -> int:
+    """A detached clone of what is to be bound: our own, or the host's side's where we may not see it."""
+    if not entry["idmap"]:
+        try:
+            return clone(
+                context.kernel,
+                k.AT_FDCWD,
+                entry["source"].encode(),
+                recursive=entry["bind"] == "rbind",
+            )
+        except k.KernelError as error:
+            if (
+                index < 0
+                or context.rootless
+                or not context.user_namespace
+                or error.errno not in (EACCES, EPERM)
+            ):
+                raise
+    return context.line().ask_fd(SOURCE, b"%d" % index)
 
 
 def set_attributes(kernel: LinuxKernel, entry: dict[str, Any], tree: int, late: int = 0) -> None:

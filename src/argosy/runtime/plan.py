@@ -84,7 +84,7 @@ def plan(config: dict[str, Any], situation: Situation) -> tuple[Step, ...]:
     spaces = namespaces(linux)
     process = config.get("process", {})
     mounts = [
-        parse(entry, f"mounts[{index}]", situation.bundle)
+        parse(entry, f"mounts[{index}]", situation.bundle, situation.rootfs)
         for index, entry in enumerate(config.get("mounts", ()))
     ]
     return (
@@ -114,7 +114,10 @@ def exec_plan(
         *_console(process, bind=False),
         ("umask", process.get("user", {}).get("umask", 0o022)),
         *((("apparmor", process["apparmorProfile"]),) if process.get("apparmorProfile") else ()),
-        *_scheduling(process, {name: linux[name] for name in ("personality",) if name in linux}),
+        *_scheduling(
+            process,
+            {name: linux[name] for name in ("personality", "memoryPolicy") if name in linux},
+        ),
         ("ready",),
         *process_steps(process, linux, situation, joined=True),
     )
@@ -266,7 +269,7 @@ def _scheduling(process: dict[str, Any], linux: dict[str, Any]) -> tuple[Step, .
         )
     if linux.get("personality"):
         steps.append(("personality", tables.PERSONALITIES[linux["personality"]["domain"]]))
-    if linux.get("memoryPolicy"):
+    if linux.get("memoryPolicy") is not None:
         steps.append(("memory_policy", *_mempolicy(linux["memoryPolicy"])))
     return tuple(steps)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+from _signal import SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, signal
 
 from argosy.runtime import console, process, rootfs
 from argosy.runtime import kernel as k
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from argosy.runtime.plan import Step
 
 
+_ENDING = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM)
+
+
 class Context:
     """What the steps of one process share.
 
@@ -30,7 +34,6 @@ class Context:
         channel: the line to the runtime; None once it is closed.
         proc: a procfs that can be trusted.
         root: the container's root; set by the step ``root`` (``exec`` sets it at once).
-        sources: mount sources that the runtime opened beforehand, by the mount's index.
         null: a detached mount of the host's /dev/null, -1 without masked paths.
         fifo: O_PATH descriptor of the exec fifo, -1 for ``run`` and ``exec``.
         attended: the terminal's bytes are copied by the runtime, whose own terminal (or pipe) treats line ends.
@@ -42,7 +45,6 @@ class Context:
         self.channel: Channel | None = channel
         self.proc = proc
         self.root: Root = Root(kernel, -1, proc)
-        self.sources: dict[int, int] = {}
         self.null = -1
         self.fifo = -1
         self.report = -1
@@ -141,6 +143,8 @@ def _seccomp(context: Context) -> None:
 def _wait(context: Context) -> None:
     """Tell the runtime that all is set up, then wait for ``start``: for somebody to open the fifo's other end."""
     context.debug("init: closing the pipe to signal completion")
+    for number in _ENDING:
+        signal(number, _end)
     channel = context.line()
     posix.write(channel.fileno(), DONE)
     channel.close()
@@ -148,6 +152,11 @@ def _wait(context: Context) -> None:
     context.report = context.proc.reopen(context.fifo, posix.O_WRONLY)
     posix.write(context.report, b"0")
     posix.close(context.fifo)
+
+
+def _end(number: int, _: object) -> None:
+    """Without a handler these signals would not reach PID 1 of a namespace: a created container can be ended."""
+    posix._exit(128 + number)
 
 
 def _release(context: Context) -> None:

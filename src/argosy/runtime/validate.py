@@ -235,7 +235,7 @@ def _choice(value: Any, known: Iterable[str], where: str) -> None:
 
 def _numa(linux: dict[str, Any]) -> None:
     policy = linux.get("memoryPolicy")
-    if not policy:
+    if policy is None:
         return
     mode = policy.get("mode")
     if mode not in tables.MEMORY_MODES:
