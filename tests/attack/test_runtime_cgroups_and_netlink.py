@@ -46,7 +46,7 @@ def test_a_cgroups_path_cannot_leave_the_hierarchy(path: str) -> None:
 )
 def test_unified_cannot_write_elsewhere(name: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "c").mkdir()
-    with pytest.raises(Failure, match=r"linux\.resources\.unified\."):
+    with pytest.raises(Failure, match=r"no slashes"):
         limits2.unified(str(tmp_path / "c"), {name: "evil"})
 
 
