@@ -130,11 +130,19 @@ class TestPathsThatEscape:
         with pytest.raises(InvalidLayoutError, match="circle"):
             DockerArchive.open(tar(tmp_path / "a.tar", [*members, link("a", "a/a")]))
 
-    def test_a_config_outside_the_archive_is_no_member(self, tmp_path: pathlib.Path) -> None:
-        item: dict[str, object] = {"Config": "../../etc/passwd", "RepoTags": None, "Layers": []}
+    @pytest.mark.parametrize(
+        "name", ["../../etc/passwd", "/etc/passwd", "//etc/passwd", "/", "..", "", "a/" * 2_000_000]
+    )
+    def test_a_config_outside_the_archive_is_no_member(
+        self, tmp_path: pathlib.Path, name: str
+    ) -> None:
+        item: dict[str, object] = {"Config": name, "RepoTags": None, "Layers": []}
         path = tar(tmp_path / "a.tar", [("manifest.json", json.dumps([item]).encode())])
-        with pytest.raises(InvalidLayoutError, match=r"manifest.json: \[0\].Config: no member"):
+        with pytest.raises(
+            InvalidLayoutError, match=r"manifest.json: \[0\].Config: no member"
+        ) as caught:
             DockerArchive.open(path)
+        one_line(caught.value)
 
     def test_a_pipe_in_the_place_of_a_blob_is_not_waited_for(self, tmp_path: pathlib.Path) -> None:
         store = LayoutStore.create(tmp_path / "layout")

@@ -38,6 +38,7 @@ _CHUNK = 1 << 20
 _HEADERS = 4096
 _XZ = b"\xfd7zXZ\x00"
 _XZ_MEMORY = 96 << 20
+_MAX_NAME = 4096
 _LINKS = (EntryType.SYMLINK, EntryType.HARDLINK)
 
 
@@ -180,13 +181,13 @@ class TarIndex:
         Raises:
             InvalidLayoutError: links go round in a circle, or out of the archive.
         """
-        wanted = posixpath.normpath(name)
+        wanted = posixpath.normpath(name) if len(name) <= _MAX_NAME else ""
         for _ in range(MAX_LINKS):
             member = self._members.get(wanted) or self._through(wanted)
             if member is None or member.link is None:
                 return member
             wanted = member.link
-            if wanted.startswith(("/", "../")) or wanted == "..":
+            if wanted.startswith(("/", "../")) or wanted == ".." or len(wanted) > _MAX_NAME:
                 raise InvalidLayoutError(
                     f"{self.where}: {name}: a link that leads out of the archive"
                 )
@@ -195,7 +196,7 @@ class TarIndex:
     def _through(self, name: str) -> Member | None:
         """A name below a directory that is a link: as the link to where it leads."""
         above = posixpath.dirname(name)
-        while above:
+        while above.strip("/"):
             link = self._members.get(above)
             if link is not None and link.link is not None:
                 return Member(name, 0, 0, posixpath.normpath(link.link + name[len(above) :]))
