@@ -92,6 +92,7 @@ def _granian(settings: Settings, port: int) -> Any:
         log_level=LogLevels.warning,
         log_access=False,
         respawn_failed_workers=True,
+        respawn_interval=1.0,
         workers_kill_timeout=max(1, round(listen.shutdown_seconds)),
         ssl_cert=Path(tls.certificate) if tls else None,
         ssl_key=Path(tls.key) if tls else None,
@@ -139,7 +140,7 @@ def _watch(tls: Tls) -> None:
     def run() -> None:
         seen = stamps()
         while True:
-            stop.wait(5)
+            stop.wait(1)
             try:
                 now = stamps()
             except OSError:  # being replaced

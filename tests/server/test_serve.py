@@ -1,0 +1,162 @@
+"""The registry as a process: Granian, sockets, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from argosy.errors import StorageError
+from argosy.server.metadata.sqlite import Sqlite
+from argosy.server.serve import serve
+from argosy.server.settings import Listen, Settings
+from argosy.spec.digest import Digest
+from tests.server.client import image
+from tests.server.process import Process
+
+DATA = os.urandom(3_000_000)
+DIGEST = Digest.of(DATA)
+
+
+def push(server: Process, name: str, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    status, headers, _ = server.ask("POST", f"/v2/{name}/blobs/uploads/", b"")
+    assert status == 202
+    status, headers, body = server.ask("PUT", f"{headers['location']}?digest={digest}", data)
+    assert status == 201, body
+    return digest
+
+
+def test_a_push_and_a_pull_over_a_socket(tmp_path: Path) -> None:
+    with Process(str(tmp_path)) as server:
+        assert push(server, "a", DATA) == DIGEST
+        assert server.ask("GET", f"/v2/a/blobs/{DIGEST}")[2] == DATA
+        status, headers, body = server.ask("GET", f"/v2/a/blobs/{DIGEST}", Range="bytes=10-2000009")
+        assert (status, body) == (206, DATA[10:2_000_010])
+        status, headers, body = server.ask("HEAD", f"/v2/a/blobs/{DIGEST}")
+        assert (status, headers["content-length"], body) == (200, "3000000", b"")
+        push(server, "a", b"{}")
+        raw = image(DIGEST)
+        kind = "application/vnd.oci.image.manifest.v1+json"
+        assert server.ask("PUT", "/v2/a/manifests/t", raw, Content_Type=kind)[0] == 201
+        assert server.ask("GET", "/v2/a/manifests/t")[2] == raw
+        assert server.stop() == 0
+    with Process(str(tmp_path)) as server:
+        assert server.ask("GET", "/v2/a/manifests/t")[2] == raw
+
+
+def test_several_workers_share_one_registry(tmp_path: Path) -> None:
+    with Process(str(tmp_path), workers=2) as server:
+        for number in range(12):
+            status, headers, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")
+            location = headers["location"]
+            for part in (b"one", b"two", b"%d" % number):
+                status, headers, _ = server.ask("PATCH", location, part)
+                assert status == 202
+                location = headers["location"]
+            digest = Digest.of(b"onetwo%d" % number)
+            assert server.ask("PUT", f"{location}?digest={digest}", b"")[0] == 201
+            assert server.ask("GET", f"/v2/a/blobs/{digest}")[2] == b"onetwo%d" % number
+        assert server.stop() == 0
+
+
+def test_an_error_before_the_body_does_not_confuse_the_next_request(tmp_path: Path) -> None:
+    with Process(str(tmp_path)) as server:
+        connection = server.connect()
+        for _ in range(3):
+            connection.request(
+                "PATCH", "/v2/a/blobs/uploads/none", b"GET /v2/ HTTP/1.1\r\n\r\n" * 100
+            )
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 404
+            with contextlib.suppress(http.client.HTTPException, OSError):
+                connection.request("GET", "/v2/")
+                assert connection.getresponse().read() == b"{}"
+        connection.close()
+
+
+def test_a_stop_lets_a_body_under_way_finish(tmp_path: Path) -> None:
+    with Process(str(tmp_path)) as server:
+        _, headers, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")
+        with socket.create_connection(("127.0.0.1", server.port)) as raw:
+            raw.sendall(
+                f"PUT {headers['location']}?digest={DIGEST} HTTP/1.1\r\nHost: x\r\n"
+                f"Content-Length: {len(DATA)}\r\n\r\n".encode()
+            )
+            raw.sendall(DATA[:1_000_000])
+            stopping = threading.Thread(target=server.stop)
+            stopping.start()
+            raw.sendall(DATA[1_000_000:])
+            assert raw.recv(100).startswith(b"HTTP/1.1 201")
+            raw.close()
+            stopping.join()
+    with Process(str(tmp_path)) as server:
+        assert server.ask("HEAD", f"/v2/a/blobs/{DIGEST}")[0] == 200
+
+
+def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        settings = Settings(data=str(tmp_path), listen=Listen(port=taken.getsockname()[1]))
+        with pytest.raises(StorageError, match=r"cannot listen on 127\.0\.0\.1"):
+            serve(settings)
+
+
+def test_tls_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+
+    def renew(serial: int) -> None:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+             "-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=localhost",
+             "-set_serial", str(serial)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    renew(7)
+    with Process(str(tmp_path / "data"), certificate=(certificate, key)) as server:
+        context = ssl.create_default_context(cafile=certificate)
+        context.check_hostname = False
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context)
+        connection.request("GET", "/v2/")
+        assert connection.getresponse().status == 200
+        connection.close()
+        before = ssl.get_server_certificate(("127.0.0.1", server.port))
+        renew(8)
+        deadline = time.monotonic() + 30
+        while ssl.get_server_certificate(("127.0.0.1", server.port)) == before:
+            assert time.monotonic() < deadline, "the new certificate is not served"
+
+
+def test_a_large_registry_starts_at_once(tmp_path: Path) -> None:
+    async def fill() -> None:
+        metadata = Sqlite(str(tmp_path / "registry.db"))
+        await metadata.write(_fill)
+        metadata.close()
+
+    asyncio.run(fill())
+    with Process(str(tmp_path)) as server:
+        assert server.ask("GET", "/v2/r/tags/list?n=1")[0] == 200
+        assert server.seconds_to_ready < 20
+
+
+def _fill(tx: object) -> None:
+    rows = tx.rows  # type: ignore[attr-defined]
+    rows("INSERT INTO repository (id, name, created) VALUES (1, 'r', 0)")
+    rows(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+        " INSERT INTO manifest (repo_id, digest, media_type, size, pushed, protected_until)"
+        " SELECT 1, 'sha256:' || printf('%064d', i), 'x/y', 1, 0, 0 FROM n"
+    )
