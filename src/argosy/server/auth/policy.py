@@ -83,6 +83,7 @@ SCHEMA: Mapping[str, object] = _object(
             keep_last={"type": "integer", "minimum": 0},
             keep_days={"type": "number", "minimum": 0},
         )
+        | {"anyOf": [{"required": ["keep_last"]}, {"required": ["keep_days"]}]}
     ),
 )
 """The JSON Schema of the policy file."""

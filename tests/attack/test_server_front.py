@@ -1,0 +1,194 @@
+"""Attacks by way of headers, logs, and the addresses the registry itself speaks to."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import logging
+import pathlib
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from argosy.errors import DeniedError, LimitExceededError, TransportError
+from argosy.server import outbound
+from argosy.server.front import Front, Limiter
+from argosy.server.http import Request
+from argosy.server.registry import Exchange
+from argosy.server.settings import Limits, Settings
+from argosy.server.telemetry import Telemetry, access_line
+from tests.server.client import Server
+from tests.server.doors import PASSWORD, Door, basic, rule
+
+
+def test_olareg_a_made_up_forwarded_address_does_not_escape_the_limit(
+    tmp_path: pathlib.Path,
+) -> None:
+    def refused(trusted: tuple[str, ...]) -> int:
+        with Server(str(tmp_path)) as server:
+            limits = Limits(requests_per_second=0.001, burst=1)
+            server.app = Front(server.app, Limiter(limits), trusted)  # type: ignore[assignment]
+            answers = [
+                server.ask("GET", "/v2/", headers={"x-forwarded-for": f"9.9.9.{n}"}).status
+                for n in range(5)
+            ]
+        return answers.count(429)
+
+    assert refused(()) == 4
+    assert refused(("10.0.0.0/8",)) == 4
+
+
+# -- zot CVE-2025-48374: secrets in logs -----------------------------------------------------------
+
+
+def test_cve_2025_48374_no_secret_reaches_the_log(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Door(tmp_path, {"rules": [rule(["pull", "push"], "ann")]}) as door:
+        telemetry = Telemetry(Settings(), door.gate)
+        door.server.registry.on_exchange = telemetry.record
+        token = door.token("ann", "repository:a:pull,push")
+        location = door.ask("POST", "/v2/a/blobs/uploads/", b"", basic("ann")).location
+        door.ask("PATCH", location, b"x", basic("ann"))
+        door.ask("GET", "/v2/a/tags/list", headers={"authorization": f"Bearer {token}"})
+        door.ask("GET", "/v2/a/tags/list?access_token=tok-secret&n=5", headers=basic("ann"))
+        door.ask("GET", "/v2/", headers=basic("ann", "wrong-secret"))
+        door.ask("POST", "/token", b"grant_type=password&username=ann&password=form-secret")
+        telemetry._lines.flush()  # type: ignore[union-attr]
+    text = caplog.text
+    assert '"route":"upload"' in text
+    assert '"query":"n=5"' in text
+    signature = location.rpartition(".")[2]
+    for secret in (
+        PASSWORD,
+        token,
+        token.rpartition(".")[2],
+        signature,
+        "tok-secret",
+        "wrong-secret",
+        "form-secret",
+        basic("ann")["authorization"].partition(" ")[2],
+    ):
+        assert secret not in text
+
+
+def test_a_line_of_the_log_is_one_line_whatever_the_client_sends() -> None:
+    scope = {
+        "type": "http", "method": "GE\nT", "raw_path": b'/v2/\n{"fake":1}\x1b[31m', "query_string": b"n=%0a%0d",
+        "headers": [(b"user-agent", b"x\r\n{}\x00")],
+    }  # fmt: skip
+
+    async def receive() -> dict[str, object]:
+        return {}
+
+    request = Request(scope, receive, "id")
+    line = access_line(Exchange(request, "", 404, 0, 0.1), None, 1_800_000_000.5)
+    assert line.isprintable()
+    assert json.loads(line)["time"] == "2027-01-15T08:00:00.500Z"
+
+
+# -- Quay CVE-2026-2376 and others: requests to the inside -----------------------------------------
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """Redirects, or answers too much."""
+
+    def do_GET(self) -> None:
+        seen.append(self.path)
+        if self.path == "/redirect":
+            self.send_response(302)
+            self.send_header("Location", "/inside")
+            self.end_headers()
+        elif self.path == "/large":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"x" * (outbound.MAX_BODY + 2))
+        else:
+            self.send_response(200)
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+seen: list[str] = []
+
+
+@pytest.fixture
+def inside() -> Iterator[str]:
+    seen.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+     "224.0.0.1", "240.0.0.1", "::1", "::", "fe80::1", "fc00::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1",
+     "2002:7f00:1::", "ff02::1"],
+)  # fmt: skip
+def test_cve_2026_2376_an_inner_address_is_not_spoken_to(address: str) -> None:
+    assert not outbound.allowed(address)
+    with pytest.raises(DeniedError, match="inner address"):
+        outbound.request("GET", "http://evil.example/", resolve=lambda *_: [address])
+
+
+def test_cve_2026_2376_one_inner_address_among_good_ones_is_enough_to_refuse() -> None:
+    with pytest.raises(DeniedError):
+        outbound.request(
+            "GET", "http://evil.example/", resolve=lambda *_: ["93.184.215.14", "10.0.0.1"]
+        )
+
+
+def test_the_inner_server_is_reached_without_the_guard(inside: str) -> None:
+    assert outbound.request("GET", f"{inside}/x", allow_private=True).status == 200
+    assert seen == ["/x"]
+
+
+def test_the_name_is_resolved_once_so_that_it_cannot_change_its_mind(inside: str) -> None:
+    port = int(inside.rpartition(":")[2])
+    answers = iter([["127.0.0.1"]])
+    answer = outbound.request(
+        "GET",
+        f"http://rebind.example:{port}/x",
+        allow_private=True,
+        resolve=lambda *_: next(answers),
+    )
+    assert answer.status == 200
+
+
+def test_a_redirect_is_not_followed(inside: str) -> None:
+    assert outbound.request("GET", f"{inside}/redirect", allow_private=True).status == 302
+    assert seen == ["/redirect"]
+
+
+def test_an_answer_without_end_is_cut_off(inside: str) -> None:
+    with pytest.raises(LimitExceededError):
+        outbound.request("GET", f"{inside}/large", allow_private=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "gopher://x/", "http://", "//x/", "ftp://x/"]
+)
+def test_other_schemes_are_refused(url: str) -> None:
+    with pytest.raises(DeniedError):
+        outbound.request("GET", url, allow_private=True)
+
+
+def test_what_is_said_of_a_url_has_no_secret_in_it() -> None:
+    def nowhere(*_: object) -> list[str]:
+        raise TransportError("nowhere")
+
+    with pytest.raises(TransportError):
+        outbound.request("GET", "http://user:hush@x.example/a?token=hush", resolve=nowhere)
+    with pytest.raises(DeniedError) as caught:
+        outbound.request(
+            "GET", "http://user:hush@x.example/a?token=hush", resolve=lambda *_: ["::1"]
+        )
+    assert "hush" not in str(caught.value)

@@ -1,0 +1,145 @@
+"""Retention: which tags go, which stay, and that it says the same without doing it."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from argosy.errors import InvalidConfigError
+from argosy.server.auth.policy import Policy, Retention, glob
+from argosy.server.metadata.outbox import Change
+from argosy.server.retention import Doomed, TagAge, doomed, retain
+from tests.server.client import Clock, Server
+
+DAY = 86400.0
+NOW = 1_800_000_000.0
+
+
+def ages(**tags: float) -> list[TagAge]:
+    return [TagAge(name, f"sha256:{name}", NOW - days * DAY) for name, days in tags.items()]
+
+
+@pytest.mark.parametrize(
+    ("rule", "gone"),
+    [
+        ({"keep_last": 2}, ["c", "d"]),
+        ({"keep_last": 0}, ["a", "b", "c", "d"]),
+        ({"keep_days": 2.5}, ["c", "d"]),
+        ({"keep_last": 3, "keep_days": 1.5}, ["d"]),
+        ({"keep_last": 1, "keep": ("c",)}, ["b", "d"]),
+        ({"keep_last": 0, "tags": ("b", "c")}, ["b", "c"]),
+        ({"keep_last": 9}, []),
+    ],
+    ids=str,
+)
+def test_a_rule_keeps_what_it_has_a_reason_for(rule: dict[str, Any], gone: list[str]) -> None:
+    tags = ages(a=1, b=2, c=3, d=4)
+    found = doomed(Retention(repositories=("**",), **rule), tags, NOW)
+    assert sorted(tag.name for tag in found) == gone
+
+
+def test_a_rule_without_a_reason_to_keep_anything_is_refused() -> None:
+    with pytest.raises(InvalidConfigError):
+        Policy.decode({"retention": [{"repositories": ["**"]}]})
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path):  # type: ignore[no-untyped-def]
+    with Server(str(tmp_path)) as made:
+        yield made
+
+
+def fill(server: Server, name: str, *tags: str) -> dict[str, str]:
+    """Push one image a tag, a day apart."""
+    assert isinstance(server.clock, Clock)
+    digests = {}
+    for number, tag in enumerate(tags):
+        server.clock.now += DAY
+        digests[tag] = str(server.push_image(name, tag, annotations={"n": f"{name}{number}"}))
+    return digests
+
+
+def go(server: Server, policy: Policy, *, dry_run: bool = False) -> list[Doomed]:
+    change = Change(server.clock())
+    gone: list[Doomed] = server.run(
+        retain(server.registry.metadata, policy, change, dry_run=dry_run)
+    )
+    return gone
+
+
+def tags(server: Server, name: str) -> list[str]:
+    return list(server.ask("GET", f"/v2/{name}/tags/list").json()["tags"])
+
+
+def test_a_dry_run_says_what_would_go_and_keeps_it(server: Server) -> None:
+    digests = fill(server, "ci/app", "a", "b", "c")
+    policy = Policy.decode({"retention": [{"repositories": ["ci/*"], "keep_last": 1}]})
+    expected = [Doomed("ci/app", tag, digests[tag]) for tag in ("a", "b")]
+    assert sorted(go(server, policy, dry_run=True)) == expected
+    assert tags(server, "ci/app") == ["a", "b", "c"]
+    assert sorted(go(server, policy)) == expected
+    assert tags(server, "ci/app") == ["c"]
+    assert go(server, policy) == []
+
+
+def test_only_the_repositories_of_a_rule_are_touched(server: Server) -> None:
+    fill(server, "ci/app", "a", "b")
+    fill(server, "prod/app", "a", "b")
+    go(server, Policy.decode({"retention": [{"repositories": ["ci/*"], "keep_last": 1}]}))
+    assert tags(server, "prod/app") == ["a", "b"]
+
+
+def test_immutable_tags_stay(server: Server) -> None:
+    fill(server, "ci/app", "v1", "v2", "x")
+    document = {
+        "retention": [{"repositories": ["**"], "keep_last": 0}],
+        "immutable": [{"repositories": ["**"], "tags": ["v*"]}],
+    }
+    assert [one.tag for one in go(server, Policy.decode(document))] == ["x"]
+
+
+def test_harbor_8717_another_tag_of_the_same_manifest_stays(server: Server) -> None:
+    server.push_image("a", "old")
+    assert isinstance(server.clock, Clock)
+    server.clock.now += DAY
+    digest = server.push_image("a", "new")
+    gone = go(server, Policy.decode({"retention": [{"repositories": ["**"], "keep_last": 1}]}))
+    assert gone == [Doomed("a", "old", digest)]
+    assert server.ask("GET", "/v2/a/manifests/new").status == 200
+    assert server.ask("GET", f"/v2/a/manifests/{digest}").status == 200
+
+
+def test_a_tag_moved_while_it_was_judged_stays(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from argosy.server import retention
+
+    fill(server, "a", "x")
+    stale = [TagAge("x", "sha256:another", 0.0)]
+
+    async def judged(*_: object) -> list[TagAge]:
+        return stale
+
+    monkeypatch.setattr(retention, "_doomed_of", judged)
+    assert (
+        go(server, Policy.decode({"retention": [{"repositories": ["**"], "keep_last": 0}]})) == []
+    )
+    assert tags(server, "a") == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "fits", "not_"),
+    [
+        ("team/*", ["team/a"], ["team/a/b", "team", "teams/a"]),
+        ("team/**", ["team/a", "team/a/b"], ["team"]),
+        ("**", ["a", "a/b/c"], []),
+        ("v?.*", ["v1.0", "v1."], ["v10.0", "v1"]),
+        ("a.b", ["a.b"], ["axb"]),
+        ("(a|b)+", ["(a|b)+"], ["a"]),
+    ],
+)
+def test_patterns_mean_what_they_say(pattern: str, fits: list[str], not_: list[str]) -> None:
+    assert all(glob(pattern).fullmatch(text) for text in fits)
+    assert not any(glob(pattern).fullmatch(text) for text in not_)

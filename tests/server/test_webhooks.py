@@ -1,0 +1,220 @@
+"""Webhooks: every event, in order, at least once, signed; what cannot be told is tried again and then put aside."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import pathlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from argosy.server.metadata import deliveries, leases, outbox
+from argosy.server.settings import Sink
+from argosy.server.webhooks import SIGNATURE_HEADER, deliverer, signature
+from tests.server.client import Clock, Server
+
+
+class Receiver:
+    """A receiver of webhooks that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.told: list[dict[str, Any]] = []
+        self.headers: list[Any] = []
+        self.bodies: list[bytes] = []
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                status = receiver.statuses.pop(0) if receiver.statuses else 204
+                if status < 300:
+                    receiver.told.append(json.loads(body))
+                    receiver.headers.append(self.headers)
+                    receiver.bodies.append(body)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def server(tmp_path: pathlib.Path) -> Iterator[Server]:
+    with Server(str(tmp_path)) as made:
+        yield made
+
+
+def sink(receiver: Receiver, **more: Any) -> Sink:
+    made: dict[str, Any] = {"name": "ci", "url": receiver.url, "allow_private": True}
+    return Sink(**(made | more))
+
+
+def deliver(server: Server, one: Sink) -> None:
+    """One replica tells what there is, and gives its lease back."""
+    another(server, one)
+    server.run(server.registry.metadata.write(lambda tx: tx.rows("DELETE FROM lease")))
+
+
+def another(server: Server, one: Sink) -> None:
+    server.run(deliverer(one, once=True)(server.registry))
+
+
+def test_events_are_told_in_order_and_once(server: Server, receiver: Receiver) -> None:
+    one = sink(receiver, secret="key")
+    deliver(server, one)
+    digest = server.push_image("team/app", "v1", b"layer")
+    deliver(server, one)
+    deliver(server, one)
+    kinds = [event["type"].removeprefix("argosy.registry.") for event in receiver.told]
+    assert kinds == ["blob.pushed", "blob.pushed", "manifest.pushed", "tag.set"]
+    last = receiver.told[-1]
+    assert last["specversion"] == "1.0"
+    assert last["subject"] == "team/app:v1"
+    assert last["data"]["digest"] == digest
+    assert receiver.headers[0]["content-type"] == "application/cloudevents+json"
+    assert receiver.headers[0][SIGNATURE_HEADER] == signature("key", receiver.bodies[0])
+    assert len({event["id"] for event in receiver.told}) == 4
+
+
+def test_a_new_webhook_is_not_told_the_past(server: Server, receiver: Receiver) -> None:
+    server.push_image("a", "v1")
+    deliver(server, sink(receiver))
+    assert receiver.told == []
+    server.push_image("a", "v2")
+    deliver(server, sink(receiver))
+    assert receiver.told[-1]["subject"] == "a:v2"
+
+
+def test_only_the_kinds_that_were_asked_for_are_told(server: Server, receiver: Receiver) -> None:
+    one = sink(receiver, types=("tag.set",))
+    deliver(server, one)
+    server.push_image("a", "v1", b"x")
+    deliver(server, one)
+    assert [event["type"] for event in receiver.told] == ["argosy.registry.tag.set"]
+
+
+def test_what_fails_is_told_again_later_and_nothing_overtakes_it(
+    server: Server, receiver: Receiver
+) -> None:
+    one = sink(receiver, types=("tag.set",))
+    deliver(server, one)
+    server.push_image("a", "v1")
+    server.push_image("a", "v2")
+    receiver.statuses = [500, 503]
+    deliver(server, one)
+    assert receiver.told == []
+    deliver(server, one)
+    assert receiver.statuses == [503], "it was tried again at once"
+    assert isinstance(server.clock, Clock)
+    server.clock.now += 5
+    deliver(server, one)
+    server.clock.now += 10
+    deliver(server, one)
+    assert [event["subject"] for event in receiver.told] == ["a:v1", "a:v2"]
+
+
+def test_after_the_last_try_an_event_is_put_aside_and_the_next_is_told(
+    server: Server, receiver: Receiver
+) -> None:
+    one = sink(receiver, types=("tag.set",), attempts=2)
+    deliver(server, one)
+    server.push_image("a", "v1")
+    server.push_image("a", "v2")
+    receiver.statuses = [500, 410]
+    deliver(server, one)
+    assert isinstance(server.clock, Clock)
+    server.clock.now += 10
+    deliver(server, one)
+    assert [event["subject"] for event in receiver.told] == ["a:v2"]
+    (letter,) = server.run(server.registry.metadata.read(lambda tx: deliveries.dead_letters(tx, 9)))
+    assert (letter.consumer, letter.problem) == ("webhook:ci", "status 410")
+    assert json.loads(letter.body)["subject"] == "a:v1"
+
+
+def test_a_receiver_that_is_gone_stops_nobody_else(server: Server, receiver: Receiver) -> None:
+    gone = Sink(name="gone", url="http://127.0.0.1:1/", allow_private=True)
+    here = sink(receiver, types=("tag.set",))
+    for one in (gone, here):
+        deliver(server, one)
+    server.push_image("a", "v1")
+    for one in (gone, here):
+        deliver(server, one)
+    assert len(receiver.told) == 1
+
+
+def test_one_replica_tells_a_webhook_and_another_takes_over_when_it_is_gone(
+    server: Server, receiver: Receiver
+) -> None:
+    one = sink(receiver, types=("tag.set",))
+    another(server, one)
+    server.push_image("a", "v1")
+    another(server, one)  # the first one's lease is not over: nothing
+    assert receiver.told == []
+    assert isinstance(server.clock, Clock)
+    server.clock.now += 61
+    another(server, one)
+    assert len(receiver.told) == 1
+
+
+def test_leases_are_taken_kept_and_given_back(server: Server) -> None:
+    metadata = server.registry.metadata
+
+    def take(holder: str, now: float) -> bool:
+        return bool(server.run(metadata.write(lambda tx: leases.take(tx, "x", holder, now, 10.0))))
+
+    assert take("one", 0.0)
+    assert take("one", 5.0)
+    assert not take("two", 14.9)
+    server.run(metadata.write(lambda tx: leases.drop(tx, "x", "two")))
+    assert not take("two", 14.9)
+    server.run(metadata.write(lambda tx: leases.drop(tx, "x", "one")))
+    assert take("two", 14.9)
+    assert not take("one", 15.0)
+    assert take("one", 30.0)
+
+
+def test_the_outbox_is_trimmed_only_behind_the_webhook(server: Server, receiver: Receiver) -> None:
+    one = sink(receiver)
+    deliver(server, one)
+    server.push_image("a", "v1")
+    late = server.clock() + 1
+    trimmed = server.run(server.registry.metadata.write(lambda tx: outbox.trim(tx, late)))
+    assert trimmed == 0
+    deliver(server, one)
+    assert server.run(server.registry.metadata.write(lambda tx: outbox.trim(tx, late))) > 0
+
+
+def test_a_deliverer_waits_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 2:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        server.run(deliverer(sink(receiver), sleep=sleep)(server.registry))
+    assert slept == [1.0, 1.0, 1.0]
