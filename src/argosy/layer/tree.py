@@ -127,6 +127,7 @@ class MergedTree:
                 raise InvalidLayerError(
                     f"layer {self.layers}: entry {shown(entry.name)}: {error}"
                 ) from None
+        self.root.children.pop(AUFS_LINKS, None)
         self.layers += 1
 
     def get(self, path: str | bytes, *, follow: bool = True) -> Node:

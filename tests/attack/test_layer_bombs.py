@@ -1,0 +1,144 @@
+"""Layers that cost their reader more than they are worth: bombs, endless loops, headers without bound."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from argosy.errors import InvalidLayerError
+from argosy.layer.entry import Entry, Limits
+from argosy.layer.options import Options
+from argosy.layer.rootfs import RootFS
+from argosy.layer.tarstream import TarReader
+from argosy.layer.tarwriter import header
+from tests.layer.making import file, gzip, tar
+from tests.layer.test_tarstream import patched, pax
+
+SMALL = Limits(grace=1 << 20, ratio=50)
+
+
+def apply(root: Path, data: bytes, limits: Limits = SMALL) -> None:
+    with RootFS(root, Options(limits=limits)) as tree:
+        tree.apply(io.BytesIO(data), layer="layer 1")
+
+
+def test_cve_2017_14992_a_gzip_bomb(tmp_path: Path) -> None:
+    with pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'bomb': .* is a bomb$"):
+        apply(tmp_path, gzip(tar(file("bomb", bytes(32 << 20)))))
+    assert (tmp_path / "bomb").stat().st_size < 4 << 20
+
+
+def test_cve_2017_14992_a_bomb_behind_the_end_of_the_archive(tmp_path: Path) -> None:
+    with pytest.raises(InvalidLayerError, match="is a bomb"):
+        apply(tmp_path, gzip(tar(file("a")) + bytes(32 << 20)))
+
+
+def test_a_file_that_is_huge_by_its_header_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    big = patched(tar(file("big")), 124, b"\x80" + (1 << 60).to_bytes(11, "big"))
+    with pytest.raises(InvalidLayerError, match=r"size \d+ is outside"):
+        apply(tmp_path, big)
+    assert os.listdir(tmp_path) == []
+
+
+def test_cve_2023_25153_headers_without_bound_are_not_read_into_memory(tmp_path: Path) -> None:
+    for flag in (b"x", b"g", b"L", b"K"):
+        block = patched(header(Entry(name=b"h", size=1 << 32)), 156, flag)
+        with pytest.raises(InvalidLayerError, match="extended headers of more than 1048576 bytes"):
+            apply(tmp_path, block)
+
+
+def test_cve_2019_20907_a_record_of_length_zero_does_not_go_on_for_ever(tmp_path: Path) -> None:
+    block = patched(header(Entry(name=b"h", size=512)), 156, b"x")
+    with pytest.raises(InvalidLayerError, match="PAX record"):
+        apply(tmp_path, block + b"0 path=x\n".ljust(512, b"\0") + tar(file("f")))
+
+
+def test_cve_2025_8194_a_negative_size_does_not_lead_back(tmp_path: Path) -> None:
+    for value in (b"\xff" * 11 + b"\0", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xfc\x00"):
+        for flag in (b"0", b"x", b"L", b"g"):
+            with pytest.raises(InvalidLayerError):
+                apply(tmp_path, patched(patched(tar(file("f")), 124, value), 156, flag))
+
+
+def test_negative_sparse_regions_do_not_lead_back(tmp_path: Path) -> None:  # cpython #137395
+    for regions in (b"-512,512", b"0,-512", b"512,-1,0,513"):
+        records = (
+            (b"GNU.sparse.map", regions),
+            (b"GNU.sparse.size", b"512"),
+            (b"GNU.sparse.name", b"f"),
+        )
+        with pytest.raises(InvalidLayerError):
+            apply(tmp_path, pax(*records) + tar(file("f", b"x" * 512)))
+
+
+def test_a_sparse_map_without_end_is_refused(tmp_path: Path) -> None:
+    for body in (
+        b"999999999999\n".ljust(512, b"0"),
+        b"1" * 512 * 40,
+        b"2\n0\n".ljust(512, b"\0") * 4,
+    ):
+        records = (
+            (b"GNU.sparse.major", b"1"),
+            (b"GNU.sparse.minor", b"0"),
+            (b"GNU.sparse.realsize", b"1"),
+        )
+        with pytest.raises(InvalidLayerError):
+            apply(tmp_path, pax(*records) + tar(file("f", body)))
+
+
+def test_cve_2025_62518_two_readers_see_one_archive() -> None:
+    # the size of the PAX header counts: what it covers is content, not entries
+    inner = tar(file("smuggled"))[:512]
+    outer = (
+        pax((b"size", b"512"))
+        + patched(tar(file("f")), 124, b"0" * 11 + b"\0")[:512]
+        + inner
+        + bytes(1024)
+    )
+    assert [entry.name for entry in TarReader(io.BytesIO(outer))] == [b"f"]
+
+
+def test_many_tiny_members_do_not_cost_more_than_their_bytes(tmp_path: Path) -> None:
+    empty = b"\x1f\x8b\x08" + bytes(7) + b"\x03\0" + bytes(8)
+    assert zlib.decompress(empty, 31) == b""
+    apply(tmp_path, gzip(tar(file("a")))[:0] + empty * 20_000 + gzip(tar(file("a"))))
+    assert (tmp_path / "a").exists()
+
+
+MEASURE = """
+import resource, sys
+from argosy.layer.options import Options
+from argosy.layer.entry import Limits
+from argosy.layer.rootfs import RootFS
+with RootFS(sys.argv[1], Options(limits=Limits(ratio=1 << 20))) as root, open(sys.argv[2], "rb") as layer:
+    root.apply(layer)
+status = open("/proc/self/status").read()
+print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
+"""
+
+
+@pytest.mark.parametrize("kind", ["one file", "many files", "many folders", "long names"])
+def test_memory_stays_small_whatever_the_layer(kind: str, tmp_path: Path) -> None:
+    if kind == "one file":
+        data = tar(file("big", bytes(200 << 20)))
+    elif kind == "many files":
+        data = tar(*(file(f"d/{n}") for n in range(20_000)))
+    elif kind == "many folders":
+        data = tar(*(file(f"d{n}/e/f") for n in range(5_000)))
+    else:
+        data = tar(*(file(f"{'x' * 250}/{n}") for n in range(5_000)))
+    (tmp_path / "layer").write_bytes(gzip(data))
+    (tmp_path / "root").mkdir()
+    del data
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "root", tmp_path / "layer"],
+        capture_output=True,
+        check=True,
+    )
+    assert int(done.stdout) < 120
