@@ -57,7 +57,7 @@ SETTINGS = (
     Setting("key-file", "The certificate's key.", _PATH),
     Setting("resolve", "Connect to this address instead; repeatable.",
             {"multiple": True, "metavar": "HOST:PORT:ADDRESS[:PORT]"}),
-    Setting("header", "Send this header to the registry; repeatable.", 
+    Setting("header", "Send this header to the registry; repeatable.",
             {"multiple": True, "metavar": "NAME:VALUE"}),
     Setting("timeout", "Give up after so long without progress.", _SECONDS),
     Setting("retry", "Send a request again so often.", _COUNT),
@@ -78,14 +78,20 @@ def wanted(command: click.Command) -> click.Command:
     return command
 
 
+def two_ended(command: click.Command) -> click.Command:
+    """As `wanted`, for a command that has two ends."""
+    setattr(command, _MARK, "two")
+    return command
+
+
 def added(command: click.Command) -> click.Command:
     """Give a command the options, if it may talk to a registry and does not have them yet."""
     places = [p for p in command.params if isinstance(p, click.Argument) and p.type is PLACE]
     if not (places or getattr(command, _MARK, False)) or getattr(command, _MARK, None) == "added":
         return command
     taken = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
-    two_ended = len(places) > 1 or getattr(command, "two_ended", False)
-    command.params += [o for o in _options(two_ended) if not taken & {*o.opts[:1]}]
+    both = len(places) > 1 or getattr(command, _MARK, None) == "two"
+    command.params += [o for o in _options(both=both) if not taken & {*o.opts[:1]}]
     for option in command.params:
         if isinstance(option, click.Option) and option.callback is _keep and "-v" in taken:
             option.opts = [o for o in option.opts if o != "-v"]
@@ -94,12 +100,12 @@ def added(command: click.Command) -> click.Command:
     return command
 
 
-def _options(two_ended: bool) -> Iterator[click.Option]:
+def _options(*, both: bool) -> Iterator[click.Option]:
     for setting in SETTINGS:
         yield _option(
             setting, "", [f"--{setting.name}", *([setting.short] if setting.short else [])]
         )
-        if two_ended and not setting.short:
+        if both and not setting.short:
             for side, prefixes in _SIDES.items():
                 yield _option(setting, side, [f"--{p}-{setting.name}" for p in prefixes])
 

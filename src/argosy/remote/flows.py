@@ -253,6 +253,28 @@ def has(name: str, desc: Descriptor) -> Flow[bool]:
     return response.status < 300
 
 
+def describe_blob(name: str, digest: Digest) -> Flow[Descriptor]:
+    """A blob's descriptor, by HEAD (end-2); the registry does not know its media type.
+
+    Raises:
+        BlobUnknownError: there is none.
+        RegistryError: the registry does not say its size.
+    """
+    request = Request(
+        method="HEAD",
+        url=distribution.blob_path(name, digest),
+        scopes=(pull_scope(name),),
+        statuses=(404,),
+    )
+    response = yield request
+    if response.status == 404:
+        raise missing(response, request, BlobUnknownError)
+    length = response.headers.get("Content-Length")
+    if not (length.isascii() and length.isdigit()):
+        raise RegistryError(f"{digest}: the registry does not say the blob's size")
+    return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=int(length))
+
+
 def open_blob(
     name: str, desc: Descriptor, offset: int = 0, *, ranged: bool = True
 ) -> Flow[Response]:

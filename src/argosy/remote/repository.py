@@ -90,6 +90,14 @@ class Repository:
                 self._absent.add(desc.digest)
         return found
 
+    def blob(self, digest: Digest) -> Descriptor:
+        """The descriptor of a blob of which only the digest is known.
+
+        Raises:
+            BlobUnknownError: it is not here.
+        """
+        return self._read(lambda name: flows.describe_blob(name, digest), by_digest=True)
+
     def fetch(self, desc: Descriptor) -> BlobReader:
         """Open content, verified as it is read.
 
@@ -232,7 +240,9 @@ class Repository:
 
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from another repository of the same registry; False means that it must be copied."""
-        while isinstance(source, Overlay):  # what is new in it is not in the registry, and then is not mounted
+        while isinstance(
+            source, Overlay
+        ):  # what is new in it is not in the registry, and then is not mounted
             source = source.lower
         if not isinstance(source, Repository) or source.registry.name != self.registry.name:
             return False

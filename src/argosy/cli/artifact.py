@@ -1,0 +1,221 @@
+"""`argosy artifact …`, `attach` and `discover`: files as artifacts, and what refers to an image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from argosy.cli import places, progress
+from argosy.cli.failure import printable
+from argosy.cli.options import (
+    jobs_option,
+    json_option,
+    place_argument,
+    platform_option,
+    quiet_option,
+)
+from argosy.cli.output import document
+from argosy.content.copy import copy
+from argosy.content.memory import MemoryStore
+from argosy.content.protocols import Source
+from argosy.errors import UsageError
+from argosy.image.deliver import deliver
+from argosy.image.pack import File, pack
+from argosy.image.view import Image
+from argosy.locate import Location
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.platform import Platform
+
+_MAX_DEPTH = 32
+
+_files = click.argument("files", nargs=-1, metavar="FILE[:TYPE]...")
+_type = click.option("--artifact-type", metavar="TYPE", help="What sort of artifact this is.")
+_annotations = click.option(
+    "-a", "--annotation", multiple=True, metavar="KEY=VALUE", help="On the manifest; repeatable."
+)
+_config = click.option(
+    "--config", metavar="FILE[:TYPE]", help="A file to be the artifact's config."
+)
+_any_path = click.option(
+    "--disable-path-validation", is_flag=True, help="Allow absolute paths and '..' in names."
+)
+
+
+def _file(text: str) -> File:
+    """`path[:media type]`; a colon in a path that exists is part of it."""
+    if os.path.lexists(text):
+        return File(path=text)
+    path, colon, media_type = text.rpartition(":")
+    if colon and "/" in media_type:
+        return File(path=path, media_type=media_type)
+    return File(path=text)
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--annotation: expected KEY=VALUE, got {text[:100]!r}")
+        found[key] = value
+    return found
+
+
+def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -> Image:
+    return pack(
+        source,
+        [_file(text) for text in given["files"]],
+        artifact_type=given["artifact_type"],
+        config=_file(given["config"]) if given["config"] else None,
+        subject=subject,
+        annotations=_pairs(given["annotation"]),
+        any_path=given["disable_path_validation"],
+    )
+
+
+def _delivered(made: Image, place: Location, given: dict[str, Any], tags: tuple[str, ...]) -> None:
+    with (
+        places.target(place) as target,
+        progress.shown(given["progress"], quiet=given["quiet"]) as on_event,
+    ):
+        copy(
+            made.source,
+            made.descriptor.digest,
+            target,
+            *tags,
+            jobs=given["jobs"],
+            on_event=on_event,
+        )
+    print(made.descriptor.digest)
+
+
+@click.command()
+@place_argument
+@_files
+@_type
+@_annotations
+@_config
+@_any_path
+@jobs_option
+@quiet_option
+@progress.progress_option
+def push(place: Location, **given: Any) -> None:
+    """Pack files and directories as an artifact and store it; print its digest.
+
+    \b
+    Examples:
+      argosy artifact push registry.example/models:v1 model.bin card.md:text/markdown
+      argosy artifact push --artifact-type application/x.site oci:site:v1 public/
+    """
+    tags = () if isinstance(place.tag, Digest) or place.tag is None else (place.tag,)
+    _delivered(_packed(MemoryStore(), given, None), place, given, tags)
+
+
+@click.command()
+@place_argument
+@_files
+@_type
+@_annotations
+@_config
+@_any_path
+@platform_option
+@jobs_option
+@quiet_option
+@progress.progress_option
+def attach(place: Location, platform: Platform | None, **given: Any) -> None:
+    """Pack files as an artifact that refers to an image, beside it; print its digest.
+
+    \b
+    Examples:
+      argosy attach registry.example/app:v1 --artifact-type application/spdx+json sbom.json
+      argosy attach --platform linux/arm64 oci:images:app --artifact-type application/x.note note.txt
+    """
+    if not given["artifact_type"] and not given["config"]:
+        raise UsageError("say what it is, with --artifact-type")
+    with places.image(place, platform) as (source, subject):
+        made = _packed(source, given, subject)
+    _delivered(made, place, given, ())
+
+
+@click.command()
+@place_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False),
+    default=".",
+    help="The directory to write to.",
+)
+@click.option("-k", "--keep-old-files", is_flag=True, help="Leave files that exist as they are.")
+@platform_option
+def pull(place: Location, output: str, keep_old_files: bool, platform: Platform | None) -> None:
+    """Write the files of an artifact into a directory.
+
+    No name and no link in it leads out of the directory.
+
+    \b
+    Examples:
+      argosy artifact pull registry.example/models:v1 -o models
+    """
+    os.makedirs(output, exist_ok=True)
+    with places.image(place, platform) as (source, desc):
+        image = Image(source=source, descriptor=desc)
+        for one in deliver(image, output, keep_old=keep_old_files):
+            print(f"{one.outcome} {printable(one.title) or one.digest}", file=sys.stderr)
+        print(desc.digest)
+
+
+@click.command()
+@place_argument
+@click.option("--artifact-type", metavar="TYPE", help="Only artifacts of this type.")
+@click.option(
+    "--depth", type=click.IntRange(1, _MAX_DEPTH), default=_MAX_DEPTH, help="How deep to look."
+)
+@platform_option
+@json_option
+def discover(
+    place: Location, artifact_type: str | None, depth: int, platform: Platform | None, as_json: bool
+) -> None:
+    """Show what refers to an image: signatures, SBOMs and other artifacts, and what refers to those.
+
+    \b
+    Examples:
+      argosy discover registry.example/app:v1
+      argosy discover --artifact-type application/spdx+json --json registry.example/app:v1
+    """
+    with places.image(place, platform) as (source, desc):
+        found = _tree(source, desc, artifact_type, depth, frozenset())
+    if as_json:
+        document(
+            {**desc.bare().encode(), "reference": str(place.at(desc.digest)), "referrers": found}
+        )
+        return
+    print(place.at(desc.digest))
+    _draw(found, "")
+
+
+def _tree(
+    source: Source, desc: Descriptor, kind: str | None, depth: int, above: frozenset[Digest]
+) -> list[dict[str, Any]]:
+    if depth == 0 or desc.digest in above:
+        return []
+    above |= {desc.digest}
+    return [
+        {**entry.encode(), "referrers": _tree(source, entry, None, depth - 1, above)}
+        for entry in source.referrers(desc, kind)
+    ]
+
+
+def _draw(entries: list[dict[str, Any]], indent: str) -> None:
+    for position, entry in enumerate(entries):
+        last = position == len(entries) - 1
+        kind = printable(str(entry.get("artifactType") or entry["mediaType"]))
+        print(f"{indent}{'└── ' if last else '├── '}{kind} {entry['digest']}")
+        deeper = indent + ("    " if last else "│   ")
+        for key, value in sorted(entry.get("annotations", {}).items()):
+            print(f"{deeper}  {printable(key)}: {printable(value)}")
+        _draw(entry["referrers"], deeper)

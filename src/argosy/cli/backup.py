@@ -1,0 +1,117 @@
+"""`argosy backup` and `argosy restore`: tags and their referrers into one file or directory, and back."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from argosy.cli import connections, places, progress
+from argosy.cli.options import jobs_option, quiet_option
+from argosy.content.copy import copy
+from argosy.errors import UsageError
+from argosy.locate import Location
+from argosy.spec.digest import Digest
+
+_TAR = (".tar", ".tar.gz", ".tgz")
+
+
+def _split(text: str) -> tuple[Location, tuple[str, ...]]:
+    """`registry/name[:tag[,tag]...]`: the repository, and the tags."""
+    head, comma, more = text.partition(",")
+    place = Location.parse(head)
+    first = place.reference.tag if place.reference else place.tag
+    tags = (first,) if first and not isinstance(first, Digest) else ()
+    if comma and not tags:
+        raise UsageError(f"{text}: expected NAME:TAG,TAG")
+    return place, (*tags, *(tag for tag in more.split(",") if tag))
+
+
+def _kept(path: str) -> Location:
+    if path.partition(":")[0] in ("oci", "oci-archive", "dir", "docker-archive"):
+        return Location.parse(path)
+    return Location(transport="oci-archive" if path.endswith(_TAR) else "oci", path=path)
+
+
+_referrers = click.option(
+    "--referrers/--no-referrers", default=True, help="Also what refers to them (the default)."
+)
+_dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
+
+
+@connections.two_ended
+@click.command()
+@click.argument("repository", metavar="REPOSITORY[:TAG[,TAG]...]")
+@click.option("-o", "--output", required=True, help="A directory (a layout), or FILE.tar.")
+@_referrers
+@_dry_run
+@jobs_option
+@quiet_option
+@progress.progress_option
+def command(
+    repository: str,
+    output: str,
+    referrers: bool,
+    dry_run: bool,
+    jobs: int,
+    quiet: bool,
+    progress: str,
+) -> None:
+    """Write tags of a repository, all of them if none is named, into a layout or an archive.
+
+    \b
+    Examples:
+      argosy backup registry.example/app -o app.tar
+      argosy backup registry.example/app:v1,v2 -o mirror
+    """
+    place, tags = _split(repository)
+    _all(place, tags, _kept(output), (referrers, dry_run, jobs), progress, quiet)
+
+
+@connections.two_ended
+@click.command()
+@click.argument("repository", metavar="REPOSITORY[:TAG[,TAG]...]")
+@click.option("-i", "--input", "given", required=True, help="What `argosy backup` wrote.")
+@_referrers
+@_dry_run
+@jobs_option
+@quiet_option
+@progress.progress_option
+def restore(
+    repository: str,
+    given: str,
+    referrers: bool,
+    dry_run: bool,
+    jobs: int,
+    quiet: bool,
+    progress: str,
+) -> None:
+    """Bring tags back from a layout or an archive, all of them if none is named.
+
+    \b
+    Example:
+      argosy restore -i app.tar registry.example/app
+    """
+    place, tags = _split(repository)
+    _all(_kept(given), tags, place, (referrers, dry_run, jobs), progress, quiet)
+
+
+def _all(
+    source: Location,
+    tags: tuple[str, ...],
+    target: Location,
+    options: tuple[bool, bool, int],
+    style: str,
+    quiet: bool,
+) -> None:
+    referrers, dry_run, jobs = options
+    with places.source(source) as taken:
+        wanted = tags or tuple(taken.tags())
+        if dry_run:
+            for tag in wanted:
+                print(f"{tag} {taken.resolve(tag).digest}")
+            return
+        with places.target(target) as given, progress.shown(style, quiet=quiet) as on_event:
+            for tag in wanted:
+                copy(taken, tag, given, tag, referrers=referrers, jobs=jobs, on_event=on_event)
+    print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""`argosy blob …`: blobs as they are."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from typing import BinaryIO
+
+import click
+
+from argosy.cli import places
+from argosy.cli.options import place_argument
+from argosy.cli.output import document
+from argosy.content.protocols import Deleter, Source
+from argosy.content.verify import CHUNK
+from argosy.errors import BlobUnknownError, UnsupportedError, UsageError
+from argosy.layout.view import LayoutSource
+from argosy.locate import Location
+from argosy.remote.repository import Repository
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest, hasher
+from argosy.spec.mediatypes import OCTET_STREAM
+
+_IN_MEMORY = 8 * 1024 * 1024
+
+
+def _described(source: Source, place: Location, size: int | None, media_type: str) -> Descriptor:
+    if not isinstance(place.tag, Digest):
+        raise UsageError(
+            f"{place}: name the blob by its digest, as in {place.path or 'name'}@sha256:…"
+        )
+    if size is None:
+        size = _find(source, place.tag)
+    if size is None:
+        raise BlobUnknownError(f"{place}: no such blob")
+    return Descriptor(media_type=media_type, digest=place.tag, size=size)
+
+
+def _find(source: Source, digest: Digest) -> int | None:
+    """The size of a blob of which only the digest is known."""
+    if isinstance(source, Repository):
+        return source.blob(digest).size
+    if isinstance(source, LayoutSource):
+        return source.content.find(digest)
+    raise UsageError(f"{source}: give the blob's --size")
+
+
+_size = click.option("--size", type=click.IntRange(0), help="Its size in bytes, where it is known.")
+
+
+@click.command()
+@place_argument
+@_size
+@click.option(
+    "-o", "--output", type=click.File("wb"), default="-", help="A file instead of stdout."
+)
+def get(place: Location, size: int | None, output: BinaryIO) -> None:
+    """Print a blob, verified.
+
+    What reaches stdout before an error is not verified: mind the exit code.
+
+    \b
+    Example:
+      argosy blob get alpine@sha256:44136fa3… | tar tz
+    """
+    with places.source(place) as source:
+        desc = _described(source, place, size, OCTET_STREAM)
+        with source.fetch(desc) as reader:
+            while data := reader.read(CHUNK):
+                output.write(data)
+
+
+@click.command()
+@place_argument
+@click.option("--media-type", default=OCTET_STREAM, help="What to say it is.")
+def head(place: Location, media_type: str) -> None:
+    """Print a blob's descriptor as JSON; fails if it is not there.
+
+    \b
+    Example:
+      argosy blob head alpine@sha256:44136fa3…
+    """
+    with places.source(place) as source:
+        document(_described(source, place, None, media_type).encode())
+
+
+@click.command()
+@place_argument
+@click.argument("file", type=click.File("rb"), default="-")
+@click.option("--algorithm", default="sha256", help="The digest's algorithm.")
+@click.option("--media-type", default=OCTET_STREAM, help="What to say it is.")
+@click.option("--descriptor", is_flag=True, help="Print the descriptor instead of the digest.")
+def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descriptor: bool) -> None:
+    """Store a blob from a file or stdin, and print its digest.
+
+    \b
+    Examples:
+      argosy blob put registry.example/app layer.tar.gz
+      argosy blob put registry.example/app@sha256:44136fa3… < config.json
+    """
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as held:
+        made, size = hasher(algorithm), 0
+        while data := file.read(CHUNK):
+            made.update(data)
+            size += len(data)
+            held.write(data)
+        desc = Descriptor(media_type=media_type, digest=Digest.done(algorithm, made), size=size)
+        if isinstance(place.tag, Digest) and place.tag != desc.digest:
+            raise UsageError(f"the blob's digest is {desc.digest}, not {place.tag}")
+        held.seek(0)
+        with places.target(place) as target:
+            target.push(desc, held)
+    if descriptor:
+        document(desc.encode())
+    else:
+        print(desc.digest)
+
+
+@click.command()
+@place_argument
+def rm(place: Location) -> None:
+    """Remove a blob.
+
+    \b
+    Example:
+      argosy blob rm registry.example/app@sha256:44136fa3…
+    """
+    with places.target(place) as target:
+        if not isinstance(target, Deleter):
+            raise UnsupportedError(f"{place.transport}: nothing can be removed there")
+        target.delete(_described(target, place, 0, OCTET_STREAM))
+    print(f"removed {place.tag}", file=sys.stderr)

@@ -1,0 +1,80 @@
+"""`argosy catalog` and `argosy registry ping`: a registry as a whole."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import click
+
+from argosy.cli import connections, remotes
+from argosy.cli.options import json_option
+from argosy.cli.output import document, lines
+from argosy.spec.reference import parse_registry
+
+
+def _host(text: str) -> str:
+    for scheme in ("https://", "http://", "docker://"):
+        text = text.removeprefix(scheme)
+    return parse_registry(text.rstrip("/"))
+
+
+@connections.wanted
+@click.command()
+@click.argument("registry")
+@click.option("--include", metavar="REGEX", help="Only names that match, whole.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--full", "--full-ref", is_flag=True, help="Print the registry in front of each.")
+@json_option
+def command(
+    registry: str, include: str | None, limit: int | None, full: bool, as_json: bool
+) -> None:
+    """List the repositories of a registry.
+
+    The specification has no such list; most registries have, some not for everybody.
+
+    \b
+    Example:
+      argosy catalog localhost:5000
+    """
+    try:
+        wanted = re.compile(include) if include else None
+    except re.error as exc:
+        raise click.BadParameter(f"not a regular expression: {exc}") from None
+    host = _host(registry)
+    made = remotes.registry(click.get_current_context(), host)
+    names = (n for n in made.catalog() if wanted is None or wanted.fullmatch(n))
+    shown = (f"{host}/{n}" if full else n for n in itertools.islice(names, limit))
+    if as_json:
+        document(list(shown))
+    else:
+        lines(shown)
+
+
+@connections.wanted
+@click.command()
+@click.argument("registry")
+@json_option
+def ping(registry: str, as_json: bool) -> None:
+    """Ask whether a registry is there and lets us in; show its URL, the time it took, and its rate limit.
+
+    \b
+    Example:
+      argosy registry ping registry.example
+    """
+    host = _host(registry)
+    found = remotes.registry(click.get_current_context(), host).ping()
+    if as_json:
+        document(
+            {
+                "registry": host,
+                "url": found.url,
+                "version": found.version,
+                "milliseconds": round(found.seconds * 1000, 1),
+                "rateLimit": found.rate_limit,
+            }
+        )
+        return
+    print(f"{host} is there: {found.url}, {found.seconds * 1000:.0f} ms")
+    for name, value in found.rate_limit.items():
+        print(f"{name}: {value}")

@@ -1,0 +1,207 @@
+"""`argosy login|logout` and `argosy auth …`: credentials."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from argosy.cli import connections, remotes
+from argosy.cli.options import json_option
+from argosy.cli.output import document, table
+from argosy.errors import NotFoundError, UsageError
+from argosy.remote.config import Options
+from argosy.remote.credentials import Credential, CredentialStore, Step
+from argosy.remote.registry import Registry
+from argosy.spec.reference import DOCKER_HUB, Reference, parse_name, parse_registry
+
+_MAX_SECRET = 64 * 1024
+
+
+def _parse(text: str) -> tuple[str, str]:
+    """A registry, and perhaps a namespace in it, as people type them."""
+    for scheme in ("https://", "http://", "docker://"):
+        text = text.removeprefix(scheme)
+    host, _, name = text.rstrip("/").partition("/")
+    return parse_registry(host), parse_name(name) if name and name not in ("v1", "v2") else ""
+
+
+def _store(name: str) -> CredentialStore:
+    given = {"authfile": remotes.settings(click.get_current_context()).get("authfile")}
+    return remotes.store(given, name)
+
+
+def _secret(prompted: str | None, from_stdin: bool, what: str) -> str:
+    if prompted is not None and from_stdin:
+        raise UsageError(f"the {what} is given twice")
+    if from_stdin:
+        return sys.stdin.read(_MAX_SECRET).rstrip("\r\n")
+    if prompted is not None:
+        return prompted
+    if not sys.stdin.isatty():
+        raise UsageError(f"no {what}", hint=f"pipe it in with --{what.replace(' ', '-')}-stdin")
+    return str(click.prompt(what.capitalize(), hide_input=True, err=True))
+
+
+@connections.wanted
+@click.command()
+@click.argument("registry", default=DOCKER_HUB)
+@click.option("-u", "--username", help="The user name.")
+@click.option("-p", "--password", help="The password; better use --password-stdin.")
+@click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
+@click.option("--identity-token", help="An identity token instead of a user name and password.")
+@click.option("--identity-token-stdin", is_flag=True, help="Read the identity token from stdin.")
+@click.option("--get-login", is_flag=True, help="Only print the user name that is logged in.")
+@click.option("--no-check", is_flag=True, help="Keep the credentials without trying them.")
+def login(
+    registry: str,
+    username: str | None,
+    password: str | None,
+    password_stdin: bool,
+    identity_token: str | None,
+    identity_token_stdin: bool,
+    get_login: bool,
+    no_check: bool,
+) -> None:
+    """Log in to a registry, or to a namespace in one: try credentials and keep them.
+
+    They go to the first file of containers-auth.json(5), or into the credential helper that it names.
+
+    \b
+    Examples:
+      argosy login registry.example -u ada --password-stdin < password
+      argosy login --authfile ~/.docker/config.json docker.io
+      argosy login registry.example/team -u robot
+    """
+    host, name = _parse(registry)
+    store = _store(host)
+    if get_login:
+        found = store.lookup(host, name)
+        if found is None:
+            raise NotFoundError(f"not logged in to {registry}")
+        print(found.credential.username)
+        return
+    if identity_token is not None or identity_token_stdin:
+        token = _secret(identity_token, identity_token_stdin, "identity token")
+        credential = Credential(username=username or "", identity_token=token)
+    else:
+        if username is None and (password_stdin or not sys.stdin.isatty()):
+            raise UsageError("no user name", hint="give it with --username")
+        user = username or str(click.prompt("Username", err=True))
+        credential = Credential(
+            username=user, password=_secret(password, password_stdin, "password")
+        )
+    if not no_check:
+        _check(host, credential)
+    place = store.login(host, credential, name=name)
+    print(f"logged in to {registry}, kept in {place}", file=sys.stderr)
+
+
+def _check(host: str, credential: Credential) -> None:
+    given = {**remotes.settings(click.get_current_context()), "no_creds": True}
+    given = {k: v for k, v in given.items() if k not in ("creds", "registry_token")}
+    plain = remotes.options(given, host)
+    fields = {name: getattr(plain, name) for name in Options.__slots__}
+    fields["credentials"] = CredentialStore((), given={host: credential})
+    with Registry(host, Options(**fields)) as made:
+        made.ping()
+
+
+@connections.wanted
+@click.command()
+@click.argument("registry", required=False)
+@click.option("-a", "--all", "every", is_flag=True, help="Log out of every registry.")
+def logout(registry: str | None, every: bool) -> None:
+    """Forget the credentials of a registry, in every file and helper that has them.
+
+    \b
+    Examples:
+      argosy logout registry.example
+      argosy logout --all
+    """
+    if every == bool(registry):
+        raise UsageError("name a registry, or say --all")
+    store = _store("")
+    wanted = sorted({e.key for e in store.entries()}) if every else [str(registry)]
+    for text in wanted:
+        host, name = _parse(text)
+        for place in store.logout(host, name=name):
+            print(f"logged out of {text} in {place}", file=sys.stderr)
+
+
+@connections.wanted
+@click.command()
+@click.argument("registry", required=False)
+@click.option("--explain", is_flag=True, help="Show every place that is asked, in its order.")
+@json_option
+def ls(registry: str | None, explain: bool, as_json: bool) -> None:
+    """List the registries there are credentials for; or explain where one registry's come from.
+
+    \b
+    Examples:
+      argosy auth ls
+      argosy auth ls --explain registry.example/team/app
+    """
+    if explain:
+        _explain(registry, as_json)
+        return
+    entries = [e for e in _store("").entries() if registry is None or registry in e.key]
+    if as_json:
+        document(
+            [
+                {"registry": e.key, "username": e.username, "place": e.place, "helper": e.via}
+                for e in entries
+            ]
+        )
+    elif entries:
+        rows = [(e.key, e.username or "-", e.via or e.place) for e in entries]
+        table(rows, ("REGISTRY", "USER", "KEPT IN"))
+
+
+def _explain(registry: str | None, as_json: bool) -> None:
+    if registry is None:
+        raise UsageError("--explain: name a registry or a repository")
+    host, name = _parse(registry)
+    given = remotes.settings(click.get_current_context())
+    steps = remotes.store(given, host).explain(host, name)
+    if as_json:
+        document([{"place": s.place, "outcome": s.outcome, "detail": s.detail} for s in steps])
+        return
+    for step in steps:
+        print(_told(step))
+    if not any(step.outcome == "found" for step in steps):
+        print(f"no credentials: {registry} is asked as anybody")
+
+
+def _told(step: Step) -> str:
+    words = {
+        "absent": "is not there",
+        "none": "has nothing for it",
+        "not asked": "is not asked any more",
+    }
+    detail = f": {step.detail}" if step.detail else ""
+    return f"{step.place} {words.get(step.outcome, step.outcome)}{detail}"
+
+
+@connections.wanted
+@click.command()
+@click.argument("repository")
+@click.option("--push", is_flag=True, help="A token to push with, too.")
+@click.option("-m", "--mount", multiple=True, help="Also to pull from this repository; repeatable.")
+@click.option("-H", "--header-form", is_flag=True, help="Print the whole Authorization header.")
+def token(repository: str, push: bool, mount: tuple[str, ...], header_form: bool) -> None:
+    """Print the token a registry gives for a repository.
+
+    \b
+    Examples:
+      argosy auth token alpine
+      curl -H "$(argosy auth token -H alpine)" https://registry-1.docker.io/v2/library/alpine/tags/list
+    """
+    reference = Reference.parse(repository)
+    made = remotes.registry(click.get_current_context(), reference.registry)
+    scopes = [f"repository:{reference.name}:{'pull,push' if push else 'pull'}"]
+    scopes += [f"repository:{name}:pull" for name in mount]
+    value = made.authorization(*scopes)
+    if not value:
+        raise NotFoundError(f"{reference.registry} asks for no token")
+    print(f"Authorization: {value}" if header_form else value.partition(" ")[2])

@@ -1,0 +1,176 @@
+"""`argosy sync`: many images, the same in two places."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+import click
+
+from argosy.cli import connections, failure, places, progress
+from argosy.cli.options import jobs_option, platforms_option, quiet_option
+from argosy.cli.syncing import MAX_FILE, Job, Step, plan, read_jobs
+from argosy.content.copy import copy
+from argosy.content.events import OnEvent
+from argosy.content.memory import MemoryStore
+from argosy.content.protocols import Deleter, Source, Target
+from argosy.errors import ArgosyError, UnsupportedError, UsageError
+from argosy.locate import Location
+from argosy.spec.digest import Digest
+
+
+@connections.two_ended
+@click.command()
+@click.argument("named", nargs=-1, metavar="[SOURCE TARGET]")
+@click.option(
+    "-f", "--file", type=click.File("r"), help="Jobs, in YAML (skopeo's file is understood)."
+)
+@click.option("--target", "base", help="With --file: where jobs go that do not say so themselves.")
+@click.option("--tag", "tags", multiple=True, help="This tag; repeatable.")
+@click.option(
+    "--include", multiple=True, metavar="REGEX", help="Tags that match, whole; repeatable."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="REGEX", help="Not tags that match, whole; repeatable."
+)
+@click.option(
+    "--semver", metavar="RANGE", help="Tags that are versions in a range, such as '>=1.2 <2'."
+)
+@click.option("--newest", type=click.IntRange(1), help="Only so many versions, the newest.")
+@platforms_option
+@click.option("-r", "--referrers", is_flag=True, help="Also what refers to them.")
+@click.option("--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig.")
+@click.option(
+    "--prune", is_flag=True, help="Remove tags of the target that the source does not have."
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--keep-going", is_flag=True, help="Go on with the next tag after a failure.")
+@jobs_option
+@quiet_option
+@progress.progress_option
+def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **given: Any) -> int:
+    """Keep tags of a repository the same in another place; or many, by a file.
+
+    Only what differs is copied; the target's images are never pulled. Prints a line for what was done. A job in a file
+    has `source`, `target`, `tags`, `include`, `exclude`, `semver`, `newest`, `platforms`, `referrers`, `digest-tags`
+    and `prune`, each as the option here.
+
+    \b
+    Examples:
+      argosy sync --semver '^3.18' --prune alpine mirror.example/alpine
+      argosy sync -f mirror.yaml --keep-going --dry-run
+    """
+    if (file is None) == (not named) or (named and len(named) != 2):
+        raise UsageError("expected SOURCE and TARGET, or --file")
+    target = Location.parse(base) if base else None
+    jobs = read_jobs(file.read(MAX_FILE), file.name, target) if file else [_job(named, given)]
+    failed = 0
+    with progress.shown(given["progress"], quiet=given["quiet"] or given["dry_run"]) as on_event:
+        for job in jobs:
+            failed += _Run(job, given, on_event).all()
+    if failed:
+        print(f"argosy: {failed} of the steps failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
+    source, target = (Location.parse(text) for text in named)
+    own = source.reference.tag if source.reference else source.tag
+    return Job(
+        source=source,
+        target=target,
+        tags=given["tags"] or ((own,) if own else ()),
+        include=given["include"],
+        exclude=given["exclude"],
+        semver=given["semver"],
+        newest=given["newest"],
+        platforms=given["platforms"],
+        referrers=given["referrers"],
+        digest_tags=given["digest_tags"],
+        prune=given["prune"],
+    )
+
+
+class _Run:
+    """One job, done: what fails is told and counted, or raised."""
+
+    def __init__(self, job: Job, given: dict[str, Any], on_event: OnEvent) -> None:
+        self._job, self._given, self._on_event = job, given, on_event
+        self._failed = 0
+
+    def all(self) -> int:
+        """Do it; returns how many steps failed."""
+        try:
+            with places.source(self._job.source) as source:
+                if self._given["dry_run"]:
+                    self._dry(source)
+                else:
+                    with places.target(self._job.target) as target:
+                        for step in plan(self._job, source, target):
+                            self._one(source, target, step)
+        except ArgosyError as exc:
+            self._lost(exc)
+        return self._failed
+
+    def _dry(self, source: Source) -> None:
+        local = self._job.target
+        if local.reference is None and not os.path.lexists(local.path):
+            steps = plan(self._job, source, MemoryStore())
+        else:
+            with places.source(local, "dest") as target:
+                steps = iter(list(plan(self._job, source, target)))
+        for step in steps:
+            self._tell(step)
+
+    def _one(self, source: Source, target: Target, step: Step) -> None:
+        try:
+            if step.action == "copy":
+                self._copy(source, target, step)
+            elif step.action == "prune":
+                if not isinstance(target, Deleter):
+                    raise UnsupportedError(f"{self._job.target.transport}: nothing can be removed")
+                target.untag(step.tag)
+            self._tell(step)
+        except ArgosyError as exc:
+            self._lost(exc)
+
+    def _copy(self, source: Source, target: Target, step: Step) -> None:
+        job = self._job
+        copy(
+            source,
+            step.tag,
+            target,
+            *(() if isinstance(step.tag, Digest) or ":" in step.tag else (step.tag,)),
+            platforms=job.platforms or None,
+            referrers=job.referrers,
+            digest_tags=job.digest_tags,
+            jobs=self._given["jobs"],
+            on_event=self._on_event,
+        )
+
+    def _lost(self, exc: ArgosyError) -> None:
+        if not self._given["keep_going"]:
+            raise exc
+        self._failed += 1
+        failure.report(exc)
+
+    def _tell(self, step: Step) -> None:
+        if step.action == "same" and not self._given["dry_run"]:
+            return
+        if self._given["progress"] == "json":
+            told = {
+                "action": step.action,
+                "target": str(self._job.target),
+                "tag": step.tag,
+                "digest": step.digest,
+            }
+            print(json.dumps(told))
+            return
+        where = (
+            self._job.target.reference.repository
+            if self._job.target.reference
+            else self._job.target
+        )
+        print(f"{step.action} {where} {step.tag} {step.digest}")

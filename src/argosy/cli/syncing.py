@@ -1,0 +1,246 @@
+"""What `argosy sync` is to do: jobs from flags or a file, which tags they mean, and what must change for them.
+
+The file is YAML, a list of jobs, or what `skopeo sync --src yaml` takes: registries with `images`,
+`images-by-tag-regex` and `images-by-semver`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from argosy.cli.versions import parse_range, parse_version
+from argosy.content.protocols import Source
+from argosy.errors import ArgosyError, InvalidConfigError, ManifestUnknownError, NameUnknownError
+from argosy.locate import Location
+from argosy.spec.digest import Digest
+from argosy.spec.platform import Platform
+
+MAX_FILE = 4 * 1024 * 1024
+_KEYS = {
+    "source", "target", "tags", "include", "exclude", "semver", "platforms", "referrers", "digest-tags", "prune",
+    "newest",
+}  # fmt: skip
+_SKOPEO = {
+    "images",
+    "images-by-tag-regex",
+    "images-by-semver",
+    "credentials",
+    "tls-verify",
+    "cert-dir",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One repository to keep the same in another place.
+
+    Args:
+        source: Where the tags come from. `target`: where they go.
+        tags: These tags, whatever else is said; a digest is copied without a tag.
+        include: Regular expressions, one of which a tag must match whole. `exclude`: none of which it may match.
+        semver: A range that a tag must be a version in.
+        newest: Only so many versions, the newest.
+        platforms: Of indexes, only these images.
+        referrers: Also what refers to them. `digest_tags`: also tags like `sha256-<hex>.sig`.
+        prune: Remove tags of the target that would match and that the source does not have.
+    """
+
+    source: Location
+    target: Location
+    tags: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    semver: str | None = None
+    newest: int | None = None
+    platforms: tuple[Platform, ...] = ()
+    referrers: bool = False
+    digest_tags: bool = False
+    prune: bool = False
+
+    def matching(self, tags: Iterable[str]) -> list[str]:
+        """The tags of some that this job is about.
+
+        Raises:
+            InvalidConfigError: a regular expression is none.
+        """
+        if self.tags and not (self.include or self.semver):
+            return list(self.tags)
+        wanted, unwanted = _compiled(self.include), _compiled(self.exclude)
+        inside = parse_range(self.semver) if self.semver else None
+        found = []
+        for tag in tags:
+            version = parse_version(tag)
+            if wanted and not any(p.fullmatch(tag) for p in wanted):
+                continue
+            if inside and (version is None or not inside(version)):
+                continue
+            if not any(p.fullmatch(tag) for p in unwanted):
+                found.append(tag)
+        if self.newest is not None:
+            versions = [(v, t) for t in found if (v := parse_version(t))]
+            found = [tag for _, tag in sorted(versions)[-self.newest :]]
+        return [*found, *(tag for tag in self.tags if tag not in found)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing to do: `copy`, `prune`, or nothing because it is the `same`."""
+
+    action: str
+    tag: str
+    digest: Digest
+
+
+def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
+    """What must change at the target; nothing is read but lists of tags and digests.
+
+    Raises:
+        ArgosyError: one of the places fails.
+    """
+    there = job.matching(source.tags()) if _needs_list(job) else list(job.tags)
+    for tag in there:
+        desc = source.resolve(tag)
+        current = _resolved(target, tag)
+        same = current == desc.digest and not job.referrers and not job.digest_tags
+        yield Step(action="same" if same else "copy", tag=tag, digest=desc.digest)
+    if job.prune:
+        for tag in sorted(set(_here(job, target)) - set(there)):
+            found = _resolved(target, tag)
+            if found is not None:
+                yield Step(action="prune", tag=tag, digest=found)
+
+
+def _needs_list(job: Job) -> bool:
+    return not job.tags or bool(job.include or job.semver or job.newest)
+
+
+def _here(job: Job, target: Source) -> list[str]:
+    # what a range or a pattern leaves out at the target was never this job's to remove
+    whole = dataclasses.replace(job, tags=(), newest=None)
+    try:
+        return whole.matching(target.tags())
+    except NameUnknownError:
+        return []
+
+
+def _resolved(target: Source, tag: str) -> Digest | None:
+    try:
+        return target.resolve(tag).digest
+    except (ManifestUnknownError, NameUnknownError):
+        return None
+
+
+def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
+    try:
+        return [re.compile(pattern) for pattern in patterns]
+    except re.error as exc:
+        raise InvalidConfigError(f"not a regular expression: {exc}") from None
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def read_jobs(text: str, path: str, target: Location | None = None) -> list[Job]:
+    """The jobs of a file.
+
+    Args:
+        text: What it holds.
+        path: What to call it in messages.
+        target: Where jobs without a target of their own go: below it, under their repository's name.
+
+    Raises:
+        InvalidConfigError: it is not YAML, or holds something that is not understood.
+    """
+    yaml: Any = importlib.import_module("yaml")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise InvalidConfigError(f"{path}: {' '.join(str(exc).split())}") from None
+    try:
+        if isinstance(value, list):
+            return [_job(item, f"{path}: [{n}]", target) for n, item in enumerate(value)]
+        if isinstance(value, dict):
+            return list(_skopeo(value, path, target))
+    except ArgosyError as exc:
+        if isinstance(exc, InvalidConfigError):
+            raise
+        raise InvalidConfigError(f"{path}: {exc}") from None
+    raise InvalidConfigError(f"{path}: expected a list of jobs")
+
+
+def _job(value: Any, where: str, target: Location | None) -> Job:
+    if not isinstance(value, dict) or "source" not in value:
+        raise InvalidConfigError(f"{where}: expected a job with a source")
+    unknown = set(value) - _KEYS
+    if unknown:
+        raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
+    source = Location.parse(str(value["source"]))
+    own = (
+        Location.parse(str(value["target"])) if "target" in value else below(target, source, where)
+    )
+    newest = value.get("newest")
+    if newest is not None and (type(newest) is not int or newest < 1):
+        raise InvalidConfigError(f"{where}: newest: expected a number from 1 on")
+    return Job(
+        source=source,
+        target=own,
+        tags=_strings(value, "tags", where),
+        include=_strings(value, "include", where),
+        exclude=_strings(value, "exclude", where),
+        semver=str(value["semver"]) if "semver" in value else None,
+        newest=newest,
+        platforms=tuple(Platform.parse(p) for p in _strings(value, "platforms", where)),
+        referrers=bool(value.get("referrers")),
+        digest_tags=bool(value.get("digest-tags")),
+        prune=bool(value.get("prune")),
+    )
+
+
+def _strings(value: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    found = value.get(key) or ()
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, (list, tuple)) or not all(
+        isinstance(s, (str, int, float)) for s in found
+    ):
+        raise InvalidConfigError(f"{where}: {key}: expected a list of strings")
+    return tuple(map(str, found))
+
+
+def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Iterator[Job]:
+    for registry, settings in value.items():
+        where = f"{path}: {registry}"
+        if not isinstance(settings, dict):
+            raise InvalidConfigError(f"{where}: expected an object")
+        unknown = set(settings) - _SKOPEO
+        if unknown:
+            raise InvalidConfigError(f"{where}: unknown key {min(unknown)!r}")
+        tables: Iterable[tuple[str, str]] = (
+            ("images", "tags"), ("images-by-tag-regex", "include"), ("images-by-semver", "semver"),
+        )  # fmt: skip
+        for key, field in tables:
+            for name, wanted in (settings.get(key) or {}).items():
+                job: dict[str, Any] = {"source": f"{registry}/{name}"}
+                if wanted:
+                    # skopeo's expressions match anywhere in a tag
+                    job[field] = f".*(?:{wanted}).*" if field == "include" else wanted
+                yield _job(job, f"{where}.{key}.{name}", target)
+
+
+def below(target: Location | None, source: Location, where: str) -> Location:
+    """Where a repository goes below a target: `mirror.example/base` and `quay.io/org/app` give `…/base/org/app`.
+
+    Raises:
+        InvalidConfigError: there is no target, or no such place below it.
+    """
+    if target is None:
+        raise InvalidConfigError(f"{where}: no target", hint="give one to all jobs with --target")
+    if source.reference is None:
+        return target
+    name = source.reference.name
+    if target.reference is not None:
+        return Location.parse(f"docker://{target.reference.repository}/{name}")
+    return dataclasses.replace(target, path=f"{target.path}/{name}")
