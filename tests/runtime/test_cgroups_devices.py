@@ -9,11 +9,11 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.runtime.cgroupkit import files, legacy, need, sleeper, unified
 
 from argosy.runtime.cgroups import devicebpf, devices, unitprops
 from argosy.runtime.errors import ConfigError, Failure
 from argosy.runtime.kernel import KernelError, LinuxKernel
+from tests.runtime.cgroupkit import files, legacy, need, sleeper, unified
 
 DENY_ALL = {"allow": False, "access": "rwm"}
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runtime.cgroupkit import files, written
 
 from argosy.runtime.cgroups import limits1, limits2
 from argosy.runtime.errors import ConfigError, Failure
+from tests.runtime.cgroupkit import files, written
 
 FULL: dict[str, Any] = {
     "memory": {

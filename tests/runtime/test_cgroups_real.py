@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.runtime.cgroupkit import legacy, machine, need, sleeper, unified
 
 from argosy.runtime import cgroups
 from argosy.runtime.cgroups import files as control
@@ -19,6 +18,7 @@ from argosy.runtime.cgroups.cgroup import Cgroup
 from argosy.runtime.cgroups.v1 import LegacyCgroup
 from argosy.runtime.cgroups.v2 import UnifiedCgroup
 from argosy.runtime.errors import Failure
+from tests.runtime.cgroupkit import legacy, machine, need, sleeper, unified
 
 pytestmark = pytest.mark.root
 
@@ -273,6 +273,40 @@ def test_a_process_can_be_born_in_a_version_2_cgroup() -> None:
         for each in (read, write, fd, pidfd):
             os.close(each)
         os.waitpid(pid, 0)
+
+
+@both
+def test_a_process_enters_every_hierarchy_by_itself(make: Group) -> None:
+    from argosy.runtime.kernel import LinuxKernel
+
+    with make() as group:
+        group.create()
+        read, write = os.pipe()
+        came, told = os.pipe()
+        doors, born = group.doors(), group.dirfd()
+        pid, pidfd = LinuxKernel().clone3(0, born)
+        if pid == 0:
+            for door in doors:
+                os.write(door, b"0")
+            os.write(told, b"x")
+            os.close(write)
+            os.read(read, 1)
+            os._exit(0)
+        os.read(came, 1)
+        own = pathlib.Path(f"/proc/{pid}/cgroup").read_text()
+        for controller, place in group.paths().items():
+            assert f":{controller}:/{'/'.join(place.split('/')[-2:])}\n" in own, controller
+        for each in (*doors, read, write, came, told, pidfd, *([born] if born is not None else [])):
+            os.close(each)
+        os.waitpid(pid, 0)
+
+
+def test_doors_that_cannot_be_opened_leave_none_open() -> None:
+    with legacy() as group:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(Failure, match=r"open .*/tasks: no such file or directory"):
+            group.doors()
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_delegation_gives_away_the_listed_files_and_no_other() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import posix
 from time import sleep
 
 from argosy.runtime.cgroups import files
 from argosy.runtime.cgroups.cgroup import SIGKILL, Cgroup
-from argosy.runtime.cgroups.layout import Layout
+from argosy.runtime.cgroups.layout import UNIFIED, Layout
 from argosy.runtime.errors import Failure
 
 TYPE_CHECKING = False
@@ -35,6 +36,27 @@ class LegacyCgroup(Cgroup):
         """Fill in what a new directory must inherit, or no process can enter it."""
         if controller == "cpuset":
             inherit_cpuset(path)
+
+    def dirfd(self) -> int | None:
+        """Return a new descriptor of the cgroup2 directory in hybrid mode; the other hierarchies have `doors`."""
+        if UNIFIED not in self.dirs:
+            return None
+        return posix.open(self.dirs[UNIFIED], posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
+
+    def doors(self) -> list[int]:
+        """Return new descriptors of the `tasks` files, but for cgroup2, into which a process is born."""
+        found: list[int] = []
+        unified = self.dirs.get(UNIFIED)
+        for path in self.places():
+            if path == unified:
+                continue
+            try:
+                found.append(posix.open(path + "/tasks", posix.O_WRONLY | posix.O_CLOEXEC))
+            except OSError as error:
+                for fd in found:
+                    posix.close(fd)
+                raise files.ControlError("open", path + "/tasks", error) from None
+        return found
 
     def places(self) -> list[str]:
         """Return the distinct directories, the one that is asked for processes first."""
