@@ -46,8 +46,6 @@ def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
     Example:
       argosy ps -a
     """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     found = [
         c
         for c in Container.every(engine.engine().places)
@@ -108,8 +106,6 @@ def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> in
     Example:
       argosy logs -f --tail 20 web
     """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     found = Container.find(engine.engine().places, container)
     if not found.record.detached:
         raise ContainerStatusError(
@@ -157,9 +153,9 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
     Example:
       argosy stop -t 3 web
     """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     made = engine.engine()
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:], Container.find(made.places, named[0]).record.watcher)
     for name in named:
         container = Container.find(made.places, name)
         made.stop(container, timeout, signal_number(signal_name) if signal_name else None)
@@ -192,9 +188,9 @@ def exec_(
     Example:
       argosy exec -it web sh
     """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     found = Container.find(engine.engine().places, container)
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:], found.record.watcher)
     if found.status != "running":
         raise ContainerStatusError(f"container {found.record.name} is not running")
     arguments = [f"--env={entry}" for entry in env]
@@ -238,8 +234,6 @@ def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
     Example:
       argosy images --digests
     """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     found = list(engine.engine().images.entries())
     if quiet:
         lines(dict.fromkeys(entry.image_id.encoded[:12] for entry in found))
@@ -282,8 +276,6 @@ def rmi(named: tuple[str, ...]) -> int | None:
     Example:
       argosy rmi alpine:3.20
     """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     store = engine.engine().images
     for text in named:
         lines(f"removed {name}" for name in store.remove(text))
@@ -312,9 +304,9 @@ def prune(every: bool) -> int | None:
 
 def remove(named: tuple[str, ...], *, force: bool) -> int | None:
     """Remove containers, for `argosy rm`."""
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
     made = engine.engine()
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:], Container.find(made.places, named[0]).record.watcher)
     for name in named:
         made.remove(Container.find(made.places, name), force=force)
         print(name)

@@ -31,7 +31,7 @@ def run(argv: Sequence[str], text: str = "") -> str:
     """Run it and return what it printed.
 
     Raises:
-        StorageError: it failed or took too long; the message is its own first line.
+        StorageError: it failed or took too long; the message is its own last line.
     """
     try:
         done = subprocess.run(
@@ -48,6 +48,9 @@ def run(argv: Sequence[str], text: str = "") -> str:
             f"{os.path.basename(argv[0])} took more than {TIMEOUT:g} seconds"
         ) from None
     if done.returncode != 0:
-        told = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise StorageError(f"{os.path.basename(argv[0])}: {told[0][:300]}")
+        told = [line.strip() for line in (done.stderr or done.stdout).splitlines()]
+        why = [line for line in told if line and "syslog" not in line] or [
+            f"exit code {done.returncode}"
+        ]
+        raise StorageError(f"{os.path.basename(argv[0])}: {why[-1][:300]}")
     return done.stdout

@@ -30,6 +30,7 @@ def configure(
     files: dict[str, str],
     network_namespace: str | None = None,
     rootless: bool = False,
+    ids: int = 1 << 32,
 ) -> dict[str, Any]:
     """The JSON object of `config.json`.
 
@@ -41,6 +42,7 @@ def configure(
         files: Files of the host to bind over the container's, such as `/etc/hosts`.
         network_namespace: The path of one to join; None makes a new one (none for `--network host`).
         rootless: Leave out what only root may do.
+        ids: How many ids there are to own files.
 
     Raises:
         InvalidConfigError: the image's configuration cannot be run as it stands.
@@ -55,6 +57,8 @@ def configure(
     made["root"] = {"path": rootfs, "readonly": options.read_only}
     _process(made["process"], config, options, user, hostname)
     _mounts(made["mounts"], options, files)
+    if rootless:
+        made["mounts"] = [_unprivileged(mount, options, ids) for mount in made["mounts"]]
     _linux(made["linux"], options, container_id, network_namespace, rootless=rootless)
     for setting in options.security:
         _security(made, setting)
@@ -168,6 +172,16 @@ def _mounts(mounts: list[dict[str, Any]], options: RunOptions, files: dict[str, 
         if not os.path.lexists(volume.source):
             _make_source(volume.source)
         mounts.append(volume.mount())
+
+
+def _unprivileged(mount: dict[str, Any], options: RunOptions, ids: int) -> dict[str, Any]:
+    """A mount as one can be made in a user namespace: no owner that does not exist, no /sys of another's network."""
+    if ids <= 5 and mount["type"] == "devpts":
+        return {**mount, "options": [o for o in mount["options"] if not o.startswith("gid=")]}
+    if mount["type"] == "sysfs" and options.network == "host":
+        flags = ["rbind", "nosuid", "noexec", "nodev", "ro", "rprivate"]
+        return {"destination": "/sys", "type": "bind", "source": "/sys", "options": flags}
+    return mount
 
 
 def _make_source(path: str) -> None:

@@ -45,6 +45,7 @@ class Record:
     started: str = ""
     finished: str = ""
     exit_code: int | None = None
+    watcher: int = 0
 
 
 class Container:

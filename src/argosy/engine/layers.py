@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from argosy.engine import overlay
 from argosy.errors import InvalidConfigError, StorageError
 from argosy.image.view import Image, Layer
+from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
 from argosy.spec.digest import Digest
 
@@ -34,11 +35,13 @@ class LayerTrees:
     Args:
         path: The directory, which must be there.
         rootless: Whether overlay mounts are made without being root.
+        one_owner: Whether there is but one id, so that owners can only be recorded.
     """
 
-    def __init__(self, path: str, *, rootless: bool = False) -> None:
+    def __init__(self, path: str, *, rootless: bool = False, one_owner: bool = False) -> None:
         self.path = path
         self._rootless = rootless
+        self._options = Options(rootless=one_owner)
 
     def place_of(self, chain_id: Digest) -> str:
         """Where a chain id's changes are, or would be."""
@@ -94,7 +97,7 @@ class LayerTrees:
             os.mkdir(work, 0o700)
             os.chmod(changes, 0o755)  # noqa: S103 - the root of a file system, whatever the umask
             with self._root(changes, work, below) as root, layer.compressed() as blob:
-                RootFS.apply(root, blob, layer=layer.name, diff_id=layer.diff_id)
+                root.apply(blob, layer=layer.name, diff_id=layer.diff_id)
             _write_out(changes)
             os.rename(changes, place)
             _sync_directory(self.path)
@@ -106,12 +109,12 @@ class LayerTrees:
     @contextlib.contextmanager
     def _root(self, changes: str, work: str, below: tuple[str, ...]) -> Iterator[RootFS]:
         if not below:
-            with RootFS(changes) as root:
+            with RootFS(changes, self._options) as root:
                 yield root
             return
         with (
             overlay.detached(below, changes, work, rootless=self._rootless) as mount,
-            RootFS(f"/proc/self/fd/{mount}") as root,
+            RootFS(f"/proc/self/fd/{mount}", self._options) as root,
         ):
             yield root
 

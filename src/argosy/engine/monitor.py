@@ -1,6 +1,6 @@
 """The process that watches a detached container: started by `run_detached`, it outlives the command line.
 
-    python -I -m argosy.engine.monitor PLACES ID LOCK-FD TELL-FD ROOTLESS
+    python -P -m argosy.engine.monitor PLACES ID LOCK-FD TELL-FD ROOTLESS
 
 It tells `started`, or the exit code and the reason why not, through the descriptor it was given.
 """

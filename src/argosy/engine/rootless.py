@@ -26,11 +26,18 @@ def needed() -> bool:
     return os.geteuid() != 0
 
 
-def enter(argv: Sequence[str]) -> int:
-    """Run a command line of argosy again, as root of a new user namespace, and wait for it.
+def mapped(kind: str = "gid") -> int:
+    """How many ids this process's user namespace has; 4294967295 in the first one."""
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        return sum(int(line.split()[2]) for line in file)
+
+
+def enter(argv: Sequence[str], join: int = 0) -> int:
+    """Run a command line of argosy again, as root of a user namespace, and wait for it.
 
     Args:
         argv: The words after `argosy`.
+        join: A process whose user and mount namespaces to enter, if it is there; else they are new ones.
 
     Returns:
         Its exit code.
@@ -39,11 +46,12 @@ def enter(argv: Sequence[str]) -> int:
         UnsupportedError: the kernel gives no user namespaces to this user.
         StorageError: the ids could not be mapped.
     """
+    joined = _namespaces_of(join)
     ready, unshared = os.pipe()
     go, mapped = os.pipe()
     child = os.fork()
     if child == 0:
-        _child(argv, (ready, unshared), (go, mapped))
+        _child(argv, (ready, unshared), (go, mapped), joined)
     os.close(unshared)
     os.close(go)
     try:
@@ -54,7 +62,8 @@ def enter(argv: Sequence[str]) -> int:
                 f"this user may not make a user namespace: {answer.decode()}",
                 hint="ask for kernel.unprivileged_userns_clone=1, or run as root",
             )
-        _map(child)
+        if not joined:
+            _map(child)
         os.write(mapped, b"1")
     finally:
         os.close(mapped)
@@ -65,11 +74,30 @@ def enter(argv: Sequence[str]) -> int:
     return 128 - code if code < 0 else code
 
 
-def _child(argv: Sequence[str], ready: tuple[int, int], go: tuple[int, int]) -> None:
+def _namespaces_of(pid: int) -> list[int]:
+    """Descriptors of a process's user and mount namespaces; none where it is gone."""
+    if not pid:
+        return []
+    try:
+        return [
+            os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            for kind in ("user", "mnt")
+        ]
+    except OSError:
+        return []
+
+
+def _child(
+    argv: Sequence[str], ready: tuple[int, int], go: tuple[int, int], joined: Sequence[int]
+) -> None:
     os.close(ready[0])
     os.close(go[1])
     try:
-        kernels.LinuxKernel().unshare(kernels.CLONE_NEWUSER | kernels.CLONE_NEWNS)
+        kernel = kernels.LinuxKernel()
+        for fd in joined:
+            kernel.setns(fd, 0)
+        if not joined:
+            kernel.unshare(kernels.CLONE_NEWUSER | kernels.CLONE_NEWNS)
     except OSError as exc:
         os.write(ready[1], os.strerror(exc.errno or 0).lower().encode())
         os._exit(125)
@@ -79,7 +107,7 @@ def _child(argv: Sequence[str], ready: tuple[int, int], go: tuple[int, int]) -> 
     os.setgid(0)
     os.setuid(0)
     env = {**os.environ, VARIABLE: "1"}
-    os.execve(sys.executable, [sys.executable, "-m", "argosy", *argv], env)
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "argosy", *argv], env)
 
 
 def _map(pid: int) -> None:

@@ -24,6 +24,7 @@ from argosy.engine.layers import LayerTrees, unheard
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
+from argosy.engine.rootless import mapped
 from argosy.engine.watch import Watch
 from argosy.errors import ContainerError, ContainerStatusError
 from argosy.image.view import Image, Layer
@@ -45,7 +46,8 @@ class Engine:
         self.places = places
         self.rootless = rootless
         self.images = LocalImages(places.images)
-        self.layers = LayerTrees(places.layers, rootless=rootless)
+        self.ids = mapped() if rootless else 1 << 32
+        self.layers = LayerTrees(places.layers, rootless=rootless, one_owner=self.ids == 1)
         self.bridge = Bridge(places.run)
 
     def run(
@@ -95,7 +97,7 @@ class Engine:
         lock = container.lock
         assert lock is not None
         places = json.dumps([self.places.data, self.places.run, self.places.runtime])
-        argv = [sys.executable, "-I", "-m", "argosy.engine.monitor"]
+        argv = [sys.executable, "-P", "-m", "argosy.engine.monitor"]
         argv += [places, container.id, str(lock), str(writer), str(int(self.rootless))]
         with open(container.file("monitor.log"), "ab") as log:
             subprocess.Popen(
@@ -117,6 +119,8 @@ class Engine:
             Its exit code.
         """
         done = False
+        container.record.watcher = os.getpid()
+        container.save()
         try:
             watch = Watch(container, Runtime(container), detached=container.record.detached)
             code = watch.run(on_started)
@@ -186,6 +190,7 @@ class Engine:
             files=self._files(container, options),
             network_namespace=namespace,
             rootless=self.rootless,
+            ids=self.ids,
         )
         container.record.command = config["process"]["args"]
         with open(container.file("config.json"), "w", encoding="utf-8") as file:

@@ -9,11 +9,15 @@ import select
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Sequence
 
 from argosy.engine.command import TIMEOUT, program, run
 from argosy.engine.options import Published
 from argosy.errors import StorageError, UnsupportedError
+from argosy.runtime import kernel as kernels
+
+_PIN = "netns"
 
 
 def start(kind: str, pid: int, published: Sequence[Published], directory: str) -> int | None:
@@ -35,7 +39,7 @@ def start(kind: str, pid: int, published: Sequence[Published], directory: str) -
     if kind == "pasta":
         _pasta(pid, published, directory)
         return None
-    return _slirp(pid, published, directory)
+    return _slirp(pid, published)
 
 
 def _pasta(pid: int, published: Sequence[Published], directory: str) -> None:
@@ -53,38 +57,52 @@ def _pasta(pid: int, published: Sequence[Published], directory: str) -> None:
             if p.protocol == protocol
         ]
         argv += [option, ",".join(ports) or "none"]
-    argv += ["-T", "none", "-U", "none", "--netns", f"/proc/{pid}/ns/net"]
+    argv += ["-T", "none", "-U", "none", "--netns", _pinned(pid, directory)]
     run(argv)
 
 
-def _slirp(pid: int, published: Sequence[Published], directory: str) -> int:
-    control = os.path.join(directory, "slirp.sock")
-    ready, tell = os.pipe()
-    argv = [
-        program("slirp4netns", "this network"), "--configure", "--mtu=65520", "--disable-host-loopback",
-        "--ready-fd", str(tell), "--api-socket", control, str(pid), "tap0",
-    ]  # fmt: skip
-    child = subprocess.Popen(
-        argv,
-        pass_fds=(tell,),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def _pinned(pid: int, directory: str) -> str:
+    """The network namespace as a file: pasta gives up its rights before it opens it, and /proc asks for them."""
+    path = os.path.join(directory, _PIN)
+    with open(path, "wb"):
+        pass
+    kernels.LinuxKernel().mount(
+        f"/proc/{pid}/ns/net".encode(), os.fsencode(path), None, kernels.MS_BIND, None
     )
-    os.close(tell)
-    try:
-        readable, _, _ = select.select([ready], [], [], TIMEOUT)
-        if not readable or os.read(ready, 1) != b"1":
-            raise StorageError("slirp4netns did not start")
-        for port in published:
-            _forward(control, port)
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
-    finally:
-        os.close(ready)
-    return child.pid
+    return path
+
+
+def _slirp(pid: int, published: Sequence[Published]) -> int:
+    # The address of a Unix socket has at most 107 bytes, so it lies where names are short.
+    with tempfile.TemporaryDirectory(prefix="argosy-") as folder, tempfile.TemporaryFile() as said:
+        control = os.path.join(folder, "control")
+        ready, tell = os.pipe()
+        argv = [
+            program("slirp4netns", "this network"), "--configure", "--mtu=65520", "--disable-host-loopback",
+            "--ready-fd", str(tell), "--api-socket", control, str(pid), "tap0",
+        ]  # fmt: skip
+        null = subprocess.DEVNULL
+        child = subprocess.Popen(argv, pass_fds=(tell,), stdin=null, stdout=null, stderr=said)
+        os.close(tell)
+        try:
+            readable, _, _ = select.select([ready], [], [], TIMEOUT)
+            if not readable or os.read(ready, 1) != b"1":
+                said.seek(0)
+                raise StorageError(f"slirp4netns did not start: {_last_line(said.read(4096))}")
+            for port in published:
+                _forward(control, port)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
+        finally:
+            os.close(ready)
+        return child.pid
+
+
+def _last_line(data: bytes) -> str:
+    lines = data.decode("utf-8", "replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 
 def _forward(control: str, port: Published) -> None:
@@ -111,8 +129,13 @@ def _forward(control: str, port: Published) -> None:
         )
 
 
-def stop(pid: int | None) -> None:
-    """End a helper. It may have ended by itself."""
+def stop(pid: int | None, directory: str) -> None:
+    """End a helper and let go of the namespace. Either may be gone already."""
+    path = os.path.join(directory, _PIN)
+    if os.path.exists(path):
+        with contextlib.suppress(OSError):
+            kernels.LinuxKernel().umount(os.fsencode(path), kernels.MNT_DETACH)
+        os.unlink(path)
     if pid is None:
         return
     with contextlib.suppress(ProcessLookupError):

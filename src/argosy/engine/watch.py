@@ -70,7 +70,7 @@ class Watch:
                 return self._wait(arrived, wakeup)
             finally:
                 self._runtime.delete()
-                usermode.stop(helper)
+                usermode.stop(helper, self._container.path)
                 self._close()
 
     def _create(self) -> None:

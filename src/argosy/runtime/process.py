@@ -179,8 +179,7 @@ def user(context: Context, uid: int, gid: int, groups: list[int], rootless: bool
 
 
 def _groups_denied(context: Context) -> bool:
-    if not context.user_namespace:
-        return False
+    """Whether the user namespace forbids it, be it the container's own or the one the runtime was called in."""
     try:
         fd = context.proc.open_own(b"setgroups", posix.O_RDONLY)
     except OSError:
