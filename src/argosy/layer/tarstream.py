@@ -250,9 +250,13 @@ class TarReader:
         return data
 
     def _next(self) -> Entry | None:
-        if (rest := self._left + self._pad) and self._bytes.skip(rest):
+        if self._left and self._bytes.skip(self._left):
             raise InvalidLayerError("the archive ends inside its content")
+        # Go's writer leaves out the last padding when nobody closes it, and its reader takes that (umoci insert).
+        cut = self._pad and self._bytes.skip(self._pad)
         self._left = self._pad = 0
+        if cut:
+            return None
         self._current = b""
         extension: _Extension | None = None
         while True:
