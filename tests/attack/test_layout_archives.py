@@ -15,7 +15,6 @@ import textwrap
 from typing import Any
 
 import pytest
-from tests.layout.places import layout_members, link, tar
 
 from argosy.content.copy import copy
 from argosy.errors import (
@@ -36,6 +35,7 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.testing import random
+from tests.layout.places import layout_members, link, tar
 
 
 def one_line(exc: BaseException) -> str:
@@ -359,20 +359,21 @@ class TestCVE202325153Memory:
             out.write(self.huge("c.json", 1 << 30).tobuf(tarfile.GNU_FORMAT))
             out.truncate(out.tell() + (1 << 30) + 1024)
         script = f"""
-            import resource
             from argosy.errors import InvalidLayoutError
             from argosy.layout.dockerarchive import DockerArchive
+            from tests.layout.places import peak
             try:
                 DockerArchive.open({str(path)!r})
             except InvalidLayoutError as exc:
                 assert "over the limit" in str(exc), exc
-                print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+                print(peak())
         """
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)],
             capture_output=True,
             text=True,
             check=True,
+            cwd=pathlib.Path(__file__).parents[2],
         )
         assert 0 < int(done.stdout) < 80 * 1024
 

@@ -18,19 +18,19 @@ from argosy.spec.manifest import Manifest
 from tests.layout.places import TAG, TRANSPORTS
 
 GIBIBYTE = 1 << 30
-LIMIT = 80_000  # KiB, as getrusage has it
+LIMIT = 80_000  # KiB
 
 COPY = """
-    import resource, sys
+    import sys
     from argosy.content.copy import copy
     from argosy.layout.store import LayoutStore
-    from tests.layout.places import reading, writing
+    from tests.layout.places import peak, reading, writing
     source, transport, path, tag = sys.argv[1:]
     with writing(transport, path) as target:
         root = copy(LayoutStore.open(source), "v1", target, tag)
     with reading(transport, path) as place:
         assert place.resolve("@0").digest == root.digest
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(peak())
 """
 
 
