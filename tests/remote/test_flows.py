@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pathlib
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.errors import (
+    InvalidConfigError,
     ManifestUnknownError,
     NotFoundError,
     ResponseError,
@@ -333,3 +335,37 @@ def test_the_longest_prefix_decides_and_rewrites() -> None:
     assert not mirror.serves(by_digest=False)
     with pytest.raises(Exception, match="blocked"):
         rules.endpoints("bad.example", "app")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('unqualified-search-registries = ["docker.io"]\n# [[registry]]\n', 1),
+        ('[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "m.example"\n', 2),
+        ('registry = [{location = "quay.io", mirror = [{location = "m.example"}]}]\n', 2),
+        ('  [[ "registry" ]]\nlocation = "quay.io"\nmirror = [{location = "m.example"}]\n', 2),
+    ],
+)
+def test_registries_conf_is_read(tmp_path: pathlib.Path, text: str, count: int) -> None:
+    path = tmp_path / "registries.conf"
+    path.write_text(text)
+    rules = Registries.read([str(path)])
+    assert len(rules.endpoints("quay.io", "app")) == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[registry]\n",
+        "[registries.search]\nregistries = []\n",
+        "registry = 5\n",
+        "[[registry]]\ninsecure = true\n",
+        '[[registry]]\nlocation = "a"\n[[registry.mirror]]\n',
+        '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "x"\n',
+    ],
+)
+def test_a_registries_conf_that_is_none_is_named(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "registries.conf"
+    path.write_text(text)
+    with pytest.raises(InvalidConfigError, match=r"registries\.conf"):
+        Registries.read([str(path)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -23,6 +24,8 @@ USER_AGENT = f"argosy/{__version__}"
 HUB_HOST = "registry-1.docker.io"
 """Where Docker Hub, called `docker.io` in references, answers."""
 
+_MAX_FILE = 4 * 1024 * 1024
+_NAMES_A_REGISTRY = re.compile(rb"^\s*\[*\s*[\"']?registr", re.MULTILINE)
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 
 
@@ -207,12 +210,10 @@ def registries_files(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 class Registries:
-    """The rules of registries.conf: rewrites, mirrors, what is blocked or insecure, where short names are looked for.
+    """The rules of registries.conf: rewrites, mirrors, what is blocked or insecure.
 
     Args:
         entries: The `[[registry]]` tables.
-        search: `unqualified-search-registries`.
-        aliases: Short names and what they stand for.
 
     Example:
         >>> rules = Registries([{"location": "quay.io", "mirror": [{"location": "mirror.example/quay"}]}])
@@ -220,16 +221,8 @@ class Registries:
         ['mirror.example/quay/org/app', 'quay.io/org/app']
     """
 
-    def __init__(
-        self,
-        entries: Sequence[Mapping[str, Any]] = (),
-        *,
-        search: Sequence[str] = (),
-        aliases: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, entries: Sequence[Mapping[str, Any]] = ()) -> None:
         self._entries = tuple(entries)
-        self.search = tuple(search)
-        self.aliases = dict(aliases or {})
 
     @classmethod
     def read(cls, files: Sequence[str]) -> Self:
@@ -239,17 +232,12 @@ class Registries:
             InvalidConfigError: a file is not TOML, of version 1, or holds something of the wrong kind.
         """
         entries: dict[str, Mapping[str, Any]] = {}
-        search: Sequence[str] = ()
-        aliases: dict[str, str] = {}
         for path in files:
-            document = _toml(path)
-            for entry in _list(document, "registry", path):
+            for entry in _list(_toml(path), "registry", path):
                 entries[str(entry.get("prefix") or entry.get("location") or "")] = _entry(
                     entry, path
                 )
-            search = document.get("unqualified-search-registries", search)
-            aliases |= document.get("aliases", {})
-        return cls(tuple(entries.values()), search=search, aliases=aliases)
+        return cls(tuple(entries.values()))
 
     def endpoints(self, registry: str, name: str) -> tuple[Endpoint, ...]:
         """Where a repository can be read from: mirrors in their order, then the registry, perhaps under another name.
@@ -311,17 +299,21 @@ def _endpoint(
 
 
 def _toml(path: str) -> dict[str, Any]:
-    tomllib: Any = importlib.import_module("tomllib")  # only few have such a file
     try:
         with open(path, "rb") as file:
-            document = tomllib.load(file)
+            raw = file.read(_MAX_FILE)
     except OSError as exc:
         raise StorageError(f"{path}: {exc.strerror}") from None
+    if not _NAMES_A_REGISTRY.search(raw):
+        return {}  # most say nothing here, or only what short names mean: reading TOML would cost 10 ms
+    tomllib: Any = importlib.import_module("tomllib")
+    try:
+        document: dict[str, Any] = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InvalidConfigError(f"{path}: {exc}") from None
     if isinstance(document.get("registries"), dict):
         raise InvalidConfigError(f"{path}: version 1 of registries.conf is not supported")
-    return dict(document)
+    return document
 
 
 def _list(document: Mapping[str, Any], name: str, path: str) -> list[Mapping[str, Any]]:

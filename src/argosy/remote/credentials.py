@@ -13,10 +13,9 @@ import base64
 import binascii
 import contextlib
 import dataclasses
+import importlib
 import os
 import re
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -309,6 +308,7 @@ class CredentialStore:
         if not _HELPER.fullmatch(helper):
             raise InvalidConfigError(f"credential helper {helper!r}: not a name of a program")
         program = f"docker-credential-{helper}"
+        subprocess: Any = importlib.import_module("subprocess")  # only who has a helper pays for it
         try:
             done = subprocess.run(
                 [program, action],
@@ -326,7 +326,7 @@ class CredentialStore:
         except (OSError, subprocess.TimeoutExpired) as exc:
             raise UnauthorizedError(f"{program} {action}: {exc}") from None
         if done.returncode == 0:
-            return done.stdout[:_MAX_FILE]
+            return bytes(done.stdout[:_MAX_FILE])
         told = (done.stdout or done.stderr).decode("utf-8", "replace").strip()
         if missing_ok and _NOT_FOUND in told.lower():
             return None
@@ -443,7 +443,8 @@ def _write(path: str, document: Mapping[str, Any]) -> None:
         document = document.get("auths", {})
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".argosy-auth-")
+        temporary = os.path.join(folder, f".argosy-auth-{os.getpid()}-{os.urandom(8).hex()}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(_json.dumps(document, indent=2) + b"\n")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
-import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -229,7 +229,7 @@ class Repository:
         made = Manifest(
             artifact_type="application/vnd.argosy.deleted.v1",
             config=EMPTY.bare(),
-            annotations={"org.opencontainers.image.title": f"deleted tag {uuid.uuid4()}"},
+            annotations={"org.opencontainers.image.title": f"deleted tag {os.urandom(16).hex()}"},
         ).encode()
         desc = Descriptor.of(mediatypes.OCI_MANIFEST, made)
         if not self._deletes_manifests():
@@ -362,9 +362,7 @@ class Repository:
     def _deletes_manifests(self) -> bool:
         """Whether manifests can be deleted, asked with the digest of nothing that exists."""
         try:
-            return run(
-                flows.delete_manifest(self.name, str(Digest.of(uuid.uuid4().bytes))), self._own
-            )
+            return run(flows.delete_manifest(self.name, str(Digest.of(os.urandom(16)))), self._own)
         except NotFoundError:
             return True
 

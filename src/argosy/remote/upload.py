@@ -11,7 +11,6 @@ import dataclasses
 import fcntl
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from typing import IO
@@ -135,9 +134,10 @@ class FileMemory(Memory):
 
     def save(self, location: str) -> None:
         """Replace the file; that it cannot be written is no reason to fail."""
-        folder = os.path.dirname(self._path)
+        temporary = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(OSError):
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=".upload-")
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            handle = os.open(temporary, flags, 0o600)
             with os.fdopen(handle, "wb") as file:
                 file.write(_json.dumps({"location": location, "saved": int(time.time())}))
             os.replace(temporary, self._path)
