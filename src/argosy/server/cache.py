@@ -27,6 +27,7 @@ from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
     DeniedError,
+    IntegrityError,
     ManifestUnknownError,
     NotFoundError,
     RegistryError,
@@ -133,6 +134,8 @@ class Cache:
             raise
         except AccessError as error:
             raise DeniedError(f"{upstream.registry} refuses: {error}") from None
+        except IntegrityError as error:
+            raise RegistryError(f"{upstream.registry} sent something else: {error}") from None
 
     # -- manifests ---------------------------------------------------------------------------------------------
 
