@@ -1,0 +1,151 @@
+"""Containers of somebody who is not root: in a mount namespace of the test's own, as the user nobody."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import site
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import find_peer
+from tests.engine.conftest import Argosy, Done, needs_containers
+from tests.engine.test_run import free_port
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+# `env`, because setpriv itself still has root's rights when it looks for the program.
+NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "env"]
+SRC = str(pathlib.Path(__file__).parents[2] / "src")
+
+
+def interpreter() -> str:
+    """A Python of this version that nobody may execute."""
+    same = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]!r})"
+    for path in (sys.executable, "/usr/bin/python3"):
+        done = subprocess.run([*NOBODY, path, "-c", same], capture_output=True, check=False)
+        if done.returncode == 0:
+            return path
+    pytest.skip("rootless: no Python of this version that the user nobody may execute")
+
+
+@pytest.fixture
+def home() -> Iterator[pathlib.Path]:
+    path = pathlib.Path("/var/tmp") / f"argosy-rootless-{os.getpid()}-{os.urandom(4).hex()}"
+    path.mkdir()
+    os.chown(path, 65534, 65534)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def argosy(home: pathlib.Path, host_layout: pathlib.Path) -> Iterator[Argosy]:
+    """`argosy(…)` as nobody, with a /dev/net/tun that everybody may open."""
+    needs_containers()
+    python = interpreter()
+    if (
+        subprocess.run(
+            [*NOBODY, "unshare", "-Urm", "true"], capture_output=True, check=False
+        ).returncode
+        != 0
+    ):
+        pytest.skip("rootless: this kernel gives no user namespaces to nobody")
+    shutil.copytree(host_layout, home / "image")
+    subprocess.run(["chmod", "-R", "a+rX", str(home / "image")], check=True)
+    launcher = home / "argosy-runtime"
+    path = os.pathsep.join([SRC, *site.getsitepackages()])
+    env = {
+        "HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "ARGOSY_RUNTIME": str(launcher), "PYTHONPATH": path,
+        "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8",
+    }  # fmt: skip
+    subprocess.run([python, "-m", "argosy.runtime.launcher", str(launcher)], env=env, check=True)
+    tun = home / "tun"
+    os.mknod(tun, 0o666 | 0o020000, os.makedev(10, 200))
+    tun.chmod(0o666)
+    prepare = f"test -e /dev/net/tun && mount --bind {tun} /dev/net/tun; cd {home}; "
+
+    def run(*argv: object, code: int | None = 0, before: str = "") -> Done:
+        script = f'{before}{prepare}exec "$@"'
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", script, "sh", *NOBODY, python, "-P", "-m", "argosy", *map(str, argv)],
+            env=env, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        assert code is None or done.returncode == code, f"{argv}\n{done.stdout}{done.stderr}"
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    yield run
+    for container in run("ps", "-aq").out.split():
+        run("rm", "-f", container, code=None)
+
+
+def test_nobody_runs_a_container_as_its_root(argosy: Argosy, home: pathlib.Path) -> None:
+    done = argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        f"oci:{home}/image:v1",
+        "sh",
+        "-c",
+        "id -u; cat /proc/self/uid_map",
+    )
+    assert done.out.split() == ["0", "0", "65534", "1"]
+    assert list((home / "data" / "argosy" / "engine" / "containers").iterdir()) == []
+
+
+def test_subordinate_ids_are_used_where_there_are_some(argosy: Argosy, home: pathlib.Path) -> None:
+    find_peer("newuidmap")
+    (home / "sub").write_text("nobody:200000:1000\n")
+    before = f"for f in subuid subgid; do touch /etc/$f; mount --bind {home}/sub /etc/$f; done; "
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "-u", "7:8", f"oci:{home}/image:v1", "sh", "-c",
+        "id -u; id -g; cat /proc/self/uid_map", before=before,
+    )  # fmt: skip
+    assert done.out.split() == ["7", "8", "0", "65534", "1", "1", "200000", "1000"]
+
+
+@pytest.mark.parametrize("network", ["pasta", "slirp4netns"])
+def test_a_network_for_nobody_publishes_ports(
+    argosy: Argosy, home: pathlib.Path, images: pathlib.Path, network: str
+) -> None:
+    find_peer(network)
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("rootless networks: this machine has no /dev/net/tun")
+    port = free_port()
+    argosy(
+        "run", "-q", "-d", "--name", "web", "--network", network, "-p", f"127.0.0.1:{port}:80",
+        f"oci:{images}/busybox:latest", "sh", "-c",
+        "mkdir /w; echo rootless > /w/index.html; echo ready; exec httpd -f -p 80 -h /w",
+    )  # fmt: skip
+    for _ in range(200):
+        if "ready" in argosy("logs", "web").out:
+            break
+    for attempt in range(50):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                assert answer.read() == b"rootless\n"
+            break
+        except OSError:
+            assert attempt < 49
+    assert argosy("exec", "web", "id", "-u").out == "0\n"
+    argosy("stop", "-t", "0", "web")
+    argosy("rm", "web")
+    assert argosy("ps", "-aq").out == ""
+
+
+def test_what_nobody_may_not_have_is_refused_in_one_line(
+    argosy: Argosy, home: pathlib.Path
+) -> None:
+    done = argosy(
+        "run", "-q", "--rm", "--network", "bridge", f"oci:{home}/image:v1", "true", code=125
+    )
+    assert done.err.startswith("argosy: ")
+    containers = home / "data" / "argosy" / "engine" / "containers"
+    assert not containers.exists() or list(containers.iterdir()) == []
