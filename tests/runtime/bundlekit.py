@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,12 @@ def runtime(launcher_path: Path, tmp_path: Path) -> Iterator[Runtime]:
         pytest.skip("needs root: namespaces and mounts")
     if not BUSYBOX.exists():
         pytest.skip("needs busybox-static in /bin/busybox")
-    made = Runtime(launcher_path, tmp_path / "state", tmp_path)
+    place = Path(tempfile.mkdtemp(prefix="argosy-"))  # pytest's own directory is for its user alone
+    place.chmod(0o711)
+    made = Runtime(launcher_path, tmp_path / "state", place)
     yield made
     made.clean()
+    shutil.rmtree(place)
 
 
 @pytest.fixture
