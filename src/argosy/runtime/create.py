@@ -162,8 +162,12 @@ class Creation:
         context, child = self._context(steps)
         spaces = spawn.open_spaces(self.spaces)
         preload(steps, self.linux, self.config)
+        context.doors = self.cgroup.doors()
+        born = self.cgroup.dirfd()
         before = posix.getpid()
-        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, self.cgroup.dirfd())
+        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, born)
+        for door in (*context.doors, *([born] if born is not None else [])):
+            posix.close(door)
         self.undo.append(lambda: self._kill(before))
         child.close()
         _close_all(context, spaces)
@@ -188,7 +192,7 @@ class Creation:
             resources=self.linux.get("resources", {}), annotations=self.config.get("annotations", {}),
         )  # fmt: skip
         cgroup.create()
-        self.undo.append(cgroup.destroy)
+        self.undo.append(cgroup.undo)
         return cgroup
 
     def _first_state(self, rootfs: str) -> dict[str, Any]:
@@ -297,7 +301,7 @@ class Creation:
         score = self.config["process"].get("oomScoreAdj")
         if score is not None:
             _write_score(pid, score, rootless=self.request.rootless)
-        self.cgroup.enter(pid)
+        self.cgroup.adopt(pid)
         reset_affinity(pid)
         if self.linux.get("intelRdt"):
             from argosy.runtime import intelrdt

@@ -121,12 +121,24 @@ class Execution:
             )
         preload(steps, linux, {})
         spaces = self._spaces(namespaces(linux))
-        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, None)
+        born = self._open_doors(context)
+        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, born)
+        for door in (*context.doors, *([born] if born is not None else [])):
+            posix.close(door)
         if self.pid > 0:
             self._adopt()
         child.close()
         for fd, _ in spaces.join:
             posix.close(fd)
+
+    def _open_doors(self, context: Context) -> int | None:
+        """Let the process enter its cgroups by itself, unless it goes elsewhere or its affinity comes after."""
+        self.enters = not self.cgroups and self.final is None
+        if not self.enters:
+            return None
+        cgroup = self.container.cgroup()
+        context.doors = cgroup.doors()
+        return cgroup.dirfd()
 
     def _spaces(self, configured: dict[str, str]) -> spawn.Spaces:
         """Join every namespace of init's that the configuration names, at once where the kernel can (5.8)."""
@@ -191,6 +203,8 @@ class Execution:
                 raise
             if "" not in self.cgroups:
                 self._enter_rest(cgroup)
+        elif self.enters:
+            cgroup.adopt(self.pid)
         else:
             cgroup.enter(self.pid)
         if self.final is not None:

@@ -64,6 +64,8 @@ class Context:
         self.own_cgroup = False
         self.cgroup_path: str | None = None
         self.cpuset = False
+        self.cgroup_fd: int | None = None
+        self.doors: list[int] = []
 
     def line(self) -> Channel:
         """The channel, while there is one."""

@@ -128,6 +128,14 @@ class Cgroup:
                 if not below:
                     self.dirs = {key: each for key, each in self.dirs.items() if each != path}
 
+    def adopt(self, pid: int) -> None:
+        """See that a process is in that goes through all `doors` itself and may have been born in `dirfd`.
+
+        Raises:
+            Failure: The kernel refused.
+        """
+        self.enter(pid)
+
     def enter_one(self, pid: int, controller: str, below: str) -> None:
         """Move a process within one hierarchy only, as `exec --cgroup CONTROLLER:PATH` asks.
 

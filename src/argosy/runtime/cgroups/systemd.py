@@ -411,6 +411,17 @@ class SystemdCgroup(Cgroup):
         """Return the directory's descriptor, once systemd has made it."""
         return self.inner.dirfd() if self.started else None
 
+    def doors(self) -> list[int]:
+        """Return the descriptors of the hierarchies, once systemd has made the unit."""
+        return self.inner.doors() if self.started else []
+
+    def adopt(self, pid: int) -> None:
+        """See that a process is in; the first one starts the unit."""
+        if self.started:
+            self.inner.adopt(pid)
+        else:
+            self.enter(pid)
+
     def own(self, uid: int) -> None:
         """Give the cgroup to a user, where delegation is safe."""
         self.inner.own(uid)

@@ -6,7 +6,7 @@ import posix
 from time import sleep
 
 from argosy.runtime.cgroups import files
-from argosy.runtime.cgroups.cgroup import SIGKILL, Cgroup
+from argosy.runtime.cgroups.cgroup import NOT_ALLOWED, SIGKILL, Cgroup
 from argosy.runtime.cgroups.layout import UNIFIED, Layout
 from argosy.runtime.errors import Failure
 
@@ -53,10 +53,18 @@ class LegacyCgroup(Cgroup):
             try:
                 found.append(posix.open(path + "/tasks", posix.O_WRONLY | posix.O_CLOEXEC))
             except OSError as error:
+                if self.tolerant and error.errno in NOT_ALLOWED:
+                    continue
                 for fd in found:
                     posix.close(fd)
                 raise files.ControlError("open", path + "/tasks", error) from None
         return found
+
+    def adopt(self, pid: int) -> None:
+        """Move a process into the cgroup2 directory, unless it was born there."""
+        unified = self.dirs.get(UNIFIED)
+        if unified and pid not in files.pids_in(unified):
+            files.write(unified + "/cgroup.procs", str(pid))
 
     def places(self) -> list[str]:
         """Return the distinct directories, the one that is asked for processes first."""

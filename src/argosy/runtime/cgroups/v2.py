@@ -54,6 +54,11 @@ class UnifiedCgroup(Cgroup):
             return None
         return posix.open(self.path, posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
 
+    def adopt(self, pid: int) -> None:
+        """Move a process in, unless it was born here."""
+        if UNIFIED in self.dirs and pid not in files.pids_in(self.path):
+            self.enter(pid)
+
     def limit(self, resources: dict[str, Any]) -> None:
         """Set the limits of `linux.resources`, those of version 1 converted, `unified` verbatim."""
         from argosy.runtime.cgroups import limits2
