@@ -1,0 +1,231 @@
+"""What is an object store's own: parts, budgets, presigned URLs, broken connections."""
+
+from __future__ import annotations
+
+import pathlib
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+from argosy.errors import BlobUnknownError, StorageError
+from argosy.server.settings import S3, Listen, Settings, Storage
+from argosy.server.storage import objects as engine
+from argosy.server.storage.objects import PART, Objects, s3
+from argosy.spec.digest import Digest
+from tests.server.client import Server
+from tests.server.services import S3Server, free_port
+
+KEY = "b/20260101/x-1"
+BIG = bytes(range(256)) * (3 * PART // 256) + b"tail"
+
+
+@pytest.fixture
+def store(objects: S3Server) -> Objects:
+    return Objects(objects.store(objects.bucket()))
+
+
+def put(
+    store: Objects, key: str, data: bytes, *, size: int | None = None, step: int = 700_001
+) -> None:
+    writer = store.create(key, size=size)
+    for at in range(0, len(data), step):
+        writer.write(data[at : at + step])
+    writer.commit()
+
+
+@pytest.mark.parametrize("length", [0, 1, PART - 1, PART, PART + 1, 2 * PART, len(BIG)])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_any_length_is_kept_however_it_is_sent(
+    objects: S3Server, length: int, known: bool, memory: int
+) -> None:
+    store = Objects(objects.store(objects.bucket()), memory_bytes=memory)
+    data = BIG[:length]
+    put(store, KEY, data, size=length if known else None)
+    assert b"".join(store.read(KEY)) == data
+    assert b"".join(store.read(KEY, length // 3, length // 2)) == data[length // 3 : length // 2]
+
+
+def test_memory_is_taken_from_the_budget_and_given_back(objects: S3Server) -> None:
+    store = Objects(objects.store(objects.bucket()), memory_bytes=3 * PART)
+    first = store.create("b/20260101/a-1")
+    assert store._budget._left == 0
+    second = store.create("b/20260101/a-2", size=10)
+    for writer in (first, second):
+        writer.write(b"0123456789")
+    first.commit()
+    second.commit()
+    assert store._budget._left == 3 * PART
+    third = store.create("b/20260101/a-3", size=10)
+    assert store._budget._left == 3 * PART - 10
+    third.abort()
+    third.abort()
+    assert store._budget._left == 3 * PART
+    assert sorted(store.keys("b/")) == ["b/20260101/a-1", "b/20260101/a-2"]
+
+
+def test_many_bodies_at_once_never_wait_for_each_other(objects: S3Server) -> None:
+    store = Objects(objects.store(objects.bucket()), memory_bytes=3 * PART)
+    writers = [store.create(f"b/20260101/m-{n}") for n in range(6)]
+    for at in range(0, len(BIG), PART):
+        for writer in writers:
+            writer.write(BIG[at : at + PART])
+    for writer in writers:
+        writer.commit()
+    assert all(b"".join(store.read(f"b/20260101/m-{n}")) == BIG for n in range(6))
+
+
+def test_an_upload_that_is_broken_off_leaves_no_parts(objects: S3Server) -> None:
+    bucket = objects.bucket()
+    store = Objects(objects.store(bucket))
+    writer = store.create(KEY)
+    writer.write(BIG)
+    writer.abort()
+    assert list(store.keys("b/")) == []
+    parts = objects._directory / bucket / ".sgwtmp" / "multipart"
+    assert [p for p in parts.rglob("*") if p.is_file()] == []
+
+
+def test_a_finished_object_takes_no_more(store: Objects) -> None:
+    writer = store.create(KEY)
+    writer.commit()
+    with pytest.raises(StorageError):
+        writer.write(b"x")
+    with pytest.raises(StorageError):
+        writer.commit()
+
+
+def test_a_store_that_is_gone_is_said_and_nothing_hangs() -> None:
+    gone = Objects(
+        s3(
+            "bucket",
+            endpoint=f"http://127.0.0.1:{free_port()}",
+            access_key="a",
+            secret_key="hush",
+            timeout_seconds=0.2,
+        )
+    )
+    writer = gone.create(KEY)
+    writer.write(BIG[: PART - 1])
+    with pytest.raises(StorageError, match="object store: cannot write") as caught:
+        writer.commit()
+    writer.abort()
+    large = gone.create("b/20260101/large-1")
+    large.write(BIG[: PART + 1])
+    with pytest.raises(StorageError, match="object store: cannot write"):
+        large.commit()
+    assert "hush" not in str(caught.value)
+    with pytest.raises(StorageError, match="cannot read"):
+        list(gone.read(KEY))
+    with pytest.raises(StorageError, match="cannot delete"):
+        gone.delete([KEY])
+    with pytest.raises(StorageError, match="cannot list"):
+        list(gone.keys("b/"))
+
+
+def test_a_wrong_key_is_refused_by_the_store(objects: S3Server) -> None:
+    wrong = s3(
+        objects.bucket(),
+        endpoint=objects.endpoint,
+        access_key=objects.access_key,
+        secret_key="wrong",
+    )
+    writer = Objects(wrong).create(KEY)
+    writer.write(b"x")
+    with pytest.raises(StorageError):
+        writer.commit()
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(
+    store: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, KEY, BIG)
+    real, breaks = store._stream, [2, 0, 3]
+
+    def breaking(key: str, start: int, stop: int | None):  # type: ignore[no-untyped-def]
+        left = breaks.pop(0) if breaks else None
+        for number, piece in enumerate(real(key, start, stop)):
+            if number == left:
+                raise engine.obstore_errors.GenericError("reset")
+            yield piece
+
+    monkeypatch.setattr(store, "_stream", breaking)
+    assert b"".join(store.read(KEY)) == BIG
+    assert breaks == []
+
+
+def test_deleting_in_bulk_and_listing_across_pages(
+    store: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_BULK", 3)
+    keys = [f"b/20260101/k{n:02}-1" for n in range(10)]
+    for key in keys:
+        put(store, key, b"x")
+    put(store, "b/20260102/other-1", b"x")
+    assert list(store.keys("b/20260101/")) == keys
+    assert list(store.keys("b/20260101/k0")) == keys[:10]
+    store.delete([*keys[:7], "b/20260101/none-1"])
+    assert list(store.keys("b/")) == [*keys[7:], "b/20260102/other-1"]
+
+
+def test_a_redirect_is_signed_short_lived_and_only_where_it_was_asked_for(
+    objects: S3Server,
+) -> None:
+    bucket = objects.bucket()
+    assert Objects(objects.store(bucket)).locate(KEY).url is None
+    store = Objects(objects.store(bucket), redirect_seconds=60)
+    put(store, KEY, b"hello")
+    url = store.locate(KEY).url
+    assert url is not None
+    assert "X-Amz-Expires=60" in url
+    assert objects.secret_key not in url
+    with urllib.request.urlopen(url) as response:
+        assert response.read() == b"hello"
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(url.replace("x-1", "x-2"))
+
+
+def test_a_blob_of_one_object_is_redirected_and_one_of_several_is_not(
+    tmp_path: pathlib.Path, objects: S3Server
+) -> None:
+    store = Objects(objects.store(objects.bucket()), redirect_seconds=60)
+    with Server(str(tmp_path), storage=store) as server:
+        whole = server.push_blob("a", b"hello")
+        answer = server.ask("GET", f"/v2/a/blobs/{whole}")
+        assert answer.status == 307
+        with urllib.request.urlopen(answer.location) as response:
+            assert response.read() == b"hello"
+        assert server.ask("HEAD", f"/v2/a/blobs/{whole}").status == 200
+        location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
+        for piece in (b"one", b"two"):
+            location = server.ask("PATCH", location, piece).location
+        parts = Digest.of(b"onetwo")
+        assert server.ask("PUT", f"{location}?digest={parts}", b"").status == 201
+        served = server.ask("GET", f"/v2/a/blobs/{parts}")
+        assert (served.status, served.body) == (200, b"onetwo")
+        ranged = server.ask("GET", f"/v2/a/blobs/{parts}", headers={"range": "bytes=2-3"})
+        assert (ranged.status, ranged.body) == (206, b"et")
+
+
+def test_reading_from_many_threads(store: Objects) -> None:
+    put(store, KEY, BIG)
+    results: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(b"".join(store.read(KEY)))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [BIG] * 6
+    with pytest.raises(BlobUnknownError):
+        list(store.read("b/20260101/none-1"))
+
+
+def test_settings_show_no_secret() -> None:
+    settings = Settings(
+        listen=Listen(), storage=Storage(type="s3", s3=S3(bucket="abc", secret_key="hush"))
+    )
+    assert "hush" not in repr(settings)
