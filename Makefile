@@ -18,12 +18,13 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[server,blake3]' --group dev
+	$(BIN)/python -m argosy.runtime.launcher $(BIN)/argosy-runtime
 	@touch $@
 
 install: $(STAMP) ## Install argosy and its tools into .venv
 
 demo: $(STAMP) ## Show the main job, from an image to a container
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m argosy.engine.demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m argosy.cli.demo
 
 test: $(STAMP) ## Run all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
