@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import re
 import socket
 import ssl
@@ -33,7 +34,8 @@ class Peer:
     """The other end of one connection."""
 
     def __init__(self, sock: socket.socket, stop: threading.Event) -> None:
-        self.sock, self.stop, self.file = sock, stop, sock.makefile("rb")
+        self.sock, self.stop = sock, stop
+        self.file: io.BufferedReader = sock.makefile("rb")
 
     def request(self) -> Seen | None:
         line = self.file.readline(65536)

@@ -25,7 +25,9 @@ HUB_HOST = "registry-1.docker.io"
 """Where Docker Hub, called `docker.io` in references, answers."""
 
 _MAX_FILE = 4 * 1024 * 1024
-_NAMES_A_REGISTRY = re.compile(rb"^\s*\[*\s*[\"']?registr", re.MULTILINE)
+_NAMES_A_REGISTRY = re.compile(
+    rb"""^\s*(?:\[+\s*["']?registr|["']?registr[a-z]*["']?\s*=\s*[^\s"'])""", re.MULTILINE
+)
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 
 
