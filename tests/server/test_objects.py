@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 
 import pytest
+from obstore.exceptions import GenericError
 
 from argosy.errors import BlobUnknownError, StorageError
 from argosy.server.settings import S3, Listen, Settings, Storage
@@ -148,7 +149,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
         left = breaks.pop(0) if breaks else None
         for number, piece in enumerate(real(key, start, stop)):
             if number == left:
-                raise engine.obstore_errors.GenericError("reset")
+                raise GenericError("reset")
             yield piece
 
     monkeypatch.setattr(store, "_stream", breaking)

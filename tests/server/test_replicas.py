@@ -9,39 +9,16 @@ import json
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pytest
 
 from argosy.spec.digest import Digest
 from tests.server.client import image
-from tests.server.replicas import Running, round_robin, running, shared, two_replicas
+from tests.server.replicas import Running, ask, round_robin, running, shared, two_replicas
 from tests.server.services import PostgresqlCluster, S3Server
 
 MANIFEST = {"Content-Type": "application/vnd.oci.image.manifest.v1+json"}
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-def ask(
-    address: str,
-    method: str,
-    path: str,
-    body: bytes = b"",
-    headers: Mapping[str, str] | None = None,
-) -> Answer:
-    host, _, port = address.rpartition(":")
-    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=60)) as connection:
-        connection.request(method, path, body=body, headers=dict(headers or {}))
-        response = connection.getresponse()
-        return Answer(
-            response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
-        )
 
 
 def push_blob(address: str, name: str, content: bytes, chunk: int | None = None) -> Digest:

@@ -77,7 +77,7 @@ class _Fronted(App):
             access=access,
             mirror=cache,
             chunk_min_length=_CHUNK_MIN_LENGTH if settings.storage.type == "s3" else 0,
-            tasks=_tasks(settings, gate),
+            tasks=[*_tasks(settings, gate), telemetry.run],
             on_exchange=telemetry.record,
         )
         if cache is not None:

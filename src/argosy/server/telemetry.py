@@ -181,6 +181,15 @@ class Telemetry:
         if self._lines is not None:
             self._lines.write(access_line(exchange, VISIT.get(), time.time()))
 
+    async def run(self, registry: Registry) -> None:
+        """The background task: it only sees that the last lines are written when the registry stops."""
+        del registry
+        try:
+            await asyncio.Event().wait()
+        finally:
+            if self._lines is not None:
+                self._lines.flush()
+
     def routes(self) -> tuple[Route, ...]:
         """`/metrics`, where somebody may read it."""
         if self._door == "none":
