@@ -61,9 +61,10 @@ async def _elsewhere(registry: Registry, request: Request, digest: Digest) -> Re
 
 
 async def _protect(registry: Registry, request: Request, digest: str, found: Blob) -> None:
-    """Whoever hears that a blob is there has the whole grace to refer to it; written once in half of that time."""
+    """Whoever hears that a blob is there has the whole grace to refer to it. The lease is made twice as long, so that
+    many who ask cost one write a grace, and none where a manifest refers to the blob."""
     grace = registry.settings.gc.grace_seconds
-    if found.protected_until - registry.clock() > grace / 2:
+    if found.protected_until - registry.clock() >= grace:
         return
 
     def used(tx: Transaction) -> bool:

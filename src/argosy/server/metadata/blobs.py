@@ -163,11 +163,11 @@ def holders(tx: Transaction, digest: str, limit: int) -> list[str]:
 
 
 def protect(tx: Transaction, change: Change, repo_id: int, digest: str) -> None:
-    """Start the lease of an unreferenced blob again: a client was just told that it is there."""
+    """Start the lease of an unreferenced blob again, twice as long: a client was just told that it is there."""
     tx.rows(
         "UPDATE repo_blob SET protected_until = ? WHERE repo_id = ? AND digest = ?"
         " AND NOT EXISTS (SELECT 1 FROM manifest_ref f WHERE f.repo_id = ? AND f.blob = ?)",
-        (change.now + change.grace, repo_id, digest, repo_id, digest),
+        (change.now + 2 * change.grace, repo_id, digest, repo_id, digest),
     )
 
 
