@@ -11,6 +11,7 @@ from __future__ import annotations
 import lzma
 import os
 import posixpath
+import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ _HEADERS = 4096
 _XZ = b"\xfd7zXZ\x00"
 _XZ_MEMORY = 96 << 20
 _MAX_NAME = 4096
+_OFFSET = re.compile(r"^at offset \d+: ")  # counted from this member, and so of no use
 _LINKS = (EntryType.SYMLINK, EntryType.HARDLINK)
 
 
@@ -118,7 +120,7 @@ class TarIndex:
         try:
             return next(iter(TarReader(self._headers(at), limits=Limits(content=MAX_SIZE))), None)
         except InvalidLayerError as exc:
-            raise self._error(at, str(exc).removeprefix("at offset 512: ")) from None
+            raise self._error(at, _OFFSET.sub("", str(exc))) from None
 
     def _headers(self, at: int) -> Iterator[bytes]:
         while data := os.pread(self._fd, _HEADERS, at):
