@@ -81,6 +81,27 @@ def test_a_frozen_cgroup_is_killed_all_the_same(make: Group) -> None:
         assert process.wait(10) == -9
 
 
+def test_without_the_kernels_kill_all_are_stopped_and_killed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Linux before 5.14 has no `cgroup.kill`."""
+    write = control.write
+
+    def old_kernel(path: str, value: str) -> None:
+        if path.endswith("/cgroup.kill"):
+            raise control.ControlError("open", path, FileNotFoundError(2, "no such file"))
+        write(path, value)
+
+    monkeypatch.setattr(control, "write", old_kernel)
+    with unified() as group, sleeper() as one, sleeper() as two:
+        group.create()
+        group.enter(one.pid)
+        group.enter(two.pid)
+        group.kill()
+        assert (one.wait(10), two.wait(10)) == (-9, -9)
+        assert not group.frozen()
+
+
 @both
 def test_a_cgroup_with_processes_is_refused_and_stays(make: Group) -> None:
     with make() as group, sleeper() as process:

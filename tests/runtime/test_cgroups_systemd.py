@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from argosy.runtime import cgroups
-from argosy.runtime.cgroups import dbus, gvariant, systemd, unitprops
+from argosy.runtime.cgroups import dbus, gvariant, systemd, unitname, unitprops
 from argosy.runtime.cgroups.systemd import SystemdCgroup
 from argosy.runtime.cgroups.v2 import UnifiedCgroup
 from argosy.runtime.errors import ConfigError, Failure
@@ -121,7 +121,7 @@ class FakeSystemd(threading.Thread):
         given = dict(properties)
         if unit in self.units or unit in self.failed:
             raise KeyError("UnitExists")
-        self.units[unit] = systemd.expand_slice(given.get("Slice", "-.slice")) + "/" + unit
+        self.units[unit] = unitname.expand_slice(given.get("Slice", "-.slice")) + "/" + unit
         for root in self.roots:
             os.makedirs(root + self.units[unit], exist_ok=True)
             for pid in given.get("PIDs", []):
@@ -307,13 +307,13 @@ def test_a_path_that_is_not_slice_prefix_name_is_refused(path: str) -> None:
     with pytest.raises(
         ConfigError, match='expected cgroupsPath to be of format "slice:prefix:name"'
     ):
-        systemd.parse_path(path, "c")
+        unitname.parse_path(path, "c")
 
 
 @pytest.mark.parametrize("name", ["a", ".slice", "a--b.slice", "-a.slice", "a/b.slice", "a-.slice"])
 def test_a_name_that_is_no_slices_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"invalid slice name"):
-        systemd.expand_slice(name)
+        unitname.expand_slice(name)
 
 
 def test_resources_become_properties_of_version_2() -> None:
@@ -421,11 +421,11 @@ def test_a_text_that_is_no_gvariant_is_refused(text: str) -> None:
 @pytest.mark.parametrize("key", ["lower", "Has-Dash", "A", "Sp ace"])
 def test_an_annotation_that_names_no_property_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=r"invalid property name"):
-        systemd.annotation_properties({f"org.systemd.property.{key}": "1"})
+        unitname.annotation_properties({f"org.systemd.property.{key}": "1"})
     with pytest.raises(ConfigError, match=r"expected seconds"):
-        systemd.annotation_properties({"org.systemd.property.TimeoutStopSec": "'x'"})
+        unitname.annotation_properties({"org.systemd.property.TimeoutStopSec": "'x'"})
     with pytest.raises(ConfigError, match=r"invalid value"):
-        systemd.annotation_properties({"org.systemd.property.CollectMode": "unquoted"})
+        unitname.annotation_properties({"org.systemd.property.CollectMode": "unquoted"})
 
 
 def test_rootless_systemd_needs_version_2() -> None:

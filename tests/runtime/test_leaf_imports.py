@@ -26,7 +26,7 @@ FREE = frozenset(
 
 FIND = "import argosy.runtime.cgroups as c; g = c.load({{'driver': '{}', 'paths': {{}}}}); g.pids(); g.destroy()"
 EVERYTHING = (
-    "cgroups cgroups.v1 cgroups.v2 cgroups.systemd cgroups.dbus cgroups.gvariant cgroups.unitprops cgroups.limits1 "
+    "cgroups cgroups.v1 cgroups.v2 cgroups.systemd cgroups.dbus cgroups.gvariant cgroups.unitname cgroups.unitprops cgroups.limits1 "
     "cgroups.limits2 cgroups.stats1 cgroups.stats2 cgroups.devices cgroups.devicebpf seccomp libseccomp enosys "
     "filtercache netlink netdevices intelrdt features"
 )

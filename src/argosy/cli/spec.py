@@ -258,7 +258,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], Edit], ...] = (
     ("-m --memory", {"metavar": "SIZE", "help": "Limit."}, _size("memory", "limit", "--memory")),
     (
         "--memory-reservation",
-        {"metavar": "SIZE"},
+        {"metavar": "SIZE", "help": "Soft limit."},
         _size("memory", "reservation", "--memory-reservation"),
     ),
     (
@@ -289,7 +289,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any], Edit], ...] = (
     ),
     (
         "--annotation",
-        {"multiple": True, "metavar": "NAME=VALUE"},
+        {"multiple": True, "metavar": "NAME=VALUE", "help": "Set one."},
         _mapping(generate.with_annotations, "--annotation"),
     ),
     (

@@ -173,6 +173,13 @@ class Cgroup:
         """
         raise Failure("cannot toggle freezer: cgroups not configured for container")
 
+    def try_to_freeze(self) -> None:
+        """Stop every process where that is possible, so that none can fork while all are counted."""
+        try:
+            self.freeze()
+        except Failure:
+            return
+
     def thaw(self) -> None:
         """Let the processes run again.
 

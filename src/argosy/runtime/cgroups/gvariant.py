@@ -6,6 +6,7 @@ before a value. A number without a type is an `i`, as in GLib.
 
 from __future__ import annotations
 
+from argosy.runtime.cgroups.dbus import split
 from argosy.runtime.errors import Failure
 
 TYPE_CHECKING = False
@@ -162,8 +163,6 @@ class _Parser:
         return "a" + inner, values
 
     def tuple(self, kind: str, depth: int) -> tuple[str, Any]:
-        from argosy.runtime.cgroups.dbus import split
-
         self.at += 1
         wanted = split(kind[1:-1]) if kind.startswith("(") else []
         kinds: list[str] = []

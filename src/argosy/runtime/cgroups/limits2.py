@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 
-from argosy.runtime.cgroups import devices, files
+from argosy.runtime.cgroups import devicebpf, devices, files
 from argosy.runtime.cgroups.files import ControlError
 from argosy.runtime.cgroups.limits1 import page_size, rdma, unknown_page_size
 from argosy.runtime.errors import ConfigError, Failure, describe
+from argosy.runtime.kernel import KernelError, LinuxKernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -320,9 +321,6 @@ def _devices(path: str, rules: list[Section], rootless: bool) -> None:
     policy = devices.policy(rules)
     if policy.allow and not policy.exceptions:
         policy = devices.Policy(allow=True)
-    from argosy.runtime.cgroups import devicebpf
-    from argosy.runtime.kernel import KernelError, LinuxKernel
-
     try:
         devicebpf.attach(LinuxKernel(), path, policy)
     except KernelError as error:

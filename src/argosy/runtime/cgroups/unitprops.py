@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from argosy.runtime.cgroups import devices
+from argosy.runtime.cgroups import devices, files
 from argosy.runtime.cgroups.limits2 import check_name, cpu_weight, swap_only
 from argosy.runtime.cgroups.stats1 import ranges
 from argosy.runtime.errors import ConfigError
@@ -238,8 +238,6 @@ def device_path(device: tuple[str, int, int], version: int) -> str | None:
 
 def _driver(kind: str, major: int) -> str | None:
     """Return the name of a major number in `/proc/devices`."""
-    from argosy.runtime.cgroups import files
-
     section = ""
     for line in files.read("/proc/devices").splitlines():
         if line.endswith(":"):

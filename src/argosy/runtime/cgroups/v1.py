@@ -106,16 +106,10 @@ class LegacyCgroup(Cgroup):
         """Send a signal to every process, frozen meanwhile so that no new one is missed."""
         was_frozen = self.frozen()
         if not was_frozen and "freezer" in self.dirs and len(self.pids()) > 1:
-            self._freeze_if_it_can()
+            self.try_to_freeze()
         super().kill(signum)
         if self.frozen() and (signum == SIGKILL or not was_frozen):
             self.thaw()  # a frozen process of version 1 dies only when it runs
-
-    def _freeze_if_it_can(self) -> None:
-        try:
-            self.freeze()
-        except Failure:  # it does not settle: what is there is killed all the same
-            return
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers of `events --stats`."""

@@ -107,7 +107,12 @@ class UnifiedCgroup(Cgroup):
             except files.ControlError as failure:
                 if failure.errno not in (errno.ENOENT, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM):
                     raise
+        was_frozen = self.frozen()
+        if signum == SIGKILL and not was_frozen:
+            self.try_to_freeze()  # an old kernel: nobody may fork meanwhile
         super().kill(signum)
+        if self.frozen() and not was_frozen:
+            self.thaw()
 
     def stats(self) -> dict[str, Any]:
         """Return the numbers of `events --stats`."""
