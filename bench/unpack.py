@@ -93,11 +93,16 @@ def make(work: Path) -> None:
     layers, diff_ids = [], []
     for index, (count, total) in enumerate(LAYERS):
         plain = work / f"layer{index}.tar"
-        with (work / "blob").open("wb") as out, Compressor(out) as packed, plain.open("wb") as copy:
-            with TarWriter(packed) as tar, TarWriter(copy) as twin:
-                for entry, body in entries(rng, f"usr{index}", count, total, data):
-                    tar.add(entry, [body])
-                    twin.add(entry, [body])
+        with (
+            (work / "blob").open("wb") as out,
+            Compressor(out) as packed,
+            plain.open("wb") as copy,
+            TarWriter(packed) as tar,
+            TarWriter(copy) as twin,
+        ):
+            for entry, body in entries(rng, f"usr{index}", count, total, data):
+                tar.add(entry, [body])
+                twin.add(entry, [body])
         (work / "blob").rename(blobs / packed.written.digest.encoded)
         layers.append(
             {"mediaType": GZIP, "digest": packed.written.digest, "size": packed.written.size}

@@ -77,6 +77,15 @@ def test_negative_sparse_regions_do_not_lead_back(tmp_path: Path) -> None:  # cp
             apply(tmp_path, pax(*records) + tar(file("f", b"x" * 512)))
 
 
+def test_negative_regions_in_an_old_header_do_not_lead_back(tmp_path: Path) -> None:
+    minus = b"\xff" * 10 + b"\xfe\0"
+    for offset, length in ((minus, b"00000001000\0"), (b"00000001000\0", minus)):
+        block = patched(tar(file("f", b"x" * 512)), 386, offset + length)
+        sized = patched(block, 483, b"00000001000\0")
+        with pytest.raises(InvalidLayerError):
+            apply(tmp_path, patched(sized, 156, b"S"))
+
+
 def test_a_sparse_map_without_end_is_refused(tmp_path: Path) -> None:
     for body in (
         b"999999999999\n".ljust(512, b"0"),

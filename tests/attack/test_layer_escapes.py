@@ -7,7 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -123,7 +123,7 @@ def test_cve_2025_4517_a_path_too_long_to_be_checked(openat2: bool, root: Path) 
         symlink(f"{deep}/{'l' * 254}", "../" * 16),
         symlink("escape", f"{deep}/{'l' * 254}/../outside"),
     ]
-    try:
+    with suppress(ArgosyError):
         put(
             root,
             *members,
@@ -131,8 +131,6 @@ def test_cve_2025_4517_a_path_too_long_to_be_checked(openat2: bool, root: Path) 
             link("h", "escape/secret"),
             openat2=openat2,
         )
-    except ArgosyError:
-        pass
     assert untouched(root)
 
 

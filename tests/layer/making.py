@@ -18,7 +18,7 @@ from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
 from argosy.layer.tarwriter import TarWriter
 
-ME = {"uid": os.geteuid(), "gid": os.getegid()}
+ME: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
 NOON = 1_600_000_000 * 10**9
 
 Member = tuple[Entry, bytes]

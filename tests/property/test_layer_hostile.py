@@ -19,6 +19,11 @@ from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import TarWriter
 from tests.layer.making import ME, listing
 
+
+def assert_one_line(error: ArgosyError) -> None:
+    assert "\n" not in str(error)
+
+
 HARD = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 part = st.sampled_from(
@@ -77,7 +82,7 @@ def test_no_archive_reaches_outside(layers: list[list[Entry]], openat2: bool, ke
                 with RootFS(root, Options(keep_dirlinks=keep), openat2=openat2) as tree:
                     tree.apply(io.BytesIO(out.getvalue()))
             except ArgosyError as error:
-                assert "\n" not in str(error)
+                assert_one_line(error)
         assert (listing(outside), os.lstat(outside).st_mtime_ns) == before
         assert sorted(os.listdir(top)) == ["outside", "root"]
 
@@ -119,7 +124,7 @@ def test_a_damaged_archive_is_read_or_refused_but_nothing_else(
             with RootFS(Path(top, "root"), Options(limits=Limits(content=1 << 20))) as tree:
                 tree.apply(io.BytesIO(bytes(data[:cut])))
         except ArgosyError as error:
-            assert "\n" not in str(error)
+            assert_one_line(error)
         assert os.listdir(top) == ["root"]
 
 
@@ -134,4 +139,4 @@ def test_any_bytes_are_read_or_refused_but_nothing_else(data: bytes, head: bytes
         for _ in reader:
             b"".join(bytes(part) for part in reader.whole())
     except ArgosyError as error:
-        assert "\n" not in str(error)
+        assert_one_line(error)
