@@ -227,6 +227,14 @@ def _copy(one: Path, other: Path) -> None:
         target.apply(io.BytesIO(layer.getvalue()))
 
 
+def fails(lay: Callable[[bytes], object], layer: bytes) -> bool:
+    try:
+        lay(layer)
+    except ValueError:
+        return True
+    return False
+
+
 @given(
     st.lists(
         st.lists(st.tuples(paths, st.sampled_from("fdswoh"), paths), max_size=6),
