@@ -14,7 +14,11 @@ from argosy.layout import gc as collecting
 from argosy.layout.blobs import GRACE
 from argosy.layout.store import LayoutStore
 
-_directory = click.argument("directory", type=click.Path(file_okay=False))
+_directory = click.argument(
+    "directory",
+    type=click.Path(file_okay=False),
+    callback=lambda _ctx, _param, text: text.removeprefix("oci:"),
+)
 
 
 @click.command()
