@@ -88,6 +88,7 @@ class Raw(io.RawIOBase):
         """Begin to wait: at most `seconds` for all of it, or for each LEAST bytes if `moving`."""
         self._moving, self._received = moving, 0
         self._until = time.monotonic() + seconds
+        self._sock.settimeout(min(seconds, self._timeout) if moving else seconds)
 
     def readable(self) -> bool:
         """True."""
@@ -101,10 +102,11 @@ class Raw(io.RawIOBase):
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("no progress")
-        self._sock.settimeout(min(left, self._timeout))
+        if left < self._timeout / 2:
+            self._sock.settimeout(left)  # a system call, so not for every piece
         count = self._sock.recv_into(buffer)
         self._received += count
-        if self._moving and self._received >= LEAST:
+        if self._moving and self._received >= LEAST and left < self._timeout / 2:
             self.start(self._timeout, moving=True)
         return count
 
