@@ -58,7 +58,7 @@ def test_last_need_not_exist_and_needs_no_n(tagged: Server) -> None:
     assert tagged.ask("GET", "/v2/a/tags/list?last=zzz").json()["tags"] == []
 
 
-@pytest.mark.parametrize("n", ["-1", "x", "1e3", "", "99999999999999999999999"])
+@pytest.mark.parametrize("n", ["-1", "x", "1e3", "", "9" * 50])
 def test_a_size_that_is_no_number_is_400(tagged: Server, n: str) -> None:
     assert tagged.ask("GET", f"/v2/a/tags/list?n={n}").status == 400
 

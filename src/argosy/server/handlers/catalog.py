@@ -18,7 +18,7 @@ async def listing(registry: Registry, request: Request) -> Response:
     A page may be short where many may not be read: the Link says that there is more.
 
     Raises:
-        UsageError: `n` is no number.
+        InvalidPageError: `n` is no number.
     """
     size = paging.size(request, registry.settings.limits.page)
     last = request.parameter("last") or ""

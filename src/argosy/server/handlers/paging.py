@@ -6,15 +6,21 @@ from argosy.errors import UsageError
 from argosy.server.http import Request
 
 
+class InvalidPageError(UsageError):
+    """A page nobody can make."""
+
+    code = "UNSUPPORTED"
+
+
 def size(request: Request, most: int) -> int:
     """How many entries a page has: `n`, or as many as are allowed.
 
     Raises:
-        UsageError: `n` is no number.
+        InvalidPageError: `n` is no number.
     """
     wanted = request.parameter("n")
     if wanted is None:
         return most
-    if not (wanted.isascii() and wanted.isdigit()) or len(wanted) > 18:
-        raise UsageError(f"n: expected a number, got {wanted[:50]!r}")
+    if not (wanted.isascii() and wanted.isdigit()) or len(wanted) > 40:
+        raise InvalidPageError(f"n: expected a number, got {wanted[:50]!r}")
     return min(int(wanted), most)

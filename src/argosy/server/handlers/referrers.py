@@ -18,7 +18,7 @@ async def listing(registry: Registry, request: Request) -> Response:
 
     Raises:
         InvalidDigestError: the digest breaks the grammar.
-        UsageError: `n` is no number.
+        InvalidPageError: `n` is no number.
     """
     subject = Digest(request.argument)
     size = paging.size(request, registry.settings.limits.page)

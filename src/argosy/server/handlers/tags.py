@@ -15,7 +15,7 @@ async def listing(registry: Registry, request: Request) -> Response:
 
     Raises:
         NameUnknownError: no such repository.
-        UsageError: `n` is no number.
+        InvalidPageError: `n` is no number.
     """
     size = paging.size(request, registry.settings.limits.page)
     last = request.parameter("last") or ""
