@@ -66,7 +66,7 @@ def test_cve_2026_50163_a_hard_link_relative_to_the_working_directory_is_refused
 
 
 def test_ghsa_m37j_52j7_pjw7_a_chain_of_links_does_not_lead_out(out: pathlib.Path) -> None:
-    chains = [
+    chains: list[list[Entry | tuple[Entry, bytes]]] = [
         [link("d/a", ".."), file("d/a/victim", b"evil")],
         [folder("d/s/"), link("d/s/up", ".."), link("d/a", "s/up/.."), file("d/a/victim", b"evil")],
         [link("d/a", "b"), link("d/b", "/"), file("d/a/victim", b"evil")],

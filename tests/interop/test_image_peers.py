@@ -11,6 +11,7 @@ import stat
 import subprocess
 import tarfile
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,7 @@ def listing(path: pathlib.Path) -> dict[str, object]:
     return found
 
 
-SOURCES = {
+SOURCES: dict[str, tuple[Any, str]] = {
     "busybox": (LayoutStore, "busybox"),
     "docker-save-14-layers": (DockerArchive, "docker-save-14-layers.tar"),
     "docker-save-v25": (DockerArchive, "docker-save-v25-hello-world.tar"),

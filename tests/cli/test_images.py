@@ -1,0 +1,391 @@
+"""The commands that make, change and read images, on local places."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pathlib
+import stat
+import sys
+import tarfile
+
+import pytest
+
+from argosy.cli.main import call
+from argosy.image.validate import validate
+from argosy.image.view import Image, ImageIndex, view
+from argosy.layout.store import LayoutStore
+from tests.cli.conftest import Run
+from tests.image.test_source import BASH
+
+ROOT = os.geteuid() == 0
+
+
+def opened(layout: pathlib.Path, tag: str) -> Image:
+    place = LayoutStore.open(str(layout))
+    found = view(place, tag)
+    assert isinstance(found, Image)
+    assert [str(f) for f in validate(found) if not f.warning] == []
+    return found
+
+
+def config(argosy: Run, place: str) -> dict[str, dict[str, object]]:
+    return json.loads(argosy("config", place).out)  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def tar(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "layer.tar"
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("app/file")
+        info.size = 5
+        archive.addfile(info, io.BytesIO(b"hello"))
+    return path
+
+
+def test_append_puts_layers_on_a_base_and_prints_where_the_image_is(
+    argosy: Run, layout: pathlib.Path, tar: pathlib.Path
+) -> None:
+    out = argosy("append", "-b", f"oci:{layout}:v1", "-f", tar, "-t", "new").out.strip()
+    assert out.startswith(f"oci:{layout}@sha256:")
+    assert len(opened(layout, "new").layers) == 3
+    assert argosy("fs", "cat", out, "/app/file").out == "hello"
+    assert argosy("digest", f"oci:{layout}:new").out.strip() == out.partition("@")[2]
+
+
+def test_append_without_a_base_makes_an_image_of_its_own(
+    argosy: Run, tmp_path: pathlib.Path, tar: pathlib.Path
+) -> None:
+    argosy("append", "-f", tar, "-t", f"oci:{tmp_path / 'out'}:v1", "--compress", "zstd")
+    assert opened(tmp_path / "out", "v1").layers[0].descriptor.media_type.endswith("zstd")
+    argosy("append", "-f", tar, "-t", "example.org/x:v1", "-o", tmp_path / "x.tar")
+    assert argosy("ls", f"docker-archive:{tmp_path / 'x.tar'}").out.strip() == "example.org/x:v1"
+
+
+def test_append_notes_its_base_where_asked(
+    argosy: Run, layout: pathlib.Path, tar: pathlib.Path
+) -> None:
+    digest = argosy("digest", f"oci:{layout}:v1").out.strip()
+    argosy(
+        "append", "-b", f"oci:{layout}:v1", "-f", tar, "-t", "new", "--set-base-image-annotations"
+    )
+    notes = opened(layout, "new").manifest.annotations
+    assert notes == {"org.opencontainers.image.base.digest": digest}
+
+
+def test_append_needs_to_know_where_the_image_goes(argosy: Run, tar: pathlib.Path) -> None:
+    assert "-t PLACE" in argosy("append", "-f", tar, code=64).err
+
+
+def test_what_is_no_layer_is_one_line(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "junk").write_bytes(b"junk" * 500)
+    err = argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "junk", code=1).err
+    assert len(err.strip().splitlines()) == 1
+    argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "absent", code=1)
+
+
+def test_insert_and_whiteout(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "conf").write_text("x=1")
+    place = f"oci:{layout}:v1"
+    argosy("insert", place, tmp_path / "conf", "/etc/conf", "--owner", "7:8", "-t", "with")
+    row = json.loads(argosy("fs", "ls", f"oci:{layout}:with", "/etc", "--json").out)[0]
+    assert (row["path"], row["uid"], row["gid"], row["size"]) == ("conf", 7, 8, 3)
+    argosy("insert", f"oci:{layout}:with", "--whiteout", "/etc/conf")
+    assert argosy("fs", "ls", f"oci:{layout}:with", "/etc").out == ""
+    argosy("insert", place, "one", code=64)
+
+
+def test_mutate_takes_the_flags_of_crane_and_of_umoci(argosy: Run, layout: pathlib.Path) -> None:
+    argosy(
+        "mutate", f"oci:{layout}:v1", "-t", "crane", "-e", "A=1", "-l", "k=v", "--entrypoint", '["/e", "x"]', "--cmd",
+        "c", "-u", "me", "-w", "/w", "--exposed-ports", "80/tcp", "-a", "n=o", "--set-platform", "linux/arm64/v8",
+    )  # fmt: skip
+    argosy(
+        "mutate", f"oci:{layout}:v1", "-t", "umoci", "--config.env", "A=1", "--config.label", "k=v",
+        "--config.entrypoint", "/e", "--config.entrypoint", "x", "--config.cmd", "c", "--config.user", "me",
+        "--config.workingdir", "/w", "--config.exposedports", "80/tcp", "--manifest.annotation", "n=o",
+        "--platform.arch", "arm64", "--platform.variant", "v8",
+    )  # fmt: skip
+    one, two = (argosy("config", f"oci:{layout}:{tag}").out for tag in ("crane", "umoci"))
+    assert one == two
+    assert json.loads(one)["config"]["Entrypoint"] == ["/e", "x"]
+    assert opened(layout, "crane").manifest.annotations == {"n": "o"}
+
+
+def test_mutate_removes_clears_and_sets_anything(argosy: Run, layout: pathlib.Path) -> None:
+    place = f"oci:{layout}:v1"
+    argosy(
+        "mutate",
+        place,
+        "-e",
+        "SEED-",
+        "--clear",
+        "config.cmd",
+        "--set",
+        'config.Healthcheck={"Test":["NONE"]}',
+    )
+    execution = config(argosy, place)["config"]
+    assert "Env" not in execution
+    assert "Cmd" not in execution
+    assert execution["Healthcheck"] == {"Test": ["NONE"]}
+    assert config(argosy, place)["history"][-1]["empty_layer"] is True  # type: ignore[index]
+
+
+def test_an_entrypoint_clears_cmd_as_docker_does(argosy: Run, layout: pathlib.Path) -> None:
+    argosy("mutate", f"oci:{layout}:v1", "--entrypoint", "/e", "-t", "a")
+    assert "Cmd" not in config(argosy, f"oci:{layout}:a")["config"]
+    argosy("mutate", f"oci:{layout}:v1", "--config.entrypoint", "/e", "-t", "b")
+    assert "Cmd" in config(argosy, f"oci:{layout}:b")["config"]
+
+
+def test_mutate_changes_every_image_of_an_index(argosy: Run, layout: pathlib.Path) -> None:
+    argosy("mutate", f"oci:{layout}:multi", "-u", "me", "-t", "changed")
+    place = LayoutStore.open(str(layout))
+    index = view(place, "changed")
+    assert isinstance(index, ImageIndex)
+    assert [image.config.execution.user for image in index.images()] == ["me", "me"]
+    argosy("mutate", f"oci:{layout}:multi", "--platform", "linux/arm64", "-u", "me", "-t", "one")
+    assert str(opened(layout, "one").platform) == "linux/arm64"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-e", "novalue"],
+        ["--exposed-ports", "x"],
+        ["--set", "a"],
+        ["--created", "yesterday"],
+        ["--cmd", "[1]"],
+    ],
+)
+def test_a_flag_without_meaning_changes_nothing(
+    argosy: Run, layout: pathlib.Path, flags: list[str]
+) -> None:
+    before = argosy("digest", f"oci:{layout}:v1").out
+    assert call(["mutate", f"oci:{layout}:v1", *flags]) in (1, 64)
+    assert argosy("digest", f"oci:{layout}:v1").out == before
+
+
+def test_rebase_and_check_base(argosy: Run, layout: pathlib.Path, tar: pathlib.Path) -> None:
+    place = f"oci:{layout}"
+    argosy("append", "-b", f"{place}:v1", "-f", tar, "-t", "app")
+    argosy("new", f"{place}:base2", "--platform", "linux/amd64")
+    argosy(
+        "rebase",
+        f"{place}:app",
+        "--old_base",
+        f"{place}:v1",
+        "--new_base",
+        f"{place}:base2",
+        "-t",
+        "rebased",
+    )
+    assert len(opened(layout, "rebased").layers) == 1
+    argosy("check-base", f"{place}:app", "--base", f"{place}:v1")
+    said = argosy("check-base", f"{place}:app", "--base", f"{place}:base2", "--json")
+    assert said.json["current"] is True
+    argosy("check-base", f"{place}:rebased", "--base", f"{place}:v1", code=1)
+    assert "base.name" in argosy("rebase", f"{place}:app", code=64).err
+
+
+def test_flatten_export_and_diff(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    argosy("flatten", f"oci:{layout}:v1", "-t", "flat")
+    assert len(opened(layout, "flat").layers) == 1
+    argosy("diff", "--fs", f"oci:{layout}:v1", f"oci:{layout}:flat")
+    assert (
+        "config rootfs.diff_ids"
+        in argosy("diff", f"oci:{layout}:v1", f"oci:{layout}:flat", code=1).out
+    )
+    argosy("export", f"oci:{layout}:v1", tmp_path / "out.tar")
+    with tarfile.open(tmp_path / "out.tar") as archive:
+        assert len(archive.getnames()) == len(set(archive.getnames())) > 3
+    assert argosy("export", f"oci:{layout}:v1", "--path", "/absent", tmp_path / "x.tar", code=2).err
+    assert not (tmp_path / "x.tar").exists()
+
+
+def test_an_archive_is_not_changed_in_place(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    argosy("cp", f"oci:{layout}:v1", f"oci-archive:{tmp_path / 'a.tar'}:v1")
+    before = (tmp_path / "a.tar").read_bytes()
+    assert (
+        "not changed in place"
+        in argosy("mutate", f"oci-archive:{tmp_path / 'a.tar'}:v1", "-u", "x", code=64).err
+    )
+    assert (tmp_path / "a.tar").read_bytes() == before
+    argosy(
+        "mutate",
+        f"oci-archive:{tmp_path / 'a.tar'}:v1",
+        "-u",
+        "x",
+        "-t",
+        f"oci:{tmp_path / 'b'}:v2",
+    )
+    assert opened(tmp_path / "b", "v2").config.execution.user == "x"
+
+
+def test_edit_runs_the_editor_and_refuses_what_is_not_valid(
+    argosy: Run, layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    script = tmp_path / "editor"
+    script.write_text(
+        f"#!{sys.executable}\nimport sys\np=sys.argv[1]; s=open(p).read()\nopen(p,'w').write(eval(open({str(tmp_path / 'change')!r}).read()))\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("EDITOR", str(script))
+    (tmp_path / "change").write_text("s.replace('SEED=1', 'SEED=2')")
+    argosy("edit", "config", f"oci:{layout}:v1", "-t", "edited")
+    assert opened(layout, "edited").config.execution.env == ("SEED=2",)
+    (tmp_path / "change").write_text("s.replace('linux', '')[:40]")
+    argosy("edit", "config", f"oci:{layout}:v1", "-t", "broken", code=1)
+    (tmp_path / "change").write_text(
+        's.replace(\'"config"\', \'"annotations": {"a": "b"}, "config"\', 1)'
+    )
+    argosy("edit", "manifest", f"oci:{layout}:v1", "-t", "noted")
+    assert opened(layout, "noted").manifest.annotations == {"a": "b"}
+    monkeypatch.setenv("EDITOR", "false")
+    argosy("edit", "config", f"oci:{layout}:v1", code=64)
+    assert set(argosy("ls", f"oci:{layout}").out.split()) == {"edited", "multi", "noted", "v1"}
+
+
+def test_convert_recompress_and_reproducible_say_that_the_digest_changed(
+    argosy: Run, layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"oci:{layout}:v1"
+    assert "the digest was" in argosy("recompress", place, "--compress", "zstd", "-t", "z").err
+    assert opened(layout, "z").config == opened(layout, "v1").config
+    assert "the digest was" in argosy("convert", place, "--format", "docker", "-t", "d").err
+    assert opened(layout, "d").manifest.media_type.startswith("application/vnd.docker")
+    assert "the digest was" not in argosy("convert", place, "-t", "same").err
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000")
+    argosy("reproducible", place, "-t", "r")
+    rows = json.loads(argosy("fs", "ls", "-R", f"oci:{layout}:r", "--json").out)
+    assert max(row["mtime"] for row in rows) <= 1000
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "soon")
+    assert "SOURCE_DATE_EPOCH" in argosy("reproducible", place, code=64).err
+
+
+def test_the_commands_of_an_index(argosy: Run, layout: pathlib.Path) -> None:
+    place = f"oci:{layout}"
+    argosy("index", "create", f"{place}:v1", "-t", f"{place}:idx", "-a", "x=y")
+    argosy("index", "add", f"{place}:idx", f"{place}:multi")
+    found = json.loads(argosy("manifest", "get", f"{place}:idx").out)
+    assert len(found["manifests"]) == 3
+    argosy("index", "annotate", f"{place}:idx", "-a", "x-", "-a", "z=1")
+    argosy("index", "rm", f"{place}:idx", found["manifests"][0]["digest"])
+    argosy("index", "filter", f"{place}:idx", "--platform", "linux/arm64")
+    found = json.loads(argosy("manifest", "get", f"{place}:idx").out)
+    assert [e["platform"]["architecture"] for e in found["manifests"]] == ["arm64"]
+    assert found["annotations"] == {"z": "1"}
+    argosy("index", "rm", f"{place}:idx", code=64)
+    argosy("index", "add", f"{place}:v1", f"{place}:multi", code=1)
+    argosy("index", "rm", f"{place}:idx", "--platform", "linux/s390x", code=2)
+
+
+def test_new_is_an_empty_image(argosy: Run, tmp_path: pathlib.Path) -> None:
+    argosy("new", f"oci:{tmp_path / 'l'}:empty", "--platform", "linux/riscv64", "--author", "me")
+    image = opened(tmp_path / "l", "empty")
+    assert (str(image.platform), image.layers, image.config.author) == ("linux/riscv64", (), "me")
+
+
+def test_history_and_size(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    place = f"oci:{layout}:v1"
+    assert "layer 0" in argosy("history", place).out
+    assert argosy("history", place, "--json").json[0]["size"] > 0
+    assert "FROM scratch" in argosy("history", place, "--dockerfile").out
+    assert "efficiency" in argosy("size", place).out
+    assert argosy("size", place, "--json").json["efficiency"] == 1.0
+    (tmp_path / "ci").write_text("rules:\n  lowestEfficiency: 1.0\n  highestWastedBytes: 1KB\n")
+    argosy("size", place, "--ci-config", tmp_path / "ci")
+    (tmp_path / "ci").write_text("rules: [")
+    argosy("size", place, "--ci-config", tmp_path / "ci", code=1)
+
+
+def test_a_wasteful_image_fails_in_ci(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for content in ("a" * 5000, "b" * 5000, "c" * 5000):
+        (tmp_path / "big").write_text(content)
+        argosy("insert", f"oci:{layout}:v1", tmp_path / "big", "/big")
+    out = argosy("size", f"oci:{layout}:v1", "--highestWastedBytes", "1kB", code=1).out
+    assert "/big" in out
+    assert "broken: highestWastedBytes" in out
+
+
+def test_fs_cp_copies_out_of_an_image(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/file").write_text("x")
+    (tmp_path / "in/run").write_text("y")
+    (tmp_path / "in/run").chmod(0o4755)
+    argosy("insert", f"oci:{layout}:v1", tmp_path / "in", "/srv")
+    argosy("fs", "cp", f"oci:{layout}:v1", "/srv", tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == ["file", "run"]
+    argosy("fs", "cp", f"oci:{layout}:v1", "/srv/run", tmp_path / "run")
+    assert stat.S_IMODE(os.stat(tmp_path / "run").st_mode) == 0o755
+    argosy("fs", "cp", f"oci:{layout}:v1", "/srv/run", tmp_path / "run", code=1)
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    argosy("fs", "cp", f"oci:{layout}:v1", "/srv/run", tmp_path / "link", code=1)
+    assert not (tmp_path / "victim").exists()
+    argosy("fs", "cat", f"oci:{layout}:v1", "/srv/absent", code=2)
+
+
+def test_unpack_repack_and_bundle_diff(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place, bundle = f"oci:{layout}:v1", tmp_path / "b"
+    rootless = [] if ROOT else ["--rootless"]
+    argosy("unpack", *rootless, place, bundle)
+    argosy("bundle", "validate", bundle)
+    assert argosy("bundle", "diff", bundle).out == ""
+    (bundle / "rootfs/new").write_text("x")
+    assert "A /new" in argosy("bundle", "diff", bundle).out
+    kinds = {row["path"]: row["kind"] for row in argosy("bundle", "diff", bundle, "--json").json}
+    assert kinds["/new"] == "added"
+    argosy("repack", place, bundle, "-t", "v2", "--refresh-bundle", "--history.comment", "mine")
+    assert opened(layout, "v2").config.history[-1].comment == "mine"
+    assert argosy("bundle", "diff", bundle).out == ""
+    argosy("repack", f"oci:{layout}:v2", bundle)
+    argosy("unpack", place, bundle, code=1)
+    argosy("unpack", "--rootless", "--uid-map", "0:1:1", place, tmp_path / "c", code=64)
+    argosy("bundle", "diff", tmp_path, code=1)
+
+
+def test_unpack_leaves_out_labels_a_runtime_would_act_on_and_says_so(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    argosy("mutate", f"oci:{layout}:v1", "-l", "org.criu.config=/etc/x")
+    rootless = [] if ROOT else ["--rootless"]
+    assert "org.criu.config" in argosy("unpack", *rootless, f"oci:{layout}:v1", tmp_path / "b").err
+    notes = json.loads((tmp_path / "b/config.json").read_bytes())["annotations"]
+    assert "org.criu.config" not in notes
+
+
+def test_rootfs_only_makes_no_bundle(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    rootless = [] if ROOT else ["--rootless"]
+    argosy("unpack", *rootless, "--rootfs-only", f"oci:{layout}:v1", tmp_path / "r")
+    assert "config.json" not in os.listdir(tmp_path / "r")
+
+
+def test_source_images(argosy: Run, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "rpms").mkdir()
+    (tmp_path / "rpms/bash-5.2-1.src.rpm").write_bytes(BASH)
+    place = f"oci:{tmp_path / 'out'}:latest-source"
+    argosy("source", "build", "-s", tmp_path / "rpms", "-t", place)
+    (tmp_path / "vendor.tar.gz").write_bytes(b"\x1f\x8b")
+    argosy("source", "add", place, tmp_path / "vendor.tar.gz")
+    found = argosy("source", "ls", place, "--json").json
+    assert [row["annotations"]["filename"] for row in found] == [
+        "bash-5.2-1.src.rpm",
+        "vendor.tar.gz",
+    ]
+    assert "GPLv3+" in argosy("source", "ls", place).out
+    argosy("source", "unpack", place, tmp_path / "sources")
+    assert (tmp_path / "sources/rpm_dir/bash-5.2-1.src.rpm").read_bytes() == BASH
+    argosy("source", "build", "-t", place, code=64)

@@ -1,0 +1,146 @@
+"""What holds for every image and every configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import tempfile
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from argosy.bundle.convert import runtime_config
+from argosy.bundle.repack import repack
+from argosy.bundle.unpack import unpack
+from argosy.errors import ArgosyError
+from argosy.image.configure import Changes
+from argosy.image.convert import recompress, to_docker, to_oci
+from argosy.image.derive import mutate
+from argosy.image.reproducible import reproducible
+from argosy.image.validate import validate
+from argosy.image.view import Image
+from argosy.layer.compression import Compression
+from argosy.layer.entry import Entry
+from argosy.layer.options import Options
+from argosy.spec.imageconfig import ExecutionParameters, ImageConfig, LayerStack
+from tests.image.kit import file, folder, image_of, link, tar_of
+
+TEXT = st.text(max_size=8)
+NAMES = st.sampled_from(["a", "b/c", "b/d", "e/f/g", "h"])
+
+
+@st.composite
+def images(draw: st.DrawFn) -> Image:
+    stack = []
+    for _ in range(draw(st.integers(1, 3))):
+        entries: list[Entry | tuple[Entry, bytes]] = []
+        for name in draw(st.lists(NAMES, unique=True, max_size=4)):
+            when = draw(st.integers(0, 1 << 31)) * 10**9
+            if draw(st.booleans()):
+                entries.append(
+                    file(
+                        name,
+                        draw(st.binary(max_size=9)),
+                        mtime=when,
+                        mode=draw(st.sampled_from([0o600, 0o755])),
+                    )
+                )
+            elif draw(st.booleans()):
+                entries.append(link(name, draw(NAMES)))
+            else:
+                entries.append(folder(name, mtime=when))
+        stack.append(tar_of(*entries))
+    return image_of(*stack, compression=draw(st.sampled_from(Compression)))
+
+
+def sound(image: Image) -> bool:
+    return not [finding for finding in validate(image) if not finding.warning]
+
+
+@settings(max_examples=40, deadline=None)
+@given(images(), st.integers(0, 1 << 31))
+def test_reproducible_is_sound_and_done_after_one_time(image: Image, epoch: int) -> None:
+    once = reproducible(image, epoch)
+    assert sound(once)
+    assert reproducible(once, epoch).digest == once.digest
+
+
+@settings(max_examples=30, deadline=None)
+@given(images())
+def test_conversions_keep_the_configuration_and_come_back(image: Image) -> None:
+    assert to_oci(to_docker(image)).digest == image.digest
+    for one, other in itertools.permutations(Compression, 2):
+        made = recompress(recompress(image, one), other)
+        assert made.raw_config == image.raw_config
+        assert sound(made)
+
+
+@settings(max_examples=30, deadline=None)
+@given(images())
+def test_a_bundle_nobody_touched_packs_to_the_same_image(image: Image) -> None:
+    with tempfile.TemporaryDirectory() as folder_path:
+        options = Options(rootless=os.geteuid() != 0)
+        bundle = unpack(image, str(pathlib.Path(folder_path) / "b"), options)
+        assert repack(bundle, image).digest == image.digest
+
+
+EXECUTION = st.builds(
+    ExecutionParameters,
+    user=TEXT,
+    exposed_ports=st.tuples(TEXT),
+    env=st.tuples(TEXT),
+    entrypoint=st.none() | st.tuples(TEXT),
+    cmd=st.none() | st.tuples(TEXT),
+    volumes=st.tuples(TEXT),
+    working_dir=TEXT,
+    labels=st.dictionaries(TEXT, TEXT, max_size=3),
+    stop_signal=TEXT,
+)
+CONFIG = st.builds(
+    ImageConfig,
+    architecture=TEXT,
+    os=TEXT,
+    author=TEXT,
+    config=st.none() | EXECUTION,
+    rootfs=st.just(LayerStack(type="layers")),
+)
+
+
+@given(CONFIG)
+def test_any_configuration_is_converted_or_refused(config: ImageConfig) -> None:
+    try:
+        made = runtime_config(config)
+    except ArgosyError:
+        return
+    assert made["process"]["args"]
+    assert made["process"]["cwd"].startswith("/")
+    for key, value in config.execution.labels.items():
+        assert made["annotations"][key] == value
+    for item in config.execution.env:
+        assert item in made["process"]["env"]
+
+
+@given(CONFIG, st.dictionaries(TEXT, st.none() | TEXT, max_size=3))
+def test_changes_leave_alone_what_they_do_not_name(
+    config: ImageConfig, labels: dict[str, str | None]
+) -> None:
+    try:
+        changed = Changes(labels=labels).applied(config)
+    except ArgosyError:
+        return
+    assert dataclasses.replace(changed.execution, labels={}) == dataclasses.replace(
+        config.execution, labels={}
+    )
+    for key, value in labels.items():
+        assert changed.execution.labels.get(key) == value
+
+
+@given(
+    st.dictionaries(st.from_regex("[a-z]{1,4}", fullmatch=True), st.text(max_size=9), max_size=3)
+)
+def test_annotations_survive_a_round_trip(notes: dict[str, str]) -> None:
+    image = mutate(image_of(), Changes(annotations=notes))
+    again = Image(source=image.source, descriptor=image.descriptor)
+    assert again.manifest.annotations == notes
