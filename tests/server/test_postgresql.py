@@ -224,9 +224,13 @@ def test_two_who_create_one_tag_are_judged_one_after_the_other(database: Postgre
     seen: list[tuple[str, str | None]] = []
     meeting = Meeting(database)
 
+    looked = threading.Event()
+
     def put(digest: str, pause: Callable[[], None]) -> Callable[[Transaction], None]:
         def guard(_tag: str, old: str | None, _new: str | None) -> None:
             seen.append((digest, old))
+            if digest == B:
+                looked.set()
 
         def work(tx: Transaction) -> None:
             manifests.put(tx, CHANGE, repo(tx), manifest(digest), ["t"], guard=guard)
@@ -237,9 +241,10 @@ def test_two_who_create_one_tag_are_judged_one_after_the_other(database: Postgre
     meeting.first(put(A, meeting.pause))
     other = threading.Thread(target=lambda: run(database, put(B, lambda: None)))
     other.start()
+    assert looked.wait(20)
     meeting.finish()
     other.join(20)
-    assert seen[0] == (A, None)
+    assert seen[:2] == [(A, None), (B, None)]
     assert seen[-1] == (B, A), "the second was let in by what it saw before the first was done"
 
 
