@@ -20,7 +20,11 @@ TOPS = (
 
 # What a command's module may load beyond click when it is imported. `rich` is loaded when bars are drawn.
 LAYERS = {"isal", "backports"}
-ALLOWED: dict[str, set[str]] = {}
+SERVER = {
+    "_cffi_backend", "annotationlib", "apsw", "bcrypt", "cffi", "cryptography", "granian", "jwt", "obstore",
+    "prometheus_client", "yaml", "_yaml", "__mp_main__",
+}  # fmt: skip
+ALLOWED: dict[str, set[str]] = {"registry": SERVER, "serve": SERVER}
 FREE = {"click", "typing_extensions", *LAYERS}
 NEVER = {
     "apsw",

@@ -8,12 +8,14 @@ from typing import Any
 
 from argosy.bundle.convert import runtime_config
 from argosy.bundle.inside import read_inside
+from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_user
 from argosy.engine import profile
 from argosy.engine.options import RunOptions
 from argosy.errors import InvalidConfigError, StorageError, UsageError
 from argosy.spec import _json
 from argosy.spec.imageconfig import ImageConfig
+from argosy.spec.platform import Platform
 
 MAX_PROFILE = 1 << 20
 """The most bytes a seccomp profile may have."""
@@ -106,40 +108,12 @@ def _pairs(entries: Sequence[str], what: str) -> dict[str, str]:
     return found
 
 
-def capabilities(add: Sequence[str], drop: Sequence[str]) -> list[str]:
-    """Docker's default set with `--cap-add` and `--cap-drop`; `ALL` stands for all.
-
-    Raises:
-        UsageError: there is no such capability.
-
-    >>> capabilities(["net_admin"], ["ALL"])
-    ['CAP_NET_ADMIN']
-    """
-    added, dropped = _known(add), _known(drop)
-    if "ALL" in added:
-        kept = [c for c in profile.ALL_CAPABILITIES if c not in dropped]
-    else:
-        base = () if "ALL" in dropped else profile.CAPABILITIES
-        kept = [c for c in base if c not in dropped]
-        kept += [c for c in added if c not in kept]
-    return sorted(kept)
-
-
-def _known(names: Sequence[str]) -> list[str]:
-    found = []
-    for text in names:
-        name = text.upper()
-        name = name if name == "ALL" or name.startswith("CAP_") else f"CAP_{name}"
-        if name != "ALL" and name not in profile.ALL_CAPABILITIES:
-            raise UsageError(f"capability {text[:60]!r} is not known")
-        found.append(name)
-    return found
-
-
 def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:
     """As Docker: a user other than root gets a bounding set only, and what was added by name."""
-    bounding = capabilities(options.cap_add, options.cap_drop)
-    held = bounding if user.uid == 0 else [c for c in bounding if c in _known(options.cap_add)]
+    bounding = profile.capabilities(options.cap_add, options.cap_drop)
+    held = (
+        bounding if user.uid == 0 else [c for c in bounding if c in profile.named(options.cap_add)]
+    )
     return {
         "bounding": bounding,
         "effective": held,
@@ -207,8 +181,8 @@ def _linux(
         kinds.append(entry)
     linux["namespaces"] = kinds
     linux["resources"] = _resources(linux.get("resources", {}), options)
-    linux["seccomp"] = profile.seccomp(
-        capabilities(options.cap_add, options.cap_drop), os.uname().machine
+    linux["seccomp"] = default_profile(
+        Platform.host().architecture, profile.capabilities(options.cap_add, options.cap_drop)
     )
     if not rootless:
         linux["cgroupsPath"] = f"/argosy/{container_id}"
@@ -305,7 +279,7 @@ _SECURITY: dict[str, Callable[[dict[str, Any], str], None]] = {
 
 def _privileged(made: dict[str, Any]) -> None:
     """Everything: all capabilities and devices, no filter, nothing masked."""
-    everything = sorted(profile.ALL_CAPABILITIES)
+    everything = profile.capabilities(["ALL"])
     made["process"]["capabilities"].update(
         bounding=everything, effective=everything, permitted=everything
     )
