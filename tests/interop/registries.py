@@ -10,14 +10,15 @@ import json
 import pathlib
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 
 from tests.conftest import find_peer
 
-KINDS = ("docker-registry", "registry", "zot", "olareg")
-"""Debian's docker-registry (distribution 2.8), the CNCF distribution 3, zot and olareg."""
+KINDS = ("docker-registry", "registry", "zot", "olareg", "argosy")
+"""Debian's docker-registry (distribution 2.8), the CNCF distribution 3, zot, olareg, and our own."""
 
 
 @dataclasses.dataclass
@@ -74,6 +75,19 @@ def _olareg(folder: pathlib.Path, port: int) -> list[str]:
     ]
 
 
+def _argosy(folder: pathlib.Path, port: int) -> list[str]:
+    return [
+        "-m",
+        "argosy",
+        "serve",
+        "--port",
+        str(port),
+        "--data",
+        f"{folder}/data",
+        "--no-access-log",
+    ]
+
+
 @contextlib.contextmanager
 def running(
     kind: str, folder: pathlib.Path, *, http: str = "", extra: str = "", port: int = 0
@@ -87,13 +101,13 @@ def running(
         extra: More top-level lines of distribution's configuration.
         port: Its port; a free one if 0.
     """
-    program = find_peer(kind)
+    program = sys.executable if kind == "argosy" else find_peer(kind)
     port = port or free_port()
     folder.mkdir(parents=True, exist_ok=True)
     if kind in {"docker-registry", "registry"}:
         arguments = _distribution(folder, port, http, extra)
     else:
-        arguments = {"zot": _zot, "olareg": _olareg}[kind](folder, port)
+        arguments = {"zot": _zot, "olareg": _olareg, "argosy": _argosy}[kind](folder, port)
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, cwd=folder)
     try:

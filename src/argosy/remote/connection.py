@@ -157,8 +157,6 @@ def failed(request: Request, exc: BaseException) -> TransportError:
     error = cls(f"{request.method} {redact_url(request.url)}: {told(exc)}")
     if cls is SettledError:
         error.hint = "give the registry's authority with --ca-file or in certs.d"
-    elif isinstance(exc, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(exc):
-        error.hint = "the registry does not speak TLS there: use --plain-http if that is right"
     return error
 
 

@@ -198,7 +198,9 @@ class HTTPTransport:
         except BaseException as exc:
             sock.close()
             if isinstance(exc, OSError):
-                raise failed(request, exc) from None
+                error = failed(request, exc)
+                error.hint = error.hint or "if the registry speaks no TLS there: --plain-http"
+                raise error from None
             raise
 
     def _open(self, where: tuple[str, str, int], request: Request) -> tuple[socket.socket, bool]:

@@ -1,0 +1,175 @@
+"""Proxies, addresses, TLS, and which scheme is spoken."""
+
+# ruff: noqa: SIM117 - one block stands for the registry, one for the failure
+from __future__ import annotations
+
+import pathlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from argosy.errors import TransportError
+from argosy.remote.config import Options
+from argosy.remote.connection import TLS
+from argosy.remote.credentials import Credential, CredentialStore
+from argosy.remote.registry import Registry
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Manifest
+from tests.interop.registries import Authority
+from tests.wire import scripted as s
+
+RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
+DESC = Descriptor.of(mediatypes.OCI_MANIFEST, RAW)
+GOOD = s.manifest(RAW, Docker_Content_Digest=DESC.digest)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    pytest.importorskip("cryptography")
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def secure(authority: Authority) -> Iterator[s.Scripted]:
+    cert, key = authority.issue("scripted")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    server = s.Scripted(context)
+    server.on("HEAD", "/v2/app/manifests/v1", GOOD)
+    yield server
+    server.close()
+
+
+def tunnel(seen: s.Seen, peer: s.Peer) -> bool:
+    """What a proxy does at CONNECT: bytes in both directions."""
+    _, _, port = seen.target.rpartition(":")
+    with socket.create_connection(("127.0.0.1", int(port))) as upstream:
+        peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+        def back() -> None:
+            while data := upstream.recv(65536):
+                peer.sock.sendall(data)
+
+        thread = threading.Thread(target=back, daemon=True)
+        thread.start()
+        while data := peer.sock.recv(65536):
+            upstream.sendall(data)
+        upstream.shutdown(socket.SHUT_WR)
+        thread.join(5)
+    return False
+
+
+def test_http_goes_through_a_proxy_as_an_absolute_url(scripted: s.Scripted) -> None:
+    scripted.on("HEAD", "http://registry.test/v2/app/manifests/v1", GOOD)
+    proxies = {"http": f"http://user:p%40ss@127.0.0.1:{scripted.port}"}
+    with Registry("registry.test", Options(plain_http=True, proxies=proxies)) as registry:
+        assert registry.repository("app").resolve("v1") == DESC
+    (seen,) = scripted.requests()
+    assert seen.headers["host"] == "registry.test"
+    assert seen.headers["proxy-authorization"] == "Basic dXNlcjpwQHNz"
+
+
+def test_https_goes_through_a_tunnel_and_the_proxy_sees_no_credential(
+    scripted: s.Scripted, secure: s.Scripted, authority: Authority
+) -> None:
+    scripted.on("CONNECT", ".*", tunnel)
+    proxies = {"https": f"http://127.0.0.1:{scripted.port}"}
+    ada = CredentialStore(given={"": Credential(username="ada", password="secret")})
+    # not called localhost, which no proxy is asked for
+    resolve = {("127.0.0.1", scripted.port): ("127.0.0.1", scripted.port)}
+    options = Options(
+        proxies=proxies, credentials=ada, resolve=resolve, tls=TLS(ca_files=(authority.ca_file,))
+    )
+    with Registry(f"registry.test:{secure.port}", options) as registry:
+        with pytest.raises(TransportError, match="certificate not trusted"):
+            registry.repository("app").resolve("v1")
+    assert [r.target for r in scripted.requests("CONNECT")] == [f"registry.test:{secure.port}"]
+    assert "authorization" not in scripted.requests()[0].headers
+
+
+def test_a_proxy_that_refuses_is_named(scripted: s.Scripted) -> None:
+    scripted.on("CONNECT", ".*", s.answer(403))
+    proxies = {"https": f"http://127.0.0.1:{scripted.port}"}
+    with Registry("registry.test", Options(proxies=proxies, attempts=1)) as registry:
+        with pytest.raises(TransportError, match=r"proxy .* refused: 403"):
+            registry.ping()
+
+
+def test_no_proxy_is_asked_for_this_machine(scripted: s.Scripted, another: s.Scripted) -> None:
+    scripted.on("HEAD", "/v2/app/manifests/v1", GOOD)
+    with Registry(scripted.name, Options(proxies={"http": another.url})) as registry:
+        registry.repository("app").resolve("v1")
+    assert not another.requests()
+
+
+def test_a_name_can_be_given_another_address(scripted: s.Scripted) -> None:
+    scripted.on("HEAD", "/v2/app/manifests/v1", GOOD)
+    resolve = {("registry.test", 80): ("127.0.0.1", scripted.port)}
+    with Registry("registry.test", Options(plain_http=True, resolve=resolve)) as registry:
+        assert registry.repository("app").resolve("v1") == DESC
+    assert scripted.requests()[0].headers["host"] == "registry.test"
+
+
+def test_loopback_speaks_tls_where_the_other_side_does(
+    secure: s.Scripted, authority: Authority
+) -> None:
+    with Registry(secure.name, Options(tls=TLS(ca_files=(authority.ca_file,)))) as registry:
+        assert registry.repository("app").resolve("v1") == DESC
+
+
+def test_no_credential_is_looked_up_before_the_scheme_is_settled(scripted: s.Scripted) -> None:
+    """Another host than this machine is asked by https alone: nothing is ever sent in the clear."""
+    ada = CredentialStore(given={"": Credential(username="ada", password="secret")})
+    resolve = {("registry.test", 443): ("127.0.0.1", scripted.port)}
+    with Registry(
+        "registry.test", Options(credentials=ada, resolve=resolve, attempts=1)
+    ) as registry:
+        with pytest.raises(TransportError) as caught:
+            registry.ping()
+    assert "--plain-http" in (caught.value.hint or "")
+    assert not scripted.requests()
+
+
+def test_insecure_means_no_questions_and_http_where_there_is_no_tls(
+    scripted: s.Scripted, secure: s.Scripted
+) -> None:
+    scripted.on("HEAD", "/v2/app/manifests/v1", GOOD)
+    for server in (scripted, secure):
+        resolve = {("registry.test", 5000): ("127.0.0.1", server.port)}
+        with Registry("registry.test:5000", Options(insecure=True, resolve=resolve)) as registry:
+            assert registry.repository("app").resolve("v1") == DESC
+
+
+def test_a_key_that_is_none_is_named(tmp_path: pathlib.Path) -> None:
+    bad = tmp_path / "bad.pem"
+    bad.write_text("nothing")
+    with pytest.raises(Exception, match=r"bad\.pem"):
+        TLS(cert_file=str(bad)).context()
+
+
+@pytest.mark.parametrize("family", ["ipv6"])
+def test_an_address_of_version_6_is_a_registry_too(family: str) -> None:
+    try:
+        server = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("IPv6: this machine has no ::1")
+    port = server.getsockname()[1]
+
+    def serve() -> None:
+        for _ in range(2):  # the first is a question whether TLS is spoken
+            sock, _ = server.accept()
+            with sock:
+                data = sock.recv(65536)
+                if data.startswith(b"GET /v2/ "):
+                    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    with Registry(f"[::1]:{port}") as registry:
+        assert registry.ping().url == f"http://[::1]:{port}"
+    thread.join(5)
+    server.close()
