@@ -33,6 +33,7 @@ from argosy.server.visit import VISIT, Visit
 __all__ = ["Telemetry", "access_line"]
 
 _ACCESS = logging.getLogger("argosy.access")
+_quoted = functools.lru_cache(1024)(json.dumps)
 _FIGURES_SECONDS = 60.0
 _SHOWN = frozenset(
     {"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
@@ -46,23 +47,16 @@ _FLUSH_LINES = 256
 def access_line(exchange: Exchange, visit: Visit | None, now: float) -> str:
     """One request as a line of JSON."""
     request = exchange.request
-    fields = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now))
-        + f".{int(now % 1 * 1000):03d}Z",
-        "request_id": request.id,
-        "client": visit.address if visit else "",
-        "user": request.principal.name,
-        "method": request.method[:32],
-        "path": _shown_path(exchange),
-        "query": _shown_query(request),
-        "route": exchange.route,
-        "status": exchange.status,
-        "received": request.received,
-        "sent": exchange.sent,
-        "seconds": round(exchange.seconds, 6),
-        "agent": (request.header(b"user-agent") or "")[:200],
-    }
-    return json.dumps(fields, separators=(",", ":"))
+    agent = request.headers.get(b"user-agent", b"")[:200].decode("latin-1")
+    # Written by hand: a dictionary through the encoder costs three times as much, once a request.
+    return (
+        f'{{"time":"{_second(int(now))}.{int(now % 1 * 1000):03d}Z","request_id":"{request.id}",'
+        f'"client":{_quoted(visit.address if visit else "")},"user":{_quoted(request.principal.name)},'
+        f'"method":{_quoted(request.method[:32])},"path":{_quoted(_shown_path(exchange))},'
+        f'"query":{_quoted(_shown_query(request))},"route":{_quoted(exchange.route)},'
+        f'"status":{exchange.status},"received":{request.received},"sent":{exchange.sent},'
+        f'"seconds":{exchange.seconds:.6f},"agent":{_quoted(agent)}}}'
+    )
 
 
 @functools.lru_cache(4)
