@@ -22,7 +22,7 @@ from argosy.layer.snapshot import Snapshot
 from argosy.spec import _json
 from argosy.spec.descriptor import Descriptor
 
-__all__ = ["Bundle", "Metadata", "read_config", "replace", "write_new"]
+__all__ = ["Bundle", "Metadata", "replace", "write_new"]
 
 CONFIG = "config.json"
 METADATA = "umoci.json"
@@ -145,7 +145,8 @@ class Bundle:
             InvalidConfigError: it is not JSON.
             StorageError: it cannot be read.
         """
-        return read_config(self.path)
+        raw = _read(os.path.join(self.path, CONFIG), _MAX_DOCUMENT)
+        return _json.loads_object(raw, limit=_MAX_DOCUMENT, error=InvalidConfigError)
 
     def snapshot(self) -> Snapshot:
         """What the root file system held when it was unpacked, or last refreshed.
@@ -178,17 +179,6 @@ class Bundle:
         replace(os.path.join(self.path, SNAPSHOT), snapshot.encode())
         replace(os.path.join(self.path, METADATA), metadata.encode())
         return dataclasses.replace(self, metadata=metadata)
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """The `config.json` of a bundle's directory.
-
-    Raises:
-        InvalidConfigError: it is not JSON.
-        StorageError: it cannot be read.
-    """
-    raw = _read(os.path.join(path, CONFIG), _MAX_DOCUMENT)
-    return _json.loads_object(raw, limit=_MAX_DOCUMENT, error=InvalidConfigError)
 
 
 def _read(path: str, limit: int) -> bytes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
-from argosy.bundle.bundle import METADATA, SNAPSHOT, Bundle, read_config
+from argosy.bundle.bundle import METADATA, SNAPSHOT, Bundle
+from argosy.bundle.check import check_bundle
 from argosy.errors import ArgosyError
 
 __all__ = ["problems"]
@@ -15,7 +15,7 @@ __all__ = ["problems"]
 def problems(path: str) -> Iterator[str]:
     """What does not hold, one line each.
 
-    A bundle that was not unpacked from an image is no worse for it: metadata and snapshot are checked where they are.
+    The configuration is checked by `check_bundle`. A bundle that was not unpacked from an image is no worse for it: metadata and snapshot are checked where they are.
 
     Args:
         path: The bundle's directory.
@@ -28,23 +28,9 @@ def problems(path: str) -> Iterator[str]:
 
 
 def _config(path: str) -> Iterator[str]:
-    config = read_config(path)
-    if not isinstance(config.get("ociVersion"), str):
-        yield "ociVersion: this property is required"
-    process: Any = config.get("process")
-    if isinstance(process, dict):
-        cwd, args = process.get("cwd"), process.get("args")
-        if not isinstance(cwd, str) or not cwd.startswith("/"):
-            yield f"process.cwd: expected an absolute path, got {cwd!r}"
-        if not isinstance(args, list) or not args:
-            yield "process.args: expected at least one argument"
-    root: Any = config.get("root")
-    if not isinstance(root, dict) or not isinstance(root.get("path"), str):
-        yield "root.path: this property is required"
-        return
-    rootfs = os.path.join(path, root["path"])
-    if not os.path.isdir(rootfs):
-        yield f"root.path: {rootfs} is no directory"
+    for finding in check_bundle(path):
+        if finding.verdict == "refused":
+            yield f"{finding.where}: {finding.why}" if finding.where else finding.why
 
 
 def _metadata(path: str) -> Iterator[str]:
@@ -71,7 +57,7 @@ def _mode(path: str) -> Iterator[str]:
 
 _CHECKS = {
     "directory": _mode,
-    "config.json": _config,
+    "bundle": _config,
     METADATA: _metadata,
     SNAPSHOT: _snapshot,
 }

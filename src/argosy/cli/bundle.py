@@ -78,7 +78,12 @@ def repack(
 @_masks
 @json_option
 def diff(directory: str, masks: tuple[str, ...], as_json: bool) -> None:
-    """Show what changed in a bundle since it was unpacked: A added, M modified, D deleted."""
+    """Show what changed in a bundle since it was unpacked: A added, M modified, D deleted.
+
+    \b
+    Example:
+      argosy bundle diff bundle --mask-path /tmp
+    """
     found = differences(Bundle.open(directory), masks=masks, warn=unpack.warn)
     if as_json:
         document([_plain(change) for change in found])
@@ -100,7 +105,12 @@ def _plain(change: Change) -> dict[str, object]:
 @click.command()
 @_bundle
 def validate(directory: str) -> int:
-    """Check that a bundle is whole and that a runtime can read it. Exits with 1 where it cannot."""
+    """Check that a bundle is whole and that a runtime can read it. Exits with 1 where it cannot.
+
+    \b
+    Example:
+      argosy bundle validate bundle
+    """
     found = list(problems(directory))
     for problem in found:
         print(printable(problem))
