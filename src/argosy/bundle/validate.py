@@ -15,7 +15,8 @@ __all__ = ["problems"]
 def problems(path: str) -> Iterator[str]:
     """What does not hold, one line each.
 
-    The configuration is checked by `check_bundle`. A bundle that was not unpacked from an image is no worse for it: metadata and snapshot are checked where they are.
+    The configuration is checked by `check_bundle`. A bundle that was not unpacked from an image is no worse for it:
+    metadata and snapshot are checked where they are.
 
     Args:
         path: The bundle's directory.
