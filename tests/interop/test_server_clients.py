@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import json
 import os
 import pathlib
@@ -13,14 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from argosy.layout.store import LayoutStore
 from argosy.spec.digest import Digest
 from argosy.testing import random
+from tests.server.certificates import certificate
 from tests.server.doors import PASSWORD, htpasswd
 from tests.server.replicas import Running, running
 
@@ -173,39 +168,6 @@ def layout(tmp_path: pathlib.Path) -> pathlib.Path:
     random.index(store, 2, "multi")
     random.image(LayoutStore.create(str(tmp_path / "single")), 1, "v1")
     return tmp_path / "layout"
-
-
-def certificate(directory: pathlib.Path, name: str = "localhost") -> dict[str, str]:
-    """A certificate that signed itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    files = {"certificate": directory / "tls.crt", "key": directory / "tls.key"}
-    files["certificate"].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    files["key"].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return {kind: str(path) for kind, path in files.items()}
 
 
 @pytest.fixture(params=["open", "tokens", "basic", "tls"])

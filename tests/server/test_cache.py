@@ -24,6 +24,7 @@ from argosy.errors import (
 from argosy.server.access import Anonymous
 from argosy.server.app import App
 from argosy.server.cache import Cache, ReadOnly
+from argosy.server.namespaces import Namespaces
 from argosy.server.settings import Upstream
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -507,3 +508,27 @@ def test_a_blob_no_manifest_names_is_not_asked_for(mirror: Mirror, upstreams: Up
     layer, _ = big(upstreams)
     assert mirror.ask("GET", f"/v2/hub/app/blobs/{layer.digest}").status == 404
     assert upstreams.asked == []
+
+
+# -- ns --------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_says_whose_proxy_it_wants_uses_the_names_there(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    mirror.app = Namespaces(mirror.app, [HUB])  # type: ignore[assignment]
+    _, parsed, raw = image(upstreams)
+    answer = mirror.ask("GET", "/v2/app/manifests/v1?ns=upstream.example")
+    assert (answer.body, answer.header("oci-namespace")) == (raw, "upstream.example")
+    blob = mirror.ask("GET", f"/v2/app/blobs/{parsed.config.digest}?ns=upstream.example")
+    assert Digest.of(blob.body) == parsed.config.digest
+    for target in (
+        "/v2/app/manifests/v1",
+        "/v2/app/manifests/v1?ns=other.example",
+        "/v2/app/manifests/v1?ns=upstream.example&ns=other.example",
+        "/v2/app/manifests/none?ns=upstream.example",
+    ):
+        missing = mirror.ask("GET", target)
+        assert (missing.status, missing.header("oci-namespace")) == (404, None), target
+    assert mirror.ask("GET", "/v2/?ns=upstream.example").status == 200
+    assert mirror.ask("POST", "/v2/app/blobs/uploads/?ns=upstream.example", b"").status == 202

@@ -16,6 +16,7 @@ from argosy.server.front import Front, Limiter, Metered
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.metadata import Metadata
 from argosy.server.metadata.sqlite import Sqlite
+from argosy.server.namespaces import Namespaces
 from argosy.server.registry import Registry
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
@@ -84,7 +85,9 @@ class _Fronted(App):
             cache.attach(registry)
         tokens = token_routes(gate) if gate else ()
         super().__init__(registry, (*tokens, *telemetry.routes()))
-        self._front = Front(super().__call__, limiter, settings.listen.trusted_proxies)
+        inner = super().__call__
+        app = Namespaces(inner, settings.cache) if cache is not None else inner
+        self._front = Front(app, limiter, settings.listen.trusted_proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._front(scope, receive, send)
