@@ -33,6 +33,7 @@ from argosy.spec import distribution
 _API = (b"docker-distribution-api-version", distribution.API_VERSION.encode())
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _JSON = (b"content-type", b"application/json")
+_NO_BODY = frozenset({204, 304})
 _STREAMED: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -114,8 +115,10 @@ class App:
         headers.append(_API)
         headers.append(_NOSNIFF)
         headers.append((b"x-request-id", request.id.encode()))
-        size = len(body) if isinstance(body, bytes) else body.size
-        if size is not None and response.status != 204 and not _has_length(headers):
+        size = response.length
+        if size is None:
+            size = len(body) if isinstance(body, bytes) else body.size
+        if size is not None and response.status not in _NO_BODY:
             headers.append((b"content-length", b"%d" % size))
         start: Message = {
             "type": "http.response.start",
@@ -164,7 +167,3 @@ class App:
             else:
                 await self.registry.stop()
                 return await send({"type": "lifespan.shutdown.complete"})
-
-
-def _has_length(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"content-length" for name, _ in headers)

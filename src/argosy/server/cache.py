@@ -275,8 +275,7 @@ class Cache:
         if request.method == "HEAD":
             if not await self._ask(upstream, lambda: source.exists(desc)):
                 raise BlobUnknownError(f"blob {desc.digest} is not in {request.name}")
-            headers.append((b"content-length", b"%d" % desc.size))
-            return Response(200, headers)
+            return Response(200, headers, length=desc.size)
         wanted = request.header(b"range")
         part = parse_range(wanted, desc.size) if wanted is not None else None
         if part is not None:

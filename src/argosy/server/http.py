@@ -243,11 +243,12 @@ class Stream:
 
 @dataclasses.dataclass(slots=True)
 class Response:
-    """An answer. `Content-Length` is added from the body where the headers have none."""
+    """An answer. `Content-Length` is the body's, or `length` where the answer to HEAD has none."""
 
     status: int = 200
     headers: list[Header] = dataclasses.field(default_factory=list)
     body: bytes | File | Pieces | Stream = b""
+    length: int | None = None
 
     def add(self, name: bytes, value: str) -> None:
         """Add a header."""

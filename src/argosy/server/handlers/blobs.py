@@ -45,8 +45,7 @@ async def get(registry: Registry, request: Request) -> Response:
         return Response(304, headers)
     if request.method == "HEAD":
         await _protect(registry, request, digest, found)
-        headers.append((b"content-length", b"%d" % found.size))
-        return Response(200, headers)
+        return Response(200, headers, length=found.size)
     part = _wanted(request, digest, found.size)
     return _serve(registry.storage, found, headers, part)
 

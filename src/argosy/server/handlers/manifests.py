@@ -47,8 +47,7 @@ async def get(registry: Registry, request: Request) -> Response:
     ):
         return Response(304, headers)
     if request.method == "HEAD":
-        headers.append((b"content-length", b"%d" % found.size))
-        return Response(200, headers)
+        return Response(200, headers, length=found.size)
     content = registry.manifests.get(found.digest)
     if content is None:
         content = await registry.metadata.read(lambda tx: manifests.content(tx, found))

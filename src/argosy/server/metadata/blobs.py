@@ -30,10 +30,10 @@ class Blob(NamedTuple):
 def find(tx: Transaction, name: str, digest: str) -> Blob | None:
     """A healthy blob of a repository. The only way to its bytes is through this link."""
     rows = tx.rows(
-        "SELECT l.repo_id, b.size, l.protected_until, s.key, s.size FROM repository r"
-        " JOIN repo_blob l ON l.repo_id = r.id JOIN blob b ON b.digest = l.digest"
-        " LEFT JOIN blob_segment s ON s.digest = b.digest"
-        " WHERE r.name = ? AND l.digest = ? AND b.state = 'ok' ORDER BY s.position",
+        "SELECT l.repo_id, b.size, l.protected_until, s.key, s.size FROM repo_blob l"
+        " JOIN blob b ON b.digest = l.digest LEFT JOIN blob_segment s ON s.digest = b.digest"
+        " WHERE l.repo_id = (SELECT id FROM repository WHERE name = ?) AND l.digest = ?"
+        " AND b.state = 'ok' ORDER BY s.position",
         (name, digest),
     )
     if not rows:
