@@ -231,6 +231,18 @@ def test_wrong_content_is_never_finished_and_the_session_cancelled(
     assert uploads.cancelled == 1
 
 
+def test_an_interrupt_cancels_the_session(scripted: s.Scripted, client: Client) -> None:
+    uploads = Uploads(scripted)
+
+    class Interrupted:
+        def read(self, size: int = -1, /) -> bytes:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client().push(LAYER, Interrupted())
+    assert uploads.cancelled == 1
+
+
 def test_a_registry_that_stores_something_else_is_caught(
     scripted: s.Scripted, client: Client
 ) -> None:

@@ -19,6 +19,7 @@ from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     ArgosyError,
+    IntegrityError,
     InvalidDigestError,
     InvalidError,
     InvalidUploadError,
@@ -385,8 +386,10 @@ def _ask(state: _Upload, pause: float) -> Flow[None]:
 
 def _give_up(state: _Upload, exc: BaseException) -> Flow[None]:
     """Cancel the session (end-14), unless a later run may go on with it; that this fails is no matter."""
-    gone = isinstance(exc, (TransportError, GeneratorExit, KeyboardInterrupt))
-    if not state.location or gone or (state.memory.lasting and isinstance(exc, RegistryError)):
+    wrong = isinstance(exc, (IntegrityError, InvalidError))
+    if not state.location or isinstance(exc, (TransportError, GeneratorExit)):
+        return
+    if state.memory.lasting and not wrong:
         return
     state.memory.clear()
     with contextlib.suppress(ArgosyError):

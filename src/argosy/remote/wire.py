@@ -219,7 +219,7 @@ def run(flow: Flow[T], transport: Transport) -> T:
         while True:
             try:
                 response = transport.send(request)
-            except ArgosyError as exc:
+            except BaseException as exc:  # noqa: BLE001 - also an interrupt: a flow may have something to take back
                 request = flow.throw(exc)
             else:
                 request = flow.send(response)
