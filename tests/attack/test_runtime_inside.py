@@ -173,7 +173,7 @@ def test_cve_2025_52881_a_write_to_proc_is_not_redirected_by_a_mount(openat2: bo
         proc = inroot.Proc(kernel)
         proc._own = proc.host
         if not openat2:
-            kernel.openat2 = refuse  # type: ignore[method-assign]
+            kernel.openat2 = refuse  # type: ignore[method-assign, assignment]
         kernel.mount(b"/dev/null", b"/proc/sys/kernel/msgmax", None, 4096, None)
         proc.write(b"sys/kernel/msgmax", b"1")
 
