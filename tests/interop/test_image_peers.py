@@ -21,6 +21,7 @@ from argosy.image.deliver import deliver
 from argosy.image.pack import File, pack
 from argosy.image.validate import validate
 from argosy.image.view import Image, view
+from argosy.layer.tarstream import TarReader
 from argosy.layout.archive import OCIArchive
 from argosy.layout.dockerarchive import DockerArchive
 from argosy.layout.store import LayoutStore
@@ -163,6 +164,28 @@ def test_what_umoci_repacks_argosy_unpacks_and_the_reverse(
     assert listing(tmp_path / "a/rootfs") == listing(tmp_path / "ours/rootfs")
     assert listing(tmp_path / "b/rootfs") == listing(tmp_path / "theirs/rootfs")
     assert listing(tmp_path / "a/rootfs") == listing(tmp_path / "b/rootfs")
+
+
+@root_only
+def test_umoci_repacks_what_argosy_unpacked_for_it(
+    real: pathlib.Path, tmp_path: pathlib.Path, argosy: Run, peer: Peer
+) -> None:
+    umoci, bundle = peer("umoci"), tmp_path / "b"
+    argosy("unpack", "-q", "--for-umoci", f"oci:{real}:real", bundle)
+    run(umoci, "repack", "--image", f"{real}:same", "--refresh-bundle", bundle)
+    with LayoutStore.open(str(real)) as place:
+        before, after = Image.open(place, "real"), Image.open(place, "same")
+        unchanged = [la.diff_id for la in after.layers[len(before.layers) :]]
+    argosy("unpack", "-q", "--for-umoci", f"oci:{real}:real", tmp_path / "again")
+    (tmp_path / "again/rootfs/odd name#").write_text("x")
+    run(umoci, "repack", "--image", f"{real}:changed", tmp_path / "again")
+    with LayoutStore.open(str(real)) as place:
+        changed = Image.open(place, "changed")
+        with changed.layers[-1].uncompressed() as stream:
+            names = {entry.path for entry in TarReader(stream)}
+            stream.drain()
+    assert names - {b""} == {b"odd name#"}
+    assert len(unchanged) <= 1
 
 
 def test_what_umoci_configures_argosy_reads_and_the_reverse(

@@ -10,6 +10,7 @@ from typing import Any
 from argosy.bundle.bundle import CONFIG, METADATA, ROOTFS, SNAPSHOT, Bundle, Metadata, write_new
 from argosy.bundle.convert import as_rootless, runtime_config, with_id_maps
 from argosy.bundle.inside import read_inside
+from argosy.bundle.mtree import mtree
 from argosy.bundle.users import User, resolve_user
 from argosy.errors import StorageError, UnsupportedError
 from argosy.image.view import Image
@@ -28,6 +29,7 @@ def unpack(
     options: Options | None = None,
     *,
     digests: bool = False,
+    for_umoci: bool = False,
     trust_labels: bool = False,
     on_layer: Callable[[int, int], object] = lambda _position, _count: None,
 ) -> Bundle:
@@ -41,6 +43,7 @@ def unpack(
         path: The bundle's directory; it may exist, if nothing of a bundle is in it.
         options: Owners, rootless, and so on.
         digests: Hash every file, so that `repack` works on a bundle that was moved or restored.
+        for_umoci: Write a manifest of the tree as well, so that `umoci repack` can be used on the bundle.
         trust_labels: See `runtime_config`.
         on_layer: Told the position of each layer before it is applied, and how many there are.
 
@@ -62,7 +65,11 @@ def unpack(
             walk=walk, uids=options.uids, gids=options.gids, rootless=options.rootless
         )
         _written(path, CONFIG, _json.dumps(config, indent=2) + b"\n", undo)
-        _written(path, SNAPSHOT, root.snapshot(digests=digests).encode(), undo)
+        snapshot = root.snapshot(digests=digests or for_umoci)
+        _written(path, SNAPSHOT, snapshot.encode(), undo)
+        if for_umoci:
+            name = str(image.digest).replace(":", "_") + ".mtree"
+            _written(path, name, mtree(snapshot), undo)
         _written(path, METADATA, metadata.encode(), undo)
         root.close()
         undo.pop_all()

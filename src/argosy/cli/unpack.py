@@ -32,6 +32,7 @@ from argosy.spec.platform import Platform
 )
 @click.option("--keep-dirlinks", is_flag=True, help="A link to a directory stays a link.")
 @click.option("--digests", is_flag=True, help="Hash all files, so that BUNDLE may be moved.")
+@click.option("--for-umoci", is_flag=True, help="Also what `umoci repack` needs.")
 @click.option(
     "--trust-labels", is_flag=True, help="Keep labels that tell a runtime what to do on the host."
 )
@@ -46,6 +47,7 @@ def command(
     gids: tuple[str, ...],
     keep_dirlinks: bool,
     digests: bool,
+    for_umoci: bool,
     trust_labels: bool,
     quiet: bool,
 ) -> None:
@@ -76,7 +78,15 @@ def command(
         if rootfs_only:
             unpack_rootfs(image, directory, options, on_layer=tell)
             return
-        unpack(image, directory, options, digests=digests, trust_labels=trust_labels, on_layer=tell)
+        unpack(
+            image,
+            directory,
+            options,
+            digests=digests,
+            for_umoci=for_umoci,
+            trust_labels=trust_labels,
+            on_layer=tell,
+        )
         left_out = () if trust_labels else unsafe_labels(image.config.execution.labels)
     for label in left_out:
         warn(f"label {label} was left out: a runtime would act on it; see --trust-labels")
