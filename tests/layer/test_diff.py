@@ -335,3 +335,31 @@ def test_changes_say_what_they_are(tmp_path: Path) -> None:
 
 def test_an_entry_is_a_value() -> None:
     assert Entry(name=b"a") == Entry(name=b"a")
+
+
+def test_the_difference_of_a_tree_as_large_as_a_distribution(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    members = [
+        member
+        for top in range(300)
+        for member in (
+            folder(f"usr/{top}"),
+            *(file(f"usr/{top}/{n}", b"%d" % (n * top)) for n in range(30)),
+            symlink(f"usr/{top}/link", "0"),
+            link(f"usr/{top}/hard", f"usr/{top}/1"),
+        )
+    ]
+    for path in (old, new):
+        path.mkdir()
+        put(path, folder("."), *members)
+    with RootFS(new) as root:
+        since = root.snapshot()
+        for top in range(0, 300, 3):
+            shutil.rmtree(new / f"usr/{top}") if top % 2 else (new / f"usr/{top}/hard").unlink()
+            (new / f"usr/{top + 1}/5").write_bytes(b"changed")
+            (new / f"usr/{top + 2}/new").hardlink_to(new / f"usr/{top + 2}/2")
+        out = io.BytesIO()
+        root.write_layer(root.diff(since), out)
+    with RootFS(old) as root:
+        root.apply(io.BytesIO(out.getvalue()))
+    assert listing(old) == listing(new)
