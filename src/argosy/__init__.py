@@ -11,11 +11,13 @@ Example:
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from argosy._version import __version__
 
+TYPE_CHECKING = False  # as `typing` has it, which costs more than all else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from argosy import errors
     from argosy.content.copy import copy
     from argosy.content.memory import MemoryStore

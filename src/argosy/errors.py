@@ -41,7 +41,9 @@ the values, and name the expected before the actual. Context is added with `add_
 
 from __future__ import annotations
 
-from typing import ClassVar
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class ArgosyError(Exception):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
-import traceback
 
 from argosy.errors import (
     AccessError,
@@ -67,7 +67,7 @@ def printable(text: str) -> str:
 def report(error: BaseException) -> int:
     """Print an error to stderr and say how to exit. `ARGOSY_DEBUG=1` adds the traceback."""
     if os.environ.get("ARGOSY_DEBUG"):
-        traceback.print_exception(error)
+        importlib.import_module("traceback").print_exception(error)
     code = exit_code(error)
     if code == EXIT_DEFECT:
         _say(f"argosy: defect: {type(error).__name__}: {one_line(error)}")

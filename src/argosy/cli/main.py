@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -12,7 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from argosy._version import __version__
-from argosy.cli import connections, failure
+from argosy.cli import failure
 from argosy.cli.table import ALIASES, COMMANDS, children
 
 _EPILOG = """\b
@@ -45,7 +44,9 @@ class Lazy(click.Group):
             return Lazy(full, name=name, help=entry.help)
         found = getattr(importlib.import_module(f"argosy.cli.{entry.module}"), entry.attribute)
         assert isinstance(found, click.Command)
-        return connections.added(found)
+        # Loaded with a command and not before: `argosy --help` needs nothing of it.
+        added: click.Command = importlib.import_module("argosy.cli.connections").added(found)
+        return added
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -53,7 +54,8 @@ class Lazy(click.Group):
         """Find a command; a name that is none gets the nearest ones suggested."""
         name = str(args[0])
         if self.get_command(ctx, name) is None and not name.startswith("-"):
-            near = difflib.get_close_matches(name, [*self.list_commands(ctx), *ALIASES], 3)
+            matches = importlib.import_module("difflib").get_close_matches
+            near = matches(name, [*self.list_commands(ctx), *ALIASES], 3)
             more = f" Did you mean {' or '.join(near)}?" if near else ""
             ctx.fail(f"there is no command '{name}'.{more}")
         return super().resolve_command(ctx, args)
