@@ -21,7 +21,7 @@ TOPS = (
 # What a command's module may load beyond click when it is imported. `rich` is loaded when bars are drawn.
 LAYERS = {"isal", "backports"}
 SERVER = {
-    "_cffi_backend", "annotationlib", "apsw", "bcrypt", "cffi", "cryptography", "granian", "jwt", "obstore",
+    "_cffi_backend", "_openssl", "annotationlib", "apsw", "bcrypt", "cffi", "cryptography", "granian", "jwt", "obstore",
     "prometheus_client", "yaml", "_yaml", "__mp_main__",
 }  # fmt: skip
 ALLOWED: dict[str, set[str]] = {"registry": SERVER, "serve": SERVER}

@@ -6,19 +6,22 @@ that a name cannot lead to the inside of the network by a second answer (DNS reb
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import ipaddress
 import socket
+import ssl
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
-
-import urllib3
 
 from argosy.errors import DeniedError, LimitExceededError, TransportError
 
 __all__ = ["Answer", "allowed", "request"]
 
 MAX_BODY = 1024 * 1024
+_PATIENCE = 3
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -95,40 +98,50 @@ def request(
         raise TransportError(f"{parts.hostname}: no address")
     if not allow_private and not all(allowed(address) for address in addresses):
         raise DeniedError(f"{_shown(url)}: leads to an inner address")
-    pool = _pool(parts.scheme, addresses[0], port, parts.hostname)
+    sent = {"User-Agent": "argosy", "Connection": "close", **(headers or {})}
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        response = pool.urlopen(
-            method,
-            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
-            body=body,
-            headers={
-                "Host": parts.netloc.rpartition("@")[2],
-                "User-Agent": "argosy",
-                **(headers or {}),
-            },
-            redirect=False,
-            retries=False,
-            timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
-            preload_content=False,
-        )
-        data = response.read(MAX_BODY + 1, decode_content=False)
-        response.close()
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise TransportError(f"{_shown(url)}: {error}") from None
-    finally:
-        pool.close()
+        connection = _connect(parts.scheme, addresses[0], port, parts.hostname, timeout_seconds)
+        with contextlib.closing(connection):
+            connection.request(method, target, body=body, headers=sent)
+            response = connection.getresponse()
+            data = _read(response, time.monotonic() + _PATIENCE * timeout_seconds)
+            told = {name.lower(): value for name, value in response.getheaders()}
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        raise TransportError(f"{_shown(url)}: {error or type(error).__name__}") from None
     if len(data) > MAX_BODY:
         raise LimitExceededError(f"{_shown(url)}: the answer is over {MAX_BODY} bytes")
-    return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, data)
+    return Answer(response.status, told, data)
 
 
-def _pool(scheme: str, address: str, port: int, host: str) -> urllib3.HTTPConnectionPool:
+def _connect(
+    scheme: str, address: str, port: int, host: str, timeout_seconds: float
+) -> http.client.HTTPConnection:
     """A connection to one address that proves itself as the host."""
-    if scheme == "http":
-        return urllib3.HTTPConnectionPool(address, port, maxsize=1)
-    return urllib3.HTTPSConnectionPool(
-        address, port, maxsize=1, server_hostname=host, assert_hostname=host
-    )
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
+    if scheme == "https":
+        connection.default_port = 443  # so that the Host header is the one the server knows
+    plain = socket.create_connection((address, port), timeout=timeout_seconds)
+    try:
+        connection.sock = (
+            ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+            if scheme == "https"
+            else plain
+        )
+    except BaseException:
+        plain.close()
+        raise
+    return connection
+
+
+def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The body, up to one byte more than is allowed."""
+    data = bytearray()
+    while len(data) <= MAX_BODY and (piece := response.read1(MAX_BODY + 1 - len(data))):
+        data += piece
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer takes too long")
+    return bytes(data)
 
 
 def _shown(url: str) -> str:
