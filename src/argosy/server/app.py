@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -140,8 +141,10 @@ class App:
             return body.size
         sent = 0
         pieces = prefetched(self.registry, body.source) if isinstance(body, Pieces) else body.source
+        patience = self.registry.settings.limits.body_idle_seconds
         async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            async with asyncio.timeout(patience):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
             sent += len(piece)
         await send(_STREAMED)
         return sent

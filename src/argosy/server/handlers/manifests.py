@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Iterable
 
 from argosy.errors import (
     DigestMismatchError,
@@ -16,12 +18,14 @@ from argosy.server.metadata import ForeignKeyError, Transaction, manifests, repo
 from argosy.server.metadata.manifests import New, Reference, Stored
 from argosy.server.registry import Registry
 from argosy.spec import distribution, mediatypes
+from argosy.spec import manifest as spec_manifest
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.reference import parse_tag
 
 _BIG = 256 * 1024
 _HEADER_BYTES = 4096
+_MOST_WARNINGS = 20
 
 
 async def get(registry: Registry, request: Request) -> Response:
@@ -103,6 +107,7 @@ async def put(registry: Registry, request: Request) -> Response:
         response.add(b"oci-subject", new.subject)
     if given is not None:
         _add_tags(response, tags)
+    _add_warnings(response, new.problems)
     return response
 
 
@@ -126,6 +131,17 @@ def _add_tags(response: Response, tags: list[str]) -> None:
         line = f"{line}, {tag}" if line else tag
     if line:
         response.add(b"oci-tag", line)
+
+
+def _add_warnings(response: Response, problems: Iterable[str]) -> None:
+    """One `Warning` header a problem, as long as all of them stay within what the specification allows."""
+    left = distribution.MAX_WARNING
+    for problem in problems:
+        value = distribution.warning(problem)
+        left -= len(value)
+        if left < 0:
+            return
+        response.add(b"warning", value)
 
 
 async def _parsed(
@@ -160,6 +176,7 @@ def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> 
         parsed.kind,
         dict(parsed.annotations),
         _references(parsed),
+        tuple(itertools.islice(spec_manifest.problems(parsed), _MOST_WARNINGS)),
     )
 
 

@@ -33,7 +33,10 @@ class Reference(NamedTuple):
 
 
 class New(NamedTuple):
-    """A manifest to store: checked, its digest computed over `content`."""
+    """A manifest to store: checked, its digest computed over `content`.
+
+    `problems` are what it does against the advice of the image-spec; they are told, and not stored.
+    """
 
     digest: str
     media_type: str
@@ -42,6 +45,7 @@ class New(NamedTuple):
     artifact_type: str | None
     annotations: dict[str, str]
     references: tuple[Reference, ...]
+    problems: tuple[str, ...] = ()
 
 
 class Referrer(NamedTuple):
