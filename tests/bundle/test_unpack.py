@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,8 +8,11 @@ import pathlib
 import stat
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from argosy.bundle.bundle import Bundle, Metadata
+from argosy.bundle.bundle import Bundle, Metadata, mtree_name
+from argosy.bundle.mtree import read_mtree, unvis, vis
 from argosy.bundle.repack import base_of, differences, refresh, repack
 from argosy.bundle.unpack import unpack, unpack_rootfs
 from argosy.bundle.validate import problems
@@ -27,6 +31,7 @@ from argosy.image.view import Image
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
+from argosy.layer.snapshot import Snapshot
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
 from argosy.testing import random
@@ -212,7 +217,7 @@ def test_what_is_wrong_with_a_bundle_is_said(tmp_path: pathlib.Path) -> None:
     (tmp_path / "b/umoci.json").write_text("{}")
     (tmp_path / "b/argosy.snapshot").write_text("nothing")
     found = "\n".join(problems(str(tmp_path / "b")))
-    for word in ("0755", "ociVersion", "process.cwd", "umoci_version", "snapshot"):
+    for word in ("0755", "ociVersion", "process.cwd", "umoci_version"):
         assert word in found
     assert "no such file" in "\n".join(problems(str(tmp_path / "absent")))
 
@@ -228,3 +233,27 @@ def test_id_maps_decide_whose_files_they_are_and_come_back(tmp_path: pathlib.Pat
         {"containerID": 0, "hostID": 5000, "size": 10}
     ]
     assert repack(bundle, image).digest == image.digest
+
+
+def test_a_bundle_of_umoci_is_packed_by_its_mtree(tmp_path: pathlib.Path, image: Image) -> None:
+    bundle = unpack(image, str(tmp_path / "b"), OPTIONS, for_umoci=True)
+    os.unlink(tmp_path / "b/argosy.snapshot")
+    assert repack(bundle, image).digest == image.digest
+    (tmp_path / "b/rootfs/new").write_bytes(b"4")
+    os.utime(tmp_path / "b/rootfs/new", (0, 0))
+    assert {c.path for c in differences(bundle)} == {b"new"}
+    with open(tmp_path / "b" / mtree_name(image.descriptor), "ab") as out:
+        out.write(b"broken type=what\n")
+    with pytest.raises(InvalidConfigError, match="line"):
+        list(differences(bundle))
+
+
+@given(st.binary(max_size=40))
+def test_names_survive_mtree(name: bytes) -> None:
+    assert unvis(vis(name).encode()) == name
+
+
+@given(st.binary(max_size=200))
+def test_a_damaged_mtree_is_an_error_or_read(raw: bytes) -> None:
+    with contextlib.suppress(InvalidConfigError):
+        read_mtree(raw, Snapshot({}))

@@ -167,6 +167,20 @@ def test_what_umoci_repacks_argosy_unpacks_and_the_reverse(
 
 
 @root_only
+def test_argosy_repacks_what_umoci_unpacked(
+    real: pathlib.Path, tmp_path: pathlib.Path, argosy: Run, peer: Peer
+) -> None:
+    run(peer("umoci"), "unpack", "--image", f"{real}:real", tmp_path / "b")
+    assert argosy("bundle", "diff", tmp_path / "b") == ""
+    (tmp_path / "b/rootfs/odd name#").write_text("x")
+    found = argosy("bundle", "diff", tmp_path / "b").splitlines()
+    assert "A /odd name#" in found
+    assert len(found) <= 2
+    argosy("repack", "-q", f"oci:{real}:real", tmp_path / "b", "-t", "packed")
+    assert argosy("fs", "cat", f"oci:{real}:packed", "/odd name#") == "x"
+
+
+@root_only
 def test_umoci_repacks_what_argosy_unpacked_for_it(
     real: pathlib.Path, tmp_path: pathlib.Path, argosy: Run, peer: Peer
 ) -> None:

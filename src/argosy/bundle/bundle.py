@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
+from argosy.bundle.mtree import read_mtree
 from argosy.errors import InvalidConfigError, StorageError
 from argosy.layer.idmap import IdMap, IdRange
 from argosy.layer.options import Options
@@ -22,7 +23,7 @@ from argosy.layer.snapshot import Snapshot
 from argosy.spec import _json
 from argosy.spec.descriptor import Descriptor
 
-__all__ = ["Bundle", "Metadata", "replace", "write_new"]
+__all__ = ["Bundle", "Metadata", "mtree_name", "replace", "write_new"]
 
 CONFIG = "config.json"
 METADATA = "umoci.json"
@@ -148,13 +149,21 @@ class Bundle:
         raw = _read(os.path.join(self.path, CONFIG), _MAX_DOCUMENT)
         return _json.loads_object(raw, limit=_MAX_DOCUMENT, error=InvalidConfigError)
 
-    def snapshot(self) -> Snapshot:
-        """What the root file system held when it was unpacked, or last refreshed.
+    def snapshot(self, root: RootFS) -> Snapshot:
+        """What the root file system held when it was unpacked, or last refreshed; of umoci's bundles by their mtree.
+
+        Args:
+            root: The root file system, opened.
 
         Raises:
-            StorageError: there is none (the bundle is umoci's), or it cannot be read.
+            StorageError: there is neither, or it cannot be read.
+            InvalidConfigError: the mtree cannot be read.
         """
-        return Snapshot.decode(_read(os.path.join(self.path, SNAPSHOT), _MAX_SNAPSHOT))
+        ours = os.path.join(self.path, SNAPSHOT)
+        theirs = os.path.join(self.path, mtree_name(self.metadata.manifest))
+        if not os.path.lexists(ours) and os.path.lexists(theirs):
+            return read_mtree(_read(theirs, _MAX_SNAPSHOT), root.snapshot(digests=False))
+        return Snapshot.decode(_read(ours, _MAX_SNAPSHOT))
 
     @contextlib.contextmanager
     def root(
@@ -179,6 +188,11 @@ class Bundle:
         replace(os.path.join(self.path, SNAPSHOT), snapshot.encode())
         replace(os.path.join(self.path, METADATA), metadata.encode())
         return dataclasses.replace(self, metadata=metadata)
+
+
+def mtree_name(manifest: Descriptor) -> str:
+    """The name of the file in which umoci keeps what a bundle held."""
+    return str(manifest.digest).replace(":", "_", 1) + ".mtree"
 
 
 def _read(path: str, limit: int) -> bytes:

@@ -1,16 +1,18 @@
-"""A snapshot as an mtree(5) specification, in the form umoci compares bundles with."""
+"""Snapshots as mtree(5) specifications, in the form umoci compares bundles with: written, and read."""
 
 from __future__ import annotations
 
 import base64
+import binascii
+import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from argosy.errors import InvalidLayerError
+from argosy.errors import InvalidConfigError, InvalidLayerError
 from argosy.layer.snapshot import Inode, Snapshot
 
-__all__ = ["KEYWORDS", "mtree", "vis"]
+__all__ = ["KEYWORDS", "mtree", "read_mtree", "unvis", "vis"]
 
 KEYWORDS = "size,type,uid,gid,mode,link,nlink,tar_time,sha256digest,xattr"
 """What is said of a file: umoci's keywords."""
@@ -23,6 +25,8 @@ _TYPES = {
     stat.S_IFBLK: "block",
     stat.S_IFIFO: "fifo",
 }
+_KINDS = {name: kind for kind, name in _TYPES.items()}
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 _ESCAPED = frozenset(b"\\#*=?[")
 
 
@@ -102,3 +106,77 @@ def _line(name: bytes, inode: Inode) -> str:
         for key, value in sorted(inode.xattrs.items())
     ]
     return " ".join(words)
+
+
+def unvis(text: bytes) -> bytes:
+    r"""The reverse of `vis`.
+
+    >>> unvis(vis(b"a b\xff\\").encode())
+    b'a b\xff\\'
+    """
+    return _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), text)
+
+
+def read_mtree(raw: bytes, present: Snapshot) -> Snapshot:
+    """A snapshot out of a specification, such as umoci's of a bundle.
+
+    What a specification does not tell is taken from what stands there now: which names are one file, and the numbers of
+    devices.
+
+    Args:
+        raw: The specification, names relative to the directory they are in.
+        present: What the root holds now.
+
+    Raises:
+        InvalidConfigError: it is none; the message names the line.
+    """
+    defaults: dict[bytes, bytes] = {}
+    found: dict[bytes, Inode] = {}
+    place: list[bytes] = []
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        words = line.split()
+        if not words or words[0].startswith(b"#"):
+            continue
+        try:
+            if words[0] == b"/set":
+                defaults |= _keywords(words[1:])
+            elif words[0] == b"..":
+                place.pop()
+            else:
+                path = b"/".join((*place[1:], unvis(words[0]))) if place else b""
+                keywords = defaults | _keywords(words[1:])
+                found[path] = _inode(keywords, present.inodes.get(path), number)
+                if stat.S_ISDIR(found[path].mode):
+                    place.append(unvis(words[0]))
+        except (KeyError, ValueError, IndexError, binascii.Error):
+            raise InvalidConfigError(f"mtree: line {number} cannot be read") from None
+    return Snapshot(found)
+
+
+def _keywords(words: list[bytes]) -> dict[bytes, bytes]:
+    return {key: value for key, _, value in (word.partition(b"=") for word in words)}
+
+
+def _inode(keywords: Mapping[bytes, bytes], now: Inode | None, number: int) -> Inode:
+    kind = _KINDS[keywords[b"type"].decode()]
+    digest = keywords.get(b"sha256digest")
+    xattrs = {
+        unvis(key.removeprefix(b"xattr.")): base64.b64decode(value, validate=True)
+        for key, value in keywords.items()
+        if key.startswith(b"xattr.")
+    }
+    return Inode(
+        mode=kind | int(keywords[b"mode"], 8) & 0o7777,
+        uid=int(keywords.get(b"uid", b"0")),
+        gid=int(keywords.get(b"gid", b"0")),
+        size=int(keywords[b"size"]),
+        mtime=int(keywords[b"tar_time"].partition(b".")[0]) * 10**9,
+        ctime=-1,  # so that content is compared by its digest
+        device=now.device if now else -1,
+        number=now.number if now else -number,
+        links=int(keywords.get(b"nlink", b"1")),
+        rdev=now.rdev if now else 0,
+        target=unvis(keywords.get(b"link", b"")),
+        xattrs=xattrs,
+        digest=bytes.fromhex(digest.decode()) if digest else None,
+    )

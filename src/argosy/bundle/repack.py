@@ -42,7 +42,7 @@ def differences(
         StorageError: something cannot be read.
     """
     with bundle.root(warn=warn) as root:
-        for change in root.diff(bundle.snapshot(), masks=masks):
+        for change in root.diff(bundle.snapshot(root), masks=masks):
             if change.kind is not ChangeKind.INCLUDED:
                 yield change
 
@@ -83,7 +83,7 @@ def repack(
     place = draft(image.source)
     placed = Image(source=place, descriptor=image.descriptor)
     with bundle.root(epoch=epoch, warn=warn) as root:
-        changes = list(root.diff(bundle.snapshot(), masks=[*masks, *volumes]))
+        changes = list(root.diff(bundle.snapshot(root), masks=[*masks, *volumes]))
         if not changes:
             return placed
         with place.upper.layer(compression, level=level, docker=is_docker(image)) as out:

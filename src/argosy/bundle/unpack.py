@@ -7,7 +7,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from argosy.bundle.bundle import CONFIG, METADATA, ROOTFS, SNAPSHOT, Bundle, Metadata, write_new
+from argosy.bundle.bundle import (
+    CONFIG,
+    METADATA,
+    ROOTFS,
+    SNAPSHOT,
+    Bundle,
+    Metadata,
+    mtree_name,
+    write_new,
+)
 from argosy.bundle.convert import as_rootless, runtime_config, with_id_maps
 from argosy.bundle.inside import read_inside
 from argosy.bundle.mtree import mtree
@@ -68,8 +77,7 @@ def unpack(
         snapshot = root.snapshot(digests=digests or for_umoci)
         _written(path, SNAPSHOT, snapshot.encode(), undo)
         if for_umoci:
-            name = str(image.digest).replace(":", "_") + ".mtree"
-            _written(path, name, mtree(snapshot), undo)
+            _written(path, mtree_name(image.descriptor), mtree(snapshot), undo)
         _written(path, METADATA, metadata.encode(), undo)
         root.close()
         undo.pop_all()

@@ -42,7 +42,9 @@ def _metadata(path: str) -> Iterator[str]:
 
 def _snapshot(path: str) -> Iterator[str]:
     if os.path.lexists(os.path.join(path, SNAPSHOT)):
-        Bundle.open(path).snapshot()
+        bundle = Bundle.open(path)
+        with bundle.root() as root:
+            bundle.snapshot(root)
     yield from ()
 
 
