@@ -6,6 +6,7 @@ import http.server
 import json
 import logging
 import pathlib
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from argosy.server.http import Request
 from argosy.server.registry import Exchange
 from argosy.server.settings import Limits, Settings
 from argosy.server.telemetry import Telemetry, access_line
+from tests.server.certificates import certificate
 from tests.server.client import Server
 from tests.server.doors import PASSWORD, Door, basic, rule
 
@@ -192,3 +194,33 @@ def test_what_is_said_of_a_url_has_no_secret_in_it() -> None:
             "GET", "http://user:hush@x.example/a?token=hush", resolve=lambda *_: ["::1"]
         )
     assert "hush" not in str(caught.value)
+
+
+def test_a_pinned_address_must_still_prove_the_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = certificate(tmp_path, "good.example")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["certificate"], files["key"])
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+
+    def ask(host: str) -> int:
+        url = f"https://{host}:{server.server_port}/x"
+        return outbound.request(
+            "GET", url, allow_private=True, resolve=lambda *_: ["127.0.0.1"]
+        ).status
+
+    try:
+        with pytest.raises(TransportError):
+            ask("good.example")
+        monkeypatch.setenv("SSL_CERT_FILE", files["certificate"])
+        assert ask("good.example") == 200
+        with pytest.raises(TransportError):
+            ask("evil.example")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
