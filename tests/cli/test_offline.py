@@ -73,7 +73,7 @@ def test_wrong_usage_and_absent_places_are_one_line(
 
 
 def test_a_mistyped_command_gets_a_suggestion(argosy: Run) -> None:
-    assert "Did you mean inspect?" in argosy("inspct", code=64).err
+    assert "Did you mean inspect" in argosy("inspct", code=64).err
 
 
 def test_digest_config_and_manifest_print_what_is_stored(argosy: Run, layout: pathlib.Path) -> None:
