@@ -15,8 +15,8 @@ from argosy.server import app as app_module
 from argosy.server import http, routes
 from argosy.server.access import Anonymous, Principal, TagGuard, Verb
 from argosy.server.handlers import manifests as manifest_handlers
-from argosy.server.handlers import uploads as upload_handlers
 from argosy.server.metadata import manifests as manifest_queries
+from argosy.server.metadata import uploads as upload_queries
 from argosy.server.registry import Registry
 from argosy.server.settings import Content, Limits, Settings
 from argosy.spec import manifest as spec_manifest
@@ -269,9 +269,9 @@ def test_cve_2026_32589_an_upload_belongs_to_its_repository_and_principal(
             location = location.replace("/mallory/a/", "/mallory/b/")
         if not guarded:
             monkeypatch.setattr(Registry, "sign", lambda *_: location.rpartition(".")[2])
-            find = upload_handlers.uploads.find
+            find = upload_queries.find
             monkeypatch.setattr(
-                upload_handlers.uploads, "find", lambda tx, _n, u, _p: find(tx, "mallory/a", u, "")
+                upload_queries, "find", lambda tx, _n, u, _p: find(tx, "mallory/a", u, "")
             )
         status = server.ask("GET", location, headers=headers).status
         assert status == (404 if guarded else 204)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from argosy.errors import (
     BlobUnknownError,
     ConflictError,
@@ -175,8 +177,10 @@ def test_names_are_in_byte_order_and_none_is_skipped(engine: Engine) -> None:
     for name in reversed(names):
         engine.manifest(A, name=name)
     seen: list[str] = []
-    while page := engine.read(lambda tx: repositories.page(tx, seen[-1] if seen else "", 2)):
+    last = ""
+    while page := engine.read(functools.partial(repositories.page, last=last, limit=2)):
         seen += page
+        last = page[-1]
     assert seen == sorted(names)
 
 
@@ -273,7 +277,9 @@ def test_an_upload_belongs_to_its_repository_and_principal(engine: Engine) -> No
     engine.repo("other")
     for name, principal in (("other", "me"), ("r", "you"), ("none", "me")):
         with pytest.raises(UploadUnknownError):
-            engine.read(lambda tx, n=name, p=principal: uploads.find(tx, n, identity, p))
+            engine.read(
+                functools.partial(uploads.find, name=name, upload=identity, principal=principal)
+            )
 
 
 def test_two_bodies_cannot_hold_one_session(engine: Engine) -> None:
@@ -307,7 +313,7 @@ def test_parts_of_an_upload_become_a_blob_in_order(engine: Engine) -> None:
     for number in (1, 2):
         held = claim(engine, identity)
         part = Segment(f"b/d/x-{number}", number)
-        held = engine.write(lambda tx, h=held, p=part: uploads.extend(tx, h, p, A))
+        held = engine.write(functools.partial(uploads.extend, upload=held, segment=part, so_far=A))
     engine.write(lambda tx: uploads.finish(tx, CHANGE, held, "r", A, 3, None))
     found = engine.read(lambda tx: blobs.find(tx, "r", A))
     assert found.segments == (Segment("b/d/x-1", 1), Segment("b/d/x-2", 2))
@@ -391,7 +397,10 @@ def test_deleting_a_manifest_takes_its_tags_and_frees_its_blobs(engine: Engine) 
     engine.manifest(B, A, tags=("x", "y"))
     engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", B))
     for reference in (B, "x", "y"):
-        assert engine.read(lambda tx, r=reference: manifests.find(tx, "r", r)) is None
+        assert (
+            engine.read(functools.partial(manifests.find, name="r", tag_or_digest=reference))
+            is None
+        )
     engine.write(lambda tx: blobs.unlink(tx, CHANGE, "r", A))
     with pytest.raises(ManifestUnknownError):
         engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", B))
@@ -520,7 +529,7 @@ def test_a_postponed_item_waits_longer_each_time(engine: Engine) -> None:
     late = CHANGE._replace(now=NOW + 100)
     for attempt, delay in ((0, 60), (1, 120), (2, 240)):
         item = Item(repo_id, "blob", A, attempt)
-        engine.write(lambda tx, i=item: collect.postpone(tx, late, i))
+        engine.write(functools.partial(collect.postpone, change=late, item=item))
         row = engine.read(
             lambda tx: tx.row("SELECT review_after FROM review WHERE kind = ?", ("blob",))
         )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from argosy.errors import BlobUnknownError, StorageError
 from argosy.server.storage import Storage
 from argosy.server.storage.filesystem import FileSystem
 from argosy.server.storage.objects import Objects
-
 
 
 def objects(request: pytest.FixtureRequest, memory_bytes: int = 64 * 1024 * 1024) -> Storage:
@@ -30,7 +30,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     return STORAGES[request.param](tmp_path, request)
 
 
-def put(storage: Storage, key: str, *pieces: bytes) -> None:
+def put(storage: Storage, key: str, *pieces: bytes | bytearray | memoryview) -> None:
     writer = storage.create(key, size=sum(map(len, pieces)))
     for piece in pieces:
         writer.write(piece)
