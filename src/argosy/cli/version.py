@@ -17,7 +17,6 @@ _LIBRARIES = (
     "isal",
     "backports.zstd",
     "rich",
-    "urllib3",
     "granian",
     "apsw",
     "obstore",
