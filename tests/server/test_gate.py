@@ -361,3 +361,23 @@ def test_without_a_policy_users_may_everything_but_be_admins(tmp_path: pathlib.P
         assert (
             json.loads(door.ask("GET", "/v2/_catalog").body)["errors"][0]["code"] == "UNAUTHORIZED"
         )
+
+
+def test_a_token_takes_nothing_from_what_everybody_may(tmp_path: pathlib.Path) -> None:
+    rules = [
+        rule(["pull", "push"], "ann"),
+        rule(["pull"], repositories=["public/*"], anonymous=True),
+    ]
+    with Door(tmp_path, {"rules": rules}) as door:
+        layer = As(door, "ann").push_blob("public/base", b"layer")
+        hidden = As(door, "ann").push_blob("private/base", b"hidden")
+        token = bearer(door.token("ann", "repository:app:pull,push"))
+        for source in ("&from=public/base", ""):
+            mounted = door.ask("POST", f"/v2/app/blobs/uploads/?mount={layer}{source}", b"", token)
+            assert mounted.status == 201
+        for source in ("&from=private/base", ""):
+            kept = door.ask("POST", f"/v2/app/blobs/uploads/?mount={hidden}{source}", b"", token)
+            assert kept.status == 202, "a token for one repository reached into another"
+        both = bearer(door.token("ann", "repository:app:pull,push", "repository:private/base:pull"))
+        target = f"/v2/app/blobs/uploads/?mount={hidden}&from=private/base"
+        assert door.ask("POST", target, b"", both).status == 201

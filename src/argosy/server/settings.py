@@ -129,7 +129,7 @@ class Limits:
     )
     concurrency: int = _field(256, "requests under way in one worker", minimum=1)
     concurrency_per_client: int = _field(
-        64, "requests under way of one user, or of one address for anonymous ones", minimum=1
+        192, "requests under way of one user, or of one address for anonymous ones", minimum=1
     )
     requests_per_second: float = _field(
         0.0, "rate of one user or anonymous address; 0 for no limit", minimum=0

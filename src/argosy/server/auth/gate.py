@@ -56,6 +56,7 @@ _NEEDS: Mapping[str, frozenset[str]] = {
 _ACTIONS = {"pull": "pull", "push": "pull,push", "delete": "delete", "admin": "*"}
 _HOST = re.compile(rb"[A-Za-z0-9._:\[\]-]{1,255}")
 _NO_POLICY = Policy()
+_NOBODY = Principal()
 
 _HOST_NOW: contextvars.ContextVar[str] = contextvars.ContextVar("host", default="")
 
@@ -263,6 +264,10 @@ class Gate:
         if grants is None or covers(grants, verb, repository):
             return
         if verb == "list" and covers(grants, "catalog", None):
+            return
+        if needed & self.rights(
+            _NOBODY, repository
+        ):  # a token takes nothing from what everybody may
             return
         raise UnauthorizedError(f"the token is not for {verb} of {repository}")
 
