@@ -124,9 +124,16 @@ def test_the_root_becomes_read_only_after_the_hooks_of_the_container() -> None:
 
 
 def test_with_no_new_privileges_the_filter_is_loaded_by_the_last_step() -> None:
-    steps = plan(everything(), Situation("c", "/r"))
+    config = everything()
+    del config["hooks"]["startContainer"]
+    steps = plan(config, Situation("c", "/r"))
     assert "seccomp" not in [step[0] for step in steps]
     assert steps[-1] == ("execute", 0, True)
+
+
+def test_the_filter_holds_for_the_containers_hooks() -> None:
+    found = names(everything())
+    assert found.index("wait") < found.index("seccomp") < found.index("start_hooks")
 
 
 def test_without_no_new_privileges_the_filter_is_loaded_before_capabilities_go() -> None:

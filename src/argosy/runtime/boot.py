@@ -12,6 +12,7 @@ copy in memory.
 from __future__ import annotations
 
 import _warnings
+import gc
 import posix
 import sys
 
@@ -81,6 +82,8 @@ def _foreign(fd: int) -> bool:
 
 
 def _sealed(fd: int) -> bool:
+    if not posix.readlink(_EXE).startswith("/memfd:"):
+        return False
     from fcntl import fcntl
 
     try:
@@ -134,6 +137,7 @@ def run(*files: str) -> None:
         files: what the runtime's own code is loaded from.
     """
     words = sys.argv
+    gc.disable()  # a command is over before a collection would pay
     _warnings.filters.insert(
         0, ("ignore", None, Warning, None, 0)
     )  # clients parse the standard error too

@@ -118,6 +118,27 @@ class Creation:
             self._unwind()
             raise
 
+    def prepare_only(self) -> Container:
+        """State and cgroups alone: another program will make the processes (``restore``).
+
+        Raises:
+            Failure: as `create`; nothing is left then.
+        """
+        self.spaces = namespaces(self.linux)
+        self._check()
+        rootfs = _rootfs(self.request.bundle, self.config)
+        try:
+            directory = states.make_directory(self.request.root, self.request.cid)
+            self.undo.append(lambda: states.remove(directory))
+            self.directory = directory
+            self.cgroup = self._make_cgroup()
+            self.container = Container(self.request.cid, directory, self._first_state(rootfs))
+            self.container.save()
+        except BaseException:
+            self._unwind()
+            raise
+        return self.container
+
     def _check(self) -> None:
         path = self.spaces.get("network", "")
         try:
@@ -181,7 +202,9 @@ class Creation:
         from argosy.runtime import seccomp
 
         cache = f"{self.request.root}/.cache"
-        return seccomp.prepare(self.linux["seccomp"], cache)
+        prepared = seccomp.prepare(self.linux["seccomp"], cache)
+        log.debug(f"seccomp filter flags: {prepared.flags}")
+        return prepared
 
     def _make_cgroup(self) -> Cgroup:
         request = self.request

@@ -30,7 +30,8 @@ def overview(program: str) -> str:
     width = max(map(len, VERBS)) + 3
     verbs = "\n".join(f"   {name:<{width}}{verb.about}" for name, verb in VERBS.items())
     return (
-        f"NAME:\n   {program} - {_ABOUT}\n\nUSAGE:\n   {program} [global options] command [command options] [arguments...]\n\n"
+        f"NAME:\n   {program} - {_ABOUT}\n\n"
+        f"USAGE:\n   {program} [global options] command [command options] [arguments...]\n\n"
         f"VERSION:\n   {__version__}\n\nCOMMANDS:\n{verbs}\n\nGLOBAL OPTIONS:\n{_rows(GLOBAL)}\n"
     )
 

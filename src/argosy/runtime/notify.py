@@ -1,4 +1,4 @@
-"""sd_notify(3) from inside: READY=1 of the container is told to the caller's service manager, with init's process ID."""
+"""sd_notify(3) from inside: READY=1 of the container is told to the caller's service manager, with init's pid."""
 
 from __future__ import annotations
 

@@ -74,10 +74,12 @@ VERBS = {
     ),
     "create": Verb(_START, _ID, "create a container"),
     "delete": Verb(
-        {"force": FLAG, "f": "force"}, _ID, "delete any resources held by the container often used with detached container"
+        {"force": FLAG, "f": "force"}, _ID,
+        "delete any resources held by the container often used with detached container",
     ),
     "events": Verb(
-        {"interval": TEXT, "stats": FLAG}, _ID, "display container events such as OOM notifications, cpu, memory, and IO usage statistics"
+        {"interval": TEXT, "stats": FLAG}, _ID,
+        "display container events such as OOM notifications, cpu, memory, and IO usage statistics",
     ),
     "exec": Verb(
         {
@@ -96,11 +98,13 @@ VERBS = {
         "kill sends the specified signal (default: SIGTERM) to the container's init process", 1, 2, stops=True,
     ),
     "list": Verb(
-        {"format": TEXT, "f": "format", "quiet": FLAG, "q": "quiet"}, "", "lists containers started with the given root", 0, 0
+        {"format": TEXT, "f": "format", "quiet": FLAG, "q": "quiet"}, "",
+        "lists containers started with the given root", 0, 0,
     ),
     "pause": Verb({}, _ID, "pause suspends all processes inside the container"),
     "ps": Verb(
-        {"format": TEXT, "f": "format"}, f"{_ID} [ps options]", "ps displays the processes running inside a container", 1, None, stops=True
+        {"format": TEXT, "f": "format"}, f"{_ID} [ps options]",
+        "ps displays the processes running inside a container", 1, None, stops=True,
     ),
     "restore": Verb(
         {
@@ -111,7 +115,8 @@ VERBS = {
     ),
     "resume": Verb({}, _ID, "resumes all processes that have been previously paused"),
     "run": Verb(
-        {**_START, "detach": FLAG, "d": "detach", "keep": FLAG, "no-subreaper": FLAG}, _ID, "create and run a container"
+        {**_START, "detach": FLAG, "d": "detach", "keep": FLAG, "no-subreaper": FLAG}, _ID,
+        "create and run a container",
     ),
     "spec": Verb({**_BUNDLE, "rootless": FLAG}, "", "create a new specification file", 0, 0),
     "start": Verb({}, _ID, "executes the user defined process in a created container"),

@@ -97,7 +97,9 @@ def plan(config: dict[str, Any], situation: Situation) -> tuple[Step, ...]:
         *_security_paths(linux, process),
         *_scheduling(process, linux),
         ("ready",),
-        *process_steps(process, linux, situation),
+        *process_steps(
+            process, linux, situation, hooked=bool(config.get("hooks", {}).get("startContainer"))
+        ),
     )
 
 
@@ -295,7 +297,12 @@ def _mempolicy(policy: dict[str, Any]) -> tuple[int, int]:
 
 
 def process_steps(
-    process: dict[str, Any], linux: dict[str, Any], situation: Situation, *, joined: bool = False
+    process: dict[str, Any],
+    linux: dict[str, Any],
+    situation: Situation,
+    *,
+    joined: bool = False,
+    hooked: bool = False,
 ) -> tuple[Step, ...]:
     """The last steps of every process: labels, filter, user, capabilities, and its program."""
     user = process.get("user", {})
@@ -333,9 +340,13 @@ def process_steps(
     if seccomp and late and notify:
         steps.append(("seccomp",))
     steps.append(("wait",) if situation.waits else ("release",))
+    last = seccomp and late and not notify
+    if hooked and last:  # the filter holds for the container's hooks too
+        steps.append(("seccomp",))
+        last = False
     if not joined:
         steps.append(("start_hooks",))
-    steps.append(("execute", situation.keep_fds, seccomp and late and not notify))
+    steps.append(("execute", situation.keep_fds, last))
     return tuple(steps)
 
 

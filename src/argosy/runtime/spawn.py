@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import posix
 from _signal import SIG_DFL, SIGKILL, SIGPIPE, SIGXFSZ, set_wakeup_fd, signal
+from errno import EPERM
 
 from argosy.runtime import kernel as k
 from argosy.runtime.channel import ERROR, MAP, PID, Channel
@@ -179,8 +180,7 @@ def _middle(context: Context, channel: Channel, spaces: Spaces, steps: tuple[Ste
     kernel = context.kernel
     if spaces.join:
         kernel.prctl(k.PR_SET_DUMPABLE, 0)
-    for fd, flags in spaces.join:
-        _join(context, fd, flags)
+    _join_all(context, spaces.join)
     if spaces.create & k.CLONE_NEWUSER:
         kernel.unshare(k.CLONE_NEWUSER)
         if (
@@ -202,13 +202,30 @@ def _middle(context: Context, channel: Channel, spaces: Spaces, steps: tuple[Ste
     _init(context, channel, spaces, steps)
 
 
-def _join(context: Context, fd: int, flags: int) -> None:
-    try:
-        context.kernel.setns(fd, flags)
-    except k.KernelError as error:
-        names = ",".join(name for name, flag in NAMESPACES.items() if flag & flags)
-        error.add_note(f"joining the {names} namespace")
-        raise
+def _join_all(context: Context, wanted: list[tuple[int, int]]) -> None:
+    """Join with the rights of now, then the user namespace, then with its rights what is only its own to give."""
+    later = []
+    for fd, flags in sorted(wanted, key=lambda pair: pair[1] == k.CLONE_NEWUSER):
+        try:
+            context.kernel.setns(fd, flags)
+        except k.KernelError as error:
+            if error.errno != EPERM or flags & k.CLONE_NEWUSER:
+                raise _unjoined(error, flags) from None
+            later.append((fd, flags))
+            continue
+        if flags == k.CLONE_NEWUSER:
+            _become_root()
+    for fd, flags in later:
+        try:
+            context.kernel.setns(fd, flags)
+        except k.KernelError as error:
+            raise _unjoined(error, flags) from None
+
+
+def _unjoined(error: k.KernelError, flags: int) -> k.KernelError:
+    names = ",".join(name for name, flag in NAMESPACES.items() if flag & flags)
+    error.add_note(f"joining the {names} namespace")
+    return error
 
 
 def _become_root() -> None:

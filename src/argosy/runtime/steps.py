@@ -163,7 +163,7 @@ def _end(number: int, _: object) -> None:
 
 def _release(context: Context) -> None:
     """``run`` and ``exec``: nothing to wait for; the channel stays open to tell of a failure."""
-    context.debug("init: closing the pipe to signal completion")
+    context.debug("init: closing the pipe to signal completion; setns_init: about to exec")
     context.report = context.line().fileno()
 
 
@@ -187,7 +187,7 @@ def _execute(context: Context, keep_fds: int, filtered: bool) -> None:
     prepared = kernel.prepare_execve(
         context.program.encode("utf-8", "surrogateescape"), arguments, environment
     )
-    _close_all(kernel, 3 + keep_fds, context.report)
+    _close_all(context, 3 + keep_fds, context.report)
     if filtered:
         from argosy.runtime import seccomp
 
@@ -198,15 +198,30 @@ def _execute(context: Context, keep_fds: int, filtered: bool) -> None:
         raise StartError(f"exec {context.program}: {(error.strerror or '').lower()}") from error
 
 
-def _close_all(kernel: LinuxKernel, first: int, keep: int) -> None:
+def _close_all(context: Context, first: int, keep: int) -> None:
     """Close every descriptor from ``first`` on; ``keep``, close-on-exec, outlives it to tell of a failing execve."""
     last = 0xFFFFFFFF
-    if keep < first:
-        kernel.close_range(first, last)
-        return
-    if keep > first:
-        kernel.close_range(first, keep - 1)
-    kernel.close_range(keep + 1, last)
+    try:
+        if keep < first:
+            context.kernel.close_range(first, last)
+            return
+        if keep > first:
+            context.kernel.close_range(first, keep - 1)
+        context.kernel.close_range(keep + 1, last)
+    except k.KernelError:  # no such call, or a filter that forbids it
+        _close_one_by_one(context, first, keep)
+
+
+def _close_one_by_one(context: Context, first: int, keep: int) -> None:
+    listed = posix.open(
+        b"self/fd", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC, dir_fd=context.proc.host
+    )
+    for fd in sorted(map(int, posix.listdir(listed))):
+        if fd >= first and fd != keep:
+            try:
+                posix.close(fd)
+            except OSError:  # the descriptor that listed them
+                pass
 
 
 STEPS: dict[str, Callable[..., None]] = {
