@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,7 +14,14 @@ from argosy.server.access import Anonymous
 from argosy.server.assemble import build
 from argosy.server.auth.gate import Gate, open_gate
 from argosy.server.auth.htpasswd import parse
-from argosy.server.settings import AccessSettings, Listen, Settings, Tokens
+from argosy.server.settings import (
+    AccessSettings,
+    Listen,
+    MetadataStore,
+    Postgresql,
+    Settings,
+    Tokens,
+)
 from argosy.spec.digest import Digest
 from tests.server.client import image
 from tests.server.doors import PASSWORD, As, Door, basic, bearer, htpasswd, rule
@@ -331,6 +339,15 @@ def test_the_signing_key_is_made_once_and_for_its_owner_alone(tmp_path: pathlib.
     path.chmod(0o640)
     with pytest.raises(InvalidConfigError, match="mode 0640, expected 0600"):
         open_gate(settings, str(tmp_path / "data"))
+
+
+def test_replicas_must_be_given_one_key(tmp_path: pathlib.Path) -> None:
+    shared = MetadataStore(type="postgresql", postgresql=Postgresql(dsn="host=/nowhere"))
+    access = AccessSettings(htpasswd=htpasswd(tmp_path, "ann"))
+    with pytest.raises(InvalidConfigError, match=r"access\.tokens\.key"):
+        open_gate(Settings(access=access, metadata=shared), str(tmp_path))
+    without = dataclasses.replace(access, tokens=Tokens(enabled=False))
+    assert isinstance(open_gate(Settings(access=without, metadata=shared), str(tmp_path)), Gate)
 
 
 def test_a_key_that_is_no_key_is_refused(tmp_path: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-from argosy.errors import DeniedError, UnauthorizedError
+from argosy.errors import DeniedError, InvalidConfigError, UnauthorizedError
 from argosy.server.access import Access, Anonymous, Principal, TagGuard, Verb
 from argosy.server.auth.htpasswd import Htpasswd
 from argosy.server.auth.issuers import Issuers
@@ -80,6 +80,11 @@ def open_gate(settings: Settings, data: str, *, clock: Callable[[], float] = tim
     if anonymous == "all" and not configured:
         return Anonymous()
     signer = None
+    if chosen.tokens.enabled and chosen.tokens.key is None and settings.metadata.type != "sqlite":
+        raise InvalidConfigError(
+            "access.tokens.key: expected it: replicas must know each other's tokens",
+            hint="make one with openssl genpkey -algorithm ed25519, mode 0600, and give it to all",
+        )
     if chosen.tokens.enabled:
         signer = TokenSigner(
             load_key(chosen.tokens.key or os.path.join(data, "token.key")),
