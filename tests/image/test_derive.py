@@ -19,12 +19,14 @@ from argosy.image.derive import (
 )
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
+from argosy.layer.tarstream import TarReader
 from argosy.spec import mediatypes
 from argosy.spec.annotations import BASE_DIGEST, BASE_NAME
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History
+from argosy.spec.platform import Platform
 from argosy.testing import random
-from tests.image.kit import all_proved, contents, file, image_of, tar_of
+from tests.image.kit import all_proved, contents, file, folder, image_of, names, tar_of
 
 TAR = tar_of(file("hello", b"world"))
 
@@ -160,3 +162,18 @@ def test_an_image_is_based_on_its_base() -> None:
     assert is_based_on(app, old)
     assert not is_based_on(app, new)
     assert based_on(app, None, old.digest).manifest.annotations == {BASE_DIGEST: old.digest}
+
+
+def test_a_layer_for_windows_lies_below_files_and_can_be_run() -> None:
+    windows = image_of(platform=Platform.parse("windows/amd64"))
+    image = append_layer(windows, io.BytesIO(tar_of(folder("app/"), file("app/x.exe", b"MZ"))))
+    with image.layers[0].uncompressed() as stream:
+        reader = TarReader(stream)
+        found = {entry.name.decode(): entry.records for entry in reader}
+        reader.drain()
+    assert list(found) == ["Files/", "Hives/", "Files/app/", "Files/app/x.exe"]
+    # What every tool of the field writes for BUILTIN/Users.
+    expected = b"AQAAgBQAAAAkAAAAAAAAAAAAAAABAgAAAAAABSAAAAAhAgAAAQIAAAAAAAUgAAAAIQIAAA=="
+    assert {records[b"MSWINDOWS.rawsd"] for records in found.values()} == {expected}
+    again = append_layer(windows, io.BytesIO(tar_of(folder("Files/"), file("Files/a"))))
+    assert names(again) == ["Files/", "Files/a"]

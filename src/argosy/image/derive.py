@@ -15,6 +15,7 @@ from argosy.errors import InvalidConfigError, InvalidManifestError, UnsupportedE
 from argosy.image.configure import Changes, map_with
 from argosy.image.draft import NewLayer, check_tar, draft
 from argosy.image.view import Image
+from argosy.image.windows import as_windows
 from argosy.layer.compression import Compression
 from argosy.layer.pump import Pump
 from argosy.spec import mediatypes
@@ -127,6 +128,8 @@ def new_layer(
         compression: How to store it. None keeps a compressed one as it is and makes gzip of a plain one.
         level: See `Compressor`.
 
+    For an image of Windows the changeset is written anew: see `as_windows`.
+
     Raises:
         InvalidLayerError: it is no tar archive, or is damaged.
     """
@@ -136,6 +139,13 @@ def new_layer(
     head = changeset.read(512)
     stream = _Prefixed(head, changeset)
     packed = Compression.sniff(head)
+    if image.is_image and image.config.os == "windows":
+        with (
+            place.upper.layer(compression or Compression.GZIP, level=level, docker=docker) as out,
+            Pump(stream, packed) as pump,
+        ):
+            as_windows(pump, out)
+        return placed, out.layer
     if compression is packed or (compression is None and packed is not Compression.NONE):
         return placed, place.upper.keep(stream, docker=docker)
     compression = compression or Compression.GZIP
