@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argosy.server.metadata.postgresql import Postgresql
 from argosy.spec.digest import Digest
 from tests.server.client import Server
 
@@ -25,7 +26,8 @@ def check(server: Server) -> None:
         assert {key for key, _ in segments} <= objects, f"{digest}: an object is missing"
         content = b"".join(b"".join(storage.read(key, 0, size)) for key, size in segments)
         assert Digest.of(content, Digest(digest).algorithm) == digest
-    assert server.rows("PRAGMA foreign_key_check") == []
+    if not isinstance(server.registry.metadata, Postgresql):  # which never lets them be broken
+        assert server.rows("PRAGMA foreign_key_check") == []
     for digest, content in server.rows("SELECT digest, content FROM manifest_body"):
         assert Digest.of(content, Digest(digest).algorithm) == digest
     unbodied = server.rows(
