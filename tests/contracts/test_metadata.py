@@ -113,6 +113,12 @@ def test_a_write_is_seen_by_the_next_read(engine: Engine) -> None:
     assert engine.read(lambda tx: repositories.setting(tx, "a")) == "1"
 
 
+def test_a_slow_read_sees_the_same(engine: Engine) -> None:
+    engine.write(lambda tx: repositories.set_setting(tx, "a", "1"))
+    work = functools.partial(repositories.setting, name="a")
+    assert engine.runner.run(engine.metadata.read(work, slow=True)) == "1"
+
+
 def test_work_that_raises_leaves_nothing(engine: Engine) -> None:
     with pytest.raises(KeyError):
         engine.write(boom)

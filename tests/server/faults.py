@@ -105,10 +105,10 @@ class FaultyMetadata:
     def __init__(self, metadata: Metadata, fault: Fault) -> None:
         self._metadata, self._fault = metadata, fault
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, slow: bool = False) -> T:
         if self._fault.dead:
             raise KilledError
-        return await self._metadata.read(work)
+        return await self._metadata.read(work, slow=slow)
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         after = self._fault.before()

@@ -207,6 +207,30 @@ def test_a_closed_database_says_so(tmp_path: Path) -> None:
         runner.run(metadata.write(lambda tx: tx.rows("SELECT 1")))
 
 
+QUERIES = (
+    "UPDATE manifest_ref SET blob = target WHERE repo_id = 1 AND target = 'a' AND kind = 'blob'",
+    "UPDATE manifest_ref SET child = NULL WHERE repo_id = 1 AND child = 'a'",
+    "SELECT 1 FROM manifest_ref WHERE repo_id = 1 AND target = 'a' AND kind = 'blob' LIMIT 1",
+    "SELECT digest FROM manifest WHERE repo_id = 1 AND subject = 'a' AND digest > 'b' LIMIT 9",
+    "SELECT 1 FROM tag WHERE repo_id = 1 AND digest = 'a' LIMIT 1",
+    "DELETE FROM tag WHERE repo_id = 1 AND digest = 'a'",
+    "DELETE FROM repo_blob WHERE repo_id = 1 AND digest = 'x'",
+    "DELETE FROM manifest WHERE repo_id = 1 AND digest = 'x'",
+    "DELETE FROM blob WHERE digest = 'x'",
+    "SELECT repo_id FROM review WHERE review_after <= 1 ORDER BY review_after LIMIT 9",
+    "SELECT key FROM trash WHERE not_before <= 1 ORDER BY not_before LIMIT 9",
+    "SELECT id FROM upload WHERE expires < 1 AND lease_until < 1 ORDER BY expires LIMIT 9",
+)
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_no_query_walks_through_a_repository(server: Server, query: str) -> None:
+    """Foreign keys are looked up by the same planner, and stand in these plans too."""
+    for row in server.rows(f"EXPLAIN QUERY PLAN {query}"):
+        assert not row[3].startswith("SCAN"), row[3]
+        assert not row[3].endswith("(repo_id=?)"), row[3]
+
+
 # -- headers --------------------------------------------------------------------------------------
 
 

@@ -314,7 +314,7 @@ class Upkeep:
     async def stats(self) -> dict[str, float]:
         """Figures of the whole registry: counts, bytes, and the age of the most overdue review."""
         now = self.clock()
-        return await self.metadata.read(lambda tx: collect.figures(tx, now))
+        return await self.metadata.read(lambda tx: collect.figures(tx, now), slow=True)
 
     async def trim(self, keep_seconds: float) -> int:
         """Delete events everybody is done with and that are older than that."""

@@ -203,7 +203,7 @@ class Telemetry:
             self._collected_at = now
             at = registry.clock()
             self._counters.database = await registry.metadata.read(
-                lambda tx: collect.figures(tx, at)
+                lambda tx: collect.figures(tx, at), slow=True
             )
         kind = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
         return Response(200, [kind], generate_latest(self._registry))

@@ -72,8 +72,13 @@ class Metadata(Protocol):
     work itself come through as they are, after the transaction was undone.
     """
 
-    async def read(self, work: Work[T]) -> T:
-        """Run work that writes nothing. It sees every write that was answered before it began."""
+    async def read(self, work: Work[T], *, slow: bool = False) -> T:
+        """Run work that writes nothing. It sees every write that was answered before it began.
+
+        Args:
+            work: What to ask.
+            slow: Whether it takes more than a millisecond (it counts whole tables): nobody else is to wait for it.
+        """
         ...
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:

@@ -133,7 +133,7 @@ class Postgresql:
             self.close()
             raise
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Work[T], *, slow: bool = False) -> T:  # noqa: ARG002
         """Run work that writes nothing, on one snapshot."""
         return await self._submit(work, _read_only)
 

@@ -44,6 +44,8 @@ TABLES: tuple[str, ...] = (
         key TEXT NOT NULL UNIQUE,
         size INTEGER NOT NULL,
         PRIMARY KEY (digest, position)) WITHOUT ROWID""",
+    # Blobs that lie in several objects, for compaction.
+    "CREATE INDEX blob_segment_more ON blob_segment (digest) WHERE position = 1",
     """CREATE TABLE repo_blob (
         repo_id INTEGER NOT NULL REFERENCES repository (id),
         digest TEXT NOT NULL REFERENCES blob (digest),
