@@ -389,3 +389,40 @@ def test_source_images(argosy: Run, tmp_path: pathlib.Path) -> None:
     argosy("source", "unpack", place, tmp_path / "sources")
     assert (tmp_path / "sources/rpm_dir/bash-5.2-1.src.rpm").read_bytes() == BASH
     argosy("source", "build", "-t", place, code=64)
+
+
+def test_the_configuration_of_a_bundle_is_printed_without_unpacking(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "passwd").write_text("www:x:33:34::/srv:/bin/sh\n")
+    place = f"oci:{layout}:v1"
+    argosy(
+        "insert",
+        place,
+        tmp_path / "passwd",
+        "/etc/passwd",
+        "--owner",
+        f"{os.geteuid()}:{os.getegid()}",
+    )
+    argosy("mutate", place, "-u", "www")
+    made = argosy("bundle", "config", place).json
+    assert made["process"]["user"] == {"uid": 33, "gid": 34}
+    argosy("unpack", "-q", *([] if ROOT else ["--rootless"]), place, tmp_path / "b")
+    if ROOT:
+        assert json.loads((tmp_path / "b/config.json").read_bytes()) == made
+    argosy("mutate", place, "-u", "nobody-here")
+    argosy("bundle", "config", place, code=1)
+
+
+def test_history_has_a_time_where_one_is_expected(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("a")
+    place = f"oci:{layout}:v1"
+    argosy("insert", place, tmp_path / "a", "/a", "-t", "inserted")
+    assert opened(layout, "inserted").config.history[-1].created is not None
+    one = argosy("mutate", place, "-u", "x", "-t", "one").out
+    assert argosy("mutate", place, "-u", "x", "-t", "two").out == one
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    argosy("mutate", place, "-u", "x", "-t", "three")
+    assert opened(layout, "three").config.history[-1].created == "1970-01-01T00:00:00Z"

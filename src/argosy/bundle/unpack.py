@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,15 @@ from argosy.bundle.convert import as_rootless, runtime_config, with_id_maps
 from argosy.bundle.inside import read_inside
 from argosy.bundle.mtree import mtree
 from argosy.bundle.users import User, resolve_user
-from argosy.errors import StorageError, UnsupportedError
+from argosy.errors import (
+    InvalidConfigError,
+    LimitExceededError,
+    NotFoundError,
+    StorageError,
+    UnsupportedError,
+    UsageError,
+)
+from argosy.image.contents import Contents
 from argosy.image.view import Image
 from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
@@ -29,7 +38,7 @@ from argosy.layer.rootfs import RootFS
 from argosy.spec import _json
 from argosy.spec.imageconfig import ImageConfig
 
-__all__ = ["apply_layers", "generate_config", "unpack", "unpack_rootfs"]
+__all__ = ["apply_layers", "generate_config", "image_config", "unpack", "unpack_rootfs"]
 
 
 def unpack(
@@ -151,11 +160,48 @@ def generate_config(
     return made
 
 
+def image_config(
+    image: Image, *, rootfs: str | None = None, trust_labels: bool = False
+) -> dict[str, Any]:
+    """The runtime configuration for an image, without unpacking it.
+
+    Args:
+        image: The image.
+        rootfs: A root file system to look users up in; the image's own files, read from its layers, if None.
+        trust_labels: See `runtime_config`.
+
+    Raises:
+        InvalidConfigError: a user is not in the image, or a field has no meaning for a runtime.
+        IntegrityError: a layer is not what manifest and configuration say.
+    """
+    if rootfs is not None:
+        return generate_config(image.config, rootfs, trust_labels=trust_labels)
+    contents = Contents(image, keep=True)
+
+    def read(path: str, limit: int) -> bytes | None:
+        try:
+            size = contents.file(path).entry.size
+        except NotFoundError:
+            return None
+        except UsageError as exc:
+            raise InvalidConfigError(f"{path}: {exc}") from None
+        if size > limit:
+            raise LimitExceededError(f"{path}: the image's file is over the limit of {limit} bytes")
+        return b"".join(contents.content(path))
+
+    user = _at_home(resolve_user(image.config.execution.user, read))
+    return runtime_config(image.config, user=user, trust_labels=trust_labels)
+
+
 def _user(config: ImageConfig, rootfs: str) -> User:
-    user = resolve_user(config.execution.user, lambda path, limit: read_inside(rootfs, path, limit))
-    if not user.home.startswith("/"):
-        return User(uid=user.uid, gid=user.gid, additional_gids=user.additional_gids, home="/")
-    return user
+    return _at_home(
+        resolve_user(config.execution.user, lambda path, limit: read_inside(rootfs, path, limit))
+    )
+
+
+def _at_home(user: User) -> User:
+    """A user whose home is a path; a database may say anything."""
+    return user if user.home.startswith("/") else dataclasses.replace(user, home="/")
 
 
 def _ranges(ids: IdMap) -> list[tuple[int, int, int]]:

@@ -9,15 +9,17 @@ import click
 from argosy.bundle.bundle import Bundle
 from argosy.bundle.repack import base_of, differences, refresh
 from argosy.bundle.repack import repack as repacked
+from argosy.bundle.unpack import image_config
 from argosy.bundle.validate import problems
 from argosy.cli import making, places, unpack
 from argosy.cli.failure import printable
-from argosy.cli.options import json_option, place_argument
+from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
 from argosy.layer.diff import Change
 from argosy.locate import Location
+from argosy.spec.platform import Platform
 
 _bundle = click.argument("directory", metavar="BUNDLE")
 _masks = click.option(
@@ -60,7 +62,7 @@ def repack(
         image = repacked(
             bundle,
             base_of(bundle, source),
-            history=making.step(history, "argosy repack"),
+            history=making.step(history, "argosy repack", timed=True),
             compression=compress or Compression.GZIP,
             level=level,
             masks=masks,
@@ -115,3 +117,23 @@ def validate(directory: str) -> int:
     for problem in found:
         print(printable(problem))
     return 1 if found else 0
+
+
+@click.command()
+@place_argument
+@platform_option
+@click.option("--rootfs", help="Look users up in this root file system instead of the image.")
+@click.option(
+    "--trust-labels", is_flag=True, help="Keep labels that tell a runtime what to do on the host."
+)
+def config(
+    place: Location, platform: Platform | None, rootfs: str | None, trust_labels: bool
+) -> None:
+    """Print the runtime configuration an image stands for, without unpacking it.
+
+    \b
+    Example:
+      argosy bundle config alpine:3.20 > config.json
+    """
+    with making.one_image(place, platform) as image:
+        document(image_config(image, rootfs=rootfs, trust_labels=trust_labels))

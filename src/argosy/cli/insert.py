@@ -60,9 +60,9 @@ def command(
 
     def change(image: Image) -> Image:
         if whiteout:
-            made = making.step(history, f"argosy insert --whiteout {source}")
+            made = making.step(history, f"argosy insert --whiteout {source}", timed=True)
             return remove_path(image, source, history=made, compression=kind)
-        made = making.step(history, f"argosy insert {source} {target}")
+        made = making.step(history, f"argosy insert {source} {target}", timed=True)
         return insert(
             image,
             source,

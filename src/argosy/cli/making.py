@@ -20,7 +20,7 @@ from argosy.cli.options import PLACE
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
 from argosy.errors import ArgosyError, UsageError
-from argosy.image.configure import rfc3339, seconds_of
+from argosy.image.configure import now, rfc3339, seconds_of
 from argosy.image.convert import each
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
@@ -274,11 +274,21 @@ _HISTORY = {
 }
 
 
-def step(given: Mapping[str, str], created_by: str, when: str | None = None) -> History:
-    """A step of the history: what was given, else what this command says of itself."""
-    moment = given.get("created", when)
+def step(given: Mapping[str, str], created_by: str, *, timed: bool = False) -> History:
+    """A step of the history: what was given, else what this command says of itself.
+
+    Args:
+        given: The `--history.*` options.
+        created_by: What the command says of itself.
+        timed: Write the time of now. Without it only SOURCE_DATE_EPOCH is written, so that the same command gives the
+            same image, as with crane.
+    """
+    seconds = epoch()
+    moment = now(seconds) if timed or seconds is not None else None
+    if "created" in given:
+        moment = time(given["created"])
     return History(
-        created=time(moment) if moment else None,
+        created=moment,
         author=given.get("author", ""),
         created_by=given.get("created_by", created_by),
         comment=given.get("comment", ""),

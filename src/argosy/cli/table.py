@@ -92,6 +92,9 @@ COMMANDS: dict[str, Entry] = {
     "unpack": Entry(_DISK, "unpack", "Make a runtime bundle of an image."),
     "repack": Entry(_DISK, "bundle", "Make an image of a bundle.", "repack"),
     "bundle": Entry(_DISK, "", "Look at runtime bundles."),
+    "bundle config": Entry(
+        _DISK, "bundle", "Print the runtime configuration of an image.", "config"
+    ),
     "bundle diff": Entry(_DISK, "bundle", "Show what changed in a bundle.", "diff"),
     "bundle validate": Entry(_DISK, "bundle", "Check a bundle.", "validate"),
     "layout": Entry(_DISK, "", "Look after OCI image layouts."),
