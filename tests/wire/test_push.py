@@ -97,7 +97,7 @@ class Uploads:
         return True
 
     def patch(self, seen: s.Seen, peer: s.Peer) -> bool:
-        start = int(seen.headers["content-range"].partition("-")[0])
+        start = int(seen.headers.get("content-range", f"{len(self.data)}-").partition("-")[0])
         if start != len(self.data):
             return s.answer(416, {**self.where(), "Range": f"0-{len(self.data) - 1}"})(seen, peer)
         if not self.take(seen, peer):
@@ -129,8 +129,29 @@ def test_a_blob_goes_whole(scripted: s.Scripted, client: Client) -> None:
     uploads = Uploads(scripted)
     client().push(LAYER, io.BytesIO(DATA))
     assert uploads.stored == DATA
+    assert [r.method for r in scripted.requests()] == ["HEAD", "POST", "PATCH", "PUT"]
+    assert "content-range" not in scripted.requests("PATCH")[0].headers
+    assert f"state={len(DATA)}&digest=" in scripted.requests("PUT")[0].target
+
+
+def test_a_small_blob_goes_with_the_request_that_ends_its_session(
+    scripted: s.Scripted, client: Client
+) -> None:
+    uploads, small = Uploads(scripted), DATA[:1000]
+    client().push(Descriptor.of(mediatypes.OCI_LAYER, small), io.BytesIO(small))
+    assert uploads.stored == small
     assert [r.method for r in scripted.requests()] == ["HEAD", "POST", "PUT"]
-    assert "state=0&digest=" in scripted.requests("PUT")[0].target
+
+
+@pytest.mark.parametrize("status", [400, 405, 411, 501])
+def test_a_registry_without_chunks_gets_the_whole(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("PATCH", ".*", s.answer(status))
+    uploads = Uploads(scripted)
+    client().push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert len(scripted.requests("PATCH")) == 1
 
 
 def test_a_blob_that_is_there_is_not_read(scripted: s.Scripted, client: Client) -> None:
@@ -189,11 +210,18 @@ def test_the_registrys_least_chunk_is_kept(scripted: s.Scripted, client: Client)
 
 
 def test_too_large_a_body_becomes_chunks(scripted: s.Scripted, client: Client) -> None:
-    scripted.on("PUT", "/up/1.state=0.*", s.early(413, b"<html>nginx</html>"), s.early(413))
     uploads = Uploads(scripted)
-    client().push(LAYER, io.BytesIO(DATA))
+    plain = uploads.patch
+
+    def patch(seen: s.Seen, peer: s.Peer) -> bool:
+        if seen.length > 500_000:
+            return s.early(413, b"<html>nginx</html>")(seen, peer)
+        return plain(seen, peer)
+
+    next(route for route in scripted._routes if route[0] == "PATCH")[2][0] = patch
+    client(attempts=2).push(LAYER, io.BytesIO(DATA))
     assert uploads.stored == DATA
-    assert len(uploads.ranges) > 1
+    assert len(uploads.ranges) > 12
 
 
 def test_ecr_answers_201_to_a_patch(scripted: s.Scripted, client: Client) -> None:
@@ -207,7 +235,7 @@ def test_an_early_refusal_is_read_not_taken_for_a_broken_pipe(
     scripted: s.Scripted, client: Client
 ) -> None:
     scripted.on("POST", ".*", s.answer(202, {"Location": "/up/0"}))
-    scripted.on("PUT", ".*", s.early(403, b'{"errors":[{"code":"DENIED","message":"quota"}]}'))
+    scripted.on("PATCH", ".*", s.early(403, b'{"errors":[{"code":"DENIED","message":"quota"}]}'))
     with pytest.raises(DeniedError, match="quota"):
         client().push(LAYER, io.BytesIO(DATA))
 
@@ -248,6 +276,7 @@ def test_a_registry_that_stores_something_else_is_caught(
 ) -> None:
     other = {"Docker-Content-Digest": Digest.of(b"other")}
     scripted.on("POST", ".*", s.answer(202, {"Location": "/up/0"}))
+    scripted.on("PATCH", ".*", s.answer(202, {"Location": "/up/0"}))
     scripted.on("PUT", ".*", s.answer(201, other))
     with pytest.raises(DigestMismatchError):
         client().push(LAYER, io.BytesIO(DATA))

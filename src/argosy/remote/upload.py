@@ -25,9 +25,11 @@ from argosy.errors import (
     InvalidUploadError,
     LimitExceededError,
     NotFoundError,
+    RangeNotSatisfiableError,
     RegistryError,
     ResponseError,
     TransportError,
+    UnsupportedError,
     UploadUnknownError,
 )
 from argosy.remote.flows import check_stored, location_of, push_scope
@@ -36,10 +38,11 @@ from argosy.spec import _json, distribution
 from argosy.spec.descriptor import Descriptor
 
 DEFAULT_CHUNK = 16 * 1024 * 1024
-"""Bytes of a chunk where a proxy refused the whole (413) and nobody said which size is right."""
-MAX_CHUNK = 1024 * 1024 * 1024
+"""Bytes of a chunk where the whole was refused (413) or lost, and nobody said which size is right."""
+LEAST_CHUNK = 256 * 1024
 REMEMBERED = 4 * 1024 * 1024
-"""Blobs of fewer bytes are not worth remembering."""
+"""Blobs of fewer bytes go with the request that ends their session (POST, PUT), and are not worth remembering. Larger
+ones go before it (POST, one PATCH, PUT): registries keep what they got of a PATCH that broke, and little of a PUT."""
 _MAX_AGE = 7 * 86400
 _STEP = 1024 * 1024
 
@@ -209,6 +212,7 @@ class _Upload:
     chunk: int = 0
     least: int = 0
     resumed: bool = False
+    whole: bool = False
 
     @property
     def desc(self) -> Descriptor:
@@ -260,6 +264,7 @@ def push_blob(
                 yield from _begin(state)
             yield from _send(state)
         except (
+            UnsupportedError,
             RegistryError,
             InvalidUploadError,
             NotFoundError,
@@ -269,7 +274,8 @@ def push_blob(
             if not _forgivable(exc, state):
                 yield from _give_up(state, exc)
                 raise
-            failures = 1 if state.offset > mark else failures + 1
+            smaller = isinstance(exc, LimitExceededError) and state.chunk != LEAST_CHUNK
+            failures = 1 if state.offset > mark else failures + (not smaller)
             if failures >= attempts:
                 yield from _give_up(state, exc)
                 raise
@@ -300,17 +306,17 @@ def _begin(state: _Upload) -> Flow[None]:
 def _send(state: _Upload) -> Flow[None]:
     """Everything the registry lacks, and the request that ends the session."""
     size = state.desc.size
-    if not state.chunk and not state.offset:
+    if state.whole or (size < REMEMBERED and not state.chunk and not state.offset):
         yield from _close(state, state.content.part(0, size))
         return
     while state.offset < size:
-        length = min(max(state.chunk or size, state.least), MAX_CHUNK, size - state.offset)
+        length = min(max(state.chunk or size, state.least), size - state.offset)
+        # a first piece that is all of it goes as docker, podman and crane send it: without a range
+        last = state.offset + length - 1
+        ranged = {"Content-Range": f"{state.offset}-{last}"} if length < size else {}
         response = yield state.request(
             "PATCH",
-            headers={
-                "Content-Type": "application/octet-stream",
-                "Content-Range": f"{state.offset}-{state.offset + length - 1}",
-            },
+            headers={"Content-Type": "application/octet-stream", **ranged},
             body=state.content.part(state.offset, length),
         )
         state.moved(response)
@@ -349,6 +355,8 @@ def _forgivable(exc: ArgosyError, state: _Upload) -> bool:
     """Whether going on may help: not where the registry has understood, and does not want it."""
     if isinstance(exc, SettledError):
         return False
+    if _chunkless(exc):
+        return not state.whole and state.desc.size > 0
     if isinstance(exc, InvalidDigestError):
         return state.resumed  # what an earlier run left was not this blob's beginning
     if isinstance(exc, ResponseError):
@@ -358,14 +366,34 @@ def _forgivable(exc: ArgosyError, state: _Upload) -> bool:
     return True
 
 
+def _chunkless(exc: ArgosyError) -> bool:
+    """Whether the registry says that it does not take a blob in pieces."""
+    if isinstance(exc, ResponseError):
+        return exc.http_status in {400, 411, 415, 501}
+    plain = isinstance(exc, InvalidUploadError) and not isinstance(exc, RangeNotSatisfiableError)
+    return plain or isinstance(exc, UnsupportedError)
+
+
 def _recover(state: _Upload, exc: ArgosyError, failures: int) -> Flow[None]:
     pause = min(30.0, 0.25 * 2 ** (failures - 1))
     if isinstance(exc, (InvalidDigestError, NotFoundError)):
         state.location = ""
+    elif _chunkless(exc):
+        state.location, state.whole = "", True
     elif isinstance(exc, LimitExceededError):
-        state.chunk = max(state.chunk // 2, 256 * 1024) if state.chunk else DEFAULT_CHUNK
+        state.chunk = _smaller(state)
     if state.location:
         yield from _ask(state, pause)
+    if not state.offset and not state.chunk and isinstance(exc, TransportError):
+        state.chunk = (
+            DEFAULT_CHUNK  # it keeps nothing of a piece that broke: lose a small one the next time
+        )
+
+
+def _smaller(state: _Upload) -> int:
+    """The next chunk to try after one was refused as too large."""
+    refused = min(state.chunk or state.desc.size, state.desc.size - state.offset)
+    return max(min(refused // 2, DEFAULT_CHUNK), LEAST_CHUNK)
 
 
 def _ask(state: _Upload, pause: float) -> Flow[None]:
