@@ -305,3 +305,18 @@ def test_explain_says_which_place_gave_it(tmp_path: pathlib.Path) -> None:
 def test_no_secret_shows_in_a_representation() -> None:
     assert "pass:word" not in repr(ADA)
     assert "tok" not in repr(Credential(identity_token="tok", registry_token="tok"))
+
+
+def test_a_document_in_the_environment_comes_before_the_files(tmp_path: pathlib.Path) -> None:
+    path = write(
+        tmp_path / "1.json",
+        {"auths": {"r.example": auth("file", "x"), "s.example": auth("file", "x")}},
+    )
+    inline = json.dumps({"auths": {"r.example": auth("inline", "x")}})
+    store = CredentialStore([path], inline=inline)
+    assert user(store, "r.example") == "inline"
+    assert user(store, "s.example") == "file"
+    outcomes = [(s.place, s.outcome) for s in store.explain("r.example")]
+    assert outcomes == [("DOCKER_AUTH_CONFIG", "found"), (path, "not asked")]
+    with pytest.raises(InvalidConfigError, match="DOCKER_AUTH_CONFIG"):
+        CredentialStore([], inline="{").lookup("r.example")

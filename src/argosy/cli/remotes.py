@@ -17,7 +17,7 @@ from argosy.errors import UsageError
 from argosy.locate import Connect
 from argosy.remote.config import Options
 from argosy.remote.connection import TLS, Address
-from argosy.remote.credentials import Credential, CredentialStore, credential_files
+from argosy.remote.credentials import INLINE, Credential, CredentialStore, credential_files
 from argosy.remote.registry import Registry
 from argosy.remote.wire import Exchange
 from argosy.spec.reference import Reference
@@ -76,7 +76,8 @@ def store(given: Mapping[str, Any], name: str) -> CredentialStore:
         explicit[name] = Credential(username=user, password=password)
     if token := given.get("registry_token"):
         explicit[name] = Credential(registry_token=str(token))
-    return CredentialStore(files, given=explicit, environ=os.environ)
+    inline = "" if given.get("no_creds") or given.get("authfile") else os.environ.get(INLINE, "")
+    return CredentialStore(files, given=explicit, environ=os.environ, inline=inline)
 
 
 def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Options:

@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 from argosy._version import __version__
 from argosy.errors import DeniedError, InvalidConfigError, StorageError
 from argosy.remote.connection import TLS, Address
-from argosy.remote.credentials import CredentialStore, credential_files
+from argosy.remote.credentials import INLINE, CredentialStore, credential_files
 from argosy.remote.wire import Exchange
 from argosy.spec.reference import DOCKER_HUB
 
@@ -126,7 +126,8 @@ class Options:
             settings["registries"] = Registries.read(registries_files(environ))
         if "credentials" not in more:
             files = credential_files(environ, authfile)
-            settings["credentials"] = CredentialStore(files, environ=environ)
+            inline = "" if authfile else environ.get(INLINE, "")
+            settings["credentials"] = CredentialStore(files, environ=environ, inline=inline)
         return cls(**{**settings, **more})
 
     def tls_of(self, host: str, *, own: bool, insecure: bool) -> TLS:

@@ -30,6 +30,8 @@ from argosy.spec import _json
 from argosy.spec.reference import DOCKER_HUB
 
 HUB_KEY = "https://index.docker.io/v1/"
+INLINE = "DOCKER_AUTH_CONFIG"
+"""The variable that holds credentials itself, as CI systems set it."""
 _HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _MAX_FILE = 4 * 1024 * 1024
 _HELPER = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
@@ -117,6 +119,7 @@ class CredentialStore:
         files: Paths, the first to be asked first; `login` writes to the first.
         given: Credentials by registry that come before all files; the empty key stands for every registry.
         environ: The environment helpers are started with.
+        inline: A document as such a file holds it (`DOCKER_AUTH_CONFIG`); it is asked before all files.
 
     Example:
         >>> store = CredentialStore((), given={"": Credential(username="ada", password="x")})
@@ -132,9 +135,11 @@ class CredentialStore:
         *,
         given: Mapping[str, Credential] | None = None,
         environ: Mapping[str, str] | None = None,
+        inline: str = "",
     ) -> None:
         self.files = tuple(files)
         self._given = dict(given or {})
+        self._inline = inline
         self._environ = dict(environ) if environ is not None else None
 
     def lookup(self, registry: str, name: str = "") -> Found | None:
@@ -149,6 +154,10 @@ class CredentialStore:
                 return Found(
                     credential=self._given[key], place="the command line", key=key or registry
                 )
+        if self._inline:
+            found = self._in_document(_parsed(self._inline), INLINE, registry, name)
+            if found:
+                return found
         for path in self.files:
             if found := self._in_file(path, registry, name):
                 return found
@@ -160,6 +169,12 @@ class CredentialStore:
         found = any(key in self._given for key in (registry, ""))
         if self._given:
             steps.append(Step(place="the command line", outcome="found" if found else "none"))
+        if self._inline:
+            mine = (
+                None if found else self._in_document(_parsed(self._inline), INLINE, registry, name)
+            )
+            steps.append(_outcome(INLINE, mine, asked=not found))
+            found = found or mine is not None
         for path in self.files:
             if found:
                 steps.append(Step(place=path, outcome="not asked"))
@@ -264,15 +279,15 @@ class CredentialStore:
             found = self._in_file(path, registry, name)
         except (InvalidError, UnauthorizedError, StorageError) as exc:
             return Step(place=path, outcome="unreadable", detail=str(exc))
-        if found is None:
-            return Step(place=path, outcome="none")
-        user = found.credential.username or "a token"
-        return Step(place=found.place, outcome="found", detail=f"{user}, under {found.key}")
+        return _outcome(path, found)
 
     def _in_file(self, path: str, registry: str, name: str) -> Found | None:
         document = _read(path)
-        if not document:
-            return None
+        return self._in_document(document, path, registry, name) if document else None
+
+    def _in_document(
+        self, document: Mapping[str, Any], path: str, registry: str, name: str
+    ) -> Found | None:
         helper = _helper_for(document, registry, path)
         if helper and (found := self._from_helper(helper, registry, path)):
             return found
@@ -331,6 +346,20 @@ class CredentialStore:
         if missing_ok and _NOT_FOUND in told.lower():
             return None
         raise UnauthorizedError(f"{program} {action}: {told[:300] or 'failed'}")
+
+
+def _outcome(place: str, found: Found | None, *, asked: bool = True) -> Step:
+    if found is None:
+        return Step(place=place, outcome="none" if asked else "not asked")
+    user = found.credential.username or "a token"
+    return Step(place=found.place, outcome="found", detail=f"{user}, under {found.key}")
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        return _json.loads_object(text.encode(), limit=_MAX_FILE, error=InvalidConfigError)
+    except InvalidError as exc:
+        raise InvalidConfigError(f"{INLINE}: {exc}") from None
 
 
 # --------------------------------------------------------------------------------------------------------------- keys
