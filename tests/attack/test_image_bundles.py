@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pathlib
 
@@ -9,14 +11,27 @@ import pytest
 
 from argosy.bundle.convert import UNSAFE_ANNOTATIONS, runtime_config, unsafe_labels
 from argosy.bundle.unpack import unpack
+from argosy.cli.main import call
+from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
-from argosy.errors import InvalidConfigError, LimitExceededError
-from argosy.image.derive import derive
-from argosy.image.view import Image
+from argosy.errors import (
+    InvalidConfigError,
+    InvalidManifestError,
+    LimitExceededError,
+    NotFoundError,
+)
+from argosy.image.configure import Changes
+from argosy.image.contents import Contents, write_flat
+from argosy.image.derive import derive, mutate
+from argosy.image.edit import with_manifest
+from argosy.image.view import Image, view
 from argosy.layer.options import Options
+from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
+from argosy.spec.annotations import BASE_DIGEST, BASE_NAME
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.testing import random
 from tests.image.kit import file, image_of, link, tar_of
 
 OPTIONS = Options(rootless=os.geteuid() != 0)
@@ -113,3 +128,58 @@ def test_a_bundle_is_not_written_through_a_link(tmp_path: pathlib.Path) -> None:
     with pytest.raises(Exception, match="exists already"):
         unpack(image_of(tar_of(file("a"))), str(tmp_path / "b"), OPTIONS)
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_cve_2018_15664_copying_out_of_an_image_never_follows_a_link_to_the_host(
+    tmp_path: pathlib.Path,
+) -> None:
+    """Docker resolved the path first and opened it later, while a container changed it."""
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "secret").write_text("secret")
+    image = image_of(
+        tar_of(
+            link("dir", str(host)),
+            link("up", "../" * 20 + str(host)),
+            link("file", f"{host}/secret"),
+        )
+    )
+    contents = Contents(image)
+    for path in ("/dir/secret", "/up/secret", "/file", "dir/../../../" + str(host) + "/secret"):
+        with pytest.raises(NotFoundError):
+            b"".join(contents.content(path))
+    out = io.BytesIO()
+    write_flat(contents, out)
+    assert b"secret" not in out.getvalue().replace(b"/secret", b"")
+
+
+def test_cve_2021_41190_a_document_that_is_both_an_index_and_a_manifest_is_refused() -> None:
+    store = MemoryStore()
+    image = image_of(tar_of(file("a")), store=store)
+    both = {**json.loads(image.raw), "manifests": []}
+    for media_type in (mediatypes.OCI_MANIFEST, mediatypes.OCI_INDEX):
+        raw = json.dumps({**both, "mediaType": media_type}).encode()
+        desc = store.add(media_type, raw)
+        opened = view(store, str(desc.digest))
+        with pytest.raises(InvalidManifestError):
+            _ = opened.manifest if isinstance(opened, Image) else opened.index
+        with pytest.raises(InvalidManifestError):
+            with_manifest(image, raw)
+    # The same bytes under the other media type.
+    confused = store.add(mediatypes.OCI_INDEX, image.raw)
+    with pytest.raises(InvalidManifestError):
+        Image.open(store, str(confused.digest))
+
+
+def test_a_base_named_by_a_stranger_is_never_a_file_of_this_machine(tmp_path: pathlib.Path) -> None:
+    """`rebase` without options looks where the image's annotations say."""
+    secret = LayoutStore.create(str(tmp_path / "secret"))
+    base = random.image(secret, 1, "v1")
+    place = LayoutStore.create(str(tmp_path / "place"))
+    for name in (f"oci:{tmp_path / 'secret'}:v1", str(tmp_path / "secret"), "./secret", "-"):
+        made_from = Image(source=secret, descriptor=base)
+        notes = {BASE_NAME: name, BASE_DIGEST: str(base.digest)}
+        image = mutate(made_from, Changes(annotations=notes))
+        copy(image.source, str(image.digest), place, "app")
+        assert call(["rebase", f"oci:{tmp_path / 'place'}:app", "-t", "rebased"]) != 0
+    assert list(place.tags()) == ["app"]

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import click
 
-from argosy.cli import making
+from argosy.cli import connections, making
 from argosy.cli.options import PLACE, platform_option
 from argosy.content.memory import MemoryStore
 from argosy.image.derive import add_layers, based_on, new_layer
@@ -22,6 +22,7 @@ from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
 
 
+@connections.two_ended
 @click.command()
 @click.option("-b", "--base", type=PLACE, metavar="PLACE", help="The image below; none if absent.")
 @click.option(
@@ -33,7 +34,12 @@ from argosy.spec.platform import Platform
     metavar="FILE",
     help="A tar archive, compressed or not; - is stdin; repeatable.",
 )
-@click.option("--oci-empty-base", is_flag=True, hidden=True, expose_value=False)
+@click.option(
+    "--oci-empty-base",
+    is_flag=True,
+    expose_value=False,
+    help="Without --base: OCI media types, which is the default.",
+)
 @click.option("--docker-empty-base", is_flag=True, help="Without --base: Docker's media types.")
 @click.option(
     "--set-base-image-annotations", "annotate", is_flag=True, help="Note the base in annotations."

@@ -7,7 +7,7 @@ import os
 import click
 
 from argosy.bundle.unpack import unpack_rootfs
-from argosy.cli import making
+from argosy.cli import connections, making
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, size, table
 from argosy.content.memory import MemoryStore
@@ -26,6 +26,7 @@ _extra = click.option(
 )
 
 
+@connections.wanted
 @click.command()
 @_rpms
 @_context
@@ -94,7 +95,12 @@ def _file(path: str) -> sources.Artifact:
 @place_argument
 @json_option
 def ls(place: Location, as_json: bool) -> None:
-    """List the sources in a source image."""
+    """List the sources in a source image.
+
+    \b
+    Example:
+      argosy source ls oci:output:latest-source
+    """
     with making.one_image(place) as image:
         found = sources.listed(image)
     if as_json:
