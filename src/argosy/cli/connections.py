@@ -143,7 +143,7 @@ def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if not value or ctx.resilient_parsing:
         return
     formatter = ctx.make_formatter()
-    rows = [(_left(s), s.help) for s in SETTINGS]
+    rows = [(left(s), s.help) for s in SETTINGS]
     with formatter.section("Talking to registries"):
         formatter.write_dl(rows)
     formatter.write_paragraph()
@@ -157,7 +157,8 @@ def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-def _left(setting: Setting) -> str:
+def left(setting: Setting) -> str:
+    """An option as it is listed: its names and what it takes."""
     name = f"--{setting.name}" + (f", {setting.short}" if setting.short else "")
     if setting.kind.get("is_flag"):
         return name

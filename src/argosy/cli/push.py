@@ -45,7 +45,7 @@ def command(
     \b
     Examples:
       argosy push registry.example/app:v1
-      argosy push alpine.tar registry.example/alpine:3.20
+      argosy push ./alpine.tar registry.example/alpine:3.20
     """
     if len(named) > 2:
         raise UsageError("expected a reference, or a place and a reference")

@@ -6,13 +6,14 @@ import importlib
 
 import click
 
-from argosy.cli import places
+from argosy.cli import connections, places
 from argosy.cli.options import PLACE
 from argosy.content.protocols import Deleter
 from argosy.errors import NotFoundError, UnsupportedError, UsageError
 from argosy.locate import Location
 
 
+@connections.wanted
 @click.command()
 @click.argument("named", nargs=-1, required=True, metavar="PLACE|CONTAINER...")
 @click.option("-f", "--force", is_flag=True, help="Kill a container that runs.")
