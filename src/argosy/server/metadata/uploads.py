@@ -249,8 +249,8 @@ def prefix(upload: str) -> str:
 def day(upload: str) -> str:
     """The day a session began, `yyyymmdd`: its id is a UUID of version 7, which begins with the time.
 
-    >>> day("0197c2b5-5c00-7000-8000-000000000000")
-    '20250701'
+    >>> day("01941f29-7c00-7000-8000-000000000000")
+    '20250101'
     """
     milliseconds = int(upload.replace("-", "")[:12], 16)
     began = dt.datetime.fromtimestamp(milliseconds / 1000, tz=dt.UTC)
