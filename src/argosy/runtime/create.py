@@ -405,6 +405,9 @@ class Creation:
                 "state": states.hook_state(self.container.state, "creating", self.pid),
             }  # fmt: skip
             seccomp.send_listener(self.filter, fd, encode(shown).encode())
+        except Failure as error:
+            error.add_note("failed to connect with seccomp agent")
+            raise
         finally:
             posix.close(fd)
         self.channel.send(ch.NOTIFY)

@@ -250,6 +250,9 @@ class Execution:
                 "state": states.hook_state(self.container.state, "running"),
             }  # fmt: skip
             seccomp.send_listener(self.filter, fd, encode(shown).encode())
+        except Failure as error:
+            error.add_note("failed to connect with seccomp agent")
+            raise
         finally:
             posix.close(fd)
         self.channel.send(ch.NOTIFY)

@@ -7,7 +7,7 @@ Its working directory is the caller's.
 from __future__ import annotations
 
 import posix
-from _signal import SIGKILL
+from _signal import SIGKILL, strsignal
 
 from argosy.runtime.errors import HookError
 from argosy.runtime.jsonio import encode
@@ -105,7 +105,11 @@ def _await(pid: int, path: str, timeout: float | None, output: int) -> None:
     if not ended:
         raise HookError(f"{path} ran longer than its timeout of {timeout} seconds")
     if status:
-        how = f"exit status {status}" if status > 0 else f"signal {-status}"
+        how = (
+            f"exit status {status}"
+            if status > 0
+            else f"signal: {(strsignal(-status) or '').lower()}"
+        )
         raise HookError(f"{how}, stdout: , stderr: {said.decode('utf-8', 'replace').strip()}")
 
 
