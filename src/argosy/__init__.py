@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from argosy.image.view import Image, ImageIndex
     from argosy.layout.store import LayoutStore
     from argosy.locate import Location
+    from argosy.remote.registry import Registry
+    from argosy.remote.repository import Repository
     from argosy.spec.descriptor import Descriptor
     from argosy.spec.digest import Digest
     from argosy.spec.manifest import Index, Manifest
@@ -42,6 +44,8 @@ _HOMES = {
     "MemoryStore": "argosy.content.memory",
     "Platform": "argosy.spec.platform",
     "Reference": "argosy.spec.reference",
+    "Registry": "argosy.remote.registry",
+    "Repository": "argosy.remote.repository",
     "copy": "argosy.content.copy",
 }
 
@@ -57,6 +61,8 @@ __all__ = [
     "MemoryStore",
     "Platform",
     "Reference",
+    "Registry",
+    "Repository",
     "__version__",
     "copy",
     "errors",
