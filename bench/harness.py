@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import marshal
 import os
 import shutil
 import signal
@@ -71,9 +73,9 @@ class Row:
 class Study:
     """Work that fills rows.
 
-    `prepare` makes what the work needs, yields an attempt for each contender, and cleans up. `peers` are the programs it
-    looks for; one that is missing becomes a named entry. `runs` and `quick` are turns of each contender. `profile` says
-    where argosy's time goes; it is asked when a target is missed.
+    `prepare` makes what the work needs, yields an attempt for each contender, and cleans up. `peers` are the programs
+    it looks for; one that is missing becomes a named entry. `runs` and `quick` are turns of each contender. `profile`
+    says where argosy's time goes; it is asked when a target is missed.
     """
 
     name: str
@@ -89,10 +91,12 @@ class Study:
 
 @dataclasses.dataclass
 class Stage:
-    """Where a run takes place: a directory for inputs and outputs, and how much is wanted."""
+    """Where a run takes place: a directory for inputs and outputs, how much is wanted, and what a study has to say."""
 
     work: Path
     quick: bool
+    runs: int | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     def size(self, full: int, quick: int) -> int:
         """The size that fits this run."""
@@ -115,6 +119,7 @@ class Result:
     study: Study
     values: dict[str, dict[str, list[float]]]
     missing: list[str]
+    notes: list[str] = dataclasses.field(default_factory=list)
     skipped: str = ""
     profile: str = ""
 
@@ -150,10 +155,11 @@ def measured(study: Study, stage: Stage) -> Result:
         result.skipped = "needs root"
         return result
     with study.prepare(stage) as attempts:
-        for _ in range(study.quick if stage.quick else study.runs):
+        for _ in range(stage.runs or (study.quick if stage.quick else study.runs)):
             for name, attempt in attempts.items():
                 for row, value in attempt().items():
                     result.values[row].setdefault(name, []).append(value)
+    result.notes, stage.notes = stage.notes, []
     if study.profile is not None and result.missed():
         result.profile = study.profile(stage)
     return result
@@ -181,29 +187,59 @@ def present(commands: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return found
 
 
-def process(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> tuple[float, float]:
+_LAUNCHER = """
+import marshal, os, sys, time
+while True:
+    try:
+        command, env, errors = marshal.load(sys.stdin.buffer)
+    except EOFError:
+        break
+    null = os.open(os.devnull, os.O_RDWR)
+    said = os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    places = [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate((null, null, said))]
+    before = time.perf_counter()
+    pid = os.posix_spawn(command[0], command, env, file_actions=places)
+    _, status, usage = os.wait4(pid, 0)
+    taken = time.perf_counter() - before
+    os.close(null)
+    os.close(said)
+    marshal.dump((taken, usage.ru_maxrss, os.waitstatus_to_exitcode(status)), sys.stdout.buffer)
+    sys.stdout.buffer.flush()
+"""
+
+
+class ProgramError(Exception):
+    """A program that was measured ended with an error."""
+
+
+@functools.cache
+def _launcher() -> subprocess.Popen[bytes]:
+    """A small process that starts what is measured.
+
+    The kernel counts what a process held before it became another program, and that is its parent's memory: the parent
+    has to be smaller than anything measured.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _LAUNCHER]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def process(command: Sequence[str]) -> tuple[float, float]:
     """Seconds of a whole process, and the megabytes (10**6 bytes) it held at most.
 
-    The process is spawned (vfork and exec), so that none of this one's memory counts as its own.
+    Raises:
+        ProgramError: its exit code is not 0; the message is what it said.
     """
-    with tempfile.TemporaryFile() as said:
-        null = os.open(os.devnull, os.O_RDWR)
-        actions = [
-            (os.POSIX_SPAWN_DUP2, null, 0),
-            (os.POSIX_SPAWN_DUP2, null, 1),
-            (os.POSIX_SPAWN_DUP2, said.fileno(), 2),
-        ]
-        before = time.perf_counter()
-        pid = os.posix_spawn(command[0], list(command), dict(env or os.environ), file_actions=actions)
-        _, status, usage = os.wait4(pid, 0)
-        taken = time.perf_counter() - before
-        os.close(null)
-        code = os.waitstatus_to_exitcode(status)
+    launcher = _launcher()
+    assert launcher.stdin is not None
+    assert launcher.stdout is not None
+    with tempfile.NamedTemporaryFile() as said:
+        marshal.dump((list(command), dict(os.environ), said.name), launcher.stdin)
+        launcher.stdin.flush()
+        taken, held, code = marshal.load(launcher.stdout)
         if code:
-            said.seek(0)
             told = said.read().decode(errors="replace").strip()
-            raise SystemExit(f"{' '.join(command)}: exit code {code}: {told}")
-    return taken, usage.ru_maxrss * 1024 / 1e6
+            raise ProgramError(f"{' '.join(command)}: exit code {code}: {told}")
+    return taken, held * 1024 / 1e6
 
 
 @contextlib.contextmanager
@@ -245,10 +281,9 @@ def peak(pid: int) -> float:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     found = []
     for one in [str(pid), *children]:
-        for line in Path(f"/proc/{one}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                found.append(int(line.split()[1]) * 1024 / 1e6)
-    return max(found)
+        lines = Path(f"/proc/{one}/status").read_text().splitlines()
+        found += [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
+    return max(found) * 1024 / 1e6
 
 
 def once(path: Path, make: Callable[[Path], None]) -> Path:

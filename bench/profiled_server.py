@@ -1,4 +1,7 @@
-"""`argosy serve` under a profiler: `python bench/profiled_server.py DATA PORT OUT`; SIGUSR1 to the worker writes OUT."""
+"""`argosy serve` under a profiler.
+
+python bench/profiled_server.py DATA PORT OUT; SIGUSR1 to the worker writes OUT.
+"""
 
 from __future__ import annotations
 

@@ -69,6 +69,7 @@ def plain(result: Result) -> Iterator[str]:
     """A study for a terminal."""
     if result.skipped:
         yield f"{result.study.name}: {result.skipped}"
+    yield from (f"    {note}" for note in result.notes)
     for row in result.study.rows:
         values = result.values.get(row.name, {})
         medians = result.medians(row)
@@ -124,6 +125,7 @@ def section(result: Result) -> Iterator[str]:
     if result.skipped:
         yield f"Not measured: {result.skipped}."
     yield from (f"\n{NAMES.get(peer, peer)}: not installed." for peer in result.missing)
+    yield from (f"\n{note}" for note in result.notes)
     if result.profile:
         yield f"\nA target was missed. Where the time goes:\n\n```\n{result.profile}\n```"
     yield ""

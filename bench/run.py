@@ -1,6 +1,6 @@
 """Measure argosy beside the tools people use, and write what was found to `docs/benchmarks.md`.
 
-    python bench/run.py [--quick] [--only NAME ...] [--list] [--work DIRECTORY] [--output FILE]
+    python bench/run.py [--quick] [--runs N] [--only NAME ...] [--list] [--work DIRECTORY] [--output FILE]
 
 Peers are looked for on PATH and in the directory $ARGOSY_PEERS; a missing one is named in the result. All work is on
 this machine: servers listen on loopback, and every load is bounded in count and time.
@@ -74,6 +74,7 @@ def options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="few runs, small inputs")
+    parser.add_argument("--runs", type=int, metavar="N", help="so many turns of each contender")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="repeatable")
     parser.add_argument("--list", action="store_true", help="only say what would be measured")
     parser.add_argument("--work", help="directory for inputs  [default: a RAM disk]")
@@ -91,14 +92,14 @@ def main() -> None:
     results: list[Result] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="argosy-bench-", dir=given.work or room()) as work:
-        stage = Stage(Path(work), given.quick)
+        stage = Stage(Path(work), given.quick, given.runs)
         for study in studies:
             since = time.monotonic()
             print(f"{study.name} ...", file=sys.stderr, flush=True)
             results.append(measured(study, stage))
             print("\n".join(report.plain(results[-1])), flush=True)
             print(f"    {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
-    whole = not given.quick and not given.only
+    whole = not (given.quick or given.only or given.runs)
     output = given.output or (DOCS if whole else None)
     text = report.markdown(results, seconds=time.monotonic() - began, quick=given.quick)
     if output is not None:

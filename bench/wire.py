@@ -10,6 +10,7 @@ import hashlib
 import json
 import multiprocessing
 import re
+import select
 import socket
 import threading
 import time
@@ -188,3 +189,26 @@ def together(work: Sequence[Callable[[Wire], None]], port: int, clients: int) ->
     if failed.value or any(child.exitcode for child in children):
         raise SystemExit("a client of the load failed")
     return len(work) / taken
+
+
+def flood(port: int, request: bytes, connections: int, seconds: float) -> float:
+    """Answers a second to a request without a body (HEAD) that so many connections repeat; all have to be 200."""
+    poll = select.epoll()
+    open_ = {}
+    for _ in range(connections):
+        sock = socket.create_connection(("127.0.0.1", port), 30)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        poll.register(sock, select.EPOLLIN)
+        open_[sock.fileno()] = sock
+        sock.sendall(request)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        for fd, _ in poll.poll(30):
+            got = open_[fd].recv(65536)
+            if not got.startswith(b"HTTP/1.1 200") or not got.endswith(b"\r\n\r\n"):
+                raise SystemExit(f"unexpected answer: {got!r}")
+            open_[fd].sendall(request)
+            count += 1
+    for sock in open_.values():
+        sock.close()
+    return count / (time.perf_counter() - began)

@@ -223,7 +223,7 @@ def digest(stage: Stage) -> Iterator[dict[str, Attempt]]:
 
 
 def where(*words: str) -> Callable[[Stage], str]:
-    """The profile of a copy; `REMOTE` stands for the image in the registry, `LOCAL` for the layout, `OUT` for a place."""
+    """The profile of a command; REMOTE is the image in the registry, LOCAL that in the layout, OUT a new place."""
 
     def profile(stage: Stage) -> str:
         with registry(stage, filled=True) as one, stage.folder() as folder:

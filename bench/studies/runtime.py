@@ -15,7 +15,18 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import OURS, Attempt, Row, Stage, Study, Target, find, process, system_calls
+from harness import (
+    OURS,
+    Attempt,
+    ProgramError,
+    Row,
+    Stage,
+    Study,
+    Target,
+    present,
+    process,
+    system_calls,
+)
 
 _EXIT = {"x86_64": "31ffb83c0000000f05", "aarch64": "000080d2a80b80d2010000d4"}
 _WAIT = {
@@ -59,8 +70,8 @@ def bundle(place: Path) -> None:
 class Runtime:
     """A runtime with its state, and a container of every turn."""
 
-    def __init__(self, path: str, folder: Path, bundle: Path) -> None:
-        self.words = [path, "--root", str(folder)]
+    def __init__(self, folder: Path, bundle: Path, *words: str) -> None:
+        self.words = [*words, "--root", str(folder)]
         self.bundle = bundle
         self.numbers = (f"bench-{os.getpid()}-{id(self)}-{n}" for n in itertools.count())
 
@@ -126,17 +137,29 @@ def resident(pid: int) -> float:
     raise SystemExit(f"process {pid} has no memory")
 
 
+def why_not(one: Runtime) -> str:
+    """Why a peer cannot run a container on this machine; empty when it can."""
+    try:
+        one.run()
+    except ProgramError as exc:
+        return str(exc).rpartition("exit code ")[2].partition(": ")[2]
+    return ""
+
+
 @contextlib.contextmanager
 def containers(stage: Stage) -> Iterator[dict[str, Attempt]]:
     """All verbs, by runtime."""
     with stage.folder() as folder:
         bundle(folder / "bundle")
-        paths = {OURS: argosy(), "runc": find("runc"), "crun": find("crun")}
-        found = {
-            name: Runtime(path, folder / name, folder / "bundle")
-            for name, path in paths.items()
-            if path
-        }
+        found = {}
+        for name, words in (
+            {OURS: [argosy()]} | present({"runc": ["runc"], "crun": ["crun"]})
+        ).items():
+            one = Runtime(folder / name, folder / "bundle", *words)
+            if name != OURS and (reason := why_not(one)):
+                stage.notes.append(f"{name} cannot run here: {reason}")
+            else:
+                found[name] = one
 
         def turn(one: Runtime) -> Attempt:
             return lambda: one.run() | one.stay()
