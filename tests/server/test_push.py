@@ -9,7 +9,7 @@ import pytest
 
 from argosy.errors import DeniedError
 from argosy.server.access import Access, Anonymous, Principal, Verb
-from argosy.server.settings import Limits, Settings
+from argosy.server.settings import Content, Limits, Settings
 from argosy.spec.digest import Digest
 from tests.server.client import Answer, Server
 
@@ -168,6 +168,17 @@ def test_a_known_digest_is_hashed_and_not_stored_again(server: Server) -> None:
     assert server.ask("PUT", f"{begin(server, name='b')}?digest={DIGEST}", DATA).status == 201
     assert pullable(server, "b")
     assert objects(server) == 1
+
+
+def test_a_registry_of_many_tenants_writes_what_it_knows(tmp_path: Any) -> None:
+    with Server(str(tmp_path), settings=Settings(content=Content(reuse_known=False))) as server:
+        server.push_blob("a", DATA)
+        server.push_blob("b", DATA)
+        assert server.ask("POST", f"/v2/c/blobs/uploads/?digest={DIGEST}", DATA).status == 201
+        assert objects(server) == 3
+        server.run(server.upkeep.collect())
+        assert objects(server) == 1
+        assert all(pullable(server, name) for name in "abc")
 
 
 def test_knowing_a_digest_is_not_having_its_bytes(server: Server) -> None:

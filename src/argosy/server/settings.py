@@ -279,6 +279,10 @@ class Content:
 
     sparse: bool = _field(False, "accept manifests whose children are missing")
     delete: bool = _field(True, "accept DELETE of tags, manifests and blobs")
+    reuse_known: bool = _field(
+        True,
+        "hash, but do not write, a body whose announced digest is stored already; its time tells a tenant so",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -269,6 +269,7 @@ async def _rehash(registry: Registry, upload: Upload, algorithm: str) -> Hasher:
 async def _claim(registry: Registry, request: Request, upload: str, known: str | None) -> Upload:
     """Take the session's lease for this body, before any of it is read."""
     start = _start(request)
+    known = known if registry.settings.content.reuse_known else None
     now = registry.clock()
     expires = now + registry.settings.gc.upload_seconds
     return await registry.write(
@@ -408,21 +409,7 @@ async def _close(registry: Registry, request: Request, upload: Upload, digest: D
 async def _whole(registry: Registry, request: Request, digest: Digest) -> Response:
     """A blob in one POST: a session nobody but this request knows."""
     upload = await _session(registry, request, digest.algorithm)
-    now = registry.clock()
-    claimed = await registry.write(
-        lambda tx: uploads.claim(
-            tx,
-            request.name,
-            upload.id,
-            request.principal.name,
-            start=None,
-            known=digest,
-            now=now,
-            lease=_LEASE,
-            expires=upload.expires,
-        ),
-        durable=False,
-    )
+    claimed = await _claim(registry, request, upload.id, digest)
     await _last_body(registry, request, claimed, digest)
     return _created(request, digest)
 

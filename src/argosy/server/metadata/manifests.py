@@ -212,8 +212,16 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
         "INSERT INTO manifest_body (repo_id, digest, content) VALUES (?, ?, ?)",
         (repo_id, new.digest, new.content),
     )
-    for reference in sorted({(r.kind, r.target) for r in new.references}):
-        kind, target = reference
+    _insert_references(tx, repo_id, new, present)
+    tx.rows(
+        "UPDATE manifest_ref SET child = target"
+        " WHERE repo_id = ? AND target = ? AND kind = 'manifest' AND child IS NULL",
+        (repo_id, new.digest),
+    )
+
+
+def _insert_references(tx: Transaction, repo_id: int, new: New, present: set[str]) -> None:
+    for kind, target in sorted({(r.kind, r.target) for r in new.references}):
         there = target if target in present else None
         tx.rows(
             "INSERT INTO manifest_ref (repo_id, manifest, kind, target, blob, child)"
@@ -227,11 +235,6 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
                 there if kind == "manifest" else None,
             ),
         )
-    tx.rows(
-        "UPDATE manifest_ref SET child = target"
-        " WHERE repo_id = ? AND target = ? AND kind = 'manifest' AND child IS NULL",
-        (repo_id, new.digest),
-    )
 
 
 def set_tag(
