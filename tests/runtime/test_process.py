@@ -635,3 +635,32 @@ def test_a_seccomp_listener_is_sent_with_the_state(
                 == "anon_inode:seccomp notify"
             )
             os.close(array.array("i", ancillary[0][2])[0])
+
+
+def test_a_filter_of_an_older_time_does_not_stop_the_set_up(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    """Without no_new_privs the filter is loaded early: what init does after it must do without newer calls."""
+    newer = [
+        "faccessat2",
+        "close_range",
+        "openat2",
+        "clone3",
+        "statx",
+        "fsopen",
+        "open_tree",
+        "move_mount",
+    ]
+    bundle.process["noNewPrivileges"] = False
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    for errno_ret in (1, 38):
+        rule = {"names": newer, "action": "SCMP_ACT_ERRNO", "errnoRet": errno_ret}
+        bundle.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+        assert runtime.output(bundle.sh("echo $HOME; ls /proc/self/fd | wc -l")) == "/home\n4\n"
+
+
+def test_the_filter_holds_for_hooks_in_the_container(runtime: Runtime, bundle: Bundle) -> None:
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}
+    bundle.linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    bundle.config["hooks"] = {"startContainer": [{"path": "/bin/mkdir", "args": ["mkdir", "/x"]}]}
+    assert "error running startContainer hook #0: exit status 1" in runtime.run(bundle).stderr
