@@ -387,13 +387,9 @@ class Authenticator:
 
     def _realm(self, text: str) -> str:
         realm = urljoin(self._base, text)
-        parts, base = urlsplit(realm), urlsplit(self._base)
+        parts = urlsplit(realm)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise SettledError(f"{self._registry} names no token server: {text[:200]!r}")
-        if parts.scheme == "http" and base.scheme == "https":
-            raise SettledError(
-                f"refused the token server {redact_url(realm)}: an https registry may not lead to http"
-            )
         return realm
 
     def _credential(self, scopes: Sequence[str]) -> Found | None:
