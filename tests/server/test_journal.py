@@ -105,6 +105,24 @@ def test_a_rebuild_refuses_a_database_that_holds_something(server: Server) -> No
         server.run(journal.rebuild(server.registry.metadata, server.registry.storage))
 
 
+@pytest.mark.parametrize("crash", [False, True])
+def test_small_objects_of_the_journal_are_merged(
+    server: Server, tmp_path: Any, crash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        server.push_image("a", f"t{number}", b"layer %d" % number)
+        server.ask("DELETE", f"/v2/a/manifests/t{number // 2}")
+        write(server)
+    storage = server.registry.storage
+    before = set(storage.keys("j/"))
+    if crash:  # the small ones are still there
+        monkeypatch.setattr(storage, "delete", lambda _keys: None)
+    assert journal.merge(storage, most=20) > 5
+    assert (before < set(storage.keys("j/"))) == crash
+    with rebuilt(server, tmp_path) as second:
+        assert everything(second) == everything(server)
+
+
 def test_two_writers_of_the_journal_keep_one_copy(server: Server) -> None:
     import asyncio
 

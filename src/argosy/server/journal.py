@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
+import itertools
 import json
 import secrets
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from argosy.errors import (
@@ -40,6 +43,8 @@ from argosy.spec.digest import Digest
 
 _BATCH = 1000
 _PAUSE = 1.0
+_MERGE_PAUSE = 3600.0
+_MERGED = 20_000
 
 
 @dataclasses.dataclass(slots=True)
@@ -65,7 +70,7 @@ async def write(metadata: Metadata, storage: Storage) -> int:
         return 0
     generation = await _generation(metadata)
     first, last = entries[0]["id"], entries[-1]["id"]
-    key = f"j/{generation}/{first:016d}-{last:016d}-{secrets.token_hex(4)}"
+    key = _key(generation, first, last)
     await asyncio.to_thread(_put, storage, key, entries)
 
     def advance(tx: Transaction) -> bool:
@@ -80,13 +85,64 @@ async def write(metadata: Metadata, storage: Storage) -> int:
 
 
 async def run(registry: Registry) -> None:
-    """Write the journal for as long as the registry runs."""
+    """Write the journal, and merge its small objects, for as long as the registry runs."""
+    merged = registry.clock()
     while True:
         if await write(registry.metadata, registry.storage) < _BATCH:
             await asyncio.sleep(_PAUSE)
+        if registry.clock() - merged > _MERGE_PAUSE:
+            merged = registry.clock()
+            with contextlib.suppress(NotFoundError):  # another worker merges the same ones
+                await asyncio.to_thread(merge, registry.storage)
 
 
-def _put(storage: Storage, key: str, entries: list[dict[str, Any]]) -> None:
+def merge(storage: Storage, most: int = _MERGED) -> int:
+    """Put many small objects together, `most` events at a time; answers how many objects fewer there are.
+
+    The large one is durable before the small ones go; a rebuild skips what it has seen.
+
+    Raises:
+        BlobUnknownError: somebody else is merging.
+    """
+    fewer, batch, events = 0, list[str](), 0
+    for key in sorted(storage.keys("j/")):
+        generation, first, last = _span(key)
+        if last - first >= most // 2 or (batch and _span(batch[0])[0] != generation):
+            batch, events = [], 0
+            continue
+        batch.append(key)
+        events += last - first + 1
+        if events >= most:
+            begin, end = _span(batch[0])[1], max(_span(one)[2] for one in batch)
+            _put(storage, _key(generation, begin, end), _unique(storage, batch))
+            storage.delete(batch)
+            fewer += len(batch) - 1
+            batch, events = [], 0
+    return fewer
+
+
+def _key(generation: str, first: int, last: int) -> str:
+    return f"j/{generation}/{first:020d}-{last:020d}-{secrets.token_hex(4)}"
+
+
+def _span(key: str) -> tuple[str, int, int]:
+    """The generation of a journal object, and its first and last event."""
+    _, generation, name = key.split("/")
+    first, last, _ = name.split("-")
+    return generation, int(first), int(last)
+
+
+def _unique(storage: Storage, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The entries of journal objects of one generation, each once, in order."""
+    seen = 0
+    for key in keys:
+        for entry in _load(storage, key):
+            if entry["id"] > seen:
+                seen = entry["id"]
+                yield entry
+
+
+def _put(storage: Storage, key: str, entries: Iterable[dict[str, Any]]) -> None:
     writer = storage.create(key)
     try:
         for entry in entries:
@@ -140,9 +196,10 @@ async def rebuild(metadata: Metadata, storage: Storage) -> Rebuilt:
             "the database is not empty", hint="move it away first: a rebuild begins with nothing"
         )
     report = Rebuilt()
-    for key in sorted(await asyncio.to_thread(lambda: list(storage.keys("j/")))):
-        entries = await asyncio.to_thread(_load, storage, key)
-        for entry in entries:
+    keys = sorted(await asyncio.to_thread(lambda: list(storage.keys("j/"))))
+    for _, group in itertools.groupby(keys, lambda key: _span(key)[0]):
+        entries = _unique(storage, group)
+        while (entry := await asyncio.to_thread(next, entries, None)) is not None:
             await _replay(metadata, storage, entry, report)
     await metadata.write(lambda tx: tx.rows("DELETE FROM event"))
     return report

@@ -85,7 +85,7 @@ async def _session(registry: Registry, request: Request, algorithm: str) -> Uplo
         repo_id = repositories.ensure(tx, request.name, change)
         return uploads.create(tx, repo_id, identity, request.principal.name, algorithm, expires)
 
-    return await registry.write(work, durable=False)
+    return await _committed(registry, work, durable=False)
 
 
 async def _mounted(registry: Registry, request: Request, digest: Digest) -> bool:
@@ -458,12 +458,12 @@ async def _check(registry: Registry, upload: Upload, last: Segment | None, diges
         raise DigestMismatchError("blob", expected=digest, actual=actual)
 
 
-async def _committed(registry: Registry, work: Work[T]) -> T:
-    """Commit, once more where the collector removed the old copy of the same digest this moment."""
+async def _committed(registry: Registry, work: Work[T], *, durable: bool = True) -> T:
+    """Commit, once more where the collector removed what it builds on this moment."""
     try:
-        return await registry.write(work)
+        return await registry.write(work, durable=durable)
     except ForeignKeyError:
         try:
-            return await registry.write(work)
+            return await registry.write(work, durable=durable)
         except ForeignKeyError as exc:
             raise BlobUnknownError("the blob was just collected: push it again") from exc
