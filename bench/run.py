@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +20,8 @@ from pathlib import Path
 import report
 from harness import Result, Stage, Study, find, measured
 from studies import client, command, layers, registry, runtime
+
+import argosy
 
 STUDIES: tuple[Study, ...] = (
     *command.STUDIES,
@@ -68,6 +71,15 @@ def room() -> str:
     return tempfile.gettempdir()
 
 
+def compiled() -> None:
+    """Make the code as it is when installed: compiled, and the runtime's launcher written from it."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    source = str(Path(argosy.__file__).parent)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", source], check=True)
+    launcher = str(Path(sys.executable).with_name("argosy-runtime"))
+    subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", launcher], check=True)
+
+
 def options() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -89,6 +101,7 @@ def main() -> None:
     if given.list:
         print("\n".join(listing(studies)))
         return
+    compiled()
     results: list[Result] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="argosy-bench-", dir=given.work or room()) as work:
