@@ -25,6 +25,11 @@ def until(condition: Any, why: str) -> None:
     pytest.fail(why)
 
 
+def pids_of(place: str) -> str:
+    path = Path(f"{place}/cgroup.procs")
+    return path.read_text() if path.exists() else ""
+
+
 def nothing_left(runtime: Runtime, bundle: Bundle, cid: str) -> None:
     assert not (runtime.root / cid).exists()
     assert cgroups_of(cid) == []
@@ -250,6 +255,9 @@ def test_a_killed_create_leaves_what_delete_force_removes(
         process.kill()
         process.wait()
     assert cgroups_of("torn")
+    until(
+        lambda: not any(pids_of(place) for place in cgroups_of("torn")), "init outlived its runtime"
+    )
     runtime.ok("delete", "--force", "torn")
     nothing_left(runtime, bundle, "torn")
 

@@ -240,6 +240,7 @@ class Creation:
     def _context(self, steps: tuple[Step, ...]) -> tuple[Context, ch.Channel]:
         self.channel, child = ch.pair()
         context = Context(self.kernel, child, Proc(self.kernel))
+        context.other_end = self.channel
         self.sources = Sources(self.kernel, steps)
         self.sources.prepare(self.linux, self.spaces, rootless=self.request.rootless)
         if self.request.waits:

@@ -108,6 +108,7 @@ class Execution:
         linux = config.get("linux", {})
         self.channel, child = ch.pair()
         context = Context(self.kernel, child, Proc(self.kernel))
+        context.other_end = self.channel
         context.console_socket, context.pidfd_socket = self.console, self.pidfd_socket
         context.chatty = log.wanted()
         context.attended = self.attended

@@ -46,7 +46,7 @@ sys.meta_path.insert(0, F())
 from argosy.runtime.boot import run
 run(C, __file__)
 """
-_LEFT_OUT = ("argosy.runtime.launcher", "argosy.runtime.check")
+_LEFT_OUT = ("argosy.runtime.launcher",)
 
 
 def modules() -> dict[str, str]:

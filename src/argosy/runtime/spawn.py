@@ -156,6 +156,8 @@ def _end(
     try:
         gc.disable()
         set_wakeup_fd(-1)
+        if context.other_end is not None:
+            context.other_end.close()  # else the runtime's death would never be noticed
         lock()
         context.channel = channel
         body(context, channel, spaces, steps)  # type: ignore[operator]

@@ -43,6 +43,7 @@ class Context:
     def __init__(self, kernel: LinuxKernel, channel: Channel, proc: Proc) -> None:
         self.kernel = kernel
         self.channel: Channel | None = channel
+        self.other_end: Channel | None = None
         self.proc = proc
         self.root: Root = Root(kernel, -1, proc)
         self.null = -1
