@@ -33,7 +33,7 @@ Every command takes every kind of place.
 
 | place | what it is |
 |---|---|
-| `docker://registry/name:tag`, or just `registry/name:tag` | a repository of a registry; `@digest` in the place of a tag, or after it |
+| `docker://registry/name:tag`, or just `registry/name:tag` | in a registry; `@digest` instead of a tag, or after it |
 | `oci:directory:tag` | an OCI image layout |
 | `oci-archive:file:tag` | the same in one tar file, compressed or not |
 | `docker-archive:file:name:tag` | what `docker save` writes |
@@ -59,14 +59,15 @@ _EXITS = {
 """Every exit code and what it means; `tests/house` holds it against `failure`."""
 
 _AFTER_EXITS = """\
-`argosy run` and `argosy exec` exit with the code of the program in the container; 125 where argosy failed before it, 126
-where the program cannot be run, 127 where there is none, 128 + N where signal N ended it.
+`argosy run` and `argosy exec` exit with the code of the program in the container; 125 where argosy failed before it,
+126 where the program cannot be run, 127 where there is none, 128 + N where signal N ended it.
 """
 
 _ENVIRONMENT = {
     "REGISTRY_AUTH_FILE": "the file of credentials, as in containers-auth.json(5)",
+    "DOCKER_AUTH_CONFIG": "credentials themselves, as JSON",
     "DOCKER_CONFIG": "the directory of Docker's `config.json`",
-    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "proxies, in capitals or not",
+    "HTTPS_PROXY, http_proxy, ALL_PROXY, NO_PROXY": "proxies, in capitals or not, but for `http_proxy`",
     "XDG_RUNTIME_DIR, XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_STATE_HOME": "where credentials, configuration, images and "
     "unfinished uploads are",
     "CONTAINERS_REGISTRIES_CONF": "the file in the place of registries.conf(5)",

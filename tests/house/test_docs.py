@@ -1,0 +1,175 @@
+"""What the pages say is so: commands exist with their options, links lead somewhere, code runs, the reference is fresh."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pathlib
+import re
+import shlex
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from argosy.cli import failure, reference
+from argosy.cli.main import root
+from argosy.remote.registry import Registry
+from argosy.testing import random
+from tests.interop.registries import running
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
+CODE = re.compile(r"`(argosy [a-z][^`\n]*)`")
+
+
+def name(path: pathlib.Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path: pathlib.Path, *languages: str) -> Iterator[str]:
+    for language, text in BLOCK.findall(path.read_text(encoding="utf-8")):
+        if language in languages:
+            yield text
+
+
+def calls(script: str) -> Iterator[list[str]]:
+    """The words after `argosy` of every call in a script."""
+    script = re.sub(r"\\\n\s*", " ", script)
+    for line in script.splitlines():
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
+        lexer.wordchars += ":@…{}[]%^,+!"
+        lexer.whitespace_split = True
+        lexer.commenters = "#"
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("();<>|&") or word == "$":
+                yield from _call(words)
+                words = []
+            else:
+                words.append(word)
+
+
+def _call(words: list[str]) -> Iterator[list[str]]:
+    while words and (re.match(r"[A-Z_]+=", words[0]) or words[0] in {"sudo", "time", "exec"}):
+        words = words[1:]
+    if words and words[0] == "argosy":
+        yield words[1:]
+
+
+def check(words: list[str]) -> None:
+    """Let click read a call as it would, but for doing it: unknown commands and options fail."""
+    found: click.Command = root
+    while isinstance(found, click.Group) and words and not words[0].startswith("-"):
+        inner = found.get_command(click.Context(found), words[0])
+        assert inner is not None, f"there is no command {words[0]!r}"
+        found, words = inner, words[1:]
+    if found is root:
+        assert words[:1] in ([], ["--help"], ["--version"]), words
+        return
+    assert not isinstance(found, click.Group) or not words
+    if words[:1] not in ([], ["--help"]):
+        ctx = click.Context(found, **found.context_settings)
+        _, left, _ = found.make_parser(ctx).parse_args(list(words))
+        assert not left, f"{left} is too much"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_of_a_page_exists_with_its_options(page: pathlib.Path) -> None:
+    for script in blocks(page, "sh", "console"):
+        for words in calls(script):
+            try:
+                check(words)
+            except click.UsageError as exc:
+                pytest.fail(f"argosy {shlex.join(words)}: {exc.format_message()}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_in_the_text_exists_with_its_options(page: pathlib.Path) -> None:
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for script in CODE.findall(text):
+        for words in calls(script.replace("\\|", "|")):
+            try:
+                check(words)
+            except click.UsageError as exc:
+                pytest.fail(f"{script}: {exc.format_message()}")
+
+
+def test_what_does_not_exist_is_found() -> None:
+    assert list(calls("A=1 argosy ls x | sort && argosy cp a b # argosy no")) == [
+        ["ls", "x"],
+        ["cp", "a", "b"],
+    ]
+    with pytest.raises(AssertionError, match="frobnicate"):
+        check(["frobnicate"])
+    with pytest.raises(click.NoSuchOption):
+        check(["cp", "--frobnicate", "a", "b"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: pathlib.Path) -> None:
+    for link in LINK.findall(BLOCK.sub("", page.read_text(encoding="utf-8"))):
+        path, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """The anchors of a page's headings, as they are made where Markdown is shown."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def test_the_reference_is_made_from_the_commands_as_they_are() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    assert page == reference.page(), (
+        "stale: python -m argosy.cli.reference > docs/reference.md"
+    )
+
+
+def test_every_exit_code_is_explained() -> None:
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    more = {
+        value for key, value in vars(failure).items() if key.startswith("EXIT_") and key != "EXIT_CODES"
+    }  # fmt: skip
+    for code in {0, *failure.EXIT_CODES.values(), *more}:
+        assert f"| `{code}` |" in page, code
+
+
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
+    assert named
+    for path in named:
+        assert (ROOT / path).is_file(), path
+
+
+def test_every_published_flaw_that_has_a_test_is_on_the_security_page() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    for path in sorted((ROOT / "tests" / "attack").glob("*.py")):
+        text = path.read_text(encoding="utf-8").replace("cve_", "CVE-").replace("_", "-")
+        for flaw in set(re.findall(r"CVE-\d{4}-\d{4,}", text)):
+            assert flaw in page, f"{flaw} of {path.name}"
+
+
+def test_the_python_of_the_readme_runs(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (script,) = blocks(ROOT / "README.md", "python")
+    monkeypatch.chdir(tmp_path)
+    with running("argosy", tmp_path / "registry") as real:
+        with Registry(real.name) as there:
+            app = there.repository("team/app")
+            sbom = random.artifact(app, 2, subject=random.image(app, 1, "v1"))
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            exec(script.replace("localhost:5000", real.name), {})  # noqa: S102
+    assert str(sbom.digest) in shown.getvalue()
+    assert (tmp_path / "images" / "index.json").is_file()
