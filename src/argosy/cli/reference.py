@@ -67,7 +67,7 @@ _ENVIRONMENT = {
     "REGISTRY_AUTH_FILE": "the file of credentials, as in containers-auth.json(5)",
     "DOCKER_AUTH_CONFIG": "credentials themselves, as JSON",
     "DOCKER_CONFIG": "the directory of Docker's `config.json`",
-    "HTTPS_PROXY, http_proxy, ALL_PROXY, NO_PROXY": "proxies, in capitals or not, but for `http_proxy`",
+    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "proxies, in capitals or not",
     "XDG_RUNTIME_DIR, XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_STATE_HOME": "where credentials, configuration, images and "
     "unfinished uploads are",
     "CONTAINERS_REGISTRIES_CONF": "the file in the place of registries.conf(5)",
