@@ -48,3 +48,18 @@ def find_peer(name: str) -> str:
 def peer():  # type: ignore[no-untyped-def]
     """`peer("skopeo")` is its path, or the test is skipped by name."""
     return find_peer
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests recorded for the log of a run: the official suites' own summaries."""
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {value}"
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "summary" and getattr(report, "when", "") == "call"
+    ]
+    if lines:
+        terminalreporter.section("official conformance suites")
+        for line in sorted(lines):
+            terminalreporter.write_line(line)

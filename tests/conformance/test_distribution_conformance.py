@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.server.process import Process
 
-SUITE = os.environ.get("ARGOSY_OCI_CONFORMANCE") or shutil.which("oci-conformance")
+PLACES = os.pathsep.join(filter(None, [os.environ.get("ARGOSY_PEERS"), os.environ.get("PATH")]))
+SUITE = os.environ.get("ARGOSY_OCI_CONFORMANCE") or shutil.which("oci-conformance", path=PLACES)
 
 pytestmark = pytest.mark.skipif(
     SUITE is None,
@@ -38,11 +40,9 @@ def run_suite(registry: str, results: Path, version: str, **more: str) -> dict[s
     )
     found = re.search(r"OCI Conformance Result: (\w+)\n((?:  [\w ]+\.*:\s+\d+\n)+)", done.stdout)
     assert found, done.stdout[-2000:] + done.stderr[-2000:]
-    summary = {
+    return {
         name.rstrip("."): int(count) for name, count in re.findall(r"  (\w+)\.*:\s+(\d+)", found[2])
     }
-    print(version, more, summary)  # noqa: T201 (the summary belongs into the log of a run)
-    return summary
 
 
 @pytest.mark.peer
@@ -51,10 +51,15 @@ def run_suite(registry: str, results: Path, version: str, **more: str) -> dict[s
     ("version", "more"), [("dev", {"OCI_DATA_SPARSE": "true"}), ("1.1", {}), ("1.0", {})]
 )
 def test_the_suite_passes_to_the_last_case(
-    tmp_path: Path, version: str, more: dict[str, str], workers: int
+    tmp_path: Path,
+    version: str,
+    more: dict[str, str],
+    workers: int,
+    record_property: Callable[[str, object], None],
 ) -> None:
     with Process(str(tmp_path / "data"), sparse=bool(more), workers=workers) as server:
         summary = run_suite(f"localhost:{server.port}", tmp_path / "results", version, **more)
+    record_property("summary", summary)
     assert summary["Pass"] > 100
     assert summary["FAIL"] == summary["Error"] == summary["Skip"] == 0
     if version == "dev":
