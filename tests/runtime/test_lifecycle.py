@@ -16,6 +16,12 @@ import pytest
 from tests.runtime.bundlekit import Bundle, Runtime, alive, cgroups_of
 
 
+# Names of their own, since cgroups are the whole machine's.
+FAILING, TORN, FLAGS, LOGGED = (
+    f"{name}{os.getpid()}" for name in ("failing", "torn", "flags", "logged")
+)
+
+
 def until(condition: Any, why: str) -> None:
     """Wait for something another process does; no time is asserted."""
     for _ in range(1000):
@@ -173,8 +179,8 @@ def test_an_id_must_be_one(runtime: Runtime, bundle: Bundle) -> None:
 
 def test_options_may_follow_the_id_and_have_one_dash(runtime: Runtime, bundle: Bundle) -> None:
     bundle.write()
-    runtime.ok("run", "flags", "-bundle", str(bundle.path), "--keep")
-    assert runtime.state("flags")["status"] == "stopped"
+    runtime.ok("run", FLAGS, "-bundle", str(bundle.path), "--keep")
+    assert runtime.state(FLAGS)["status"] == "stopped"
 
 
 def test_it_works_with_an_empty_environment(runtime: Runtime, bundle: Bundle) -> None:
@@ -189,7 +195,7 @@ def test_errors_are_json_lines_in_the_log(runtime: Runtime, bundle: Bundle, tmp_
     bundle.write()
     log = tmp_path / "log.json"
     done = runtime(
-        "--log", str(log), "--log-format", "json", "create", "-b", str(bundle.path), "logged"
+        "--log", str(log), "--log-format", "json", "create", "-b", str(bundle.path), LOGGED
     )
     assert done.returncode == 1
     entry = json.loads(log.read_text().splitlines()[-1])
@@ -223,11 +229,11 @@ def test_a_failed_create_says_why_and_leaves_nothing(
 ) -> None:
     change(bundle)
     bundle.write()
-    done = runtime("create", "-b", str(bundle.path), "failing")
+    done = runtime("create", "-b", str(bundle.path), FAILING)
     assert done.returncode == 1
     assert why in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    nothing_left(runtime, bundle, "failing")
+    nothing_left(runtime, bundle, FAILING)
 
 
 def test_a_killed_create_leaves_what_delete_force_removes(
@@ -246,7 +252,7 @@ def test_a_killed_create_leaves_what_delete_force_removes(
         "create",
         "-b",
         str(bundle.path),
-        "torn",
+        TORN,
     ]
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -254,12 +260,12 @@ def test_a_killed_create_leaves_what_delete_force_removes(
         gate.read_text()
         process.kill()
         process.wait()
-    assert cgroups_of("torn")
+    assert cgroups_of(TORN)
     until(
-        lambda: not any(pids_of(place) for place in cgroups_of("torn")), "init outlived its runtime"
+        lambda: not any(pids_of(place) for place in cgroups_of(TORN)), "init outlived its runtime"
     )
-    runtime.ok("delete", "--force", "torn")
-    nothing_left(runtime, bundle, "torn")
+    runtime.ok("delete", "--force", TORN)
+    nothing_left(runtime, bundle, TORN)
 
 
 class TestHooks:

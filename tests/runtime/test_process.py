@@ -302,7 +302,7 @@ def test_descriptors_that_are_handed_on(runtime: Runtime, bundle: Bundle) -> Non
             "1",
             "-b",
             str(bundle.path),
-            "fds",
+            f"fds{os.getpid()}",
         ]
         done = subprocess.run(
             words,
@@ -388,11 +388,11 @@ class TestTerminal:
                 str(bundle.path),
                 "--console-socket",
                 str(tmp_path / "console"),
-                "tty",
+                f"tty{os.getpid()}",
             )
             name, master = received(end)
             assert name == b"/dev/pts/0"
-            runtime.ok("start", "tty")
+            runtime.ok("start", f"tty{os.getpid()}")
             assert read_all(master).split() == [b"/dev/pts/0", b"33", b"77", b"c", b"terminal"]
             os.close(master)
 
@@ -432,13 +432,13 @@ def test_a_pidfd_of_init_is_sent(runtime: Runtime, bundle: Bundle, tmp_path: Pat
             str(bundle.path),
             "--pidfd-socket",
             str(tmp_path / "pidfd"),
-            "pf",
+            f"pf{os.getpid()}",
             capture_output=False,
         )
         name, fd = received(end)
         assert name == b"standard"
         info = Path(f"/proc/self/fdinfo/{fd}").read_text()
-        assert f"Pid:\t{runtime.state('pf')['pid'] or 0}\n" in info
+        assert f"Pid:\t{runtime.state(f'pf{os.getpid()}')['pid'] or 0}\n" in info
         os.close(fd)
 
 
@@ -461,7 +461,7 @@ def test_ready_of_the_container_is_told_to_the_caller(
                 "create",
                 "-b",
                 str(bundle.path),
-                "nt",
+                f"nt{os.getpid()}",
             ]
             subprocess.run(
                 words,
@@ -472,17 +472,19 @@ def test_ready_of_the_container_is_told_to_the_caller(
                 check=True,
                 stdin=subprocess.DEVNULL,
             )
-        with subprocess.Popen([*words[:3], "start", "nt"], env=environment) as starting:
+        with subprocess.Popen(
+            [*words[:3], "start", f"nt{os.getpid()}"], env=environment
+        ) as starting:
             while True:
                 try:
-                    (runtime.root / "nt/notify/notify.sock").stat()
+                    (runtime.root / f"nt{os.getpid()}/notify/notify.sock").stat()
                     break
                 except FileNotFoundError:
                     select.select([], [], [], 0.01)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inside:
-                inside.sendto(b"READY=1", str(runtime.root / "nt/notify/notify.sock"))
+                inside.sendto(b"READY=1", str(runtime.root / f"nt{os.getpid()}/notify/notify.sock"))
             assert manager.recv(100) == b"READY=1\n"
-            assert manager.recv(100) == b"MAINPID=%d\n" % runtime.state("nt")["pid"]
+            assert manager.recv(100) == b"MAINPID=%d\n" % runtime.state(f"nt{os.getpid()}")["pid"]
             barrier, ancillary, _, _ = manager.recvmsg(100, 100)
             assert barrier == b"BARRIER=1"
             os.close(array.array("i", ancillary[0][2])[0])
@@ -619,12 +621,12 @@ def test_a_seccomp_listener_is_sent_with_the_state(
         bundle.process["noNewPrivileges"] = no_new_privileges
         (tmp_path / "agent").unlink(missing_ok=True)
         with listener(tmp_path / "agent") as end:
-            cid = runtime.create(bundle.sh("exec sleep 100"), cid=f"notify{index}")
+            cid = runtime.create(bundle.sh("exec sleep 100"), cid=f"notify{os.getpid()}-{index}")
             connection, _ = end.accept()
             with connection:
                 text, ancillary, _, _ = connection.recvmsg(65536, 1024)
             told = json.loads(text)
-            assert (told["metadata"], told["fds"], told["state"]["id"]) == (
+            assert (told["metadata"], told[f"fds{os.getpid()}"], told["state"]["id"]) == (
                 "mine",
                 ["seccompFd"],
                 cid,

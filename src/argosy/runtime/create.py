@@ -13,9 +13,9 @@ from argosy.runtime import state as states
 from argosy.runtime.container import Container
 from argosy.runtime.errors import ConfigError, ExecError, Failure, StartError, describe
 from argosy.runtime.inroot import Proc
-from argosy.runtime.jsonio import decode, encode, read_file, write_file
+from argosy.runtime.jsonio import encode, write_file
 from argosy.runtime.plan import Situation, plan
-from argosy.runtime.shape import prune
+from argosy.runtime.request import Request, find_rootfs, same_file, selinux_enabled
 from argosy.runtime.sources import Sources
 from argosy.runtime.steps import Context
 from argosy.runtime.tables import RLIMITS
@@ -28,55 +28,6 @@ if TYPE_CHECKING:
 
     from argosy.runtime.cgroups import Cgroup
     from argosy.runtime.plan import Step
-
-
-class Request:
-    """What the command line asks for.
-
-    Attributes:
-        root: the state root.
-        cid: the container's ID.
-        bundle: the bundle's directory.
-        waits: ``create`` (a fifo to wait at) or ``run``.
-        console: a connected socket for the console's master, or None.
-        pidfd: a connected socket for the pidfd, or None.
-        attended: ``run`` stays and copies the terminal's bytes.
-    """
-
-    def __init__(self, root: str, cid: str, bundle: str, *, waits: bool = True) -> None:
-        self.root = root
-        self.cid = cid
-        self.bundle = bundle
-        self.waits = waits
-        self.systemd = False
-        self.rootless = posix.geteuid() != 0
-        self.tolerant = self.rootless
-        self.no_cgroups = False
-        self.no_pivot = False
-        self.keyring = True
-        self.preserve_fds = 0
-        self.listen_fds = 0
-        self.notify = False
-        self.console: Any = None
-        self.pidfd: Any = None
-        self.attended = False
-
-
-def read_config(bundle: str) -> tuple[dict[str, Any], bytes]:
-    """A bundle's config.json, without its null properties: (parsed, bytes).
-
-    Raises:
-        Failure: it is missing or not JSON.
-    """
-    path = f"{bundle}/config.json"
-    try:
-        raw = read_file(path)
-    except FileNotFoundError:
-        raise Failure(f"JSON specification file {path} not found") from None
-    config = prune(decode(raw, path))
-    if not isinstance(config, dict):
-        raise ConfigError("config.json", "expected an object")
-    return config, raw
 
 
 class Creation:
@@ -103,7 +54,7 @@ class Creation:
         request, config = self.request, self.config
         self.spaces = namespaces(self.linux) if "linux" in config else {}
         self._check()
-        rootfs = _rootfs(request.bundle, config)
+        rootfs = find_rootfs(request.bundle, config)
         self.situation = Situation(
             request.cid, rootfs, request.bundle, rootless=request.rootless, no_pivot=request.no_pivot,
             keyring=request.keyring, keep_fds=request.listen_fds + request.preserve_fds, waits=request.waits,
@@ -126,7 +77,7 @@ class Creation:
         """
         self.spaces = namespaces(self.linux)
         self._check()
-        rootfs = _rootfs(self.request.bundle, self.config)
+        rootfs = find_rootfs(self.request.bundle, self.config)
         try:
             directory = states.make_directory(self.request.root, self.request.cid)
             self.undo.append(lambda: states.remove(directory))
@@ -142,7 +93,7 @@ class Creation:
     def _check(self) -> None:
         path = self.spaces.get("network", "")
         try:
-            hostnet = bool(path) and _same(path, "/proc/self/ns/net")
+            hostnet = bool(path) and same_file(path, "/proc/self/ns/net")
         except OSError as error:
             raise ConfigError(
                 "linux.namespaces", f"invalid netns path {path}: {error.strerror}"
@@ -186,9 +137,10 @@ class Creation:
         context.doors = self.cgroup.doors()
         born = self.cgroup.dirfd()
         before = posix.getpid()
-        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, born)
-        for door in (*context.doors, *([born] if born is not None else [])):
-            posix.close(door)
+        cgroup_fd = self.cgroup.dirfd()
+        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, cgroup_fd)
+        if cgroup_fd is not None:
+            posix.close(cgroup_fd)
         self.undo.append(lambda: self._kill(before))
         child.close()
         _close_all(context, spaces)
@@ -458,39 +410,6 @@ def preload(steps: tuple[Step, ...], linux: dict[str, Any], config: dict[str, An
         import argosy.runtime.seccomp
     if any(step[0] == "loopback" for step in steps):
         import argosy.runtime.netdevices  # noqa: F401
-
-
-def _rootfs(bundle: str, config: dict[str, Any]) -> str:
-    """The root file system's absolute path, without symbolic links.
-
-    Raises:
-        Failure: it is not a directory.
-    """
-    path = config.get("root", {}).get("path") or ""
-    absolute = path if path.startswith("/") else f"{bundle}/{path}"
-    try:
-        fd = posix.open(absolute, posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    except OSError as error:
-        raise Failure(f"invalid rootfs: {absolute}: {(error.strerror or '').lower()}") from error
-    try:
-        found: str = posix.readlink(f"/proc/self/fd/{fd}")
-        return found
-    finally:
-        posix.close(fd)
-
-
-def _same(one: str, other: str) -> bool:
-    first, second = posix.stat(one), posix.stat(other)
-    return (first.st_dev, first.st_ino) == (second.st_dev, second.st_ino)
-
-
-def selinux_enabled() -> bool:
-    """Whether the kernel enforces or watches SELinux labels: its file system is mounted."""
-    try:
-        posix.stat("/sys/fs/selinux/enforce")
-    except OSError:
-        return False
-    return True
 
 
 def _nanoseconds() -> int:

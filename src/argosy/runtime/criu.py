@@ -191,7 +191,8 @@ def restore_verb(command: Command) -> int:
 
 
 def _restored(command: Command, bundle: str) -> Container:
-    from argosy.runtime.create import Creation, Request, read_config
+    from argosy.runtime.create import Creation
+    from argosy.runtime.request import Request, read_config
 
     options = command.options
     config, _ = read_config(bundle)

@@ -8,10 +8,11 @@ from _signal import SIGKILL
 from argosy.runtime import channel as ch
 from argosy.runtime import kernel as k
 from argosy.runtime import log, spawn
-from argosy.runtime.create import _write_score, preload, reset_affinity, selinux_enabled
+from argosy.runtime.create import _write_score, preload, reset_affinity
 from argosy.runtime.errors import ConfigError, Failure, StartError, StatusError
 from argosy.runtime.inroot import Proc
 from argosy.runtime.plan import Situation, exec_plan
+from argosy.runtime.request import selinux_enabled
 from argosy.runtime.steps import Context
 from argosy.runtime.tables import NAMESPACE_FILES, NAMESPACES, RLIMITS
 from argosy.runtime.validate import cpulist, namespaces, validate_process

@@ -116,6 +116,8 @@ def spawn(
         return -1, -1
     pid, pidfd = _clone(context, spaces.create & _DIRECT)
     if pid == 0:
+        if cgroup_fd is not None:
+            posix.close(cgroup_fd)
         _end(_init, context, child, spaces, steps)
     return pid, pidfd
 

@@ -8,9 +8,10 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 from argosy.runtime import log
 from argosy.runtime import state as states
 from argosy.runtime.channel import connect
-from argosy.runtime.create import Creation, Request, read_config
+from argosy.runtime.create import Creation
 from argosy.runtime.errors import ExecError, Failure, StartError, UsageError
 from argosy.runtime.kernel import PR_SET_CHILD_SUBREAPER, LinuxKernel
+from argosy.runtime.request import Request, read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
