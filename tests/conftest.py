@@ -26,6 +26,15 @@ def _scrubbed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the runtime share the machine's cgroups and look for what is left there: one worker has them all."""
+    for item in items:
+        name = item.nodeid
+        if name.startswith("tests/runtime/") or name.startswith("tests/attack/test_runtime"):
+            item.add_marker(pytest.mark.xdist_group("runtime"))
+
+
 @pytest.fixture(scope="session")
 def images() -> pathlib.Path:
     """The folder of real images made by others; the test is skipped where it is not there."""

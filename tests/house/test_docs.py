@@ -129,9 +129,7 @@ def anchors(page: pathlib.Path) -> set[str]:
 
 def test_the_reference_is_made_from_the_commands_as_they_are() -> None:
     page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
-    assert page == reference.page(), (
-        "stale: python -m argosy.cli.reference > docs/reference.md"
-    )
+    assert page == reference.page(), "stale: python -m argosy.cli.reference > docs/reference.md"
 
 
 def test_every_exit_code_is_explained() -> None:
