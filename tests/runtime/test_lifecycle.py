@@ -15,7 +15,6 @@ import pytest
 
 from tests.runtime.bundlekit import Bundle, Runtime, alive, cgroups_of
 
-
 # Names of their own, since cgroups are the whole machine's.
 FAILING, TORN, FLAGS, LOGGED = (
     f"{name}{os.getpid()}" for name in ("failing", "torn", "flags", "logged")

@@ -137,10 +137,9 @@ class Creation:
         context.doors = self.cgroup.doors()
         born = self.cgroup.dirfd()
         before = posix.getpid()
-        cgroup_fd = self.cgroup.dirfd()
-        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, cgroup_fd)
-        if cgroup_fd is not None:
-            posix.close(cgroup_fd)
+        self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, born)
+        for door in (*context.doors, *([born] if born is not None else [])):
+            posix.close(door)
         self.undo.append(lambda: self._kill(before))
         child.close()
         _close_all(context, spaces)
