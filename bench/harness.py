@@ -6,6 +6,7 @@ turns (A B A B ...), so that a machine that is busy for a while is busy for all 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import functools
@@ -220,7 +221,9 @@ def _launcher() -> subprocess.Popen[bytes]:
     has to be smaller than anything measured.
     """
     command = [sys.executable, "-I", "-S", "-c", _LAUNCHER]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    launcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    atexit.register(launcher.__exit__, None, None, None)  # closes its stdin, and waits for its end
+    return launcher
 
 
 def process(command: Sequence[str]) -> tuple[float, float]:

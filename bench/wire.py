@@ -184,7 +184,7 @@ def together(work: Sequence[Callable[[Wire], None]], port: int, clients: int) ->
     barrier.wait(60)
     began = time.perf_counter()
     for child in children:
-        child.join(300)
+        child.join(600)
     taken = time.perf_counter() - began
     if failed.value or any(child.exitcode for child in children):
         raise SystemExit("a client of the load failed")
