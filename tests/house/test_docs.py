@@ -15,6 +15,8 @@ import pytest
 from argosy.cli import failure, reference
 from argosy.cli.main import root
 from argosy.remote.registry import Registry
+from argosy.server import config
+from argosy.server.auth.policy import Policy
 from argosy.testing import random
 from tests.interop.registries import running
 
@@ -23,6 +25,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`(argosy [a-z][^`\n]*)`")
+
+
+# Kinds of events are written as settings are.
+EVENTS = {"events.sinks"}
 
 
 def name(path: pathlib.Path) -> str:
@@ -139,6 +145,30 @@ def test_every_exit_code_is_explained() -> None:
     }  # fmt: skip
     for code in {0, *failure.EXIT_CODES.values(), *more}:
         assert f"| `{code}` |" in page, code
+
+
+def test_the_configurations_of_the_registry_page_are_taken() -> None:
+    taken = 0
+    for text in blocks(ROOT / "docs" / "registry.md", "yaml"):
+        document, _ = config.parse_yaml(text, "registry.md")
+        if {"rules", "immutable"} & set(document):
+            Policy.decode(document)
+        else:
+            config.decode(document)
+        taken += 1
+    assert taken > 4
+
+
+def test_every_setting_of_the_registry_page_exists() -> None:
+    page = BLOCK.sub("", (ROOT / "docs" / "registry.md").read_text(encoding="utf-8"))
+    known = {".".join(path) for path in config.environment_names().values()}
+    sections = {setting.partition(".")[0] for setting in known if "." in setting}
+    named = re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)(?:: [^`]*)?`", page)
+    found = {n for n in named if n.partition(".")[0] in sections}
+    assert len(found) > 10
+    assert not found - known - EVENTS
+    for variable in re.findall(r"`(ARGOSY_REGISTRY_[A-Z0-9_]+)`", page):
+        assert variable in config.environment_names() or variable == "ARGOSY_REGISTRY_CONFIG"
 
 
 def test_every_test_that_the_security_page_names_is_there() -> None:
