@@ -11,12 +11,13 @@ it may not lead from the outside to an inner address.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import importlib
 import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from argosy.errors import (
@@ -42,10 +43,6 @@ MAX_TOKEN_ANSWER = 128 * 1024
 LEAST_LIFE = 60.0
 """Seconds a token is taken to live where its answer says nothing or less."""
 
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"[\s,]*({_WORD})(?=\s|,|$)")
-_PARAMETER = re.compile(rf'[\s,]*({_WORD})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
-_TOKEN68 = re.compile(r"\s+([A-Za-z0-9._~+/-]+=*)\s*(?=,|$)")
 _MAX_HEADER = 16 * 1024
 
 
@@ -66,14 +63,26 @@ def parse_challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
     return tuple(c for value in values for c in _challenges(value[:_MAX_HEADER]))
 
 
+@functools.cache
+def _grammar() -> tuple[re.Pattern[str], ...]:
+    """A scheme, a parameter, and a token68 (RFC 9110, section 11): only who is challenged waits for them."""
+    word = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+    return (
+        re.compile(rf"[\s,]*({word})(?=\s|,|$)"),
+        re.compile(rf'[\s,]*({word})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))'),
+        re.compile(r"\s+([A-Za-z0-9._~+/-]+=*)\s*(?=,|$)"),
+    )
+
+
 def _challenges(text: str) -> Iterator[Challenge]:
+    scheme, parameter, token68_ = _grammar()
     at = 0
-    while match := _SCHEME.match(text, at):
+    while match := scheme.match(text, at):
         at = match.end()
         parameters: dict[str, str] = {}
-        if token68 := _TOKEN68.match(text, at):
+        if token68 := token68_.match(text, at):
             at = token68.end()
-        while found := _PARAMETER.match(text, at):
+        while found := parameter.match(text, at):
             at = found.end()
             quoted = found[2]
             value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else found[3]
@@ -236,8 +245,10 @@ def _life(answer: Mapping[str, object], response: Response) -> float:
 def _rfc3339(value: object) -> float | None:
     if not isinstance(value, str):
         return None
+    datetime: Any = importlib.import_module("datetime").datetime
     try:
-        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value)).timestamp()
+        moment: float = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", value)).timestamp()
+        return moment
     except (ValueError, OverflowError):
         return None
 

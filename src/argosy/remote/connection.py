@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import http.client
+import functools
+import importlib
 import io
 import select
 import socket
-import ssl
+import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from argosy.errors import InvalidConfigError, TransportError
+from argosy.remote.http1 import Answer, BrokenOffError, ClosedError, ProtocolError
 from argosy.remote.wire import Request, SettledError, redact_url
+
+if TYPE_CHECKING:
+    import ssl
 
 BUFFER = 64 * 1024
 LEAST = 16 * 1024
@@ -40,7 +45,8 @@ class TLS:
         Raises:
             InvalidConfigError: a file is missing or is no certificate or key.
         """
-        context = ssl.create_default_context()
+        tls = ssl_module()
+        context: ssl.SSLContext = tls.create_default_context()
         path: str | None = None
         try:
             for path in self.ca_files:
@@ -48,11 +54,11 @@ class TLS:
             path = self.cert_file
             if path:
                 context.load_cert_chain(path, self.key_file)
-        except (OSError, ssl.SSLError) as exc:
+        except OSError as exc:
             raise InvalidConfigError(f"certificate {path}: {exc}") from None
         if self.insecure:
             context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+            context.verify_mode = tls.CERT_NONE
         return context
 
 
@@ -83,6 +89,7 @@ class Raw(io.RawIOBase):
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._sock, self._timeout = sock, timeout
         self._moving, self._received, self._until = False, 0, 0.0
+        self.total = 0
 
     def start(self, seconds: float, *, moving: bool) -> None:
         """Begin to wait: at most `seconds` for all of it, or for each LEAST bytes if `moving`."""
@@ -106,32 +113,42 @@ class Raw(io.RawIOBase):
             self._sock.settimeout(left)  # a system call, so not for every piece
         count = self._sock.recv_into(buffer)
         self._received += count
+        self.total += count
         if self._moving and self._received >= LEAST and left < self._timeout / 2:
             self.start(self._timeout, moving=True)
         return count
 
 
 class Connection:
-    """One connection: what `http.client` takes for a socket, and what the pool needs to know of it."""
+    """One connection: what a request is sent over, and what the pool needs to know of it."""
 
     def __init__(self, sock: socket.socket, timeout: float, *, proxied: bool) -> None:
         self.sock, self.timeout = sock, timeout
         self.raw = Raw(sock, timeout)
         self.peer = "" if proxied else str(sock.getpeername()[0])
-        self.encrypted = isinstance(sock, ssl.SSLSocket)
-        self.client = http.client.HTTPConnection("argosy.invalid")
-        self.client.auto_open = 0
-        self.client.sock = self
+        self.encrypted = hasattr(sock, "cipher")
         self.reused = False
+        self._had = 0
 
     def sendall(self, data: Any) -> None:
         """Send all of it, within the timeout."""
         self.sock.settimeout(self.timeout)
         self.sock.sendall(data)
 
-    def makefile(self, _mode: str = "rb") -> io.BufferedReader:
-        """A file that reads answers."""
-        return io.BufferedReader(self.raw, BUFFER)
+    def answer(self, method: str) -> Answer:
+        """Read the head of the next answer.
+
+        Raises:
+            ClosedError: the connection ended first.
+            ProtocolError: what came is no answer.
+            OSError: the connection broke, or nothing came in time.
+        """
+        self._had = self.raw.total
+        return Answer(io.BufferedReader(self.raw, BUFFER), method)
+
+    def spent(self, answer: Answer) -> bool:
+        """Whether an answer was all that was received: what comes unasked is nobody's answer."""
+        return self.raw.total - self._had == answer.taken
 
     def readable(self) -> bool:
         """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
@@ -140,12 +157,8 @@ class Connection:
         except (OSError, ValueError):
             return True
 
-    def close(self) -> None:
-        """Nothing: `http.client` calls this at a `Connection: close`, and the answer's body is still to be read."""
-
     def destroy(self) -> None:
         """Close the socket."""
-        self.client.close()
         self.sock.close()
 
 
@@ -153,7 +166,7 @@ def failed(request: Request, exc: BaseException) -> TransportError:
     """A transport error that says what was asked for and what went wrong."""
     if isinstance(exc, TransportError):
         return exc
-    cls = SettledError if isinstance(exc, ssl.SSLCertVerificationError) else TransportError
+    cls = SettledError if _untrusted(exc) else TransportError
     error = cls(f"{request.method} {redact_url(request.url)}: {told(exc)}")
     if cls is SettledError:
         error.hint = "give the registry's authority with --ca-file or in certs.d"
@@ -162,16 +175,29 @@ def failed(request: Request, exc: BaseException) -> TransportError:
 
 def told(exc: BaseException) -> str:
     """What went wrong, in a few words."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"certificate not trusted: {exc.verify_message}"
-    if isinstance(exc, ssl.SSLError):
+    if _untrusted(exc):
+        return f"certificate not trusted: {getattr(exc, 'verify_message', '')}"
+    if "ssl" in sys.modules and isinstance(exc, ssl_module().SSLError):
         return f"TLS failed: {(exc.reason or str(exc)).lower().replace('_', ' ')}"
     if isinstance(exc, TimeoutError):
         return "timed out"
-    if isinstance(exc, http.client.RemoteDisconnected):
+    if isinstance(exc, ClosedError):
         return "the connection was closed without an answer"
-    if isinstance(exc, http.client.IncompleteRead):
-        return "the body broke off"
+    if isinstance(exc, BrokenOffError):
+        more = f" with {exc.left} bytes to come" if exc.left > 0 else ""
+        return f"the body broke off{more}"
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror.lower()
+    if isinstance(exc, ProtocolError):
+        return f"not HTTP: {exc}".replace("not HTTP: not HTTP", "not HTTP")[:300]
     return f"not HTTP: {exc!r}"[:300]
+
+
+def _untrusted(exc: BaseException) -> bool:
+    return "ssl" in sys.modules and isinstance(exc, ssl_module().SSLCertVerificationError)
+
+
+@functools.cache
+def ssl_module() -> Any:
+    """The module `ssl`, which takes longer to load than a small answer takes to come: only who speaks TLS does."""
+    return importlib.import_module("ssl")

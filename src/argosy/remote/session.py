@@ -6,7 +6,7 @@ looked up, answers challenges, follows redirects, waits where it is asked to, an
 
 from __future__ import annotations
 
-import random
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -216,7 +216,7 @@ class Session:
         asked = retry_after(response.headers)
         too_long = asked is not None and asked > self.options.max_wait
         if asked is not None:
-            self._gate.pause(min(asked, self.options.max_wait) + random.uniform(0, 0.1))  # noqa: S311
+            self._gate.pause(min(asked, self.options.max_wait) + 0.1 * _chance())
         if last or too_long or not _replayable(request):
             raise error_of(response.load_error(), request)
         response.load_error()
@@ -225,7 +225,7 @@ class Session:
 
     def _delay(self, attempt: int) -> float:
         delay: float = min(30.0, self.options.retry_delay * 2 ** (attempt - 1))
-        return delay * random.uniform(0.8, 1.2)  # noqa: S311
+        return delay * (0.8 + 0.4 * _chance())
 
     def _finished(self, response: Response, request: Request) -> Response:
         if response.status >= 400:
@@ -385,3 +385,8 @@ def _redirected(request: Request, status: int, target: str, named_by: str | None
 
 def _replayable(request: Request) -> bool:
     return request.body is None or isinstance(request.body, bytes)
+
+
+def _chance() -> float:
+    """Something between 0 and 1: those who failed together shall not come back together."""
+    return os.urandom(1)[0] / 255

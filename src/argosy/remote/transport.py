@@ -1,6 +1,6 @@
-"""The one door to sockets: HTTP/1.1 over pooled connections, by the standard library's `http.client`.
+"""The one door to sockets: HTTP/1.1 (`http1`) over pooled connections.
 
-Why not another client: docs/adr/0003-http-client.md. What this file adds to `http.client`:
+Why no HTTP library: docs/adr/0003-http-client.md. What this file sees to:
 
 - a pool a host; a kept connection that died is replaced before anybody notices;
 - a deadline for an answer's head and a least speed for its body, so a peer that sends a byte a minute is given up;
@@ -12,24 +12,39 @@ Why not another client: docs/adr/0003-http-client.md. What this file adds to `ht
 from __future__ import annotations
 
 import base64
-import http.client
 import os
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from argosy.content.protocols import SupportsRead
 from argosy.errors import InvalidConfigError, TransportError
-from argosy.remote import network
-from argosy.remote.connection import BUFFER, TLS, Connection, Network, failed, told
+from argosy.remote import http1, network
+from argosy.remote.connection import (
+    BUFFER,
+    TLS,
+    Connection,
+    Network,
+    failed,
+    told,
+)
 from argosy.remote.wire import Body, Headers, Request, Response, SettledError, redact_url
 
-SEND_CHUNK = 256 * 1024
+if TYPE_CHECKING:
+    import ssl
+
+SEND_CHUNK = 1024 * 1024
 
 PROBE_TIMEOUT = 2.0
 """Seconds for a handshake to begin where it is not known whether a port speaks TLS at all."""
+_HELLO = bytes.fromhex(
+    "1603010041" "0100003d" "0303" + "a5" * 32 + "00" "0004c02f009c" "0100" "0010"
+    "000a000400020017" "000d000400020403"
+)  # fmt: skip
+"""The first words of a TLS client: whoever speaks TLS answers them with a record, if only one that says no."""
+_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
 class _ClosedError(TransportError):
@@ -74,20 +89,14 @@ class HTTPTransport:
         Raises:
             TransportError: nobody listens there.
         """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        where = ("https", host, port)
-        sock, _ = self._open(where, Request(method="GET", url=""))
+        sock, _ = self._open(("https", host, port), Request(method="GET", url=""))
         with sock:
             sock.settimeout(min(PROBE_TIMEOUT, self._net.connect_timeout))
             try:
-                context.wrap_socket(sock, server_hostname=host).close()
-            except ssl.SSLError as exc:
-                return exc.reason in {"TLSV1_ALERT_UNKNOWN_CA", "TLSV13_ALERT_CERTIFICATE_REQUIRED"}
+                sock.sendall(_HELLO)
+                return sock.recv(2, socket.MSG_WAITALL) in _RECORDS
             except OSError:
                 return False
-        return True
 
     def close(self) -> None:
         """Close the connections nobody uses."""
@@ -102,23 +111,22 @@ class HTTPTransport:
     def _exchange(
         self, connection: Connection, request: Request, where: tuple[str, str, int]
     ) -> Response:
-        answer: http.client.HTTPResponse | None = None
         try:
             whole = self._send(connection, request, where)
             connection.raw.start(self._patience(request), moving=False)
-            answer = connection.client.getresponse()
+            answer = connection.answer(request.method)
             connection.raw.start(self._net.timeout, moving=True)
         except BaseException as exc:
             connection.destroy()
-            if isinstance(exc, (ConnectionError, http.client.RemoteDisconnected)):
+            if isinstance(exc, ConnectionError):
                 raise _ClosedError(str(failed(request, exc))) from None
-            if isinstance(exc, (OSError, http.client.HTTPException, ValueError)):
+            if isinstance(exc, (OSError, http1.ProtocolError, ValueError)):
                 raise failed(request, exc) from None
             raise
-        reusable = whole and not answer.will_close
+        reusable = whole and not answer.closes
 
         def done(at_end: bool) -> None:
-            if reusable and at_end:
+            if reusable and at_end and connection.spent(answer):
                 self._keep(where, connection)
             else:
                 connection.destroy()
@@ -126,7 +134,7 @@ class HTTPTransport:
         body = _AnswerBody(answer, request, done)
         return Response(
             answer.status,
-            Headers(answer.headers.items()),
+            Headers(answer.fields),
             url=request.url,
             body=body,
             close=body.close,
@@ -139,27 +147,27 @@ class HTTPTransport:
 
     def _send(self, connection: Connection, request: Request, where: tuple[str, str, int]) -> bool:
         """Send a request; False where the other side answered before it had all of it."""
-        client, parts = connection.client, network.split(request.url)
+        parts = network.split(request.url)
+        host = parts.netloc.rpartition("@")[2]
         target = parts.path or "/"
         if parts.query:
             target = f"{target}?{parts.query}"
+        fields = [("Host", host), ("Accept-Encoding", "identity"), *request.headers.items()]
         proxy = self._proxy(where)
         if proxy and where[0] == "http":
-            target = f"http://{parts.netloc.rpartition('@')[2]}{target}"
-        client.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
-        client.putheader("Host", parts.netloc.rpartition("@")[2])
-        client.putheader("Accept-Encoding", "identity")
-        for name, value in request.headers.items():
-            client.putheader(name, value)
-        if proxy and where[0] == "http":
-            _authenticate(client.putheader, proxy)
+            target = f"http://{host}{target}"
+            fields += _authentication(proxy)
         if request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
-            client.putheader("Content-Length", str(_length(request.body)))
+            fields.append(("Content-Length", str(_length(request.body))))
+        head = http1.head(request.method, target, fields)
         try:
-            client.endheaders()
+            if isinstance(request.body, bytes):
+                connection.sendall(head + request.body)
+                return True
+            connection.sendall(head)
             return _send_body(connection, request.body)
-        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
-            if request.body is None:
+        except OSError as exc:
+            if request.body is None or not _hung_up(exc):
                 raise
             return False  # what it said before it hung up is worth more than that it did
 
@@ -218,7 +226,7 @@ class HTTPTransport:
                 self._tunnel(sock, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
             except BaseException as exc:
                 sock.close()
-                if isinstance(exc, (OSError, http.client.HTTPException)):
+                if isinstance(exc, (OSError, http1.ProtocolError, ValueError)):
                     raise TransportError(f"proxy {redact_url(proxy)}: {told(exc)}") from None
                 raise
         return sock, True
@@ -226,7 +234,7 @@ class HTTPTransport:
     def _dial(self, host: str, port: int, request: Request) -> socket.socket:
         target = self._net.resolve.get((host, port), (host, port))
         try:
-            found = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(_encoded(target[0]), target[1], type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
             raise TransportError(f"{host}:{port}: {told(exc)}") from None
         failure: OSError | None = None
@@ -249,18 +257,14 @@ class HTTPTransport:
         raise TransportError(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
 
     def _tunnel(self, sock: socket.socket, proxy: str, target: str) -> None:
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-        _authenticate(lambda name, value: lines.append(f"{name}: {value}"), proxy)
-        sock.settimeout(self._net.connect_timeout)
-        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
-        wire = Connection(sock, self._net.timeout, proxied=True)
+        wire = Connection(sock, self._net.connect_timeout, proxied=True)
+        wire.sendall(http1.head("CONNECT", target, [("Host", target), *_authentication(proxy)]))
         wire.raw.start(self._net.timeout, moving=False)
-        answer = http.client.HTTPResponse(wire, method="CONNECT")  # type: ignore[arg-type]
-        answer.begin()
+        answer = wire.answer("HEAD")  # what comes next is the other side's
         if not 200 <= answer.status < 300:
-            raise TransportError(
-                f"proxy {redact_url(proxy)} refused: {answer.status} {answer.reason}"
-            )
+            raise TransportError(f"proxy {redact_url(proxy)} refused: {answer.status}")
+        if not wire.spent(answer):
+            raise TransportError(f"proxy {redact_url(proxy)} speaks before it is spoken to")
 
     def _context(self, host: str, port: int) -> ssl.SSLContext:
         tls = self._net.tls(host if port == 443 else f"{host}:{port}")
@@ -282,42 +286,36 @@ class _AnswerBody:
     """An answer's body, from which a connection goes back to the pool once it was read to its end."""
 
     def __init__(
-        self, answer: http.client.HTTPResponse, request: Request, done: Callable[[bool], None]
+        self, answer: http1.Answer, request: Request, done: Callable[[bool], None]
     ) -> None:
         self._answer, self._request = answer, request
         self._done: Callable[[bool], None] | None = done
-        if answer.length == 0 or request.method == "HEAD":
+        if answer.done:
             self._finish(at_end=True)
 
     def read(self, size: int = -1, /) -> bytes:
         if self._done is None or size == 0:
             return b""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(SEND_CHUNK), b""))
         try:
-            data = self._answer.read(size if size > 0 else None)
-        except (OSError, http.client.HTTPException, ValueError) as exc:
+            data = self._answer.read(size)
+        except (OSError, http1.ProtocolError, ValueError) as exc:
             self._finish(at_end=False)
             raise failed(self._request, exc) from None
-        if not data and self._answer.length:
-            left = self._answer.length
-            self._finish(at_end=False)
-            raise TransportError(
-                f"{self._request.method} {redact_url(self._request.url)}: the body broke off with "
-                f"{left} bytes to come"
-            )
-        if not data or self._answer.length == 0:
+        if self._answer.done:
             self._finish(at_end=True)
         return data
 
     def _finish(self, *, at_end: bool) -> None:
         done, self._done = self._done, None
         if done is not None:
-            self._answer.close()
             done(at_end)
 
     def close(self) -> None:
         # a short rest is worth reading: the connection lives on
-        length = self._answer.length if self._done is not None else None
-        if length is not None and length <= BUFFER and self._request.method != "HEAD":
+        length = self._answer.left if self._done is not None else None
+        if length is not None and length <= BUFFER:
             try:
                 while self._done is not None and self.read(BUFFER):
                     pass
@@ -332,11 +330,8 @@ def _length(body: bytes | Body | None) -> int:
     return len(body) if isinstance(body, bytes) else body.length
 
 
-def _send_body(connection: Connection, body: bytes | Body | None) -> bool:
+def _send_body(connection: Connection, body: Body | None) -> bool:
     if body is None:
-        return True
-    if isinstance(body, bytes):
-        connection.sendall(body)
         return True
     sent = 0
     for data in _pieces(body.open(), body.length):
@@ -367,8 +362,19 @@ def _check_lead(request: Request, host: str) -> None:
         )
 
 
-def _authenticate(put: Callable[[str, str], object], proxy: str) -> None:
+def _authentication(proxy: str) -> list[tuple[str, str]]:
     parts = urlsplit(proxy)
-    if parts.username:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        put("Proxy-Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    if not parts.username:
+        return []
+    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return [("Proxy-Authorization", "Basic " + base64.b64encode(user.encode()).decode())]
+
+
+def _hung_up(exc: OSError) -> bool:
+    # an error of TLS is an OSError without a number of the system's
+    return isinstance(exc, (BrokenPipeError, ConnectionResetError)) or hasattr(exc, "reason")
+
+
+def _encoded(host: str) -> bytes | str:
+    # a name in ASCII needs no IDNA, whose tables take longer to load than an answer to come
+    return host.encode() if host.isascii() else host
