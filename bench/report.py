@@ -80,11 +80,13 @@ def plain(result: Result) -> Iterator[str]:
             yield f"    {beside}   {verdicts(result, row)}".rstrip()
 
 
-def markdown(results: Sequence[Result], *, seconds: float, quick: bool) -> str:
+def markdown(results: Sequence[Result], *, seconds: float, quick: bool, partial: str = "") -> str:
     """The whole page."""
     lines = [INTRODUCTION]
     if quick:
         lines.append("**A quick run: few turns, small inputs; its verdicts say little.**\n")
+    if partial:
+        lines.append(f"**Not the whole: {partial}.**\n")
     lines += ["## Machine and versions", "", *machine(), "", *versions(), ""]
     lines.append(f"The whole took {seconds / 60:.0f} minutes.\n")
     lines += ["## Targets", "", *targets(results), ""]

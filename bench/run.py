@@ -71,6 +71,12 @@ def room() -> str:
     return tempfile.gettempdir()
 
 
+def part(given: argparse.Namespace) -> str:
+    """What a run leaves out, in words; empty for a whole one."""
+    said = [f"{given.runs} turns of each contender"] if given.runs else []
+    return ", ".join([*said, *(["only some studies"] if given.only else [])])
+
+
 def compiled() -> None:
     """Make the code as it is when installed: compiled, and the runtime's launcher written from it."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -114,7 +120,9 @@ def main() -> None:
             print(f"    {time.monotonic() - since:.0f} s", file=sys.stderr, flush=True)
     whole = not (given.quick or given.only or given.runs)
     output = given.output or (DOCS if whole else None)
-    text = report.markdown(results, seconds=time.monotonic() - began, quick=given.quick)
+    text = report.markdown(
+        results, seconds=time.monotonic() - began, quick=given.quick, partial=part(given)
+    )
     if output is not None:
         output.write_text(text)
         print(f"written: {output}", file=sys.stderr)

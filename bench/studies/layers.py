@@ -185,7 +185,7 @@ def where_append(stage: Stage) -> str:
         return profiled("append", "-q", "-f", big, "-t", "x.org/x:v1", "-o", f"{folder}/x.tar")
 
 
-LIMIT = (Target(126),)  # 120 MiB
+LIMIT = (Target(120),)
 
 STUDIES = (
     Study(

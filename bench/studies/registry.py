@@ -327,7 +327,7 @@ STUDIES = (
     ),
     Study(
         "lists",
-        "A repository of 100 000 tags, 100 000 repositories and as many manifests; after each start, nine requests a page.",
+        "A repository of 100 000 tags, 100 000 repositories and manifests; after each start, nine requests a page.",
         (
             Row("tag list, first page", "ms", (Target(10),)),
             Row("tag list, a later page", "ms", (Target(10),)),
