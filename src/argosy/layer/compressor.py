@@ -37,7 +37,7 @@ _LEVELS: Final = {
     Compression.GZIP: range(4),
     Compression.ZSTD: range(1, 23),
 }
-_DEFAULT: Final = {Compression.NONE: 0, Compression.GZIP: 3, Compression.ZSTD: 3}
+_DEFAULT: Final = {Compression.NONE: 0, Compression.GZIP: 2, Compression.ZSTD: 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ class Compressor:
     Args:
         out: Where the compressed bytes go, in order, from the thread that writes.
         compression: How to compress.
-        level: gzip 0 to 3 (ISA-L's levels), zstd 1 to 22; None is 3.
+        level: gzip 0 to 3 (ISA-L's levels), zstd 1 to 22; None is 2 and 3.
         algorithm: Of both digests.
 
     Raises:
