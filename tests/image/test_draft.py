@@ -10,8 +10,15 @@ import pytest
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Target
-from argosy.errors import DigestMismatchError, InvalidLayerError, SizeMismatchError, StorageError
-from argosy.image.draft import Draft, Spool, draft
+from argosy.content.verify import VerifyingReader
+from argosy.errors import (
+    BlobUnknownError,
+    DigestMismatchError,
+    InvalidLayerError,
+    SizeMismatchError,
+    StorageError,
+)
+from argosy.image.draft import Draft, Spool, Union, draft
 from argosy.layer.compression import Compression
 from argosy.spec.descriptor import Descriptor
 from argosy.testing.contract import TargetContract
@@ -126,3 +133,23 @@ def test_a_draft_is_copied_as_if_it_lay_together() -> None:
     root = copy(image.source, str(image.digest), target, "v1")
     assert root.digest == image.digest
     assert all(target.exists(layer.descriptor) for layer in image.layers)
+
+
+class Lazy(MemoryStore):
+    """As a repository is: that a blob is not there is said by the first `read`."""
+
+    def fetch(self, desc: Descriptor) -> VerifyingReader:
+        if self.exists(desc):
+            return super().fetch(desc)
+        return VerifyingReader(_Missing(), desc)
+
+
+class _Missing:
+    def read(self, size: int = -1, /) -> bytes:
+        raise BlobUnknownError("404")
+
+
+def test_a_blob_comes_from_the_place_that_has_it_though_another_says_so_late() -> None:
+    first, second = Lazy(), Lazy()
+    desc = second.add("text/plain", b"here")
+    assert Union(first, second).fetch(desc).read() == b"here"

@@ -333,10 +333,9 @@ class Union:
 
     def fetch(self, desc: Descriptor) -> BlobReader:
         """See `Source.fetch`."""
-        for source in self._sources[:-1]:
-            with contextlib.suppress(NotFoundError):
-                return source.fetch(desc)
-        return self._sources[-1].fetch(desc)
+        # Asked first: a repository says only at the first `read` that it has no such blob.
+        found = (source for source in self._sources[:-1] if source.exists(desc))
+        return next(found, self._sources[-1]).fetch(desc)
 
     def tags(self) -> Iterator[str]:
         """See `Source.tags`."""
