@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -95,7 +98,15 @@ def root() -> None:
 
 def run(argv: Sequence[str]) -> NoReturn:
     """Run one command line and exit."""
-    sys.exit(call(argv))
+    code = call(argv)
+    if threading.active_count() == 1 and sys.getprofile() is None and sys.gettrace() is None:
+        # What is left of a Python process that ends is 20 ms of freeing memory: the kernel is faster at that.
+        with contextlib.suppress(OSError, ValueError):
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    sys.exit(code)
 
 
 def call(argv: Sequence[str]) -> int:

@@ -5,9 +5,12 @@ Size is checked before the digest, and as early as possible: the byte after the 
 
 from __future__ import annotations
 
+import importlib
 import io
+import os
+import threading
 from collections.abc import Callable
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 from argosy.content.protocols import Resumable, SupportsRead
 from argosy.errors import (
@@ -21,6 +24,71 @@ from argosy.spec.digest import Digest, hasher
 
 CHUNK = 1024 * 1024
 """How many bytes are moved at a time."""
+
+
+BESIDE = 16 * CHUNK
+"""Bytes of content from which on it is hashed by a thread beside the one that reads."""
+
+
+class _Here:
+    """Hashes where it is called."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._hasher = hasher(algorithm)
+        self.update = self._hasher.update
+
+    def whole(self) -> Any:
+        return self._hasher
+
+
+class _Beside:
+    """Hashes one piece on another thread, while its reader writes that piece and receives the next."""
+
+    def __init__(self, algorithm: str) -> None:
+        self._hasher = hasher(algorithm)
+        self._last: Any = None
+
+    def update(self, data: bytes, /) -> None:
+        self._wait()
+        if len(data) < BESIDE // 256:
+            self._hasher.update(data)
+        else:
+            self._last = _threads().submit(self._hasher.update, data)
+
+    def _wait(self) -> None:
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
+
+    def whole(self) -> Any:
+        self._wait()
+        return self._hasher
+
+
+def _hashing(desc: Descriptor) -> _Here | _Beside:
+    return (_Beside if desc.size >= BESIDE else _Here)(desc.digest.algorithm)
+
+
+class _Pool(Protocol):
+    def submit(self, work: Callable[[bytes], object], data: bytes, /) -> Any: ...
+
+
+_pools: dict[int, _Pool] = {}
+_lock = threading.Lock()
+
+
+def _threads() -> _Pool:
+    """This process's threads that hash: a child that was forked has none of its parent's."""
+    pool = _pools.get(os.getpid())
+    if pool is None:
+        with _lock:
+            pool = _pools.get(os.getpid())
+            if pool is None:
+                futures: Any = importlib.import_module("concurrent.futures")
+                pool = _pools[os.getpid()] = futures.ThreadPoolExecutor(
+                    min(8, os.cpu_count() or 1), thread_name_prefix="argosy-hash"
+                )
+    return pool
 
 
 class VerifyingReader:
@@ -50,7 +118,7 @@ class VerifyingReader:
         self.descriptor = desc
         self._stream = stream
         self._close = close or getattr(stream, "close", None)
-        self._hasher = hasher(desc.digest.algorithm)
+        self._hashed = _hashing(desc)
         self._left = desc.size
         self._proved = False
         self._on_bytes: Callable[[int], object] | None = None
@@ -68,7 +136,7 @@ class VerifyingReader:
             return b""
         data = self._stream.read(min(size, self._left)) if self._left else b""
         if data:
-            self._hasher.update(data)
+            self._hashed.update(data)
             self._left -= len(data)
             if self._left < 0:
                 raise self._size_error(self.descriptor.size - self._left)
@@ -95,7 +163,7 @@ class VerifyingReader:
         """
         if not isinstance(self._stream, Resumable) or self._left != self.descriptor.size:
             return 0
-        fresh, taken = hasher(self.descriptor.digest.algorithm), 0
+        fresh, taken = _hashing(self.descriptor), 0
         while data := front.read(CHUNK):
             fresh.update(data)
             taken += len(data)
@@ -106,7 +174,7 @@ class VerifyingReader:
                 self._stream = io.BytesIO()  # nothing is left to ask for
             else:
                 self._stream.start_at(taken)
-            self._hasher = fresh
+            self._hashed = fresh
             self._left -= taken
         return taken
 
@@ -123,7 +191,7 @@ class VerifyingReader:
         back(0)
         if self._on_bytes is not None:
             self._on_bytes(self._left - self.descriptor.size)
-        self._hasher = hasher(self.descriptor.digest.algorithm)
+        self._hashed = _hashing(self.descriptor)
         self._left, self._proved = self.descriptor.size, False
         return True
 
@@ -153,7 +221,7 @@ class VerifyingReader:
     def _prove(self) -> None:
         if self._stream.read(1):
             raise self._size_error(f"more than {self.descriptor.size}")
-        actual = Digest.done(self.descriptor.digest.algorithm, self._hasher)
+        actual = Digest.done(self.descriptor.digest.algorithm, self._hashed.whole())
         if actual != self.descriptor.digest:
             raise DigestMismatchError(expected=self.descriptor.digest, actual=actual)
         self._proved = True
