@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,6 +108,7 @@ def main() -> None:
     if given.list:
         print("\n".join(listing(studies)))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are stopped, inputs removed
     compiled()
     results: list[Result] = []
     began = time.monotonic()
