@@ -17,6 +17,7 @@ import dataclasses
 import importlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -41,6 +42,8 @@ _TRANSPORTS = ("docker", *_LOCAL)
 _ALIASES = {"ocidir": "oci", "registry": "docker", "oci-dir": "oci"}
 _TRANSPORT = re.compile(r"([a-z][a-z0-9-]*):(//)?(.*)", re.DOTALL)
 _SCHEMES = ("http", "https")
+_FOREIGN = frozenset({"containers-storage", "docker-daemon", "ostree", "sif", "tarball"})
+"""Transports of other tools that argosy does not have: never taken for a repository's name."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,12 +83,21 @@ class Location:
             return cls._local(name, match[3], text)
         if match and name == "docker" and match[2]:
             return cls._registry(match[3])
-        if match and match[2] and name not in _SCHEMES:
+        if match and ((match[2] and name not in _SCHEMES) or name in _FOREIGN):
             raise InvalidReferenceError(
                 f"transport {match[1]!r} of {text[:200]!r} is not known",
                 hint=f"expected one of {', '.join(_TRANSPORTS)}",
             )
         return cls._registry(text)
+
+    @classmethod
+    def existing(cls, text: str) -> Self:
+        """As `parse`, but the name of a file or directory that is there is that file or directory.
+
+        Raises:
+            InvalidReferenceError: it has none of the shapes above.
+        """
+        return cls._sniff(text) if os.path.lexists(text) else cls.parse(text)
 
     @classmethod
     def _registry(cls, text: str) -> Self:
@@ -202,8 +214,24 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
         yield _connected(location.reference, connect, write=True)
         return
     _open_standard_streams(location, write=True)
-    with _closing(_class(location.transport).create(location.path)) as place:
-        yield place
+    new = not os.path.lexists(location.path)
+    try:
+        with _closing(_class(location.transport).create(location.path)) as place:
+            yield place
+    except BaseException:
+        if new:
+            _remove_empty(location.path)
+        raise
+
+
+def _remove_empty(path: str) -> None:
+    """Take away a directory that was made for content which never came; one that holds a blob is kept."""
+    if not os.path.isdir(path) or os.path.islink(path):
+        return
+    if any(files for _, _, files in os.walk(os.path.join(path, "blobs"))):
+        return
+    if set(os.listdir(path)) <= {"blobs", "index.json", "oci-layout", "version"}:
+        shutil.rmtree(path)
 
 
 def _connected(reference: Reference, connect: Connect | None, *, write: bool) -> Target:

@@ -58,6 +58,8 @@ def test_every_command_has_help(argosy: Run, name: str) -> None:
         (["ls", "oci:/nonexistent"], 2),
         (["digest", "oci-archive:/nonexistent.tar"], 2),
         (["ls", "oci:-"], 64),
+        (["cp", "containers-storage:x", "oci:a"], 64),
+        (["cp", "docker-daemon:x:y", "oci:a"], 64),
     ],
 )
 def test_wrong_usage_and_absent_places_are_one_line(
@@ -402,3 +404,12 @@ def test_real_images_go_through_the_command_line(
         argosy("digest", f"oci-archive:{tmp_path}/busybox.tar:latest").out
         == argosy("digest", place).out
     )
+
+
+@pytest.mark.parametrize("kind", ["oci", "dir"])
+def test_a_place_made_for_what_never_came_is_removed_again(
+    argosy: Run, tmp_path: pathlib.Path, kind: str
+) -> None:
+    argosy("cp", "-q", "oci:/nonexistent:v1", f"{kind}:{tmp_path}/made:v1", code=2)
+    argosy("cp", "-q", "127.0.0.1:1/x:y", "--retry", "0", f"{kind}:{tmp_path}/made:v1", code=1)
+    assert list(tmp_path.iterdir()) == []

@@ -32,6 +32,7 @@ class _Parsed(click.ParamType[Any]):
 
 
 PLACE = _Parsed("place", Location.parse)
+FILE_OR_PLACE = _Parsed("place", Location.existing)
 PLATFORM = _Parsed("platform", Platform.parse)
 
 place_argument = click.argument("place", type=PLACE, metavar="PLACE")

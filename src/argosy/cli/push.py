@@ -8,7 +8,7 @@ import click
 
 from argosy import locate
 from argosy.cli import engine, places, progress
-from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
+from argosy.cli.options import FILE_OR_PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.engine.images import local_name
 from argosy.errors import UsageError
@@ -18,7 +18,7 @@ from argosy.spec.platform import Platform
 
 
 @click.command()
-@click.argument("named", nargs=-1, required=True, type=PLACE, metavar="[PLACE] REFERENCE")
+@click.argument("named", nargs=-1, required=True, type=FILE_OR_PLACE, metavar="[PLACE] REFERENCE")
 @click.option(
     "-a", "--all-tags", is_flag=True, help="Every tag the repository has on this machine."
 )
@@ -45,7 +45,7 @@ def command(
     \b
     Examples:
       argosy push registry.example/app:v1
-      argosy push ./alpine.tar registry.example/alpine:3.20
+      argosy push alpine.tar registry.example/alpine:3.20
     """
     if len(named) > 2:
         raise UsageError("expected a reference, or a place and a reference")

@@ -62,13 +62,12 @@ def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
         doomed = list(target.referrers(desc)) if referrers else []
         by_digest = ":" in place.tag
         for entry in doomed:
-            print(entry.digest)
             if not dry_run:
                 target.delete(entry)
+            print(entry.digest)
+        if not dry_run:
+            if by_digest:
+                target.delete(desc)
+            else:
+                target.untag(place.tag)
         print(desc.digest if by_digest else place.tag)
-        if dry_run:
-            return
-        if by_digest:
-            target.delete(desc)
-        else:
-            target.untag(place.tag)

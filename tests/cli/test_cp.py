@@ -1,0 +1,89 @@
+"""`argosy cp` where an image becomes another one on its way, and the order of `argosy ls`."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from argosy.image.validate import validate
+from argosy.image.view import Image, ImageIndex, view
+from argosy.layout.store import LayoutStore
+from argosy.spec import mediatypes
+from tests.cli.conftest import Run
+
+
+def sound(path: pathlib.Path, tag: str) -> Image | ImageIndex:
+    """What a tag names, checked from top to bottom."""
+    found = view(LayoutStore.open(str(path)), tag)
+    images = [found] if isinstance(found, Image) else list(found.images())
+    for image in images:
+        assert [str(f) for f in validate(image) if not f.warning] == []
+    return found
+
+
+@pytest.mark.parametrize("tag", ["v1", "multi"])
+def test_a_copy_can_have_other_media_types_and_come_back(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, tag: str
+) -> None:
+    old = sound(layout, tag)
+    there = tmp_path / "there"
+    done = argosy("cp", "--format", "docker", f"oci:{layout}:{tag}", f"oci:{there}:d")
+    made = sound(there, "d")
+    assert f"the digest was {old.digest}, it is {made.digest} now" in done.err
+    wanted = mediatypes.DOCKER_LIST if tag == "multi" else mediatypes.DOCKER_MANIFEST
+    assert made.descriptor.media_type == wanted
+    argosy("cp", "--format", "oci", f"oci:{there}:d", f"oci:{there}:o")
+    assert sound(there, "o").descriptor.media_type == old.descriptor.media_type
+
+
+@pytest.mark.parametrize("compress", ["none", "gzip", "zstd"])
+def test_a_copy_can_be_compressed_in_another_way(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, compress: str
+) -> None:
+    old = sound(layout, "v1")
+    assert isinstance(old, Image)
+    argosy("cp", "--compress", compress, f"oci:{layout}:v1", f"oci-archive:{tmp_path}/a.tar:v1")
+    argosy("cp", f"oci-archive:{tmp_path}/a.tar:v1", f"oci:{tmp_path}/back:v1")
+    made = sound(tmp_path / "back", "v1")
+    assert isinstance(made, Image)
+    assert made.manifest.config.digest == old.manifest.config.digest
+    assert {layer.media_type for layer in made.manifest.layers} == {
+        mediatypes.layer_media_type(compress)
+    }
+
+
+def test_of_an_index_only_the_platforms_that_are_wanted_are_changed(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    old = sound(layout, "multi")
+    assert isinstance(old, ImageIndex)
+    named = [str(entry.platform) for entry in old.manifests[:2]]
+    there = tmp_path / "there"
+    words = [word for name in named for word in ("--platform", name)]
+    argosy("cp", *words, "--format", "docker", f"oci:{layout}:multi", f"oci:{there}:two")
+    made = sound(there, "two")
+    assert isinstance(made, ImageIndex)
+    assert [str(entry.platform) for entry in made.manifests] == named
+    argosy("cp", *words[:2], "--format", "docker", f"oci:{layout}:multi", f"oci:{there}:one")
+    assert isinstance(sound(there, "one"), Image)
+
+
+def test_digests_that_shall_be_preserved_are(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    there = f"oci:{tmp_path}/there:v1"
+    done = argosy(
+        "cp", "--preserve-digests", "--format", "docker", f"oci:{layout}:v1", there, code=64
+    )
+    assert "--preserve-digests" in done.err
+    argosy("cp", "--preserve-digests", "--format", "oci", f"oci:{layout}:v1", there)
+    assert sound(tmp_path / "there", "v1").digest == sound(layout, "v1").digest
+
+
+def test_what_refers_to_the_old_image_does_not_come_with_the_new_one(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = f"oci:{tmp_path}/there:v1"
+    argosy("cp", "--referrers", "--compress", "zstd", f"oci:{layout}:v1", place, code=64)
+    argosy("cp", "--level", "3", f"oci:{layout}:v1", place, code=64)
