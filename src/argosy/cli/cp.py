@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -10,6 +13,7 @@ from argosy import locate
 from argosy.cli import places, progress
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
+from argosy.content.protocols import Source
 from argosy.errors import UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
@@ -32,6 +36,25 @@ from argosy.spec.reference import Reference, parse_tag
 @click.option("--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig.")
 @click.option("--foreign", is_flag=True, help="Also non-distributable layers.")
 @click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["oci", "docker"]),
+    help="Give it these media types. Its digest changes.",
+)
+@click.option(
+    "--compress",
+    type=click.Choice(["gzip", "zstd", "none"]),
+    help="Compress its layers in this way. Its digest changes.",
+)
+@click.option(
+    "--level",
+    type=int,
+    help="With --compress: how hard, and anew what is of this kind. gzip 0 to 3, zstd 1 to 22.",
+)
+@click.option(
+    "--preserve-digests", is_flag=True, help="Fail rather than let anything change its digest."
+)
+@click.option(
     "--digest-file", type=click.Path(dir_okay=False), help="Write the digest to this file."
 )
 @jobs_option
@@ -47,6 +70,10 @@ def command(
     referrers: bool,
     digest_tags: bool,
     foreign: bool,
+    kind: str | None,
+    compress: str | None,
+    level: int | None,
+    preserve_digests: bool,
     digest_file: str | None,
     jobs: int,
     quiet: bool,
@@ -54,21 +81,33 @@ def command(
 ) -> None:
     """Copy an image, an index or an artifact. Its digest is kept, and what is there already does not move.
 
-    TARGET's tag is SOURCE's where none is given.
+    With --format or --compress it becomes another one on its way, and both digests are told on stderr; the image id
+    stays. TARGET's tag is SOURCE's where none is given.
 
     \b
     Examples:
       argosy cp alpine:3.20 oci:images:alpine
       argosy cp --platform linux/amd64 --platform linux/arm64 alpine:3.20 oci-archive:alpine.tar
       argosy cp --referrers registry.example/app:v1 mirror.example/app
+      argosy cp --format oci --compress zstd registry.example/app:v1 mirror.example/app
       argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
     """
     if all_tags and (more_tags or target.tag not in (None, "latest")):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
     for tag in more_tags:
         parse_tag(tag)
+    if level is not None and compress is None:
+        raise UsageError("--level is for --compress")
+    if (kind or compress) and (referrers or digest_tags or sparse):
+        raise UsageError(
+            "--format and --compress make another image: what refers to the old one by its digest, or an index that "
+            "is kept whole, cannot come along"
+        )
+    wanted = bool(kind or compress or (preserve_digests and not sparse and len(platforms) > 1))
+    wish = {"format": kind, "compress": compress, "level": level, "preserve": preserve_digests}
+    change = _changing(platforms, wish, quiet=quiet) if wanted else None
     options = {
-        "platforms": platforms or None,
+        "platforms": (platforms or None) if change is None else None,
         "sparse": sparse,
         "referrers": referrers,
         "digest_tags": digest_tags,
@@ -82,16 +121,34 @@ def command(
     ):
         if all_tags:
             for tag in list(taken.tags()):
-                copy(taken, tag, given, tag, on_event=on_event, **options)  # type: ignore[arg-type]
+                place, what = change(taken, tag) if change else (taken, tag)
+                copy(place, what, given, tag, on_event=on_event, **options)  # type: ignore[arg-type]
             return
         chosen = locate.choose(taken, source)
         tags = (*_tags(source, target, chosen), *more_tags)
-        root = copy(taken, chosen, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
+        place, what = change(taken, chosen) if change else (taken, chosen)
+        root = copy(place, what, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
     if digest_file:
         _write(digest_file, f"{root.digest}\n")
 
 
 _shown = progress.shown
+
+
+def _changing(
+    platforms: tuple[Platform, ...], wish: Mapping[str, object], *, quiet: bool
+) -> Callable[[Source, str], tuple[Source, str]]:
+    """What makes another image of one: its place and digest. Both digests are told, for they differ."""
+    room = importlib.import_module("argosy.cli.converting")
+    wanted = room.Wish(**wish)
+
+    def change(place: Source, chosen: str) -> tuple[Source, str]:
+        old, made, new = room.converted(place, chosen, platforms, wanted)
+        if old.digest != new.digest and not quiet:
+            print(f"argosy: the digest was {old.digest}, it is {new.digest} now", file=sys.stderr)
+        return made, str(new.digest)
+
+    return change
 
 
 def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:

@@ -1,0 +1,81 @@
+"""What `argosy cp` does to an image on its way: other media types, another compression. Loaded only where asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from argosy.content import graph
+from argosy.content.protocols import Source
+from argosy.errors import UsageError
+from argosy.image.convert import each, recompress, to_docker, to_oci, typed_index
+from argosy.image.indexes import filtered
+from argosy.image.view import Image, ImageIndex
+from argosy.layer.compression import Compression
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.platform import Platform
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What an image shall become: `format` is `oci`, `docker` or None, `compress` a kind of compression or None.
+
+    With `preserve` nothing may become another digest.
+    """
+
+    format: str | None = None
+    compress: str | None = None
+    level: int | None = None
+    preserve: bool = False
+
+
+def converted(
+    source: Source, chosen: str, platforms: Sequence[Platform], wish: Wish
+) -> tuple[Descriptor, Source, Descriptor]:
+    """What was chosen, and where what became of it is: the place and the descriptor.
+
+    Raises:
+        UsageError: the digest would be another one, and was to be preserved.
+        UnsupportedError: the wanted form has no word for something in it.
+    """
+    old = source.resolve(chosen)
+    view = _changed(_reduced(source, old, platforms), wish)
+    if wish.preserve and view.digest != old.digest and not _below(source, old, view.digest):
+        raise UsageError(
+            f"--preserve-digests: {old.digest} would become {view.digest}",
+            hint="leave out --format, --compress, or some of several --platform",
+        )
+    return old, view.source, view.descriptor
+
+
+def _below(source: Source, root: Descriptor, digest: str) -> bool:
+    """Whether this is one of the images of an index as they are."""
+    return root.is_index() and any(
+        node.descriptor.digest == digest for node in graph.walk(source, root)
+    )
+
+
+def _reduced(source: Source, root: Descriptor, platforms: Sequence[Platform]) -> Image | ImageIndex:
+    if not root.is_index():
+        return Image(source=source, descriptor=root)
+    if len(platforms) == 1:
+        return Image(source=source, descriptor=graph.select(source, root, platforms[0]))
+    index = ImageIndex(source=source, descriptor=root)
+    return filtered(index, platforms) if platforms else index
+
+
+def _changed(view: Image | ImageIndex, wish: Wish) -> Image | ImageIndex:
+    if wish.format is not None:
+        docker = wish.format == "docker"
+        if isinstance(view, ImageIndex):
+            view = typed_index(view, docker=docker)
+        else:
+            view = (to_docker if docker else to_oci)(view)
+    if wish.compress is None:
+        return view
+    kind = Compression(wish.compress)
+
+    def packed(image: Image) -> Image:
+        return recompress(image, kind, level=wish.level, force=wish.level is not None)
+
+    return each(view, packed) if isinstance(view, ImageIndex) else packed(view)
