@@ -53,7 +53,7 @@ class Target:
         word = "at most" if unit in LESS else "at least"
         if not self.peers:
             return f"{word} {self.bound:g} {unit}"
-        return f"{word} {self.bound:g} x {' and '.join(self.peers)}"
+        return f"{word} {self.bound:.3g} x {' and '.join(self.peers)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,8 @@ VERSIONS = {
     "wrk": ["-v"],
     "tar": ["--version"],
 }
+VERSION = r"(v?\d+\.\d+(?:\.\d+)?[\w.+~-]*)"
+PATTERNS = {"zot": '"commit":"([^"]+)"'}
 NAMES = {"registry": "distribution"}
 
 INTRODUCTION = """\
@@ -153,5 +155,5 @@ def versions() -> Iterator[str]:
         if path is None:
             yield f"- {name}: not installed"
             continue
-        found = re.search(r"v?\d+\.\d+(\.\d+)?[\w.+~-]*", told([path, *words]).replace("go1.", ""))
-        yield f"- {name} {found[0] if found else '(version unknown)'}"
+        found = re.search(PATTERNS.get(program, VERSION), told([path, *words]))
+        yield f"- {name} {found[1] if found else '(does not say its version)'}"
