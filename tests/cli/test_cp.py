@@ -10,6 +10,7 @@ from argosy.image.validate import validate
 from argosy.image.view import Image, ImageIndex, view
 from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
+from argosy.testing import random
 from tests.cli.conftest import Run
 
 
@@ -87,3 +88,26 @@ def test_what_refers_to_the_old_image_does_not_come_with_the_new_one(
     place = f"oci:{tmp_path}/there:v1"
     argosy("cp", "--referrers", "--compress", "zstd", f"oci:{layout}:v1", place, code=64)
     argosy("cp", "--level", "3", f"oci:{layout}:v1", place, code=64)
+
+
+def test_tags_are_listed_by_when_their_images_were_made(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    made = {
+        "middle": "2021-05-01T00:00:00.5Z",
+        "newest": "2024-01-01T00:00:00+02:00",
+        "oldest": "2020-01-01T00:00:00Z",
+    }
+    for tag, created in made.items():
+        argosy("mutate", f"oci:{layout}:v1", "--created", created, "-t", tag)
+    store = LayoutStore.open(str(layout))
+    store.tag(random.artifact(store, 9), "timeless")
+    store.untag("multi")
+    store.untag("v1")
+    assert argosy("ls", f"oci:{layout}", "--sort", "date").out.split() == [
+        "timeless", "oldest", "middle", "newest",
+    ]  # fmt: skip
+    assert (
+        argosy("ls", f"oci:{layout}", "--sort", "date", "--reverse", "--limit", "1").out
+        == "newest\n"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +43,11 @@ _ORDERS: dict[str, Callable[[str], Any]] = {"name": str, "semver": semver_key}
 @place_argument
 @click.option("--include", multiple=True, metavar="REGEX", help="Only tags that match, whole.")
 @click.option("--exclude", multiple=True, metavar="REGEX", help="Not tags that match, whole.")
-@click.option("--sort", type=click.Choice(list(_ORDERS)), help="Instead of the place's own order.")
+@click.option(
+    "--sort",
+    type=click.Choice([*_ORDERS, "date"]),
+    help="Instead of the place's own order. `date` reads every manifest.",
+)
 @click.option("--reverse", is_flag=True, help="The other way round.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--no-digest-tags", is_flag=True, help="Leave out tags like sha256-<hex>.sig.")
@@ -65,6 +70,7 @@ def command(
     Examples:
       argosy ls oci:images
       argosy ls alpine --include '3\\..*' --sort semver --reverse --limit 3
+      argosy ls registry.example/app --sort date --reverse --limit 5
     """
     try:
         wanted = [re.compile(pattern) for pattern in include]
@@ -79,7 +85,10 @@ def command(
             and not any(p.fullmatch(tag) for p in unwanted)
             and not (no_digest_tags and _DIGEST_TAG.fullmatch(tag))
         ]
-    if sort:
+        if sort == "date":
+            dates = importlib.import_module("argosy.cli.dates")
+            tags = dates.by_date(source, tags, jobs=dates.JOBS if place.reference else 1)
+    if sort in _ORDERS:
         tags.sort(key=_ORDERS[sort])
     if reverse:
         tags.reverse()
