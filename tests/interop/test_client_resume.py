@@ -75,7 +75,7 @@ class Cutter:
             thread.join(5)
 
 
-FORGETS = {"docker-registry", "zot", "argosy"}
+FORGETS = {"docker-registry", "zot"}
 """These keep nothing of a request that broke, or forget the session: the blob is sent anew, in chunks."""
 
 

@@ -94,6 +94,7 @@ class Server:
             access=access,
             clock=self.clock,
         )
+        self.registry.patience = 0.0  # nothing goes on while a test does not ask
         self.app = App(self.registry)
         self.runner.run(self.registry.start())
 

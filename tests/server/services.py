@@ -161,10 +161,11 @@ class S3Server:
         self._numbers = itertools.count()
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
+        program = find_peer("versitygw")
         self._log = open(directory / "log", "wb")  # noqa: SIM115
         self.process = subprocess.Popen(
             [
-                find_peer("versitygw"), "--port", f"127.0.0.1:{self.port}", "--access", self.access_key,
+                program, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key,
                 "--secret", self.secret_key, "--health", "/health", "--quiet",
                 "posix", "--sidecar", str(directory / "sidecar"), str(self._directory),
             ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Manifest
+from tests.server.process import Process
 from tests.wire import scripted as s
 from tests.wire.test_push import Uploads
 
@@ -148,3 +151,67 @@ def test_a_push_that_was_killed_sends_only_the_rest(
     assert uploads.sessions == 1
     assert SIZE <= uploads.received <= SIZE + SLACK
     assert list((tmp_path / "state" / "argosy" / "uploads").iterdir()) == []
+
+
+class Counting:
+    """A door to a server that counts what comes through, and says when so much has come."""
+
+    def __init__(self, port: int, half: int) -> None:
+        self._target, self._server = port, socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.received, self.half, self._limit = 0, threading.Event(), half
+        self._sockets = [self._server]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = self._server.accept()
+                other = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += [one, other]
+                for way in ((one, other, True), (other, one, False)):
+                    self._threads.append(threading.Thread(target=self._pump, args=way))
+                    self._threads[-1].start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+                self.received += len(data) if up else 0
+                if self.received > self._limit and not self.half.is_set():
+                    self.half.set()
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        for sock in self._sockets:
+            sock.close()
+
+
+def test_a_push_to_our_own_registry_that_was_killed_sends_only_the_rest(
+    environ: dict[str, str], tmp_path: pathlib.Path
+) -> None:
+    memory = MemoryStore()
+    memory.add(mediatypes.OCI_CONFIG, b"{}")
+    memory.add(mediatypes.OCI_LAYER, DATA)
+    memory.add(mediatypes.OCI_MANIFEST, RAW, "v1")
+    copy(memory, "v1", LayoutStore.create(str(tmp_path / "layout")), "v1")
+    with Process(str(tmp_path / "data")) as server:
+        door = Counting(server.port, SIZE // 2)
+        try:
+            command = ("cp", f"oci:{tmp_path}/layout:v1", f"localhost:{door.port}/app:v1")
+            killed(argosy(environ, *command), door.half)
+            before = door.received
+            finished(argosy(environ, *command))
+        finally:
+            door.close()
+        assert SIZE // 2 < before < SIZE
+        assert SIZE <= door.received <= SIZE + SLACK
+        assert server.ask("GET", "/v2/app/manifests/v1")[2] == RAW
+        assert Digest.of(server.ask("GET", f"/v2/app/blobs/{LAYER.digest}")[2]) == LAYER.digest

@@ -141,7 +141,7 @@ class Request:
         return int(value)
 
     async def pieces(self, limits: Limits, piece: int = PIECE) -> AsyncIterator[bytes]:
-        """The body, in pieces of at least `piece` bytes but for the last.
+        """The body, in pieces of at least `piece` bytes but for the last. All that came is handed out before an error.
 
         Raises:
             LimitExceededError: it is longer than allowed; as much as one piece over the limit may have been read.
@@ -157,39 +157,42 @@ class Request:
         end = time.monotonic() + limits.total
         more = True
         while more:
-            gathered, more = await self._gather(piece, limits.idle, end)
+            gathered, more, cut = await self._gather(piece, limits.idle, end)
             if limits.size and self.received > limits.size:
                 raise LimitExceededError(f"body: expected at most {limits.size} bytes")
             if gathered:
                 yield gathered
+            if cut is not None:
+                raise cut
         if expected is not None and self.received != expected:
             raise SizeMismatchError("body", expected=expected, actual=self.received)
 
-    async def _gather(self, piece: int, idle: float, end: float) -> tuple[bytes, bool]:
+    async def _gather(
+        self, piece: int, idle: float, end: float
+    ) -> tuple[bytes, bool, ArgosyError | None]:
+        """What came, whether more is to come, and what cut it off."""
         parts: list[bytes] = []
-        size = 0
+        size, more = 0, True
         receive = self.receive
+        cut: ArgosyError | None = None
         try:
             async with asyncio.timeout(None) as limit:
-                while size < piece:
+                while more and size < piece:
                     now = time.monotonic()
                     limit.reschedule(asyncio.get_running_loop().time() + min(idle, end - now))
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise ClientGoneError("the client hung up")
+                        cut = ClientGoneError("the client hung up")
+                        break
                     body = message.get("body", b"")
                     size += len(body)
                     parts.append(body)
-                    if not message.get("more_body", False):
-                        self.ended = True
-                        self.received += size
-                        return (parts[0] if len(parts) == 1 else b"".join(parts)), False
+                    more = message.get("more_body", False)
         except TimeoutError:
-            raise RequestTimeoutError(
-                f"body: nothing came for {idle:g} s, or it took too long"
-            ) from None
+            cut = RequestTimeoutError(f"body: nothing came for {idle:g} s, or it took too long")
+        self.ended = not more
         self.received += size
-        return (parts[0] if len(parts) == 1 else b"".join(parts)), True
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), more, cut
 
     async def read(self, limits: Limits) -> bytes:
         """The whole body.

@@ -21,6 +21,7 @@ from argosy.server.access import Access, Anonymous
 from argosy.server.http import Request, Response
 from argosy.server.metadata import Metadata, Work, repositories
 from argosy.server.metadata.outbox import Change
+from argosy.server.presence import Presence
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
 from argosy.spec.digest import Hasher
@@ -142,6 +143,8 @@ class Registry:
         self.hashers: OrderedDict[tuple[str, int], Hasher] = OrderedDict()
         self.big = asyncio.Semaphore(2)
         self.ready = False
+        self.presence = Presence()
+        self.patience = 5.0
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []
         self._pool = ThreadPoolExecutor(16, thread_name_prefix="argosy-io")
@@ -151,6 +154,7 @@ class Registry:
         """Learn the upload secret and begin the background tasks. Costs the same at any size."""
         secret = self.settings.secret or await self._stored_secret()
         self._secret = secret.encode()
+        self.presence.begin(self.settings.data)
         self._running = [asyncio.create_task(self._task(task)) for task in self._tasks]
         self.ready = True
 
@@ -162,6 +166,7 @@ class Registry:
         await asyncio.gather(*self._running, return_exceptions=True)
         self._pool.shutdown(wait=True)
         self.metadata.close()
+        self.presence.end()
 
     def change(self, request: Request) -> Change:
         """What a write on behalf of a request is told."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import re
 import time
@@ -18,21 +19,21 @@ from argosy.errors import (
     TooManyRequestsError,
     UploadUnknownError,
 )
+from argosy.server.handlers import bodies
 from argosy.server.handlers.blobs import read
-from argosy.server.http import Limits, Request, Response
+from argosy.server.http import Request, Response
 from argosy.server.metadata import ForeignKeyError, Transaction, Work, blobs, repositories, uploads
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.outbox import Change
-from argosy.server.metadata.uploads import Upload
+from argosy.server.metadata.uploads import BusyError, Upload
 from argosy.server.registry import Registry
-from argosy.server.storage import SegmentWriter
 from argosy.spec import distribution
-from argosy.spec.digest import ALGORITHMS, Digest, Hasher, hasher
+from argosy.spec.digest import ALGORITHMS, Digest, hasher
 from argosy.spec.reference import parse_name
 
 T = TypeVar("T")
 
-_LEASE = 30.0
+_PAUSE = 0.05
 _CANDIDATES = 32
 _ARGUMENT = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([0-9a-f]{32})")
 
@@ -157,123 +158,17 @@ def _created(request: Request, digest: str) -> Response:
     return response
 
 
-# -- bodies ---------------------------------------------------------------------------------------
-
-
-class _Body:
-    """One body being received: hashed, and written unless its digest is known already. Runs on the pool."""
-
-    def __init__(
-        self, registry: Registry, key: str, hashed: Hasher, *, keep: bool, size: int | None
-    ) -> None:
-        self._storage, self._key, self._expected = registry.storage, key, size
-        self._keep = keep
-        self._writer: SegmentWriter | None = None
-        self.hashed = hashed
-        self.size = 0
-
-    def feed(self, piece: bytes) -> None:
-        self.hashed.update(piece)
-        self.size += len(piece)
-        if self._keep:
-            if self._writer is None:
-                self._writer = self._storage.create(self._key, size=self._expected)
-            self._writer.write(piece)
-
-    def commit(self) -> Segment | None:
-        if self._writer is None:
-            return None
-        self._writer.commit()
-        return Segment(self._key, self.size)
-
-    def finish(self, piece: bytes | None, algorithm: str, digest: str | None) -> Segment | None:
-        """The last piece, then the check, then the disk: one hop to the pool for all."""
-        if piece is not None:
-            self.feed(piece)
-        if digest is not None and Digest.done(algorithm, self.hashed) != digest:
-            raise DigestMismatchError(
-                "blob", expected=digest, actual=Digest.done(algorithm, self.hashed)
-            )
-        return self.commit()
-
-    def abort(self) -> None:
-        if self._writer is not None:
-            self._writer.abort()
-
-
-async def _receive(
-    registry: Registry, request: Request, upload: Upload, digest: Digest | None
-) -> tuple[_Body, Segment | None]:
-    """Receive a body under a session's lease. Hashing and writing a piece go on while the next one comes.
-
-    Args:
-        digest: What the whole blob must hash to, where this is its last body and its algorithm is the session's.
-    """
-    settings = registry.settings.limits
-    limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
-    if settings.blob_bytes:
-        limits.size = max(1, settings.blob_bytes - upload.received)
-    hashed = await _hasher(registry, upload)
-    body = _Body(
-        registry,
-        uploads.key(upload),
-        hashed,
-        keep=upload.known is None,
-        size=request.content_length,
-    )
-    held: bytes | None = None
-    renewed = time.monotonic()
-    try:
-        async for piece in request.pieces(limits):
-            if held is not None:
-                await registry.blocking(body.feed, held)
-            held = piece
-            if time.monotonic() - renewed > _LEASE / 3:
-                renewed = time.monotonic()
-                await _renew(registry, upload)
-        segment = await registry.blocking(body.finish, held, upload.algorithm, digest)
-    except BaseException:
-        await registry.blocking(body.abort)
-        raise
-    return body, segment
-
-
-async def _renew(registry: Registry, upload: Upload) -> None:
-    until = registry.clock() + _LEASE
-    if not await registry.write(lambda tx: uploads.renew(tx, upload, until), durable=False):
-        raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
-
-
-async def _hasher(registry: Registry, upload: Upload) -> Hasher:
-    """The state of the hash over everything received: remembered, or made again from the objects."""
-    if not upload.received:
-        return hasher(upload.algorithm)
-    kept = registry.hashers.pop((upload.id, upload.version - 1), None)
-    if kept is not None:
-        return kept
-    return await _rehash(registry, upload, upload.algorithm)
-
-
-async def _rehash(registry: Registry, upload: Upload, algorithm: str) -> Hasher:
-    parts = await registry.metadata.read(lambda tx: uploads.segments(tx, upload))
-
-    def work() -> Hasher:
-        made = hasher(algorithm)
-        for piece in read(registry.storage, tuple(parts), 0, upload.received):
-            made.update(piece)
-        return made
-
-    return await registry.blocking(work)
+# -- the lease -------------------------------------------------------------------------------------
 
 
 async def _claim(registry: Registry, request: Request, upload: str, known: str | None) -> Upload:
     """Take the session's lease for this body, before any of it is read."""
     start = _start(request)
     known = known if registry.settings.content.reuse_known else None
-    now = registry.clock()
-    expires = now + registry.settings.gc.upload_seconds
-    return await registry.write(
-        lambda tx: uploads.claim(
+
+    def work(tx: Transaction) -> Upload:
+        now = registry.clock()
+        return uploads.claim(
             tx,
             request.name,
             upload,
@@ -281,11 +176,24 @@ async def _claim(registry: Registry, request: Request, upload: str, known: str |
             start=start,
             known=known,
             now=now,
-            lease=_LEASE,
-            expires=expires,
-        ),
-        durable=False,
-    )
+            lease=bodies.LEASE,
+            expires=now + registry.settings.gc.upload_seconds,
+            holder=registry.presence.name,
+            gone=gone,
+        )
+
+    gone: str | None = None
+    until = time.monotonic() + registry.patience
+    while True:
+        try:
+            return await registry.write(work, durable=False)
+        except BusyError as exc:
+            if gone is None and registry.presence.is_gone(exc.holder):
+                gone = exc.holder
+            elif time.monotonic() >= until:
+                raise
+            else:  # whoever was cut off comes back at once, while what had arrived is still being saved
+                await asyncio.sleep(_PAUSE)
 
 
 def _start(request: Request) -> int | None:
@@ -318,30 +226,33 @@ async def append(registry: Registry, request: Request) -> Response:
     """
     upload = await _claim(registry, request, _identity(registry, request), None)
     try:
-        body, segment = await _receive(registry, request, upload, None)
+        body, segment = await bodies.receive(registry, request, upload, None)
     except BaseException:
         await _release(registry, upload)
         raise
-    so_far = Digest.done(upload.algorithm, body.hashed)
-    part = segment or Segment("", 0)
     try:
-        grown = await registry.write(
-            lambda tx: uploads.extend(tx, upload, part, so_far), durable=False
-        )
+        grown = await bodies.extend(registry, upload, body, segment or Segment("", 0))
     except TooManyRequestsError:
         await registry.blocking(body.abort)
         raise
-    registry.keep_hasher(upload.id, upload.version, body.hashed)
     return _progress(registry, request, grown, 202)
 
 
 async def status(registry: Registry, request: Request) -> Response:
     """`GET <location>`: how far the session is. `0-0` stands for nothing yet, too: the specification has no better.
 
+    While a body is under way this waits for its end for a moment: it may be one that was cut, and is being saved.
+
     Raises:
         UploadUnknownError: no such session for this repository and principal.
     """
-    upload = await _find(registry, request)
+    until = time.monotonic() + registry.patience
+    while True:
+        upload = await _find(registry, request)
+        idle = upload.lease_until < registry.clock() or registry.presence.is_gone(upload.holder)
+        if idle or time.monotonic() >= until:
+            break
+        await asyncio.sleep(_PAUSE)
     return _progress(registry, request, upload, 204)
 
 
@@ -380,7 +291,8 @@ async def complete(registry: Registry, request: Request) -> Response:
     identity = _identity(registry, request)
     if _is_empty(request):
         upload = await _find(registry, request)
-        if upload.received and upload.algorithm == digest.algorithm:
+        idle = upload.lease_until < registry.clock()
+        if idle and upload.received and upload.algorithm == digest.algorithm:
             await _close(registry, request, upload, digest)
             return _created(request, digest)
     upload = await _claim(registry, request, identity, digest)
@@ -421,7 +333,7 @@ async def _last_body(registry: Registry, request: Request, upload: Upload, diges
     if not same and not upload.received:
         upload, same = upload._replace(algorithm=digest.algorithm), True
     try:
-        body, segment = await _receive(registry, request, upload, digest if same else None)
+        body, segment = await bodies.receive(registry, request, upload, digest if same else None)
         if not same:
             await _check(registry, upload, segment, digest)
     except (DigestMismatchError, LimitExceededError):

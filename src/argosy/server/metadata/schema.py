@@ -18,7 +18,7 @@ from __future__ import annotations
 from argosy.errors import StorageError
 from argosy.server.metadata import Transaction
 
-VERSION = 1
+VERSION = 2
 """The schema version this code writes."""
 
 _STEP = "UPDATE schema_version SET version = version + 1"
@@ -105,6 +105,7 @@ TABLES: tuple[str, ...] = (
         so_far TEXT,
         known TEXT REFERENCES blob (digest),
         expires REAL NOT NULL,
+        holder TEXT,
         PRIMARY KEY (repo_id, id)) WITHOUT ROWID""",
     "CREATE INDEX upload_expires ON upload (expires)",
     "CREATE INDEX upload_known ON upload (known) WHERE known IS NOT NULL",
@@ -178,10 +179,12 @@ TABLES: tuple[str, ...] = (
         checked REAL NOT NULL,
         missing_until REAL NOT NULL,
         PRIMARY KEY (repository, reference)) WITHOUT ROWID""",
-    "INSERT INTO schema_version (version) VALUES (1)",
+    f"INSERT INTO schema_version (version) VALUES ({VERSION})",  # noqa: S608
 )
 
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE upload ADD COLUMN holder TEXT",),
+}
 """From a version to the next one: statements in the same words."""
 
 

@@ -34,6 +34,8 @@ class Upload(NamedTuple):
         so_far: The digest of what was received, None before the first body.
         known: The digest of a blob the registry has, where the body under way is only hashed.
         expires: When it is given up, in seconds since the epoch.
+        lease_until: How long the body under way holds it; 0 where there is none.
+        holder: The process that receives that body, where it can be told whether it still lives.
     """
 
     repo_id: int
@@ -45,9 +47,17 @@ class Upload(NamedTuple):
     so_far: str | None
     known: str | None
     expires: float
+    lease_until: float = 0.0
+    holder: str | None = None
 
 
-_COLUMNS = "repo_id, id, principal, algorithm, received, version, so_far, known, expires"
+_COLUMNS = "repo_id, id, principal, algorithm, received, version, so_far, known, expires, lease_until, holder"
+
+
+class BusyError(TooManyRequestsError):
+    """Another body of the session is under way; `holder` is the process that receives it, if that is known."""
+
+    holder: str | None = None
 
 
 def create(
@@ -90,6 +100,8 @@ def claim(
     now: float,
     lease: float,
     expires: float,
+    holder: str | None = None,
+    gone: str | None = None,
 ) -> Upload:
     """Take the lease for one body.
 
@@ -97,11 +109,13 @@ def claim(
         start: Where the body says it begins; None for wherever the session is.
         known: A digest announced before the first byte: where the registry has it, the row holds on to it.
         lease: Seconds the lease lasts if it is not renewed.
+        holder: The process that takes it.
+        gone: A process that has died: what it holds is free.
 
     Raises:
         UploadUnknownError: no such session.
         RangeNotSatisfiableError: the body does not begin where the session is; the session stays as it is.
-        TooManyRequestsError: another body of the session is under way.
+        BusyError: another body of the session is under way.
     """
     current = find(tx, name, upload, principal)
     if start is not None and start != current.received:
@@ -110,15 +124,20 @@ def claim(
         )
     held = known if known and not current.received and blobs.healthy(tx, known) else None
     taken = tx.row(
-        "UPDATE upload SET version = version + 1, lease_until = ?, known = ?, expires = ?"
-        " WHERE repo_id = ? AND id = ? AND version = ? AND lease_until < ? RETURNING version",
-        (now + lease, held, expires, current.repo_id, upload, current.version, now),
+        "UPDATE upload SET version = version + 1, lease_until = ?, known = ?, expires = ?, holder = ?"
+        " WHERE repo_id = ? AND id = ? AND version = ? AND (lease_until < ? OR holder = ?)"
+        " RETURNING version",
+        (now + lease, held, expires, holder, current.repo_id, upload, current.version, now, gone),
     )
     if taken is None:
-        raise TooManyRequestsError(
+        busy = BusyError(
             f"upload {upload}: another body is under way", retry_after=max(1.0, lease / 10)
         )
-    return current._replace(version=taken[0], known=held, expires=expires)
+        busy.holder = current.holder
+        raise busy
+    return current._replace(
+        version=taken[0], known=held, expires=expires, lease_until=now + lease, holder=holder
+    )
 
 
 def renew(tx: Transaction, upload: Upload, until: float) -> bool:
@@ -141,14 +160,16 @@ def release(tx: Transaction, upload: Upload) -> None:
 def extend(tx: Transaction, upload: Upload, segment: Segment, so_far: str) -> Upload:
     """Take a durable object in as the next part, and give the lease back.
 
+    `so_far` is of `upload.algorithm`, which is the session's from now on.
+
     Raises:
         TooManyRequestsError: the lease was lost to another body; the object is nobody's.
     """
     received = upload.received + segment.size
     kept = tx.row(
-        "UPDATE upload SET received = ?, so_far = ?, lease_until = 0, known = NULL"
+        "UPDATE upload SET received = ?, algorithm = ?, so_far = ?, lease_until = 0, known = NULL"
         " WHERE repo_id = ? AND id = ? AND version = ? RETURNING 1",
-        (received, so_far, upload.repo_id, upload.id, upload.version),
+        (received, upload.algorithm, so_far, upload.repo_id, upload.id, upload.version),
     )
     if kept is None:
         raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
@@ -157,7 +178,7 @@ def extend(tx: Transaction, upload: Upload, segment: Segment, so_far: str) -> Up
             "INSERT INTO upload_segment (repo_id, upload, position, key, size) VALUES (?, ?, ?, ?, ?)",
             (upload.repo_id, upload.id, upload.version, segment.key, segment.size),
         )
-    return upload._replace(received=received, so_far=so_far)
+    return upload._replace(received=received, so_far=so_far, lease_until=0.0)
 
 
 def segments(tx: Transaction, upload: Upload) -> list[Segment]:

@@ -1,0 +1,170 @@
+"""Receiving the bodies of upload sessions: hashed and written while they come, kept when they are cut off."""
+
+from __future__ import annotations
+
+import time
+
+from argosy.errors import (
+    ArgosyError,
+    DigestMismatchError,
+    TooManyRequestsError,
+)
+from argosy.server.handlers.blobs import read
+from argosy.server.http import ClientGoneError, Limits, Request, RequestTimeoutError
+from argosy.server.metadata import uploads
+from argosy.server.metadata.blobs import Segment
+from argosy.server.metadata.uploads import Upload
+from argosy.server.registry import Registry, log
+from argosy.server.storage import SegmentWriter
+from argosy.spec.digest import Digest, Hasher, hasher
+
+LEASE = 30.0
+"""Seconds a body holds its session without saying that it goes on."""
+
+_CUT = (ClientGoneError, RequestTimeoutError)
+_LEAST = 2
+
+
+class Body:
+    """One body being received: hashed, and written unless its digest is known already. Runs on the pool."""
+
+    def __init__(
+        self, registry: Registry, key: str, hashed: Hasher, *, keep: bool, size: int | None
+    ) -> None:
+        self._storage, self._key, self._expected = registry.storage, key, size
+        self._keep = keep
+        self._writer: SegmentWriter | None = None
+        self.hashed = hashed
+        self.size = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Hash and write."""
+        self.hashed.update(piece)
+        self.size += len(piece)
+        if self._keep:
+            if self._writer is None:
+                self._writer = self._storage.create(self._key, size=self._expected)
+            self._writer.write(piece)
+
+    def finish(self, piece: bytes | None, algorithm: str, digest: str | None) -> Segment | None:
+        """The last piece, then the check, then the disk: one hop to the pool for all.
+
+        Raises:
+            DigestMismatchError: the bytes hash to something else than `digest`.
+        """
+        if piece is not None:
+            self.feed(piece)
+        if digest is not None and Digest.done(algorithm, self.hashed) != digest:
+            raise DigestMismatchError(
+                "blob", expected=digest, actual=Digest.done(algorithm, self.hashed)
+            )
+        if self._writer is None:
+            return None
+        self._writer.commit()
+        return Segment(self._key, self.size)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        if self._writer is not None:
+            self._writer.abort()
+
+
+async def receive(
+    registry: Registry, request: Request, upload: Upload, digest: Digest | None
+) -> tuple[Body, Segment | None]:
+    """Receive a body under a session's lease. Hashing and writing a piece go on while the next one comes.
+
+    What arrived of a body that is cut is kept.
+
+    Args:
+        digest: What the whole blob must hash to, where this is its last body and its algorithm is the session's.
+    """
+    settings = registry.settings.limits
+    limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
+    if settings.blob_bytes:
+        limits.size = max(1, settings.blob_bytes - upload.received)
+    hashed = await _hasher(registry, upload)
+    body = Body(
+        registry,
+        uploads.key(upload),
+        hashed,
+        keep=upload.known is None,
+        size=request.content_length,
+    )
+    held: bytes | None = None
+    renewed = time.monotonic()
+    try:
+        async for piece in request.pieces(limits):
+            if held is not None:
+                await registry.blocking(body.feed, held)
+            held = piece
+            if time.monotonic() - renewed > LEASE / 3:
+                renewed = time.monotonic()
+                await _renew(registry, upload)
+        segment = await registry.blocking(body.finish, held, upload.algorithm, digest)
+    except _CUT:
+        await _keep(registry, upload, body, held)
+        raise
+    except BaseException:
+        await registry.blocking(body.abort)
+        raise
+    return body, segment
+
+
+async def _keep(registry: Registry, upload: Upload, body: Body, last: bytes | None) -> None:
+    """What arrived of a body that was cut becomes a part of the session, so that the client can go on behind it.
+
+    A storage that cannot make an object of it loses it, and the session tells where it was before. A single byte is
+    nothing: `Range: 0-0` would tell it like none.
+    """
+    if upload.received + body.size + len(last or b"") < _LEAST:
+        return await registry.blocking(body.abort)
+    try:
+        segment = await registry.blocking(body.finish, last, upload.algorithm, None)
+        if segment is not None:
+            await extend(registry, upload, body, segment)
+    except ArgosyError as exc:
+        log.warning("upload %s: nothing kept of a body that was cut: %s", upload.id, exc)
+        await registry.blocking(body.abort)
+
+
+async def extend(registry: Registry, upload: Upload, body: Body, segment: Segment) -> Upload:
+    """Take a durable object in as the session's next part, and remember the state of its hash.
+
+    Raises:
+        TooManyRequestsError: the lease was lost; the object is nobody's.
+    """
+    so_far = Digest.done(upload.algorithm, body.hashed)
+    grown = await registry.write(
+        lambda tx: uploads.extend(tx, upload, segment, so_far), durable=False
+    )
+    registry.keep_hasher(upload.id, upload.version, body.hashed)
+    return grown
+
+
+async def _renew(registry: Registry, upload: Upload) -> None:
+    until = registry.clock() + LEASE
+    if not await registry.write(lambda tx: uploads.renew(tx, upload, until), durable=False):
+        raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
+
+
+async def _hasher(registry: Registry, upload: Upload) -> Hasher:
+    """The state of the hash over everything received: remembered, or made again from the objects."""
+    if not upload.received:
+        return hasher(upload.algorithm)
+    kept = registry.hashers.pop((upload.id, upload.version - 1), None)
+    if kept is not None:
+        return kept
+    return await _rehash(registry, upload, upload.algorithm)
+
+
+async def _rehash(registry: Registry, upload: Upload, algorithm: str) -> Hasher:
+    parts = await registry.metadata.read(lambda tx: uploads.segments(tx, upload))
+
+    def work() -> Hasher:
+        made = hasher(algorithm)
+        for piece in read(registry.storage, tuple(parts), 0, upload.received):
+            made.update(piece)
+        return made
+
+    return await registry.blocking(work)
