@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pathlib
 import time
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from argosy.errors import (
     InvalidConfigError,
+    LimitExceededError,
     ManifestUnknownError,
     NotFoundError,
     ResponseError,
@@ -36,6 +38,7 @@ from argosy.remote.wire import (
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.spec.distribution import MAX_ERROR_BODY
 
 DIGEST = Digest.of(b"x")
 
@@ -369,3 +372,37 @@ def test_a_registries_conf_that_is_none_is_named(tmp_path: pathlib.Path, text: s
     path.write_text(text)
     with pytest.raises(InvalidConfigError, match=r"registries\.conf"):
         Registries.read([str(path)])
+
+
+class Endless:
+    """A body that never ends, which counts what is taken of it."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        assert size > 0
+        self.taken += size
+        return b" " * size
+
+
+@pytest.mark.parametrize("limit", [0, 1, 100_000, 8 * 1024 * 1024])
+def test_no_more_than_the_limit_of_an_answer_is_taken_into_memory(limit: int) -> None:
+    body, closed = Endless(), []
+    response = Response(200, url="http://x/", body=body, close=lambda: closed.append(True))
+    with pytest.raises(LimitExceededError, match=f"over {limit} bytes"):
+        response.load(limit)
+    assert body.taken == limit + 1
+    assert closed == [True]
+    assert response.data == b""
+
+
+def test_of_an_error_no_more_is_read_than_it_takes_to_tell_it() -> None:
+    body = Endless()
+    response = Response(500, url="http://x/", body=body).load_error()
+    assert len(response.data) == body.taken == MAX_ERROR_BODY
+
+
+def test_an_answer_as_long_as_the_limit_is_read_whole() -> None:
+    response = Response(200, url="http://x/", body=io.BytesIO(b"12345"))
+    assert response.load(5).data == b"12345"

@@ -375,6 +375,40 @@ def test_a_redirect_to_another_host_takes_no_credential_along(
     assert scripted.requests()[-1].headers["x-wish"] == "1"
 
 
+def test_the_host_a_redirect_leads_to_is_shown_a_token_for_nobody(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    """The other host asks anew: it gets what everybody gets, and nothing of the registry's credentials."""
+    scripted.on("GET", PATH, basic(s.answer(307, {"Location": f"{another.url}/cdn"})))
+    challenge = f'Bearer realm="{another.url}/token",service="cdn",scope="repository:x:pull"'
+
+    def guarded(seen: s.Seen, peer: s.Peer) -> bool:
+        if seen.headers.get("authorization") == "Bearer anybody":
+            return s.answer(200, {}, b"layer")(seen, peer)
+        return s.answer(401, {"WWW-Authenticate": challenge})(seen, peer)
+
+    another.on("GET", "/cdn", guarded)
+    another.on("GET", "/token.*", s.answer(200, {}, b'{"token":"anybody"}'))
+    with logged_in(client).fetch(BLOB) as reader:
+        assert reader.read() == b"layer"
+    token = next(seen for seen in another.requests() if seen.target.startswith("/token"))
+    assert "authorization" not in token.headers
+    assert "account" not in token.target
+    assert "scope=repository%3Ax%3Apull" in token.target
+
+
+def test_a_host_a_redirect_leads_to_that_is_never_content_is_left(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", PATH, basic(s.answer(307, {"Location": f"{another.url}/cdn"})))
+    challenge = {"WWW-Authenticate": f'Bearer realm="{another.url}/token"'}
+    another.on("GET", "/cdn", s.answer(401, challenge))
+    another.on("GET", "/token", s.answer(200, {}, b'{"token":"anybody"}'))
+    with pytest.raises(UnauthorizedError), logged_in(client).fetch(BLOB) as reader:
+        reader.read()
+    assert len(another.requests()) == 3
+
+
 def test_a_redirect_within_the_host_keeps_the_credential(
     scripted: s.Scripted, client: Client
 ) -> None:

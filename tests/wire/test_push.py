@@ -412,6 +412,28 @@ def test_a_mount_that_is_refused_means_copy(
     assert not repository.mount(LAYER, repository.registry.repository("other"))
 
 
+def test_a_large_blob_that_the_registry_has_somewhere_does_not_move(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", ".*", s.answer(404))
+    scripted.on(
+        "POST", UPLOADS + r"\?mount=sha256%3A[0-9a-f]{64}", s.answer(201, {"Location": "/x"})
+    )
+    client().push(LAYER, io.BytesIO(DATA))
+    assert [seen.method for seen in scripted.requests()] == ["HEAD", "POST"]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 500])
+def test_a_registry_that_mounts_from_named_places_only_gets_the_bytes(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("POST", UPLOADS + r"\?mount=[^&]*", s.answer(status))
+    uploads = Uploads(scripted)
+    client().push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert len(scripted.requests("POST")) == 2
+
+
 # --------------------------------------------------------------------------------------- referrers and their tag
 
 SUBJECT = Descriptor.of(mediatypes.OCI_MANIFEST, b'{"a":1}')

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
-from argosy.remote.auth import Authenticator, Challenge, Token, parse_challenges
+from argosy.remote.auth import Authenticator, Challenge, Token, fetch_token, parse_challenges
 from argosy.remote.config import Options, host_of
 from argosy.remote.connection import Network
 from argosy.remote.transport import HTTPTransport
@@ -295,8 +295,14 @@ class Session:
         headers = dict(self.options.headers) if own else {}
         if authorization:
             headers["Authorization"] = authorization
+        asked = not own
         for _ in range(MAX_REDIRECTS):
             response = self._exchange(request, headers)
+            if response.status == 401 and not asked and not self._is_own(request.url):
+                asked = True
+                if anonymous := self._stranger(response, request.url):
+                    headers = {"Authorization": anonymous}
+                    continue
             if response.status not in REDIRECTS or not response.headers.get("Location"):
                 return response
             response.load_error()
@@ -306,6 +312,18 @@ class Session:
                 headers = {}  # never a credential, a cookie or a wish of the user's to another host
             request = _redirected(request, response.status, target, self._named_by())
         raise RegistryError(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
+
+    def _stranger(self, response: Response, url: str) -> str:
+        """What a host that a redirect led to is shown where it asks: a token for nobody in particular, or nothing."""
+        challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"))
+        bearer = next((c.parameters for c in challenges if c.scheme == "bearer"), {})
+        realm = urljoin(url, bearer.get("realm", ""))
+        if not bearer.get("realm") or network.origin(realm)[0] != network.origin(url)[0]:
+            return ""
+        response.load_error()
+        scopes = tuple(s for s in bearer.get("scope", "").split(" ") if s)
+        flow = fetch_token(realm, bearer.get("service", ""), scopes, named_by=self._named_by())
+        return f"Bearer {self._token(flow).value}"
 
     @staticmethod
     def _check_step(before: str, after: str) -> None:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from typing import IO
+from urllib.parse import urlencode
 
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
@@ -43,6 +44,8 @@ LEAST_CHUNK = 256 * 1024
 REMEMBERED = 4 * 1024 * 1024
 """Blobs of fewer bytes go with the request that ends their session (POST, PUT), and are not worth remembering. Larger
 ones go before it (POST, one PATCH, PUT): registries keep what they got of a PATCH that broke, and little of a PUT."""
+_UNKNOWN_QUERY = (400, 401, 403, 404, 405, 416, 500)
+"""What registries say that do not expect a `mount` without a `from`."""
 _MAX_AGE = 7 * 86400
 _STEP = 1024 * 1024
 
@@ -213,6 +216,8 @@ class _Upload:
     least: int = 0
     resumed: bool = False
     whole: bool = False
+    mountable: bool = False
+    mounted: bool = False
 
     @property
     def desc(self) -> Descriptor:
@@ -255,6 +260,7 @@ def push_blob(
     """
     state = _Upload(name, content, memory, session or memory.location, chunk=chunk_size or 0)
     state.resumed = bool(memory.location) and not session
+    state.mountable = content.desc.size >= REMEMBERED and not session
     failures, mark = 0, 0
     if state.resumed:
         yield from _ask(state, 0.0)
@@ -262,7 +268,8 @@ def push_blob(
         try:
             if not state.location:
                 yield from _begin(state)
-            yield from _send(state)
+            if not state.mounted:
+                yield from _send(state)
         except (
             UnsupportedError,
             RegistryError,
@@ -290,13 +297,26 @@ def push_blob(
 
 
 def _begin(state: _Upload) -> Flow[None]:
-    algorithm = state.desc.digest.algorithm
-    query = f"?digest-algorithm={algorithm}" if algorithm != "sha256" else ""
+    """Open a session, unless the registry has the blob somewhere and takes it from there (end-11 without `from`)."""
+    query: dict[str, str] = {}
+    statuses: tuple[int, ...] = ()
+    if state.desc.digest.algorithm != "sha256":
+        query["digest-algorithm"] = state.desc.digest.algorithm
+    if state.mountable:
+        query["mount"], statuses = str(state.desc.digest), _UNKNOWN_QUERY
     response = yield Request(
         method="POST",
-        url=distribution.uploads_path(state.name) + query,
+        url=distribution.uploads_path(state.name) + (f"?{urlencode(query)}" if query else ""),
         scopes=(push_scope(state.name),),
+        statuses=statuses,
     )
+    asked, state.mountable = state.mountable, False
+    if asked and response.status >= 400:
+        yield from _begin(state)
+        return
+    if asked and response.status == 201:
+        state.mounted = True
+        return
     state.location, state.offset, state.resumed = location_of(response), 0, False
     least = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
     state.least = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0
