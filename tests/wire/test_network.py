@@ -3,6 +3,7 @@
 # ruff: noqa: SIM117 - one block stands for the registry, one for the failure
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import socket
 import ssl
@@ -51,8 +52,9 @@ def tunnel(seen: s.Seen, peer: s.Peer) -> bool:
         peer.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
 
         def back() -> None:
-            while data := upstream.recv(65536):
-                peer.sock.sendall(data)
+            with contextlib.suppress(OSError):  # a client that hangs up first
+                while data := upstream.recv(65536):
+                    peer.sock.sendall(data)
 
         thread = threading.Thread(target=back, daemon=True)
         thread.start()
@@ -89,6 +91,52 @@ def test_https_goes_through_a_tunnel_and_the_proxy_sees_no_credential(
             registry.repository("app").resolve("v1")
     assert [r.target for r in scripted.requests("CONNECT")] == [f"registry.test:{secure.port}"]
     assert "authorization" not in scripted.requests()[0].headers
+
+
+@pytest.fixture
+def secure_proxy(authority: Authority) -> Iterator[s.Scripted]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("proxy"))
+    server = s.Scripted(context)
+    yield server
+    server.close()
+
+
+def test_a_proxy_can_be_spoken_to_in_tls_and_the_registry_within_it(
+    secure_proxy: s.Scripted, secure: s.Scripted, authority: Authority
+) -> None:
+    blob = bytes(range(256)) * 4096
+    desc = Descriptor.of(mediatypes.OCI_LAYER, blob)
+    secure.on("GET", f"/v2/app/blobs/{desc.digest}", s.answer(200, {}, blob))
+    secure_proxy.on("CONNECT", ".*", tunnel)
+    proxies = {"https": f"https://user:pw@localhost:{secure_proxy.port}"}
+    tls = TLS(ca_files=(authority.ca_file,))
+    name = f"registry.test:{secure.port}"  # not called localhost, which no proxy is asked for
+    options = Options(proxies=proxies, tls=tls, insecure=True)
+    with Registry(name, options) as registry:
+        assert registry.repository("app").resolve("v1") == DESC
+        assert registry.repository("app").fetch(desc).read() == blob
+    (seen, *_) = secure_proxy.requests()
+    assert seen.method == "CONNECT"
+    assert seen.headers["proxy-authorization"].startswith("Basic ")
+
+
+def test_a_proxy_whose_certificate_nobody_vouches_for_is_sent_nothing(
+    secure_proxy: s.Scripted,
+) -> None:
+    proxies = {"http": f"https://localhost:{secure_proxy.port}"}
+    with Registry("registry.test", Options(plain_http=True, proxies=proxies)) as registry:
+        with pytest.raises(TransportError, match=r"proxy .*: certificate not trusted"):
+            registry.repository("app").resolve("v1")
+    assert not secure_proxy.requests()
+
+
+def test_http_goes_through_a_proxy_in_tls(secure_proxy: s.Scripted, authority: Authority) -> None:
+    secure_proxy.on("HEAD", "http://registry.test/v2/app/manifests/v1", GOOD)
+    proxies = {"http": f"https://localhost:{secure_proxy.port}"}
+    options = Options(plain_http=True, proxies=proxies, tls=TLS(ca_files=(authority.ca_file,)))
+    with Registry("registry.test", options) as registry:
+        assert registry.repository("app").resolve("v1") == DESC
 
 
 def test_a_proxy_that_refuses_is_named(scripted: s.Scripted) -> None:

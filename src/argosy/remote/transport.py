@@ -12,11 +12,12 @@ Why no HTTP library: docs/adr/0003-http-client.md. What this file sees to:
 from __future__ import annotations
 
 import base64
+import importlib
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from argosy.content.protocols import SupportsRead
@@ -94,7 +95,8 @@ class HTTPTransport:
             sock.settimeout(min(PROBE_TIMEOUT, self._net.connect_timeout))
             try:
                 sock.sendall(_HELLO)
-                return sock.recv(2, socket.MSG_WAITALL) in _RECORDS
+                got = sock.recv(2)
+                return (got if len(got) == 2 else got + sock.recv(1)) in _RECORDS
             except OSError:
                 return False
 
@@ -201,7 +203,12 @@ class HTTPTransport:
         try:
             if scheme == "https":
                 sock.settimeout(self._net.connect_timeout)
-                sock = self._context(host, port).wrap_socket(sock, server_hostname=host)
+                context = self._context(host, port)
+                if hasattr(sock, "cipher"):  # a proxy that is spoken to in TLS
+                    nested: Any = importlib.import_module("argosy.remote.nested")
+                    sock = nested.NestedTLS(sock, context, host)
+                else:
+                    sock = context.wrap_socket(sock, server_hostname=host)
             return Connection(sock, self._net.timeout, proxied=proxied)
         except BaseException as exc:
             sock.close()
@@ -218,9 +225,14 @@ class HTTPTransport:
             return self._dial(host, port, request), False
         _check_lead(request, host)
         parts = urlsplit(proxy)
-        if parts.scheme != "http" or not parts.hostname:
-            raise InvalidConfigError(f"proxy {redact_url(proxy)}: expected http://host:port")
-        sock = self._dial(parts.hostname, parts.port or 80, Request(method="CONNECT", url=proxy))
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InvalidConfigError(
+                f"proxy {redact_url(proxy)}: expected http:// or https://host:port"
+            )
+        own = parts.port or (443 if parts.scheme == "https" else 80)
+        sock = self._dial(parts.hostname, own, Request(method="CONNECT", url=proxy))
+        if parts.scheme == "https":
+            sock = self._secured(sock, parts.hostname, own, f"proxy {redact_url(proxy)}")
         if scheme == "https":
             try:
                 self._tunnel(sock, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
@@ -255,6 +267,16 @@ class HTTPTransport:
             else:
                 return sock
         raise TransportError(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
+
+    def _secured(self, sock: socket.socket, host: str, port: int, name: str) -> socket.socket:
+        try:
+            sock.settimeout(self._net.connect_timeout)
+            return self._context(host, port).wrap_socket(sock, server_hostname=host)
+        except BaseException as exc:
+            sock.close()
+            if isinstance(exc, OSError):
+                raise TransportError(f"{name}: {told(exc)}") from None
+            raise
 
     def _tunnel(self, sock: socket.socket, proxy: str, target: str) -> None:
         wire = Connection(sock, self._net.connect_timeout, proxied=True)
