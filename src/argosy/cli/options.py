@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -31,7 +33,18 @@ class _Parsed(click.ParamType[Any]):
             self.fail(f"{exc}. {exc.hint}" if exc.hint else str(exc), param, ctx)
 
 
-PLACE = _Parsed("place", Location.parse)
+def _place(text: str) -> Location:
+    """A place; with ARGOSY_SHORT_NAMES in the environment, short names are what registries.conf says they are."""
+    found = Location.parse(text)
+    if found.reference is None or "://" in text or not os.environ.get("ARGOSY_SHORT_NAMES"):
+        return found
+    config: Any = importlib.import_module("argosy.remote.config")
+    names: Any = importlib.import_module("argosy.remote.shortnames")
+    known = names.ShortNames.read(config.registries_files(os.environ))
+    return Location.parse(known.expand(text))
+
+
+PLACE = _Parsed("place", _place)
 FILE_OR_PLACE = _Parsed("place", Location.existing)
 PLATFORM = _Parsed("platform", Platform.parse)
 

@@ -10,9 +10,12 @@
     auth         challenges and tokens (RFC 9110 §11, the Docker token specification)
     credentials  which file or helper knows a password, and writing it there
     config       Options, registries.conf and certs.d
+    shortnames   names without a registry, as registries.conf has them
     wire         Request, Response, Headers, and errors from answers
     transport    the one door to sockets: the pool, sending, redirect guards, proxies
     connection   one connection: deadlines and TLS
+    http1        HTTP/1.1: heads, and where bodies end
+    nested       TLS within TLS, for proxies that speak it
     network      addresses: which are public, which a redirect may lead to
 
 Rules of this room:

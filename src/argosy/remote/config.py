@@ -236,7 +236,7 @@ class Registries:
         """
         entries: dict[str, Mapping[str, Any]] = {}
         for path in files:
-            for entry in _list(_toml(path), "registry", path):
+            for entry in _list(read_toml(path, everything=False), "registry", path):
                 entries[str(entry.get("prefix") or entry.get("location") or "")] = _entry(
                     entry, path
                 )
@@ -301,13 +301,19 @@ def _endpoint(
     )
 
 
-def _toml(path: str) -> dict[str, Any]:
+def read_toml(path: str, *, everything: bool = True) -> dict[str, Any]:
+    """A file of registries.conf; empty where it is about something else than registries and not `everything` is wanted.
+
+    Raises:
+        StorageError: it cannot be read.
+        InvalidConfigError: it is no TOML, or of version 1.
+    """
     try:
         with open(path, "rb") as file:
             raw = file.read(_MAX_FILE)
     except OSError as exc:
         raise StorageError(f"{path}: {exc.strerror}") from None
-    if not _NAMES_A_REGISTRY.search(raw):
+    if not everything and not _NAMES_A_REGISTRY.search(raw):
         return {}  # most say nothing here, or only what short names mean: reading TOML would cost 10 ms
     tomllib: Any = importlib.import_module("tomllib")
     try:
