@@ -80,6 +80,7 @@ _ENVIRONMENT = {
     "ARGOSY_RUNTIME": "the runtime of `argosy run`",
     "ARGOSY_ROOTLESS": "`1`: act as somebody without root's powers, though root asks",
     "ARGOSY_PROGRESS": "as `--progress`",
+    "ARGOSY_SHORT_NAMES": "`1`: a name without a registry is what registries.conf(5) says, not Docker Hub's",
     "ARGOSY_DEBUG": "print tracebacks",
 }
 
@@ -138,7 +139,8 @@ def _connections() -> Iterator[str]:
     yield (
         "Every command that may talk to a registry takes these; `--help-registry` lists them. Commands with two ends\n"
         "take each for one end too: `--src-creds`, `--dest-plain-http`. How credentials are found is told by\n"
-        "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured. A registry on this machine\n"
+        "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured; SOCKS proxies and\n"
+        "containerd's hosts.toml are not. A registry on this machine\n"
         "(localhost) is spoken to in http if it does not speak TLS.\n"
     )
     yield from _options(
