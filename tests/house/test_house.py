@@ -29,6 +29,11 @@ LAZY = {
     ("server/config.py", "jsonschema"): "a registry without a file needs none",
     ("server/assemble.py", "argosy.server.metadata.postgresql"): "optional back end",
     ("server/assemble.py", "argosy.server.storage.objects"): "optional back end",
+    ("server/assemble.py", "argosy.server.auth.gate"): "an open registry needs no cryptography",
+    ("server/assemble.py", "argosy.server.auth.endpoint"): "an open registry gives out no tokens",
+    ("server/assemble.py", "argosy.server.retention"): "a registry without a policy has none",
+    ("server/assemble.py", "argosy.server.webhooks"): "optional back end",
+    ("server/telemetry.py", "argosy.server.exposition"): "loaded when somebody asks for figures",
     ("cli/registry.py", "argosy.server.metadata"): "optional back end",
 }
 

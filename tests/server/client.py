@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -153,12 +153,33 @@ class Server:
             "headers": fields,
         }
         pieces = list(body) if isinstance(body, list) else [body or b""]
+        return await self._answered(scope, _messages(pieces))
+
+    async def streaming(self, method: str, target: str, body: AsyncIterator[bytes]) -> Answer:
+        """A request whose body comes when it comes."""
+        path, _, query = target.partition("?")
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(b"transfer-encoding", b"chunked")],
+        }
+
+        async def messages() -> AsyncIterator[dict[str, Any]]:
+            async for piece in body:
+                yield {"type": "http.request", "body": piece, "more_body": True}
+            yield {"type": "http.request", "body": b"", "more_body": False}
+
+        return await self._answered(scope, messages())
+
+    async def _answered(self, scope: dict[str, Any], body: AsyncIterator[Any]) -> Answer:
         messages: list[Any] = []
 
-        async def receive() -> dict[str, Any]:
-            if pieces:
-                piece = pieces.pop(0)
-                return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+        async def receive() -> Any:
+            async for message in body:
+                return message
             await asyncio.sleep(3600)
             return {"type": "http.disconnect"}
 
@@ -197,6 +218,12 @@ class Server:
         kind = media_type or json.loads(raw).get("mediaType", mediatypes.OCI_MANIFEST)
         fields = {"content-type": kind} | {k.replace("_", "-"): v for k, v in headers.items()}
         return self.ask("PUT", f"/v2/{name}/manifests/{quote(reference, safe='?=&:')}", raw, fields)
+
+
+async def _messages(pieces: list[bytes]) -> AsyncIterator[dict[str, Any]]:
+    while pieces:
+        piece = pieces.pop(0)
+        yield {"type": "http.request", "body": piece, "more_body": bool(pieces)}
 
 
 def _answer(messages: list[Any]) -> Answer:

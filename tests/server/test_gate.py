@@ -14,6 +14,7 @@ from argosy.server.access import Anonymous
 from argosy.server.assemble import build
 from argosy.server.auth.gate import Gate, open_gate
 from argosy.server.auth.htpasswd import parse
+from argosy.server.front import Metered
 from argosy.server.settings import (
     AccessSettings,
     Listen,
@@ -292,16 +293,21 @@ def test_immutable_tags_neither_move_nor_go(tmp_path: pathlib.Path) -> None:
 
 
 def test_loopback_without_rules_is_open_and_anything_else_is_closed(tmp_path: pathlib.Path) -> None:
-    data = str(tmp_path)
-    assert isinstance(open_gate(Settings(), data), Anonymous)
-    gate = open_gate(Settings(listen=Listen(host="0.0.0.0")), data)
-    assert isinstance(gate, Gate)
-    configured = AccessSettings(htpasswd=htpasswd(tmp_path, "ann"))
-    assert isinstance(open_gate(Settings(access=configured), data), Gate)
+    anywhere = Listen(host="0.0.0.0")
+    assert access_of(Settings(), tmp_path) is Anonymous
+    assert access_of(Settings(listen=anywhere), tmp_path) is Metered
+    users = htpasswd(tmp_path, "ann")
+    assert access_of(Settings(access=AccessSettings(htpasswd=users)), tmp_path) is Metered
     everybody = AccessSettings(anonymous="all")
-    assert isinstance(
-        open_gate(Settings(listen=Listen(host="0.0.0.0"), access=everybody), data), Anonymous
-    )
+    assert access_of(Settings(listen=anywhere, access=everybody), tmp_path) is Anonymous
+    both = AccessSettings(anonymous="all", htpasswd=users)
+    assert access_of(Settings(access=both), tmp_path) is Metered
+
+
+def access_of(settings: Settings, data: pathlib.Path) -> type[object]:
+    app = build(dataclasses.replace(settings, data=str(data)))
+    app.registry.metadata.close()
+    return type(app.registry.access)
 
 
 @pytest.mark.parametrize(

@@ -58,18 +58,18 @@ def interrupted(server: Server, method: str, target: str, then: str) -> list[Any
 
 @pytest.mark.parametrize("then", ["silence", "hang up"])
 @pytest.mark.parametrize("method", ["PATCH", "PUT"])
-def test_what_came_of_a_body_that_stops_is_kept_and_the_session_goes_on(
+def test_a_body_that_stops_and_did_not_say_where_it_begins_leaves_the_session_as_it_was(
     tmp_path: Path, method: str, then: str
 ) -> None:
     settings = Settings(limits=Limits(body_idle_seconds=0.05))
     with Server(str(tmp_path), settings=settings) as server:
         location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
         location = server.ask("PATCH", location, b"first").location
-        whole = f"{location}?digest={Digest.of(b'first' + b'x' * 600_000 + b'last')}"
+        whole = f"{location}?digest={Digest.of(b'firstlast')}"
         sent = interrupted(server, method, whole if method == "PUT" else location, then)
         assert [m.get("status") for m in sent[:1]] == ([408] if then == "silence" else [])
-        assert server.ask("GET", location).header("range") == "0-600004"
-        assert server.ask("PUT", whole, b"last", {"content-range": "600005-600008"}).status == 201
+        assert server.ask("GET", location).header("range") == "0-4"
+        assert server.ask("PUT", whole, b"last").status == 201
         invariants.check(server)
 
 

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -160,3 +161,29 @@ def _fill(tx: object) -> None:
         " INSERT INTO manifest (repo_id, digest, media_type, size, pushed, protected_until)"
         " SELECT 1, 'sha256:' || printf('%064d', i), 'x/y', 1, 0, 0 FROM n"
     )
+
+
+LOADED = """
+import sys
+from argosy.cli.serve import command
+from argosy.server.assemble import build
+from argosy.server.settings import Settings
+build(Settings(data=sys.argv[1])).registry.metadata.close()
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_an_open_registry_loads_no_library_it_does_not_use(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    unused = {
+        "bcrypt",
+        "cryptography",
+        "jsonschema",
+        "jwt",
+        "obstore",
+        "prometheus_client",
+        "psycopg",
+    }
+    assert not unused & set(done.stdout.split())

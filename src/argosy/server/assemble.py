@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from argosy.errors import InvalidConfigError, StorageError
-from argosy.server import gc, journal, retention, webhooks
-from argosy.server.access import Access
+from argosy.server import gc, journal
+from argosy.server.access import Access, Anonymous
 from argosy.server.app import App
-from argosy.server.auth.endpoint import token_routes
-from argosy.server.auth.gate import Gate, open_gate
 from argosy.server.cache import Cache, ReadOnly, SourceFor
+from argosy.server.config import is_open
 from argosy.server.front import Front, Limiter, Metered
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.metadata import Metadata
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.namespaces import Namespaces
 from argosy.server.registry import Registry
+from argosy.server.routes import Route
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
 from argosy.server.storage.filesystem import FileSystem
 from argosy.server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from argosy.server.auth.gate import Gate
 
 Task = Callable[[Registry], Awaitable[None]]
 
@@ -42,7 +46,7 @@ def build(settings: Settings, source_for: SourceFor | None = None) -> App:
     """
     if settings.cache and source_for is None:
         raise InvalidConfigError("cache: nothing here can speak to another registry")
-    access = open_gate(settings, settings.data or "")
+    gate = _gate(settings)
     metadata = open_metadata(settings)
     try:
         storage = open_storage(settings)
@@ -50,7 +54,19 @@ def build(settings: Settings, source_for: SourceFor | None = None) -> App:
         metadata.close()
         raise
     cache = Cache(settings.cache, source_for) if settings.cache and source_for else None
-    return _Fronted(settings, access, metadata, storage, cache)
+    return _Fronted(settings, gate, metadata, storage, cache)
+
+
+def _gate(settings: Settings) -> Gate | None:
+    """What asks who somebody is; None where everybody may do everything.
+
+    It is loaded only where it is used: cryptography and its like are a third of the time a registry needs to start.
+    """
+    if is_open(settings):
+        return None
+    from argosy.server.auth.gate import open_gate
+
+    return open_gate(settings, settings.data or "")
 
 
 class _Fronted(App):
@@ -59,12 +75,12 @@ class _Fronted(App):
     def __init__(
         self,
         settings: Settings,
-        access: Access,
+        gate: Gate | None,
         metadata: Metadata,
         storage: Storage,
         cache: Cache | None,
     ) -> None:
-        gate = access if isinstance(access, Gate) else None
+        access: Access = gate or Anonymous()
         telemetry = Telemetry(settings, gate)
         limiter = Limiter(settings.limits)
         if gate is not None:
@@ -83,8 +99,7 @@ class _Fronted(App):
         )
         if cache is not None:
             cache.attach(registry)
-        tokens = token_routes(gate) if gate else ()
-        super().__init__(registry, (*tokens, *telemetry.routes()))
+        super().__init__(registry, (*_token_routes(gate), *telemetry.routes()))
         inner = super().__call__
         app = Namespaces(inner, settings.cache) if cache is not None else inner
         self._front = Front(app, limiter, settings.listen.trusted_proxies)
@@ -93,11 +108,24 @@ class _Fronted(App):
         await self._front(scope, receive, send)
 
 
+def _token_routes(gate: Gate | None) -> tuple[Route, ...]:
+    if gate is None:
+        return ()
+    from argosy.server.auth.endpoint import token_routes
+
+    return token_routes(gate)
+
+
 def _tasks(settings: Settings, gate: Gate | None) -> list[Task]:
     tasks: list[Task] = [gc.run, journal.run]
-    tasks += [webhooks.deliverer(sink) for sink in settings.events.sinks]
+    if settings.events.sinks:
+        from argosy.server.webhooks import deliverer
+
+        tasks += [deliverer(sink) for sink in settings.events.sinks]
     if gate is not None:
-        tasks.append(retention.janitor(gate.policy))
+        from argosy.server.retention import janitor
+
+        tasks.append(janitor(gate.policy))
     return tasks
 
 

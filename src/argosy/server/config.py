@@ -388,6 +388,31 @@ def _files(settings: Settings) -> Iterator[tuple[str, str]]:
             yield f"access.issuers.{index}.jwks", issuer.jwks
 
 
+def rights_of_everybody(settings: Settings) -> str:
+    """What those may do who do not say who they are: `none`, `pull`, `push` or `all`.
+
+    >>> rights_of_everybody(Settings())
+    'all'
+    """
+    if settings.access.anonymous != "default":
+        return settings.access.anonymous
+    return "all" if is_loopback(settings.listen.host) and not _tells_apart(settings) else "none"
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether everybody may do everything, and nobody can be told apart.
+
+    >>> is_open(Settings())
+    True
+    """
+    return rights_of_everybody(settings) == "all" and not _tells_apart(settings)
+
+
+def _tells_apart(settings: Settings) -> bool:
+    access = settings.access
+    return bool(access.htpasswd or access.issuers or access.policy)
+
+
 def is_loopback(host: str) -> bool:
     """Whether a server bound to this host can only be reached from this machine.
 

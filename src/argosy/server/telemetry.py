@@ -14,15 +14,10 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-
 from argosy.errors import DeniedError
-from argosy.server.auth.gate import Gate
 from argosy.server.http import MisdirectedError, Request, Response
 from argosy.server.metadata import collect
 from argosy.server.registry import Exchange, Registry
@@ -30,7 +25,10 @@ from argosy.server.routes import Route
 from argosy.server.settings import Settings
 from argosy.server.visit import VISIT, Visit
 
-__all__ = ["Telemetry", "access_line"]
+if TYPE_CHECKING:
+    from argosy.server.auth.gate import Gate
+
+__all__ = ["Counters", "Telemetry", "access_line"]
 
 _ACCESS = logging.getLogger("argosy.access")
 _quoted = functools.lru_cache(1024)(json.dumps)
@@ -39,7 +37,7 @@ _SHOWN = frozenset(
     {"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
      "scope", "service"}
 )  # fmt: skip
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _FLUSH_SECONDS = 0.2
 _FLUSH_LINES = 256
 
@@ -96,55 +94,29 @@ class _Lines:
             _ACCESS.info("%s", "\n".join(lines))
 
 
-class _Timing:
+class Timing:
     """How long the requests of one route and method took."""
 
     __slots__ = ("counts", "seconds")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BUCKETS) + 1)
+        self.counts = [0] * (len(BUCKETS) + 1)
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
         """One more."""
-        self.counts[bisect.bisect_left(_BUCKETS, seconds)] += 1
+        self.counts[bisect.bisect_left(BUCKETS, seconds)] += 1
         self.seconds += seconds
 
 
-class _Counters:
+class Counters:
     """Figures of one worker, in plain dictionaries: counting costs a microsecond, telling may cost more."""
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
-        self.timings: defaultdict[tuple[str, str], _Timing] = defaultdict(_Timing)
+        self.timings: defaultdict[tuple[str, str], Timing] = defaultdict(Timing)
         self.bytes = {"received": 0, "sent": 0}
         self.database: dict[str, float] = {}
-
-    def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily | GaugeMetricFamily]:
-        """All figures, in the library's words."""
-        requests = CounterMetricFamily(
-            "argosy_requests", "Requests answered", labels=("route", "method", "status")
-        )
-        for (route, method, status), count in self.requests.items():
-            requests.add_metric((route, method, str(status)), count)
-        yield requests
-        timings = HistogramMetricFamily(
-            "argosy_request_seconds",
-            "From a request's headers to its answer's last byte",
-            labels=("route", "method"),
-        )
-        for labels, timing in self.timings.items():
-            timings.add_metric(labels, _cumulated(timing.counts), timing.seconds)
-        yield timings
-        for name, count in self.bytes.items():
-            yield CounterMetricFamily(f"argosy_{name}_bytes", f"Bytes {name} in bodies", count)
-        for name, value in self.database.items():
-            yield GaugeMetricFamily(f"argosy_{name}", f"{name} in the database", value)
-
-
-def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
-    bounds = [*(str(float(bound)) for bound in _BUCKETS), "+Inf"]
-    return [(bound, float(sum(counts[: i + 1]))) for i, bound in enumerate(bounds)]
 
 
 class Telemetry:
@@ -160,9 +132,7 @@ class Telemetry:
         self._door = settings.operations.metrics
         self._gate = gate
         self._collected_at = float("-inf")
-        self._counters = _Counters()
-        self._registry = CollectorRegistry()
-        self._registry.register(self._counters)
+        self._counters = Counters()
 
     def record(self, exchange: Exchange) -> None:
         """Count a request and log it; the application calls this after each."""
@@ -205,8 +175,9 @@ class Telemetry:
             self._counters.database = await registry.metadata.read(
                 lambda tx: collect.figures(tx, at), slow=True
             )
-        kind = (b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode())
-        return Response(200, [kind], generate_latest(self._registry))
+        from argosy.server.exposition import CONTENT_TYPE, expose
+
+        return Response(200, [(b"content-type", CONTENT_TYPE)], expose(self._counters))
 
     async def _check(self, request: Request) -> None:
         if self._door == "loopback" and not _is_loopback(VISIT.get()):

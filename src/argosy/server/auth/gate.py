@@ -22,14 +22,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from argosy.errors import DeniedError, InvalidConfigError, UnauthorizedError
-from argosy.server.access import Access, Anonymous, Principal, TagGuard, Verb
+from argosy.server.access import Principal, TagGuard, Verb
 from argosy.server.auth.htpasswd import Htpasswd
 from argosy.server.auth.issuers import Issuers
 from argosy.server.auth.policy import Policy
 from argosy.server.auth.scope import CATALOG, Grants, covers
 from argosy.server.auth.tokens import Claims, TokenSigner, load_key
 from argosy.server.auth.watched import Watched
-from argosy.server.config import is_loopback
+from argosy.server.config import rights_of_everybody
 from argosy.server.settings import Settings
 from argosy.server.visit import VISIT
 
@@ -61,7 +61,7 @@ _NOBODY = Principal()
 _HOST_NOW: contextvars.ContextVar[str] = contextvars.ContextVar("host", default="")
 
 
-def open_gate(settings: Settings, data: str, *, clock: Callable[[], float] = time.time) -> Access:
+def open_gate(settings: Settings, data: str, *, clock: Callable[[], float] = time.time) -> Gate:
     """The access rules that are configured.
 
     Args:
@@ -73,12 +73,7 @@ def open_gate(settings: Settings, data: str, *, clock: Callable[[], float] = tim
         InvalidConfigError: a file that is named cannot be read or is wrong.
     """
     chosen = settings.access
-    configured = bool(chosen.htpasswd or chosen.issuers or chosen.policy)
-    anonymous = chosen.anonymous
-    if anonymous == "default":
-        anonymous = "all" if is_loopback(settings.listen.host) and not configured else "none"
-    if anonymous == "all" and not configured:
-        return Anonymous()
+    anonymous = rights_of_everybody(settings)
     signer = None
     if chosen.tokens.enabled and chosen.tokens.key is None and settings.metadata.type != "sqlite":
         raise InvalidConfigError(

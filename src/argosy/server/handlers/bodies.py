@@ -74,7 +74,7 @@ async def receive(
 ) -> tuple[Body, Segment | None]:
     """Receive a body under a session's lease. Hashing and writing a piece go on while the next one comes.
 
-    What arrived of a body that is cut is kept.
+    What arrived of a body that is cut is kept, if it is the first or says where it begins.
 
     Args:
         digest: What the whole blob must hash to, where this is its last body and its algorithm is the session's.
@@ -103,7 +103,10 @@ async def receive(
                 await _renew(registry, upload)
         segment = await registry.blocking(body.finish, held, upload.algorithm, digest)
     except _CUT:
-        await _keep(registry, upload, body, held)
+        if upload.received and b"content-range" not in request.headers:
+            await registry.blocking(body.abort)  # nobody knows where it was meant to begin
+        else:
+            await _keep(registry, upload, body, held)
         raise
     except BaseException:
         await registry.blocking(body.abort)

@@ -55,9 +55,13 @@ _COLUMNS = "repo_id, id, principal, algorithm, received, version, so_far, known,
 
 
 class BusyError(TooManyRequestsError):
-    """Another body of the session is under way; `holder` is the process that receives it, if that is known."""
+    """Another body of the session is under way.
+
+    `holder` is the process that receives it, if that is known; `received` are the bytes the session has without it.
+    """
 
     holder: str | None = None
+    received = 0
 
 
 def create(
@@ -133,7 +137,7 @@ def claim(
         busy = BusyError(
             f"upload {upload}: another body is under way", retry_after=max(1.0, lease / 10)
         )
-        busy.holder = current.holder
+        busy.holder, busy.received = current.holder, current.received
         raise busy
     return current._replace(
         version=taken[0], known=held, expires=expires, lease_until=now + lease, holder=holder
