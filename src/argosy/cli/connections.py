@@ -152,8 +152,8 @@ def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
         "as containers-auth.json(5) says; `argosy auth ls --explain REGISTRY` shows where one comes from. "
         "HTTPS_PROXY, HTTP_PROXY, NO_PROXY, registries.conf(5) and certs.d are honoured; SOCKS proxies and "
         "containerd's hosts.toml are not. A name without a registry is Docker Hub's; with ARGOSY_SHORT_NAMES=1 it is "
-        "what aliases and unqualified-search-registries of registries.conf say. A registry on this machine (localhost) is spoken "
-        "to in http if it does not speak TLS."
+        "what aliases and unqualified-search-registries of registries.conf say. A registry on this machine (localhost) "
+        "is spoken to in http if it does not speak TLS."
     )
     click.echo(formatter.getvalue(), nl=False)
     ctx.exit()
