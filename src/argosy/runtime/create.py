@@ -6,7 +6,7 @@ import posix
 from _signal import SIGKILL
 from time import gmtime, strftime
 
-from argosy.runtime import cgroups, identity, log, spawn
+from argosy.runtime import cgroups, identity, log, parent, spawn
 from argosy.runtime import channel as ch
 from argosy.runtime import kernel as k
 from argosy.runtime import state as states
@@ -18,7 +18,6 @@ from argosy.runtime.plan import Situation, plan
 from argosy.runtime.request import Request, find_rootfs, same_file, selinux_enabled
 from argosy.runtime.sources import Sources
 from argosy.runtime.steps import Context
-from argosy.runtime.tables import RLIMITS
 from argosy.runtime.validate import namespaces, validate
 
 TYPE_CHECKING = False
@@ -133,7 +132,7 @@ class Creation:
         self.container.save()
         context, child = self._context(steps)
         spaces = spawn.open_spaces(self.spaces)
-        preload(steps, self.linux, self.config)
+        parent.preload(steps, self.linux, self.config)
         context.doors = self.cgroup.doors()
         born = self.cgroup.dirfd()
         before = posix.getpid()
@@ -275,9 +274,9 @@ class Creation:
         """Init is there and waits: out-of-memory score, cgroup, Intel RDT."""
         score = self.config["process"].get("oomScoreAdj")
         if score is not None:
-            _write_score(pid, score, rootless=self.request.rootless)
+            parent.write_score(pid, score, rootless=self.request.rootless)
         self.cgroup.adopt(pid)
-        reset_affinity(pid)
+        parent.reset_affinity(pid)
         if self.linux.get("intelRdt"):
             from argosy.runtime import intelrdt
 
@@ -330,38 +329,15 @@ class Creation:
             self.cgroup.own(host)
 
     def _at_ready(self, _: bytes) -> None:
-        for limit in self.config["process"].get("rlimits", ()):
-            self._set_limit(limit)
+        parent.set_limits(self.kernel, self.pid, self.config["process"])
         state = self.container.state
         state.update(pid=self.pid, start_time=states.start_time(self.pid) or 0, ready=True)
         self.container.save()
         self.channel.send(ch.READY)
 
-    def _set_limit(self, limit: dict[str, Any]) -> None:
-        try:
-            self.kernel.prlimit(
-                self.pid, RLIMITS[limit["type"]], limit.get("soft", 0), limit.get("hard", 0)
-            )
-        except OSError as error:
-            error.add_note(f"error setting rlimit type {limit['type']}")
-            raise
-
     def _at_notify(self, payload: bytes) -> None:
-        from argosy.runtime import seccomp
-
-        fd = self.kernel.pidfd_getfd(self.pidfd, int(payload))
-        try:
-            shown = {
-                "ociVersion": states.SPEC_VERSION, "fds": ["seccompFd"], "pid": self.pid,
-                "metadata": self.filter.metadata or "",
-                "state": states.hook_state(self.container.state, "creating", self.pid),
-            }  # fmt: skip
-            seccomp.send_listener(self.filter, fd, encode(shown).encode())
-        except Failure as error:
-            error.add_note("failed to connect with seccomp agent")
-            raise
-        finally:
-            posix.close(fd)
+        shown = states.hook_state(self.container.state, "creating", self.pid)
+        parent.hand_listener(self.kernel, self.filter, (self.pid, self.pidfd), payload, shown)
         self.channel.send(ch.NOTIFY)
 
     def _why_gone(self) -> str:
@@ -375,8 +351,8 @@ class Creation:
 
     # --- undoing ---
 
-    def _kill(self, parent: int) -> None:
-        if posix.getpid() != parent:
+    def _kill(self, creator: int) -> None:
+        if posix.getpid() != creator:
             return
         if self.pid > 0:
             try:
@@ -396,45 +372,10 @@ class Creation:
             self.container._run_poststop()
 
 
-def preload(steps: tuple[Step, ...], linux: dict[str, Any], config: dict[str, Any]) -> None:
-    """Import what a step imports only when it is needed: in init nothing can be imported any more."""
-    mounts = [step[2] for step in steps if step[0] == "mount"]
-    if any(entry["type"] == "cgroup" for entry in mounts):
-        import argosy.runtime.cgroupmount
-    if any(entry["copyup"] for entry in mounts):
-        import argosy.runtime.copyup
-    if config.get("hooks"):
-        import argosy.runtime.hooks
-    if linux.get("seccomp"):
-        import argosy.runtime.seccomp
-    if any(step[0] == "loopback" for step in steps):
-        import argosy.runtime.netdevices  # noqa: F401
-
-
 def _nanoseconds() -> int:
     from time import time_ns
 
     return time_ns() % 1_000_000_000
-
-
-def _write_score(pid: int, score: int, *, rootless: bool) -> None:
-    try:
-        fd = posix.open(f"/proc/{pid}/oom_score_adj", posix.O_WRONLY | posix.O_CLOEXEC)
-        try:
-            posix.write(fd, b"%d" % score)
-        finally:
-            posix.close(fd)
-    except PermissionError:
-        if not rootless:
-            raise
-
-
-def reset_affinity(pid: int) -> None:
-    """Every CPU that its cgroup allows: what the caller was bound to is not the container's business."""
-    try:
-        posix.sched_setaffinity(pid, range(posix.sysconf("SC_NPROCESSORS_CONF")))
-    except OSError as error:
-        log.debug(f"cannot reset the CPU affinity: {error}")
 
 
 def _close_all(context: Context, spaces: spawn.Spaces) -> None:

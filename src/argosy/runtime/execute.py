@@ -7,14 +7,14 @@ from _signal import SIGKILL
 
 from argosy.runtime import channel as ch
 from argosy.runtime import kernel as k
-from argosy.runtime import log, spawn
-from argosy.runtime.create import _write_score, preload, reset_affinity
+from argosy.runtime import log, parent, spawn
+from argosy.runtime import state as states
 from argosy.runtime.errors import ConfigError, Failure, StartError, StatusError
 from argosy.runtime.inroot import Proc
 from argosy.runtime.plan import Situation, exec_plan
 from argosy.runtime.request import selinux_enabled
 from argosy.runtime.steps import Context
-from argosy.runtime.tables import NAMESPACE_FILES, NAMESPACES, RLIMITS
+from argosy.runtime.tables import NAMESPACE_FILES, NAMESPACES
 from argosy.runtime.validate import cpulist, namespaces, validate_process
 
 TYPE_CHECKING = False
@@ -121,7 +121,7 @@ class Execution:
             context.filter = self.filter = seccomp.prepare(
                 linux["seccomp"], f"{self.container.directory}/../.cache"
             )
-        preload(steps, linux, {})
+        parent.preload(steps, linux, {})
         spaces = self._spaces(namespaces(linux))
         born = self._open_doors(context)
         self.pid, self.pidfd = spawn.spawn(context, child, spaces, steps, born)
@@ -212,10 +212,10 @@ class Execution:
         if self.final is not None:
             posix.sched_setaffinity(self.pid, self.final)
         elif not self.process.get("execCPUAffinity"):
-            reset_affinity(self.pid)
+            parent.reset_affinity(self.pid)
         score = self.process.get("oomScoreAdj")
         if score is not None:
-            _write_score(self.pid, score, rootless=self.container.state["rootless"])
+            parent.write_score(self.pid, score, rootless=self.container.state["rootless"])
         self.channel.send(ch.PID)
 
     def _enter_below(self, cgroup: Any, controller: str, below: str) -> None:
@@ -232,31 +232,13 @@ class Execution:
                 cgroup.enter_one(self.pid, controller, "")
 
     def _at_ready(self) -> None:
-        for limit in self.process.get("rlimits", ()):
-            self.kernel.prlimit(
-                self.pid, RLIMITS[limit["type"]], limit.get("soft", 0), limit.get("hard", 0)
-            )
+        parent.set_limits(self.kernel, self.pid, self.process)
         self.ready = True
         self.channel.send(ch.READY)
 
     def _at_notify(self, payload: bytes) -> None:
-        from argosy.runtime import seccomp
-        from argosy.runtime import state as states
-        from argosy.runtime.jsonio import encode
-
-        fd = self.kernel.pidfd_getfd(self.pidfd, int(payload))
-        try:
-            shown = {
-                "ociVersion": states.SPEC_VERSION, "fds": ["seccompFd"], "pid": self.pid,
-                "metadata": self.filter.metadata or "",
-                "state": states.hook_state(self.container.state, "running"),
-            }  # fmt: skip
-            seccomp.send_listener(self.filter, fd, encode(shown).encode())
-        except Failure as error:
-            error.add_note("failed to connect with seccomp agent")
-            raise
-        finally:
-            posix.close(fd)
+        shown = states.hook_state(self.container.state, "running")
+        parent.hand_listener(self.kernel, self.filter, (self.pid, self.pidfd), payload, shown)
         self.channel.send(ch.NOTIFY)
 
     def _kill(self) -> None:

@@ -8,7 +8,6 @@ from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 from argosy.runtime import log
 from argosy.runtime import state as states
 from argosy.runtime.channel import connect
-from argosy.runtime.create import Creation
 from argosy.runtime.errors import ExecError, Failure, StartError, UsageError
 from argosy.runtime.kernel import PR_SET_CHILD_SUBREAPER, LinuxKernel
 from argosy.runtime.request import Request, read_config
@@ -204,6 +203,8 @@ def _in_bundle(request: Request, config: dict[str, Any]) -> Container:
     except OSError as error:
         raise Failure(f"chdir {request.bundle}: {(error.strerror or '').lower()}") from error
     request.bundle = posix.getcwd()
+    from argosy.runtime.create import Creation
+
     try:
         return Creation(request, config).create()
     except ExecError:
