@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import shutil
 import socket
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from argosy.runtime import rootfs
+from argosy.runtime import boot, identity, rootfs
 from argosy.runtime.channel import pair
+from argosy.runtime.errors import Failure
 from argosy.runtime.inroot import Proc
 from argosy.runtime.kernel import CLONE_NEWNS, LinuxKernel
 from argosy.runtime.steps import Context
@@ -31,6 +33,16 @@ def host(bundle: Bundle) -> Path:
     place.mkdir()
     (place / "victim").write_text("untouched")
     return place
+
+
+def unwritable(fd: int) -> bool:
+    """On a read-only mount, or in memory and sealed against everything."""
+    if os.fstatvfs(fd).f_flag & os.ST_RDONLY:
+        return True
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & 0xF == 0xF
+    except OSError:
+        return False
 
 
 def exchange(one: Path, other: Path) -> None:
@@ -61,17 +73,31 @@ def test_cve_2019_5736_the_interpreter_cannot_be_written_through_init(
     pid = runtime.state(runtime.create(bundle))["pid"]
     fd = os.open(f"/proc/{pid}/exe", os.O_RDONLY)
     try:
-        assert os.fstatvfs(fd).f_flag & os.ST_RDONLY
+        assert unwritable(fd)
     finally:
         os.close(fd)
 
 
-def test_cve_2019_5736_a_container_that_executes_its_own_interpreter_gets_a_read_only_one(
+@pytest.mark.parametrize("way", [boot._clone, boot._sealed_copy])
+def test_cve_2019_5736_each_way_to_protect_the_interpreter_does(way: Callable[[], int]) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    fd = way()
+    try:
+        assert unwritable(fd)
+    finally:
+        os.close(fd)
+
+
+def test_cve_2019_5736_a_container_that_executes_its_own_interpreter_cannot_write_it(
     runtime: Runtime, bundle: Bundle
 ) -> None:
     """The published attack: the entry point is a link to /proc/self/exe, and its libraries are the container's."""
     interpreter = Path(os.path.realpath(runtime.path.read_text().split()[0][2:]))
-    script = "import posix; print(posix.fstatvfs(posix.open('/proc/self/exe', 0)).f_flag & 1)"
+    script = (
+        "import posix, fcntl; fd = posix.open('/proc/self/exe', 0); "
+        "print(posix.fstatvfs(fd).f_flag & 1 or int(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & 15 == 15))"
+    )
     bundle.process["args"] = ["/entry", "-S", "-c", script]
     os.symlink("/proc/self/exe", bundle.rootfs / "entry")
     for place in ("/usr", "/lib", "/lib64", str(interpreter.parents[1])):
@@ -216,6 +242,48 @@ def test_cve_2024_21626_a_leaked_descriptor_is_no_way_to_the_host(
             assert done.returncode != 0
     finally:
         os.close(leaked)
+
+
+def test_cve_2024_21626_what_the_caller_leaks_never_reaches_init(
+    runtime: Runtime, bundle: Bundle, host: Path
+) -> None:
+    """Not even before the program: hooks and a waiting init have no descriptor of the caller's."""
+    leaked = os.open(host, os.O_RDONLY)
+    cid = runtime.name()
+    words = [str(runtime.path), "--root", str(runtime.root), "create", "-b", str(bundle.path), cid]
+    seen = bundle.path / "seen"
+    listing = f"ls -l /proc/self/fd > {seen}"
+    bundle.config["hooks"] = {
+        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", listing]}],
+    }
+    bundle.sh("exec true").write()
+    try:
+        subprocess.run(
+            words, close_fds=False, preexec_fn=lambda: os.dup2(leaked, 17, inheritable=True), check=True,
+            timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        place = f"/proc/{runtime.state(cid)['pid']}/fd"
+        held = [os.readlink(f"{place}/{number}") for number in os.listdir(place)]
+        assert str(host) not in held
+        assert str(host) not in seen.read_text()
+    finally:
+        os.close(leaked)
+        runtime("delete", "--force", cid)
+
+
+def test_cve_2025_24965_and_2026_84042_helpers_are_the_hosts_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program of the same name that comes first in PATH, or lies in the working directory, is never started."""
+    for name in ("newuidmap", "newgidmap"):
+        (tmp_path / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    mapping = [{"containerID": 0, "hostID": 4294967290, "size": 2}]
+    with pytest.raises(Failure, match=r"newuidmap"):
+        identity._by_helper("newuidmap", os.getpid(), mapping)
+    assert not (tmp_path / "started").exists()
 
 
 def test_cve_2024_21626_exec_has_no_descriptor_of_the_host_either(

@@ -16,12 +16,17 @@ import gc
 import posix
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _ENTERING = ("create", "run", "exec", "restore")
 _MARK = b"_ARGOSY_RUNTIME_SEALED"
 _READ_ONLY = 1
 _SEALS = 0xF  # seal, shrink, grow, write
 _ADD_SEALS, _GET_SEALS = 1033, 1034
 _EXE = "/proc/self/exe"
+_SMALL = 1 << 18  # bytes
 _OVERFLOW = 65534  # whom a user namespace shows files of unmapped owners to belong to
 
 
@@ -48,12 +53,19 @@ def protect(*files: str) -> None:
     environment = {**posix.environ, _MARK: b"1"}
     arguments = [sys.executable, *sys.orig_argv[1:]]
     why = ""
-    for copy in (_clone, _sealed_copy):
+    for copy in _ways():
         try:
             posix.execve(copy(), arguments, environment)
         except OSError as error:
             why = str(error)
     _stop(f"cannot protect the interpreter: {why}")
+
+
+def _ways() -> tuple[Callable[[], int], ...]:
+    """The cheaper way first: to copy a small file (an interpreter that is a shared library) needs no `kernel`."""
+    if posix.stat(_EXE).st_size <= _SMALL:
+        return _sealed_copy, _clone
+    return _clone, _sealed_copy
 
 
 def _refuse_writable(*files: str) -> None:

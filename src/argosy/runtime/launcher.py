@@ -20,18 +20,25 @@ import posix, marshal, sys, _frozen_importlib_external as e
 C = {code!r}
 try:
     f = posix.open(C, 524288)
-    b = posix.read(f, posix.fstat(f).st_size)
-    posix.close(f)
+    b = posix.read(f, {head})
     if b[:4] != e.MAGIC_NUMBER: raise OSError
 except OSError:
     sys.orig_argv[2:3] = [{boot!r}]
     posix.execv(sys.executable, sys.orig_argv)
 m = marshal.loads(memoryview(b)[4:])
-exec(marshal.loads(m[""]))
+exec(marshal.loads(memoryview(b)[m[""][0]:]))
 """
 
-# Runs in the launcher's own namespace: `m` is {module: code}, `C` the file it came from.
+# Runs in the launcher's namespace: `m` is {module: (start, end)}, `C` the file, open as `f`, `b` what is read of it.
+# What is needed before the interpreter is protected comes first; the rest is read, once and whole, when it is needed.
 _LOADER = """
+def L(name):
+    global b
+    start, end = m[name]
+    if end > len(b):
+        b += posix.read(f, posix.fstat(f).st_size)
+        posix.close(f)
+    return marshal.loads(memoryview(b)[start:end])
 class F:
     in_memory = True
     def find_spec(self, name, path=None, target=None):
@@ -39,14 +46,15 @@ class F:
             s = S(name, self, origin="argosy-runtime", is_package=name in P)
             return s
     def create_module(self, spec): return None
-    def exec_module(self, module): exec(marshal.loads(m[module.__name__]), module.__dict__)
+    def exec_module(self, module): exec(L(module.__name__), module.__dict__)
 S = type(sys.__spec__)
-P = marshal.loads(m["packages"])
+P = L("packages")
 sys.meta_path.insert(0, F())
 from argosy.runtime.boot import run
 run(C, __file__)
 """
 _LEFT_OUT = ("argosy.runtime.launcher",)
+_FIRST = ("", "packages", "argosy", "argosy.runtime", "argosy.runtime.boot")
 
 
 def modules() -> dict[str, str]:
@@ -89,8 +97,12 @@ class _Strip(ast.NodeTransformer):
         return node
 
 
-def compiled() -> bytes:
-    """Every module, compiled: the interpreter's magic number, then {name: code}."""
+def compiled() -> tuple[bytes, int]:
+    """Every module, compiled, as one file: the interpreter's magic number, {name: (start, end)}, the codes.
+
+    Returns:
+        The file, and how many of its bytes are enough to begin with.
+    """
     table: dict[str, bytes] = {"argosy": marshal.dumps(compile("", "argosy", "exec"))}
     packages = ["argosy"]
     for name, path in modules().items():
@@ -102,7 +114,14 @@ def compiled() -> bytes:
             packages.append(name)
     table["packages"] = marshal.dumps(tuple(packages))
     table[""] = marshal.dumps(compile(_LOADER, "<argosy-runtime>", "exec", optimize=2))
-    return MAGIC_NUMBER + marshal.dumps(table)
+    names = [*_FIRST, *(name for name in table if name not in _FIRST)]
+    place = len(MAGIC_NUMBER) + len(marshal.dumps({name: (n, -n) for n, name in enumerate(names)}))
+    places = {}
+    for name in names:
+        places[name] = (place, place + len(table[name]))
+        place = places[name][1]
+    codes = b"".join(table[name] for name in names)
+    return MAGIC_NUMBER + marshal.dumps(places) + codes, places[_FIRST[-1]][1]
 
 
 def interpreter() -> str:
@@ -120,8 +139,10 @@ def write(path: str, code: str | None = None) -> None:
     path = os.path.abspath(path)
     code = os.path.abspath(code or f"{path}.code")
     boot = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
-    _replace(code, compiled(), 0o644)
-    _replace(path, _SCRIPT.format(interpreter=interpreter(), code=code, boot=boot).encode(), 0o755)
+    data, head = compiled()
+    script = _SCRIPT.format(interpreter=interpreter(), code=code, boot=boot, head=head)
+    _replace(code, data, 0o644)
+    _replace(path, script.encode(), 0o755)
 
 
 def _replace(path: str, data: bytes, mode: int) -> None:
