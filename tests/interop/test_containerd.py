@@ -1,0 +1,141 @@
+"""containerd: its shim runs containers by our runtime, from an image of ours."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from argosy.content.copy import copy
+from argosy.content.memory import MemoryStore
+from argosy.layout.store import LayoutStore
+from argosy.testing.hostimage import host_image
+from tests.conftest import find_peer
+
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("containers")]
+
+Ctr = Callable[..., subprocess.CompletedProcess[str]]
+
+IMAGE = "example.org/ahoy:v1"
+# Without what asks for other services of the host, or changes the host's /opt.
+CONFIG = """
+version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]
+[grpc]
+  address = "{folder}/c.sock"
+[ttrpc]
+  address = "{folder}/t.sock"
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[pathlib.Path]:
+    """A short path on the disk: of sockets, and for snapshots."""
+    path = pathlib.Path("/var/tmp") / f"argosy-ctd-{os.urandom(4).hex()}"
+    path.mkdir()
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def ctr(folder: pathlib.Path) -> Iterator[Ctr]:
+    """`ctr(…)` to a containerd of our own, which has our image."""
+    if os.geteuid() != 0:
+        pytest.skip("containerd with our runtime: needs root")
+    program, client = find_peer("containerd"), find_peer("ctr")
+    find_peer("containerd-shim-runc-v2")
+    (folder / "config.toml").write_text(CONFIG.format(folder=folder))
+    with open(folder / "log", "wb") as log:
+        daemon = subprocess.Popen(
+            [program, "--config", str(folder / "config.toml")], stdout=log, stderr=log
+        )
+
+    def run(*argv: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [client, "--address", f"{folder}/c.sock", "--connect-timeout", "30s", *argv],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    try:
+        run("version")
+        give_image(folder, run)
+        yield run
+    finally:
+        for task in run("task", "ls", "--quiet", code=None).stdout.split():
+            run("task", "delete", "--force", task, code=None)
+        daemon.terminate()
+        daemon.wait(30)
+
+
+def give_image(folder: pathlib.Path, ctr: Ctr) -> None:
+    made = host_image(MemoryStore(), ("sh", "cat", "id", "sleep", "true"), message="ahoy")
+    copy(made.source, made.descriptor.digest, LayoutStore.create(str(folder / "image")), "v1")
+    argosy = [sys.executable, "-m", "argosy", "cp", "--quiet"]
+    places = [f"oci:{folder}/image:v1", f"oci-archive:{folder}/image.tar:v1"]
+    subprocess.run([*argosy, *places], check=True, timeout=60)
+    ctr(
+        "image",
+        "import",
+        "--base-name",
+        "example.org/ahoy",
+        "--snapshotter",
+        "native",
+        f"{folder}/image.tar",
+    )
+
+
+@pytest.fixture
+def by_ours(folder: pathlib.Path) -> list[str]:
+    """The options of ``ctr run``."""
+    runtime = folder / "argosy-runtime"
+    subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", str(runtime)], check=True)
+    return [
+        "--runc-binary",
+        str(runtime),
+        "--runc-root",
+        f"{folder}/runc",
+        "--snapshotter",
+        "native",
+    ]
+
+
+def test_containerds_shim_runs_by_our_runtime(ctr: Ctr, by_ours: list[str]) -> None:
+    assert ctr("run", "--rm", *by_ours, IMAGE, "one", "cat", "/etc/motd").stdout == "ahoy\n"
+    ctr("run", "--rm", *by_ours, IMAGE, "two", "sh", "-c", "exit 7", code=7)
+    failed = ctr("run", "--rm", *by_ours, IMAGE, "three", "nosuch", code=None)
+    assert failed.returncode
+    assert "nosuch" in failed.stderr
+
+
+def test_containerds_shim_looks_after_a_container_by_our_runtime(
+    ctr: Ctr, by_ours: list[str], folder: pathlib.Path
+) -> None:
+    script = "trap 'exit 3' TERM; while true; do sleep 0.05; done"
+    ctr("run", "--detach", *by_ours, IMAGE, "web", "sh", "-c", script)
+    assert "RUNNING" in ctr("task", "ls").stdout
+    done = ctr("task", "exec", "--exec-id", "e", "web", "sh", "-c", "echo inside; exit 5", code=5)
+    assert done.stdout == "inside\n"
+    ctr("task", "pause", "web")
+    assert "PAUSED" in ctr("task", "ls").stdout
+    ctr("task", "resume", "web")
+    assert "RUNNING" in ctr("task", "ls").stdout
+    assert len(ctr("task", "ps", "web").stdout.splitlines()) > 1
+    assert "memory" in ctr("task", "metrics", "web").stdout
+    ctr("task", "kill", "--signal", "KILL", "web")
+    assert ctr("task", "delete", "--force", "web", code=None).returncode in (0, 137)
+    ctr("container", "delete", "web")
+    assert ctr("container", "ls", "--quiet").stdout == ""
+    assert not list(folder.glob("runc/*/web"))
