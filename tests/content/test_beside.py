@@ -1,0 +1,70 @@
+"""Large content is hashed on a thread beside its reader, and proved all the same."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+
+import pytest
+
+from argosy.content.verify import BESIDE, CHUNK, VerifyingReader
+from argosy.errors import DigestMismatchError
+from argosy.spec.descriptor import Descriptor
+
+DATA = os.urandom(CHUNK) * (BESIDE // CHUNK) + b"the end"
+DESC = Descriptor.of("application/octet-stream", DATA)
+
+
+class Front:
+    """A stream that can begin anywhere."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(size)
+
+    def start_at(self, offset: int, /) -> None:
+        self._file.seek(offset)
+
+
+@pytest.mark.parametrize("piece", [CHUNK, 100_000, 3 * CHUNK + 1, -1])
+def test_pieces_of_any_size_prove_the_whole(piece: int) -> None:
+    reader = VerifyingReader(io.BytesIO(DATA), DESC)
+    assert b"".join(iter(lambda: reader.read(piece), b"")) == DATA
+    assert reader.proved
+
+
+@pytest.mark.parametrize("at", [0, BESIDE // 2, len(DATA) - 1])
+def test_one_wrong_byte_anywhere_is_found_before_the_end_is_handed_out(at: int) -> None:
+    wrong = bytearray(DATA)
+    wrong[at] ^= 1
+    reader, got = VerifyingReader(io.BytesIO(bytes(wrong)), DESC), 0
+    with pytest.raises(DigestMismatchError):
+        while data := reader.read(CHUNK):
+            got += len(data)
+    assert got < len(DATA)
+
+
+def test_a_front_part_and_a_new_beginning_are_hashed_in_order() -> None:
+    reader = VerifyingReader(Front(DATA), DESC)
+    assert reader.resume(io.BytesIO(DATA[: 5 * CHUNK])) == 5 * CHUNK
+    reader.read(CHUNK)
+    assert reader.rewind()
+    assert reader.read() == DATA
+
+
+def test_a_process_that_was_forked_hashes_with_threads_of_its_own() -> None:
+    assert VerifyingReader(io.BytesIO(DATA), DESC).read() == DATA
+    pid = os.fork()
+    if not pid:
+        try:
+            guard = threading.Timer(30, lambda: os._exit(2))
+            guard.daemon = True
+            guard.start()
+            right = VerifyingReader(io.BytesIO(DATA), DESC).read() == DATA
+            os._exit(0 if right else 1)
+        finally:
+            os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
