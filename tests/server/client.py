@@ -153,7 +153,7 @@ class Server:
             "headers": fields,
         }
         pieces = list(body) if isinstance(body, list) else [body or b""]
-        return await self._answered(scope, _messages(pieces))
+        return await self._answered(scope, _Messages(pieces))
 
     async def streaming(self, method: str, target: str, body: AsyncIterator[bytes]) -> Answer:
         """A request whose body comes when it comes."""
@@ -220,10 +220,20 @@ class Server:
         return self.ask("PUT", f"/v2/{name}/manifests/{quote(reference, safe='?=&:')}", raw, fields)
 
 
-async def _messages(pieces: list[bytes]) -> AsyncIterator[dict[str, Any]]:
-    while pieces:
-        piece = pieces.pop(0)
-        yield {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+class _Messages:
+    """The messages of a body. No generator: one that is not read to its end must leave nothing for the loop to do."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> _Messages:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        if not self._pieces:
+            raise StopAsyncIteration
+        piece = self._pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
 
 
 def _answer(messages: list[Any]) -> Answer:
