@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from argosy.runtime import boot, identity, rootfs
+from argosy.runtime import boot, identity, launcher, rootfs
 from argosy.runtime.channel import pair
 from argosy.runtime.errors import Failure
 from argosy.runtime.inroot import Proc
@@ -87,6 +87,29 @@ def test_cve_2019_5736_each_way_to_protect_the_interpreter_does(way: Callable[[]
         assert unwritable(fd)
     finally:
         os.close(fd)
+
+
+def test_cve_2019_5736_a_dedicated_interpreter_is_covered_at_its_first_start(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    """From then on no start needs a second one: /proc/PID/exe is the file itself, on a mount that is read-only."""
+    path = tmp_path / "own" / "argosy-runtime"
+    path.parent.mkdir()
+    launcher.write(str(path), protect=True)
+    program = tmp_path / "own/argosy-runtime.python/bin/python3"
+    assert not os.path.ismount(program)
+    runtime.path = path
+    try:
+        for _ in range(2):
+            pid = runtime.state(runtime.create(bundle))["pid"]
+            assert os.readlink(f"/proc/{pid}/exe") == str(program)
+            with open(f"/proc/{pid}/exe", "rb") as file:
+                assert unwritable(file.fileno())
+        assert Path("/proc/self/mounts").read_text().count(str(program)) == 1
+    finally:
+        runtime.clean()
+        launcher.uncover(str(program))
+    assert not os.path.ismount(program)
 
 
 def test_cve_2019_5736_a_container_that_executes_its_own_interpreter_cannot_write_it(

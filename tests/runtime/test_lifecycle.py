@@ -423,3 +423,18 @@ def test_usage_errors_are_one_line(runtime: Runtime) -> None:
         assert done.returncode == 1
         assert why in done.stderr
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_program_only_others_may_execute_runs_with_the_capability_to_override(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    program = bundle.rootfs / "bin/true"
+    program.unlink()
+    program.write_bytes((bundle.rootfs / "bin/busybox").read_bytes())
+    program.chmod(0o744)
+    bundle.process["user"] = {"uid": 1000, "gid": 1000}
+    bundle.process["args"] = ["/bin/true"]
+    assert "permission denied" in runtime.run(bundle).stderr
+    kinds = ("bounding", "effective", "inheritable", "permitted", "ambient")
+    bundle.process["capabilities"] = {kind: ["CAP_DAC_OVERRIDE"] for kind in kinds}
+    assert runtime.run(bundle).returncode == 0

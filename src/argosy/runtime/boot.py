@@ -4,9 +4,9 @@ This file is run in two ways: as the code that the installed launcher loads firs
 rest comes from the source tree). Only `kernel` is imported before the interpreter is protected.
 
 A container that executes ``/proc/self/exe`` gets the host's interpreter, and with it a way to overwrite it
-(CVE-2019-5736). So for the verbs that enter a container the interpreter runs from where it cannot be written: where it
-already lies on a read-only mount nothing is done, else from a detached read-only clone of its mount, else from a sealed
-copy in memory.
+(CVE-2019-5736). So for the verbs that enter a container the interpreter runs from where it cannot be written. Where it
+already lies on a read-only mount nothing is done; the launcher's own interpreter gets such a mount at its first start
+as root. Else it is executed again: from a detached read-only clone of its mount or from a sealed copy in memory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def protect(*files: str) -> None:
     environment = {**posix.environ, _MARK: b"1"}
     arguments = [sys.executable, *sys.orig_argv[1:]]
     why = ""
-    for copy in _ways():
+    for copy in _ways(files):
         try:
             posix.execve(copy(), arguments, environment)
         except OSError as error:
@@ -61,8 +61,25 @@ def protect(*files: str) -> None:
     _stop(f"cannot protect the interpreter: {why}")
 
 
-def _ways() -> tuple[Callable[[], int], ...]:
+def _dedicated(files: tuple[str, ...]) -> bool:
+    """Whether the interpreter is the launcher's own copy (``--protect``), and nobody else's."""
+    return bool(files) and sys.executable == f"{files[-1]}.python/bin/python3"
+
+
+def _attached() -> str:
+    """The dedicated interpreter below a read-only mount of itself: from here to the next boot it needs no clone."""
+    from argosy.runtime.kernel import AT_FDCWD, MOVE_MOUNT_F_EMPTY_PATH, LinuxKernel
+
+    kernel = LinuxKernel()
+    path = sys.executable.encode("utf-8", "surrogateescape")
+    kernel.move_mount(_clone(), b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
+    return sys.executable
+
+
+def _ways(files: tuple[str, ...]) -> tuple[Callable[[], int | str], ...]:
     """The cheaper way first: to copy a small file (an interpreter that is a shared library) needs no `kernel`."""
+    if _dedicated(files):
+        return _attached, _clone, _sealed_copy
     if posix.stat(_EXE).st_size <= _SMALL:
         return _sealed_copy, _clone
     return _clone, _sealed_copy

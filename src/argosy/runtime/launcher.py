@@ -4,7 +4,9 @@
 empty environment) with ``-I -S -X utf8``, and beside it ``NAME.code``: every module of the room, compiled, in one
 file that is read at once. A launcher whose interpreter has changed falls back to the source tree it was made from.
 
-``python -m argosy.runtime.launcher PATH`` writes them; `main` is the console script, which needs no launcher.
+``python -m argosy.runtime.launcher PATH`` writes them. With ``--protect`` before PATH the launcher gets an interpreter
+of its own, ``PATH.python``, that a read-only mount covers from its first start as root until the next boot: then
+entering a container needs no second start of Python; `main` is the console script, which needs no launcher.
 """
 
 from __future__ import annotations
@@ -12,8 +14,11 @@ from __future__ import annotations
 import ast
 import marshal
 import os
+import subprocess
 import sys
 from importlib.util import MAGIC_NUMBER
+
+from argosy.runtime.kernel import MNT_DETACH, KernelError, LinuxKernel
 
 _SCRIPT = """#!{interpreter} -ISXutf8
 import posix, marshal, sys, _frozen_importlib_external as e
@@ -129,20 +134,49 @@ def interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def write(path: str, code: str | None = None) -> None:
+def write(path: str, code: str | None = None, *, protect: bool = False) -> None:
     """Write the launcher and its code file; each appears as a whole.
 
     Args:
         path: the launcher, for example ``/usr/local/bin/argosy-runtime``.
         code: where the compiled modules go; ``PATH.code`` by default.
+        protect: with an interpreter of its own, ``PATH.python``.
+
+    Raises:
+        OSError: a file cannot be written.
+        CalledProcessError: a copy of this interpreter does not run.
     """
     path = os.path.abspath(path)
     code = os.path.abspath(code or f"{path}.code")
     boot = os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py")
     data, head = compiled()
-    script = _SCRIPT.format(interpreter=interpreter(), code=code, boot=boot, head=head)
+    program = _own_interpreter(path) if protect else interpreter()
+    script = _SCRIPT.format(interpreter=program, code=code, boot=boot, head=head)
     _replace(code, data, 0o644)
     _replace(path, script.encode(), 0o755)
+
+
+def _own_interpreter(path: str) -> str:
+    """A copy of the interpreter, which finds its library where the original has it."""
+    place = f"{path}.python"
+    program = f"{place}/bin/python3"
+    os.makedirs(os.path.dirname(program), mode=0o755, exist_ok=True)
+    uncover(program)
+    _replace(f"{place}/pyvenv.cfg", f"home = {os.path.dirname(interpreter())}\n".encode(), 0o644)
+    with open(interpreter(), "rb") as file:
+        _replace(program, file.read(), 0o755)
+    subprocess.run([program, "-ISc", "import _ctypes"], check=True)
+    return program
+
+
+def uncover(program: str) -> None:
+    """Take the read-only mounts off a dedicated interpreter, so that it can be replaced or removed."""
+    kernel = LinuxKernel()
+    try:
+        while True:
+            kernel.umount(program.encode(), MNT_DETACH)
+    except KernelError:  # no mount (any more), or no right to have made one
+        pass
 
 
 def _replace(path: str, data: bytes, mode: int) -> None:
@@ -160,4 +194,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    write(*sys.argv[1:3])
+    words = sys.argv[1:]
+    own = words[:1] == ["--protect"]
+    if not 1 <= len(words) - own <= 2:
+        raise SystemExit("usage: python -m argosy.runtime.launcher [--protect] PATH [CODE]")
+    write(*words[own:], protect=own)

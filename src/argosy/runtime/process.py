@@ -311,9 +311,14 @@ def _why_not(path: str) -> str:
         return f"stat {path}: {(error.strerror or '').lower()}"
     if found.st_mode & S_IFMT == S_IFDIR:
         return "is a directory"
-    if not _may_execute(found):
+    if not _may_execute(found) and not _may_override(path, found):
         return "permission denied"
     return ""
+
+
+def _may_override(path: str, found: posix.stat_result) -> bool:
+    """Whether a capability (CAP_DAC_OVERRIDE) opens what the mode does not."""
+    return bool(found.st_mode & 0o111) and posix.access(path, posix.X_OK, effective_ids=True)
 
 
 def _may_execute(found: posix.stat_result) -> bool:
