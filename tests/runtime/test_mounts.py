@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -348,6 +349,24 @@ def test_sysfs_in_a_user_namespace_without_network_is_the_hosts(
     bundle.userns()
     bundle.namespace("network", None)
     assert "kernel" in runtime.output(bundle.sh("ls /sys"))
+
+
+def test_in_a_user_namespace_locked_flags_of_the_source_stay_and_others_go(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    source = bundle.path / "source"
+    source.mkdir()
+    subprocess.run(["mount", "--bind", source, source], check=True)
+    try:
+        flags = "remount,bind,noexec,nosymfollow"
+        subprocess.run(["mount", "-o", flags, source], check=True)
+        bundle.userns()
+        bundle.mount("/mnt", "none", str(source), "bind", "dev")
+        shown = runtime.output(bundle.sh("grep ' /mnt ' /proc/self/mounts")).split()[3].split(",")
+        assert "noexec" in shown
+        assert "nosymfollow" not in shown
+    finally:
+        subprocess.run(["umount", source], check=True)
 
 
 def test_the_bundles_root_is_left_as_it_was(runtime: Runtime, bundle: Bundle) -> None:

@@ -391,8 +391,10 @@ def set_attributes(kernel: LinuxKernel, entry: dict[str, Any], tree: int, late: 
         locked = _locked(tree) & away
         if locked:
             names = ",".join(name for name, pair in tables.ATTRIBUTES.items() if pair[0] & locked)
-            raise Failure(f"cannot clear locked flags {names}: {error}") from error
-    kernel.mount_setattr(tree, wanted, away)
+            why = (error.strerror or "").lower()
+            raise Failure(f"cannot clear locked flags {names}: {error.syscall}: {why}") from error
+    unlocked = k.MOUNT_ATTR_NOSYMFOLLOW & ~entry["set"]  # the one flag that is never locked
+    kernel.mount_setattr(tree, wanted, away | unlocked)
 
 
 def _locked(tree: int) -> int:
