@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the runtime share the machine's cgroups and look for what is left there: one worker has them all."""
     for item in items:
         name = item.nodeid
-        if name.startswith("tests/runtime/") or name.startswith("tests/attack/test_runtime"):
+        if name.startswith(("tests/runtime/", "tests/attack/test_runtime")):
             item.add_marker(pytest.mark.xdist_group("runtime"))
 
 

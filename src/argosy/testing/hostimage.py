@@ -155,7 +155,9 @@ def host_image(
             real = os.path.realpath(path)
             if real != f"/bin/{name}":
                 tar.add(
-                    Entry(name=f"bin/{name}".encode(), type=EntryType.SYMLINK, linkname=real.encode())
+                    Entry(
+                        name=f"bin/{name}".encode(), type=EntryType.SYMLINK, linkname=real.encode()
+                    )
                 )
         for name, data in (
             ("passwd", _PASSWD),
