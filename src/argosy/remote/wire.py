@@ -304,7 +304,8 @@ def error_of(response: Response, request: Request) -> ArgosyError:
     """
     entries = decode_errors(response.data)
     where = f"{request.method} {redact_url(response.url or request.url)}"
-    message = f"{where}: {response.status} {_told(entries, response)}".rstrip()
+    told = _told(entries, response) or _meant(response.status, where)
+    message = f"{where}: {response.status} {told}".rstrip()
     cls = _class_of(entries, response.status)
     if cls is TooManyRequestsError:
         return TooManyRequestsError(message, retry_after=retry_after(response.headers))
@@ -322,6 +323,13 @@ def error_of(response: Response, request: Request) -> ArgosyError:
     if isinstance(error, UnauthorizedError):
         error.hint = "log in with `argosy login`, or see which credentials are used with `argosy auth ls --explain`"
     return error
+
+
+def _meant(status: int, where: str) -> str:
+    """What a status without a word (an answer to HEAD has no body) says about what was asked for."""
+    if status == 404:
+        return "there is no such " + ("tag or manifest" if "/manifests/" in where else "content")
+    return {401: "who asks is not known", 403: "who asks may not"}.get(status, "")
 
 
 def _class_of(entries: tuple[ErrorEntry, ...], status: int) -> type[ArgosyError] | None:

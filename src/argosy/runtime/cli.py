@@ -79,7 +79,9 @@ def main(words: list[str]) -> int:
     Returns:
         The exit status.
     """
-    program = words[0].rsplit("/", 1)[-1] or _SELF
+    program = words[0].rsplit("/", 1)[-1]
+    if program in ("", "boot.py"):  # the console script of an installation without a launcher
+        program = _SELF
     settings: dict[str, Any] = {}
     verb = ""
     try:
