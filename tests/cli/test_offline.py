@@ -13,6 +13,8 @@ import tarfile
 
 import pytest
 
+from argosy import errors
+from argosy.cli.failure import exit_code
 from argosy.cli.table import COMMANDS
 from argosy.layout.store import LayoutStore
 from argosy.spec.digest import Digest
@@ -413,3 +415,23 @@ def test_a_place_made_for_what_never_came_is_removed_again(
     argosy("cp", "-q", "oci:/nonexistent:v1", f"{kind}:{tmp_path}/made:v1", code=2)
     argosy("cp", "-q", "127.0.0.1:1/x:y", "--retry", "0", f"{kind}:{tmp_path}/made:v1", code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.InvalidManifestError("x"), 1),
+        (errors.StorageError("x"), 1),
+        (OSError(28, "x"), 1),
+        (errors.ManifestUnknownError("x"), 2),
+        (errors.PlatformUnknownError("x"), 2),
+        (errors.UnauthorizedError("x"), 3),
+        (errors.DeniedError("x"), 3),
+        (errors.DigestMismatchError("x"), 4),
+        (errors.TooManyRequestsError("x"), 5),
+        (errors.UsageError("x"), 64),
+        (KeyError("x"), 70),
+    ],
+)
+def test_every_kind_of_failure_has_its_exit_code(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
