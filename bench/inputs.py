@@ -113,7 +113,7 @@ def _opaque(work: Path, size: int, count: int) -> None:
     rng = random.Random(21)
     for share in ((1.0,), (0.3, 0.7))[count - 1]:
         blob = work / "blob"
-        blob.write_bytes(rng.randbytes(int(size * share)))
+        _fill(blob, rng, int(size * share))
         with blob.open("rb") as file:
             digest = Digest("sha256:" + _sha256(file.fileno()))
         layout.layer(blob, digest, blob.stat().st_size, digest, "")
@@ -173,3 +173,10 @@ def layers(layout: Path) -> list[str]:
     index = json.loads((layout / "index.json").read_text())
     manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())
     return [str(blobs / layer["digest"][7:]) for layer in manifest["layers"]]
+
+
+def _fill(path: Path, rng: random.Random, size: int) -> None:
+    """Random bytes, a piece at a time: `randbytes` has a limit, and memory too."""
+    with path.open("wb") as file:
+        while size > 0:
+            size -= file.write(rng.randbytes(min(size, 1 << 24)))

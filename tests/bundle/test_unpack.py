@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import json
 import os
 import pathlib
@@ -33,7 +34,10 @@ from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
 from argosy.layer.snapshot import Snapshot
 from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.spec.imageconfig import ImageConfig, LayerStack
+from argosy.spec.manifest import Manifest
 from argosy.testing import random
 from tests.image.kit import all_proved, file, folder, image_of, link, names, tar_of
 
@@ -257,3 +261,37 @@ def test_names_survive_mtree(name: bytes) -> None:
 def test_a_damaged_mtree_is_an_error_or_read(raw: bytes) -> None:
     with contextlib.suppress(InvalidConfigError):
         read_mtree(raw, Snapshot({}))
+
+
+def _uncompressed(store: MemoryStore, blob: bytes, said: Digest) -> Image:
+    """An image of one layer whose blob is stored under `said`, which is its diff_id too."""
+    layer = Descriptor(media_type=mediatypes.OCI_LAYER, digest=said, size=len(blob))
+    store._content[said] = (layer, blob)
+    stack = LayerStack(type="layers", diff_ids=(said,))
+    config = store.add(
+        mediatypes.OCI_CONFIG, ImageConfig(architecture="amd64", os="linux", rootfs=stack).encode()
+    )
+    manifest = Manifest(config=config, layers=(layer,))
+    return Image(source=store, descriptor=store.add(mediatypes.OCI_MANIFEST, manifest.encode()))
+
+
+def test_an_uncompressed_layer_is_hashed_once_and_still_proved(tmp_path: pathlib.Path) -> None:
+    data = random.layer_tar(3)
+    unpack_rootfs(
+        _uncompressed(MemoryStore(), data, Digest.of(data)), str(tmp_path / "good"), OPTIONS
+    )
+    assert list((tmp_path / "good").iterdir())
+    damaged = bytearray(data)
+    damaged[600] ^= 1
+    image = _uncompressed(MemoryStore(), bytes(damaged), Digest.of(data))
+    with pytest.raises((DigestMismatchError, InvalidLayerError)):
+        unpack_rootfs(image, str(tmp_path / "bad"), OPTIONS)
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_compressed_layer_cannot_pass_for_its_own_diff_id(tmp_path: pathlib.Path) -> None:
+    data = gzip.compress(random.layer_tar(3))
+    image = _uncompressed(MemoryStore(), data, Digest.of(data))
+    with pytest.raises(InvalidLayerError):
+        unpack_rootfs(image, str(tmp_path / "bad"), OPTIONS)
+    assert not (tmp_path / "bad").exists()

@@ -129,7 +129,9 @@ def apply_layers(
     for layer in image.layers:
         on_layer(layer.position, len(image.layers))
         with layer.compressed() as blob:
-            root.apply(blob, layer=layer.name, diff_id=layer.diff_id)
+            root.apply(
+                blob, layer=layer.name, diff_id=layer.diff_id, proves=layer.descriptor.digest
+            )
 
 
 def generate_config(

@@ -97,7 +97,9 @@ class LayerTrees:
             os.mkdir(work, 0o700)
             os.chmod(changes, 0o755)  # noqa: S103 - the root of a file system, whatever the umask
             with self._root(changes, work, below) as root, layer.compressed() as blob:
-                root.apply(blob, layer=layer.name, diff_id=layer.diff_id)
+                root.apply(
+                    blob, layer=layer.name, diff_id=layer.diff_id, proves=layer.descriptor.digest
+                )
             _write_out(changes)
             os.rename(changes, place)
             _sync_directory(self.path)

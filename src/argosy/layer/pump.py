@@ -31,6 +31,7 @@ class Pump:
         limits: How much may come out.
         where: What to call the layer in messages.
         algorithm: The diff_id's algorithm.
+        known: The diff_id, where reading `stream` to its end proves it anyway: then nothing is hashed here.
 
     >>> import io
     >>> with Pump(io.BytesIO(b"not compressed")) as pump:
@@ -46,7 +47,9 @@ class Pump:
         limits: Limits | None = None,
         where: str = "",
         algorithm: str = "sha256",
+        known: Digest | None = None,
     ) -> None:
+        self._known = known
         self._pieces = uncompressed(stream, compression, limits=limits, where=where)
         self._algorithm = algorithm
         self._hash = hasher(algorithm)
@@ -92,14 +95,15 @@ class Pump:
         """The digest over all uncompressed bytes; only there once iteration has ended."""
         if not self._finished:
             raise ValueError("the diff_id is not known before the layer has been read to its end")
-        return Digest.done(self._algorithm, self._hash)
+        return self._known or Digest.done(self._algorithm, self._hash)
 
     def _run(self) -> None:
         try:
             for piece in self._pieces:
                 if self._stopped:
                     return
-                self._hash.update(piece)
+                if self._known is None:
+                    self._hash.update(piece)
                 self.size += len(piece)
                 self._queue.put(piece)
         except BaseException as error:  # noqa: BLE001 - handed to the reader, whatever it is

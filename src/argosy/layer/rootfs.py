@@ -115,6 +115,7 @@ class RootFS:
         compression: Compression | None = None,
         layer: str = "",
         diff_id: Digest | None = None,
+        proves: Digest | None = None,
     ) -> Digest:
         """Carry out a changeset (image-spec, layer.md, "Applying Changesets").
 
@@ -126,6 +127,8 @@ class RootFS:
             compression: What its media type says; None looks at its first bytes.
             layer: What to call it in messages, such as "layer 3 (sha256:…)".
             diff_id: What the image's configuration promises.
+            proves: What reading `changeset` to its end proves by itself, such as its descriptor's digest. Where that
+                is the diff_id the layer is taken as uncompressed, and is not hashed twice.
 
         Returns:
             The diff_id: the digest over the whole uncompressed stream, whatever follows the archive included.
@@ -137,7 +140,10 @@ class RootFS:
         """
         limits = self.options.limits
         algorithm = diff_id.algorithm if diff_id is not None else "sha256"
-        with Pump(changeset, compression, limits=limits, algorithm=algorithm) as pump:
+        known = diff_id if proves is not None and proves == diff_id else None
+        if known is not None:
+            compression = Compression.NONE
+        with Pump(changeset, compression, limits=limits, algorithm=algorithm, known=known) as pump:
             reader = TarReader(pump, limits=limits, where=layer)
             Application(self._resolver, reader, self.options).run()
             try:
