@@ -306,6 +306,7 @@ def test_cp_of_damaged_content_exits_with_4_and_leaves_no_tag(
     size = first.stat().st_size
     first.chmod(0o644)
     first.write_bytes(bytes(size))
+    argosy("layout", "init", tmp_path / "new")
     done = argosy("cp", "-q", f"oci:{layout}:v1", f"oci:{tmp_path}/new:v1", code=4)
     assert first.name in done.err
     assert argosy("ls", f"oci:{tmp_path}/new").out == ""

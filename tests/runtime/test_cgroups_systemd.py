@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import posix
@@ -181,8 +182,20 @@ def fake(bus: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
         for root in {mount for mount, _ in found.mounts.values()}:
             for slices in pathlib.Path(root).glob("argosytest.slice"):
                 for each in slices.glob("*.scope"):
-                    each.rmdir()
-                slices.rmdir()
+                    _remove(each)
+                _remove(slices)
+
+
+def _remove(group: pathlib.Path) -> None:
+    """A process that has just ended may still be on its way out: the kernel says so, and is asked again."""
+    for attempt in range(10_000):
+        try:
+            group.rmdir()
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or attempt == 9_999:
+                raise
+            os.sched_yield()
 
 
 def make(path: str = "argosytest.slice:libpod:1f", **more: Any) -> SystemdCgroup:
