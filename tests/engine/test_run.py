@@ -37,6 +37,10 @@ def left_behind(root: pathlib.Path) -> list[str]:
         if str(root) in line
     ]
     ids = {p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64}
+    found += [
+        str(p) for p in pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/") if len(p.name) == 64
+    ]
+    found += [name for name in os.listdir("/sys/class/net") if re.fullmatch("ar[0-9a-f]{11}", name)]
     return found + sorted(ids)
 
 
