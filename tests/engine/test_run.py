@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,22 +27,32 @@ def image(host_layout: pathlib.Path) -> str:
     return f"oci:{host_layout}:v1"
 
 
-def left_behind(root: pathlib.Path) -> list[str]:
-    """What a container could leave: directories, mounts, namespaces, links, cgroups."""
-    found = (
-        [str(p) for p in (root / "containers").iterdir()] if (root / "containers").exists() else []
-    )
-    found += [
-        line
-        for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
-        if str(root) in line
-    ]
-    ids = {p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64}
-    found += [
-        str(p) for p in pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/") if len(p.name) == 64
-    ]
-    found += [name for name in os.listdir("/sys/class/net") if re.fullmatch("ar[0-9a-f]{11}", name)]
-    return found + sorted(ids)
+def of_the_machine() -> set[str]:
+    """The containers' cgroups and links that the whole machine has, of other engines' directories too."""
+    groups = pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/")
+    links = os.listdir("/sys/class/net")
+    return {str(p) for p in groups if len(p.name) == 64} | {
+        name for name in links if re.fullmatch("ar[0-9a-f]{11}", name)
+    }
+
+
+@pytest.fixture
+def left_behind(root: pathlib.Path) -> Callable[[], list[str]]:
+    """What a container of this test could leave: directories, mounts, namespaces, links, cgroups."""
+    before = of_the_machine()
+
+    def found() -> list[str]:
+        kept = root / "containers"
+        mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+        ids = {p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64}
+        return [
+            *(str(p) for p in (kept.iterdir() if kept.exists() else ())),
+            *(line for line in mounts if str(root) in line),
+            *sorted(ids),
+            *sorted(of_the_machine() - before),
+        ]
+
+    return found
 
 
 def test_a_container_says_what_it_is(argosy: Argosy, image: str) -> None:
@@ -77,12 +88,17 @@ def test_the_exit_code_is_the_programs(argosy: Argosy, image: str) -> None:
     ],
 )
 def test_a_command_that_cannot_run_gives_dockers_codes_and_one_line(
-    argosy: Argosy, image: str, root: pathlib.Path, command: list[str], code: int, words: str
+    argosy: Argosy,
+    image: str,
+    command: list[str],
+    code: int,
+    words: str,
+    left_behind: Callable[[], list[str]],
 ) -> None:
     done = argosy("run", "-q", "--rm", "--network", "none", image, *command, code=code)
     assert words in done.err
     assert len(done.err.splitlines()) == 1
-    assert left_behind(root) == []
+    assert left_behind() == []
 
 
 @pytest.mark.parametrize(
@@ -97,18 +113,22 @@ def test_a_command_that_cannot_run_gives_dockers_codes_and_one_line(
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    argosy: Argosy, image: str, root: pathlib.Path, argv: list[str], words: str
+    argosy: Argosy, image: str, argv: list[str], words: str, left_behind: Callable[[], list[str]]
 ) -> None:
     given = [image if word == "IMAGE" else word for word in argv]
     done = argosy("run", "-q", "--rm", *given, "true", code=None)
     assert done.code in (64, 125)
     assert words in done.err
     assert done.err.startswith("argosy: ")
-    assert left_behind(root) == []
+    assert left_behind() == []
 
 
 def test_a_corrupt_layer_is_refused_and_nothing_is_kept(
-    argosy: Argosy, host_layout: pathlib.Path, tmp_path: pathlib.Path, root: pathlib.Path
+    argosy: Argosy,
+    host_layout: pathlib.Path,
+    tmp_path: pathlib.Path,
+    root: pathlib.Path,
+    left_behind: Callable[[], list[str]],
 ) -> None:
     subprocess.run(["cp", "-r", str(host_layout), str(tmp_path / "bad")], check=True)
     manifest = json.loads(argosy("manifest", "get", f"oci:{tmp_path}/bad:v1").out)
@@ -119,7 +139,7 @@ def test_a_corrupt_layer_is_refused_and_nothing_is_kept(
         file.write(b"damage")
     done = argosy("run", "-q", "--rm", f"oci:{tmp_path}/bad:v1", "true", code=125)
     assert "sha256:" in done.err
-    assert left_behind(root) == []
+    assert left_behind() == []
     assert not [p for p in (root / "layers").iterdir() if p.is_dir()]
 
 
@@ -283,11 +303,11 @@ def test_logs_follow_until_the_end(argosy: Argosy, image: str) -> None:
 
 
 def test_a_detached_container_that_cannot_start_says_why(
-    argosy: Argosy, image: str, root: pathlib.Path
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
 ) -> None:
     done = argosy("run", "-q", "-d", "--network", "none", image, "nosuch", code=127)
     assert "executable file not found" in done.err
-    assert left_behind(root) == []
+    assert left_behind() == []
 
 
 def test_a_terminal_is_a_terminal(argosy: Argosy, image: str) -> None:
@@ -332,14 +352,16 @@ def test_a_published_port_leads_into_the_container(argosy: Argosy, images: pathl
         urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
 
 
-def test_a_port_the_machine_uses_is_refused(argosy: Argosy, image: str, root: pathlib.Path) -> None:
+def test_a_port_the_machine_uses_is_refused(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
+) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
         done = argosy("run", "-q", "--rm", "-p", f"127.0.0.1:{port}:80", image, "true", code=125)
     assert f"port {port}/tcp is in use on this machine" in done.err
-    assert left_behind(root) == []
+    assert left_behind() == []
 
 
 def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathlib.Path) -> None:
@@ -356,7 +378,9 @@ def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:
     assert sorted(inside) == sorted(os.listdir("/sys/class/net"))
 
 
-def test_ten_at_once_all_run(argosy: Argosy, image: str, root: pathlib.Path) -> None:
+def test_ten_at_once_all_run(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
+) -> None:
     argosy("run", "-q", "--rm", "--network", "none", image, "true")
     with ThreadPoolExecutor(10) as pool:
         done = list(
@@ -365,11 +389,11 @@ def test_ten_at_once_all_run(argosy: Argosy, image: str, root: pathlib.Path) -> 
             )
         )
     assert [d.out.strip() for d in done] == [str(n) for n in range(10)]
-    assert left_behind(root) == []
+    assert left_behind() == []
 
 
 def test_one_of_several_is_killed_and_prune_clears_it_away(
-    argosy: Argosy, image: str, root: pathlib.Path
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
 ) -> None:
     argosy("run", "-q", "--rm", "--network", "none", image, "true")
     running = [
@@ -398,7 +422,7 @@ def test_one_of_several_is_killed_and_prune_clears_it_away(
         assert process.stdout is not None
         process.stdout.close()
     argosy("prune")
-    assert left_behind(root) == []
+    assert left_behind() == []
 
 
 def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
