@@ -24,6 +24,8 @@ from tests.runtime.test_dbus import bus
 __all__ = ["bus"]
 
 ME = "org.freedesktop.systemd1"
+# Of this process alone, since cgroups are the whole machine's.
+SLICE = f"argosytest{os.getpid()}.slice"
 
 
 class FakeSystemd(threading.Thread):
@@ -180,7 +182,7 @@ def fake(bus: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSystemd]:
         stopper.close()
         service.bus.close()
         for root in {mount for mount, _ in found.mounts.values()}:
-            for slices in pathlib.Path(root).glob("argosytest.slice"):
+            for slices in pathlib.Path(root).glob(SLICE):
                 for each in slices.glob("*.scope"):
                     _remove(each)
                 _remove(slices)
@@ -198,7 +200,7 @@ def _remove(group: pathlib.Path) -> None:
             os.sched_yield()
 
 
-def make(path: str = "argosytest.slice:libpod:1f", **more: Any) -> SystemdCgroup:
+def make(path: str = f"{SLICE}:libpod:1f", **more: Any) -> SystemdCgroup:
     annotations = more.pop("annotations", {})
     resources = more.pop("resources", {})
     group = cgroups.manager(
@@ -212,7 +214,7 @@ def make(path: str = "argosytest.slice:libpod:1f", **more: Any) -> SystemdCgroup
 def test_a_container_lives_in_a_scope_of_its_slice(fake: FakeSystemd) -> None:
     group = make(annotations={"org.systemd.property.TimeoutStopSec": "uint16 90", "other": "x"})
     assert all(
-        place.endswith("/argosytest.slice/libpod-1f.scope") for place in group.paths().values()
+        place.endswith(f"/{SLICE}/libpod-1f.scope") for place in group.paths().values()
     )
     with sleeper() as one, sleeper() as two:
         group.create()
@@ -220,7 +222,7 @@ def test_a_container_lives_in_a_scope_of_its_slice(fake: FakeSystemd) -> None:
         group.enter(one.pid)
         started = dict(dict(fake.calls)["StartTransientUnit"][2])
         assert started["PIDs"] == [one.pid]
-        assert started["Slice"] == "argosytest.slice"
+        assert started["Slice"] == SLICE
         assert started["Delegate"] is True
         assert started["DefaultDependencies"] is False
         assert started["TimeoutStopUSec"] == 90_000_000
