@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.request import urlopen
 
 import pytest
 
@@ -25,6 +27,26 @@ class Done(NamedTuple):
 
 
 Argosy = Callable[..., Done]
+
+
+def alone(argosy: Argosy, image: str, *argv: str, **more: Any) -> Done:
+    """A container without a network that is removed when it ends."""
+    return argosy("run", "-q", "--rm", "--network", "none", image, *argv, **more)
+
+
+def web(argosy: Argosy, image: str, port: int, *options: str) -> bytes:
+    """The page that a container `web` shows on this machine's `port`."""
+    argosy(
+        "run", "-q", "-d", "--name", "web", "-p", f"127.0.0.1:{port}:80", *options, image,
+        "sh", "-c", "mkdir /w; echo page > /w/index.html; echo ready; exec httpd -f -p 80 -h /w",
+    )  # fmt: skip
+    for _ in range(200):
+        if "ready" in argosy("logs", "web").out:
+            break
+    for _ in range(50):
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/", timeout=10) as page:
+            return bytes(page.read())
+    return b""
 
 
 def needs_containers() -> None:
@@ -69,10 +91,21 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def argosy(root: pathlib.Path, launcher: str) -> Iterator[Argosy]:
+def asked(tmp_path: pathlib.Path) -> pathlib.Path:
+    """What the runtime was asked for, a line a call."""
+    return tmp_path / "asked"
+
+
+@pytest.fixture
+def argosy(
+    root: pathlib.Path, launcher: str, asked: pathlib.Path, tmp_path: pathlib.Path
+) -> Iterator[Argosy]:
     """`argosy("run", …, code=0)`; what is left in the end is removed."""
     needs_containers()
-    env = {**os.environ, "ARGOSY_ROOT": str(root), "ARGOSY_RUNTIME": launcher}
+    runtime = tmp_path / "runtime"
+    runtime.write_text(f'#!/bin/sh\necho "$*" >> {asked}\nexec {launcher} "$@"\n')
+    runtime.chmod(0o755)
+    env = {**os.environ, "ARGOSY_ROOT": str(root), "ARGOSY_RUNTIME": str(runtime)}
 
     def run(*argv: object, code: int | None = 0, stdin: str = "") -> Done:
         done = subprocess.run(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engine.conftest import Argosy
+from tests.engine.conftest import Argosy, alone
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -84,13 +84,9 @@ def test_always_pulling_takes_the_moved_tag(
 ) -> None:
     there = f"{registry}/app:latest"
     argosy("cp", "-q", f"oci:{host_layout}:v1", there)
-    assert (
-        argosy("run", "-q", "--rm", "--network", "none", there, "cat", "/etc/motd").out == "ahoy\n"
-    )
+    assert alone(argosy, there, "cat", "/etc/motd").out == "ahoy\n"
     argosy("cp", "-q", f"oci:{images}/busybox:latest", there)
-    assert (
-        argosy("run", "-q", "--rm", "--network", "none", there, "cat", "/etc/motd").out == "ahoy\n"
-    )
+    assert alone(argosy, there, "cat", "/etc/motd").out == "ahoy\n"
     done = argosy(
         "run",
         "-q",

@@ -8,13 +8,12 @@ import shutil
 import site
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import find_peer
-from tests.engine.conftest import Argosy, Done, needs_containers
+from tests.engine.conftest import Argosy, Done, alone, needs_containers, web
 from tests.engine.test_run import free_port
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -85,17 +84,7 @@ def argosy(home: pathlib.Path, host_layout: pathlib.Path) -> Iterator[Argosy]:
 
 
 def test_nobody_runs_a_container_as_its_root(argosy: Argosy, home: pathlib.Path) -> None:
-    done = argosy(
-        "run",
-        "-q",
-        "--rm",
-        "--network",
-        "none",
-        f"oci:{home}/image:v1",
-        "sh",
-        "-c",
-        "id -u; cat /proc/self/uid_map",
-    )
+    done = alone(argosy, f"oci:{home}/image:v1", "sh", "-c", "id -u; cat /proc/self/uid_map")
     assert done.out.split() == ["0", "0", "65534", "1"]
     assert list((home / "data" / "argosy" / "engine" / "containers").iterdir()) == []
 
@@ -119,21 +108,7 @@ def test_a_network_for_nobody_publishes_ports(
     if not os.path.exists("/dev/net/tun"):
         pytest.skip("rootless networks: this machine has no /dev/net/tun")
     port = free_port()
-    argosy(
-        "run", "-q", "-d", "--name", "web", "--network", network, "-p", f"127.0.0.1:{port}:80",
-        f"oci:{images}/busybox:latest", "sh", "-c",
-        "mkdir /w; echo rootless > /w/index.html; echo ready; exec httpd -f -p 80 -h /w",
-    )  # fmt: skip
-    for _ in range(200):
-        if "ready" in argosy("logs", "web").out:
-            break
-    for attempt in range(50):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-                assert answer.read() == b"rootless\n"
-            break
-        except OSError:
-            assert attempt < 49
+    assert web(argosy, f"oci:{images}/busybox:latest", port, "--network", network) == b"page\n"
     assert argosy("exec", "web", "id", "-u").out == "0\n"
     argosy("stop", "-t", "0", "web")
     argosy("rm", "web")

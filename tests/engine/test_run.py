@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import find_peer
-from tests.engine.conftest import Argosy
+from tests.engine.conftest import Argosy, alone, web
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -27,29 +27,21 @@ def image(host_layout: pathlib.Path) -> str:
     return f"oci:{host_layout}:v1"
 
 
-def of_the_machine() -> set[str]:
-    """The containers' cgroups and links that the whole machine has, of other engines' directories too."""
-    groups = pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/")
-    links = os.listdir("/sys/class/net")
-    return {str(p) for p in groups if len(p.name) == 64} | {
-        name for name in links if re.fullmatch("ar[0-9a-f]{11}", name)
-    }
-
-
 @pytest.fixture
-def left_behind(root: pathlib.Path) -> Callable[[], list[str]]:
-    """What a container of this test could leave: directories, mounts, namespaces, links, cgroups."""
-    before = of_the_machine()
+def left_behind(root: pathlib.Path, asked: pathlib.Path) -> Callable[[], list[str]]:
+    """What the containers of this test could leave: directories, mounts, namespaces, links, cgroups."""
 
     def found() -> list[str]:
+        ids = set(re.findall(r"\b[0-9a-f]{64}\b", asked.read_text() if asked.exists() else ""))
+        links = {f"ar{container_id[:11]}" for container_id in ids}
         kept = root / "containers"
         mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
-        ids = {p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64}
         return [
             *(str(p) for p in (kept.iterdir() if kept.exists() else ())),
             *(line for line in mounts if str(root) in line),
-            *sorted(ids),
-            *sorted(of_the_machine() - before),
+            *(p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64),
+            *(str(p) for p in pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/") if p.name in ids),
+            *links.intersection(os.listdir("/sys/class/net")),
         ]
 
     return found
@@ -63,19 +55,24 @@ def test_a_container_says_what_it_is(argosy: Argosy, image: str) -> None:
 
 
 def test_the_exit_code_is_the_programs(argosy: Argosy, image: str) -> None:
-    argosy("run", "-q", "--rm", "--network", "none", image, "sh", "-c", "exit 42", code=42)
-    argosy(
-        "run",
-        "-q",
-        "--rm",
-        "--network",
-        "none",
-        image,
-        "sh",
-        "-c",
-        "kill -9 $$; sleep 9",
-        code=None,
-    )
+    alone(argosy, image, "sh", "-c", "exit 42", code=42)
+
+
+def test_a_killed_program_gives_128_and_the_signal(
+    argosy: Argosy, image: str, root: pathlib.Path, launcher: str
+) -> None:
+    script = "echo up; exec sleep 60"
+    with subprocess.Popen(
+        [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", image, "sh", "-c", script],
+        env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        (row,) = json.loads(argosy("ps", "--json").out)
+        command = [launcher, "--root", f"{root}/run/runtime", "state", row["Id"]]
+        state = subprocess.run(command, capture_output=True, check=True).stdout
+        os.kill(json.loads(state)["pid"], signal.SIGKILL)
+        assert process.wait() == 137
 
 
 @pytest.mark.parametrize(
@@ -95,7 +92,7 @@ def test_a_command_that_cannot_run_gives_dockers_codes_and_one_line(
     words: str,
     left_behind: Callable[[], list[str]],
 ) -> None:
-    done = argosy("run", "-q", "--rm", "--network", "none", image, *command, code=code)
+    done = alone(argosy, image, *command, code=code)
     assert words in done.err
     assert len(done.err.splitlines()) == 1
     assert left_behind() == []
@@ -151,29 +148,8 @@ def test_an_image_is_unpacked_once(argosy: Argosy, image: str) -> None:
 
 
 def test_changes_stay_in_the_container(argosy: Argosy, image: str) -> None:
-    argosy(
-        "run",
-        "-q",
-        "--rm",
-        "--network",
-        "none",
-        image,
-        "sh",
-        "-c",
-        "echo x > /etc/motd; touch /new",
-    )
-    done = argosy(
-        "run",
-        "-q",
-        "--rm",
-        "--network",
-        "none",
-        image,
-        "sh",
-        "-c",
-        "cat /etc/motd; ls /new",
-        code=None,
-    )
+    alone(argosy, image, "sh", "-c", "echo x > /etc/motd; touch /new")
+    done = alone(argosy, image, "sh", "-c", "cat /etc/motd; ls /new", code=None)
     assert "ahoy" in done.out
     assert done.code != 0
 
@@ -224,7 +200,7 @@ def test_limits_reach_the_cgroup(argosy: Argosy, image: str) -> None:
 
 def test_capabilities_and_seccomp_are_dockers(argosy: Argosy, image: str) -> None:
     script = "cat /proc/self/status"
-    plain = argosy("run", "-q", "--rm", "--network", "none", image, "sh", "-c", script).out
+    plain = alone(argosy, image, "sh", "-c", script).out
     assert "CapEff:\t00000000a80425fb" in plain
     assert "Seccomp:\t2" in plain
     free = argosy(
@@ -234,24 +210,11 @@ def test_capabilities_and_seccomp_are_dockers(argosy: Argosy, image: str) -> Non
     assert "CapEff:\t0000000000001000" in free
     assert "Seccomp:\t0" in free
     assert "NoNewPrivs:\t1" in free
-    argosy(
-        "run",
-        "-q",
-        "--rm",
-        "--network",
-        "none",
-        image,
-        "mount",
-        "-t",
-        "tmpfs",
-        "x",
-        "/tmp",
-        code=None,
-    )
+    alone(argosy, image, "mount", "-t", "tmpfs", "x", "/tmp", code=None)
 
 
 def test_stdin_is_closed_unless_asked_for(argosy: Argosy, image: str) -> None:
-    assert argosy("run", "-q", "--rm", "--network", "none", image, "cat", stdin="in").out == ""
+    assert alone(argosy, image, "cat", stdin="in").out == ""
     assert (
         argosy("run", "-q", "--rm", "-i", "--network", "none", image, "cat", stdin="in").out == "in"
     )
@@ -329,20 +292,7 @@ def free_port() -> int:
 
 def test_a_published_port_leads_into_the_container(argosy: Argosy, images: pathlib.Path) -> None:
     port = free_port()
-    argosy(
-        "run", "-q", "-d", "--name", "web", "-p", f"127.0.0.1:{port}:80", f"oci:{images}/busybox:latest",
-        "sh", "-c", "mkdir /w; echo page > /w/index.html; echo ready; exec httpd -f -p 80 -h /w",
-    )  # fmt: skip
-    for _ in range(200):
-        if "ready" in argosy("logs", "web").out:
-            break
-    for attempt in range(50):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
-                assert answer.read() == b"page\n"
-            break
-        except OSError:
-            assert attempt < 49
+    assert web(argosy, f"oci:{images}/busybox:latest", port) == b"page\n"
     done = argosy(
         "run", "-q", "--rm", "-p", f"{port}:80", f"oci:{images}/busybox:latest", "true", code=125
     )
@@ -373,15 +323,15 @@ def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathl
 
 def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:
     inside = argosy(
-        "run", "-q", "--rm", "--network", "host", image, "ls", "/sys/class/net"
-    ).out.split()
-    assert sorted(inside) == sorted(os.listdir("/sys/class/net"))
+        "run", "-q", "--rm", "--network", "host", image, "ls", "-l", "/proc/self/ns/net"
+    ).out
+    assert os.readlink("/proc/self/ns/net") in inside
 
 
 def test_ten_at_once_all_run(
     argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
 ) -> None:
-    argosy("run", "-q", "--rm", "--network", "none", image, "true")
+    alone(argosy, image, "true")
     with ThreadPoolExecutor(10) as pool:
         done = list(
             pool.map(
@@ -395,7 +345,7 @@ def test_ten_at_once_all_run(
 def test_one_of_several_is_killed_and_prune_clears_it_away(
     argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
 ) -> None:
-    argosy("run", "-q", "--rm", "--network", "none", image, "true")
+    alone(argosy, image, "true")
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "argosy", "run", "-q", "--rm", image, "sh", "-c", "echo up; exec sleep 60"],
@@ -442,7 +392,7 @@ def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
 def test_images_are_listed_removed_and_readable_by_others(
     argosy: Argosy, image: str, root: pathlib.Path
 ) -> None:
-    argosy("run", "-q", "--rm", "--network", "none", image, "true")
+    alone(argosy, image, "true")
     (entry,) = json.loads(argosy("images", "--json").out)
     assert argosy("images", "-q").out.strip() == entry["Id"].split(":")[1][:12]
     skopeo = find_peer("skopeo")
@@ -453,7 +403,7 @@ def test_images_are_listed_removed_and_readable_by_others(
     )
     assert json.loads(seen.stdout)["schemaVersion"] == 2
     short = entry["Id"].split(":")[1][:12]
-    argosy("run", "-q", "--rm", "--network", "none", short, "true")
+    alone(argosy, short, "true")
     assert argosy("rmi", short).out == f"removed {entry['Name']}\n"
     argosy("rmi", short, code=2)
     assert json.loads(argosy("images", "--json").out) == []

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from argosy.content.copy import copy
-from argosy.content.memory import MemoryStore
-from argosy.layout.store import LayoutStore
-from argosy.testing.hostimage import host_image
 from tests.conftest import find_peer
+from tests.interop.containers import Tool, on_disk, our_image, tool
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("containers")]
-
-Ctr = Callable[..., subprocess.CompletedProcess[str]]
 
 IMAGE = "example.org/ahoy:v1"
 # Without what asks for other services of the host, or changes the host's /opt.
@@ -37,15 +31,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 
 @pytest.fixture
 def folder() -> Iterator[pathlib.Path]:
-    """A short path on the disk: of sockets, and for snapshots."""
-    path = pathlib.Path("/var/tmp") / f"argosy-ctd-{os.urandom(4).hex()}"
-    path.mkdir()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with on_disk("ctd") as path:
+        yield path
 
 
 @pytest.fixture
-def ctr(folder: pathlib.Path) -> Iterator[Ctr]:
+def ctr(folder: pathlib.Path) -> Iterator[Tool]:
     """`ctr(…)` to a containerd of our own, which has our image."""
     if os.geteuid() != 0:
         pytest.skip("containerd with our runtime: needs root")
@@ -57,18 +48,7 @@ def ctr(folder: pathlib.Path) -> Iterator[Ctr]:
             [program, "--config", str(folder / "config.toml")], stdout=log, stderr=log
         )
 
-    def run(*argv: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [client, "--address", f"{folder}/c.sock", "--connect-timeout", "30s", *argv],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert code is None or done.returncode == code, done.stdout + done.stderr
-        return done
-
+    run = tool(client, "--address", f"{folder}/c.sock", "--connect-timeout", "30s")
     try:
         run("version")
         give_image(folder, run)
@@ -80,11 +60,9 @@ def ctr(folder: pathlib.Path) -> Iterator[Ctr]:
         daemon.wait(30)
 
 
-def give_image(folder: pathlib.Path, ctr: Ctr) -> None:
-    made = host_image(MemoryStore(), ("sh", "cat", "id", "sleep", "true"), message="ahoy")
-    copy(made.source, made.descriptor.digest, LayoutStore.create(str(folder / "image")), "v1")
+def give_image(folder: pathlib.Path, ctr: Tool) -> None:
     argosy = [sys.executable, "-m", "argosy", "cp", "--quiet"]
-    places = [f"oci:{folder}/image:v1", f"oci-archive:{folder}/image.tar:v1"]
+    places = [our_image(folder), f"oci-archive:{folder}/image.tar:v1"]
     subprocess.run([*argosy, *places], check=True, timeout=60)
     ctr(
         "image",
@@ -112,7 +90,7 @@ def by_ours(folder: pathlib.Path) -> list[str]:
     ]
 
 
-def test_containerds_shim_runs_by_our_runtime(ctr: Ctr, by_ours: list[str]) -> None:
+def test_containerds_shim_runs_by_our_runtime(ctr: Tool, by_ours: list[str]) -> None:
     assert ctr("run", "--rm", *by_ours, IMAGE, "one", "cat", "/etc/motd").stdout == "ahoy\n"
     ctr("run", "--rm", *by_ours, IMAGE, "two", "sh", "-c", "exit 7", code=7)
     failed = ctr("run", "--rm", *by_ours, IMAGE, "three", "nosuch", code=None)
@@ -121,7 +99,7 @@ def test_containerds_shim_runs_by_our_runtime(ctr: Ctr, by_ours: list[str]) -> N
 
 
 def test_containerds_shim_looks_after_a_container_by_our_runtime(
-    ctr: Ctr, by_ours: list[str], folder: pathlib.Path
+    ctr: Tool, by_ours: list[str], folder: pathlib.Path
 ) -> None:
     script = "trap 'exit 3' TERM; while true; do sleep 0.05; done"
     ctr("run", "--detach", *by_ours, IMAGE, "web", "sh", "-c", script)

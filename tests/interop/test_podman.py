@@ -5,70 +5,47 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from argosy.content.copy import copy
-from argosy.content.memory import MemoryStore
 from argosy.image.validate import validate
 from argosy.image.view import Image
 from argosy.layout.store import LayoutStore
-from argosy.testing.hostimage import host_image
 from tests.conftest import find_peer
+from tests.interop.containers import Tool, on_disk, our_image, tool
 
 pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("containers")]
-
-Podman = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def folder() -> Iterator[pathlib.Path]:
-    """On the disk: storage drivers do not like every file system that /tmp may be."""
-    path = pathlib.Path("/var/tmp") / f"argosy-podman-{os.getpid()}-{os.urandom(4).hex()}"
-    path.mkdir()
-    yield path
-    shutil.rmtree(path, ignore_errors=True)
+    with on_disk("podman") as path:
+        yield path
 
 
 @pytest.fixture
-def podman(folder: pathlib.Path) -> Iterator[Podman]:
+def podman(folder: pathlib.Path) -> Iterator[Tool]:
     """`podman(…)` with storage of its own and our runtime."""
     if os.geteuid() != 0:
         pytest.skip("podman with our runtime: needs root")
     program = find_peer("podman")
     runtime = folder / "argosy-runtime"
     subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", str(runtime)], check=True)
-    base = [
+    run = tool(
         program, "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs",
         "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", str(runtime),
-    ]  # fmt: skip
-
-    def run(*argv: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*base, *argv],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert code is None or done.returncode == code, done.stdout + done.stderr
-        return done
-
+    )  # fmt: skip
     yield run
     run("rm", "--all", "--force", "--time", "0", code=None)
 
 
 @pytest.fixture
-def image(folder: pathlib.Path, podman: Podman) -> str:
+def image(folder: pathlib.Path, podman: Tool) -> str:
     """An image made by us, in podman's storage."""
-    made = host_image(MemoryStore(), ("sh", "cat", "id", "sleep", "true"), message="ahoy")
-    copy(made.source, made.descriptor.digest, LayoutStore.create(str(folder / "image")), "v1")
-    return podman("pull", "--quiet", f"oci:{folder}/image:v1").stdout.strip()
+    return podman("pull", "--quiet", our_image(folder)).stdout.strip()
 
 
 # Limits of our own: podman would raise them, for which root needs CAP_SYS_RESOURCE.
@@ -77,7 +54,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-def test_podman_runs_by_our_runtime(podman: Podman, image: str) -> None:
+def test_podman_runs_by_our_runtime(podman: Tool, image: str) -> None:
     assert podman("run", "--rm", *OPTIONS, image, "cat", "/etc/motd").stdout == "ahoy\n"
     podman("run", "--rm", *OPTIONS, image, "sh", "-c", "exit 7", code=7)
     podman("run", "--rm", *OPTIONS, image, "nosuch", code=127)
@@ -85,7 +62,7 @@ def test_podman_runs_by_our_runtime(podman: Podman, image: str) -> None:
     assert podman("run", "--rm", "--user", "65534", *OPTIONS, image, "id", "-u").stdout == "65534\n"
 
 
-def test_podman_looks_after_a_container_by_our_runtime(podman: Podman, image: str) -> None:
+def test_podman_looks_after_a_container_by_our_runtime(podman: Tool, image: str) -> None:
     script = "echo out; trap 'echo bye; exit 3' TERM; while true; do sleep 0.05; done"
     podman(
         "run", "--detach", "--name", "web", "--health-cmd", "cat /etc/motd", "--health-interval", "disable", *OPTIONS,
@@ -106,9 +83,7 @@ def test_podman_looks_after_a_container_by_our_runtime(podman: Podman, image: st
     assert podman("ps", "--all", "--quiet").stdout == ""
 
 
-def test_what_podman_commits_is_read_by_us(
-    podman: Podman, image: str, folder: pathlib.Path
-) -> None:
+def test_what_podman_commits_is_read_by_us(podman: Tool, image: str, folder: pathlib.Path) -> None:
     podman(
         "run", "--name", "made", *OPTIONS, image, "sh", "-c", "echo new > /new; echo x > /etc/motd"
     )

@@ -213,9 +213,7 @@ def make(path: str = f"{SLICE}:libpod:1f", **more: Any) -> SystemdCgroup:
 @pytest.mark.root
 def test_a_container_lives_in_a_scope_of_its_slice(fake: FakeSystemd) -> None:
     group = make(annotations={"org.systemd.property.TimeoutStopSec": "uint16 90", "other": "x"})
-    assert all(
-        place.endswith(f"/{SLICE}/libpod-1f.scope") for place in group.paths().values()
-    )
+    assert all(place.endswith(f"/{SLICE}/libpod-1f.scope") for place in group.paths().values())
     with sleeper() as one, sleeper() as two:
         group.create()
         assert group.dirfd() is None
