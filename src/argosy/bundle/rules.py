@@ -330,20 +330,28 @@ def _seccomp(config: Config) -> Iterator[Finding]:
             yield refused(place, f"the action {action} takes no errno")
 
 
-def _resources(config: Config) -> Iterator[Finding]:
-    resources = (config.get("linux") or {}).get("resources") or {}
-    where = "linux.resources"
-    memory = resources.get("memory") or {}
+def _resources_of(config: Config) -> Mapping[str, Any]:
+    return (config.get("linux") or {}).get("resources") or {}
+
+
+def _memory(config: Config) -> Iterator[Finding]:
+    memory = _resources_of(config).get("memory") or {}
+    where = "linux.resources.memory"
     limit, swap = memory.get("limit") or 0, memory.get("swap") or 0
     if swap > 0 and limit == 0:
-        yield refused(where + ".memory.swap", "unable to set swap limit without memory limit")
+        yield refused(where + ".swap", "unable to set swap limit without memory limit")
     elif swap > 0 and limit > swap:
-        yield refused(where + ".memory.swap", "memory+swap limit should be >= memory limit")
+        yield refused(where + ".swap", "memory+swap limit should be >= memory limit")
     if limit > 0 and (memory.get("reservation") or 0) > limit:
-        yield doubtful(where + ".memory.reservation", "it is above the limit")
+        yield doubtful(where + ".reservation", "it is above the limit")
     for name in ("kernel", "kernelTCP", "useHierarchy"):
         if memory.get(name) is not None:
-            yield ignored(f"{where}.memory.{name}", "kernels have given it up")
+            yield ignored(f"{where}.{name}", "kernels have given it up")
+
+
+def _limits(config: Config) -> Iterator[Finding]:
+    resources = _resources_of(config)
+    where = "linux.resources"
     cpu = resources.get("cpu") or {}
     if (cpu.get("burst") or 0) > (cpu.get("quota") or 0) > 0:
         yield refused(where + ".cpu.burst", f"{cpu['burst']} is above the quota of {cpu['quota']}")
@@ -352,10 +360,8 @@ def _resources(config: Config) -> Iterator[Finding]:
             yield refused(f"{where}.blockIO.weightDevice[{n}]", "expected weight or leafWeight")
     for name in resources.get("unified") or ():
         if "/" in name or name.find(".") <= 0:
-            yield refused(
-                f"{where}.unified.{name}",
-                "expected the name of a control file, CONTROLLER.PARAMETER",
-            )
+            expected = "expected the name of a control file, CONTROLLER.PARAMETER"
+            yield refused(f"{where}.unified.{name}", expected)
 
 
 def _net_devices(config: Config) -> Iterator[Finding]:
@@ -413,5 +419,5 @@ def _deprecated(config: Config) -> Iterator[Finding]:
 Rule = Callable[[Config], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
     _version, _process, _rlimits, _capabilities, _schedule, _mounts, _names, _namespaces, _sysctls, _devices, _seccomp,
-    _resources, _net_devices, _cgroup_mount, _annotations, _platforms, _deprecated,
+    _memory, _limits, _net_devices, _cgroup_mount, _annotations, _platforms, _deprecated,
 )  # fmt: skip
