@@ -195,10 +195,15 @@ class TestMountOptions:
         assert self.parsed("size=1m", "mode=0700", "nosuid")["data"] == ["size=1m", "mode=0700"]
 
     def test_a_bind_takes_no_options_of_a_file_system(self) -> None:
-        with pytest.raises(
-            ConfigError, match="bind mounts cannot have any filesystem-specific options"
-        ):
-            self.parsed("bind", "size=1m")
+        found = self.parsed("bind", "size=1m", "ro")
+        assert (found["data"], found["ignored"]) == ([], ["size=1m"])
+        assert found["set"] == k.MOUNT_ATTR_RDONLY
+
+    def test_what_a_bind_cannot_have_is_said(self) -> None:
+        config = starting()
+        config["mounts"] = [{"destination": "/a", "source": "/", "options": ["bind", "size=1m"]}]
+        steps = plan(config, Situation("c1", "/bundle/rootfs", "/bundle"))
+        assert ("warn", "mounts[0]: ignoring what a bind mount cannot have: size=1m") in steps
 
     def test_recursive_attributes_are_apart_from_the_mounts_own(self) -> None:
         found = self.parsed("rbind", "rro", "nosuid")

@@ -210,7 +210,7 @@ def _mounts(config: Config) -> Iterator[Finding]:
 def _mount_options(where: str, mount: Config, options: list[str], bind: bool) -> Iterator[Finding]:
     data = [option for option in options if option not in MOUNT_OPTIONS]
     if bind and data:
-        yield refused(
+        yield ignored(
             where + ".options", f"a bind mount has no options of a file system: {', '.join(data)}"
         )
     if "tmpcopyup" in options and mount.get("type") != "tmpfs":

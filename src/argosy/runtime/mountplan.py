@@ -55,7 +55,8 @@ def parse(mount: dict[str, Any], where: str, bundle: str = "/", rootfs: str = ""
 
     Returns:
         destination, type, source, bind (None, "bind" or "rbind"), set, clear, attributes (given at all), rset, rclear,
-        propagation (pairs of flag and recursion), super (fsconfig flags), data (file system options), copyup, idmap
+        propagation (pairs of flag and recursion), super (fsconfig flags), data (file system options), ignored (those of a
+        bind, for which the kernel has no use), copyup, idmap
         (None, "idmap" or "ridmap"), uids, gids.
 
     Raises:
@@ -69,7 +70,7 @@ def parse(mount: dict[str, Any], where: str, bundle: str = "/", rootfs: str = ""
     own, recursive = Attributes(), Attributes()
     result: dict[str, Any] = {
         "destination": destination, "type": mount.get("type") or "none", "source": mount.get("source", ""),
-        "bind": None, "propagation": [], "super": [], "data": [], "copyup": False, "idmap": None,
+        "bind": None, "propagation": [], "super": [], "data": [], "ignored": [], "copyup": False, "idmap": None,
         "uids": mount.get("uidMappings", []), "gids": mount.get("gidMappings", []),
     }  # fmt: skip
     for option in mount.get("options", ()):
@@ -115,11 +116,7 @@ def _check(result: dict[str, Any], mount: dict[str, Any], where: str) -> None:
     mapped = bool(result["uids"]), bool(result["gids"])
     if result["bind"]:
         result["type"] = "bind"
-        if result["data"]:
-            wrong = ",".join(result["data"])
-            raise ConfigError(
-                where, f"bind mounts cannot have any filesystem-specific options applied: {wrong}"
-            )
+        result["ignored"], result["data"] = result["data"], []
         if not result["source"]:
             raise ConfigError(f"{where}.source", "is missing for a bind mount")
     elif result["idmap"] or any(mapped):

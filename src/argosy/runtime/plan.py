@@ -160,7 +160,13 @@ def _rootfs(
     )
     flag = propagation[0] | (k.MS_REC if propagation[1] else 0)
     steps: list[Step] = [("root", situation.rootfs, flag, own)]
-    steps += [("mount", index, entry, label) for index, entry in enumerate(mounts)]
+    for index, entry in enumerate(mounts):
+        if entry["ignored"]:
+            text = ",".join(entry["ignored"])
+            steps.append(
+                ("warn", f"mounts[{index}]: ignoring what a bind mount cannot have: {text}")
+            )
+        steps.append(("mount", index, entry, label))
     if set_up_dev:
         steps += [("devices", devices(linux), "user" in spaces), ("device_links",)]
     if linux.get("maskedPaths"):
