@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from argosy.engine.network import LEASES, Bridge
 from tests.conftest import find_peer
-from tests.engine.conftest import Argosy, alone, web
+from tests.engine.conftest import Argosy, alone, needs_containers, web
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -39,7 +41,7 @@ def left_behind(root: pathlib.Path, asked: pathlib.Path) -> Callable[[], list[st
         return [
             *(str(p) for p in (kept.iterdir() if kept.exists() else ())),
             *(line for line in mounts if str(root) in line),
-            *(p.name for p in (root / "run" / "network").glob("*") if len(p.name) == 64),
+            *(p.name for p in pathlib.Path(LEASES).glob("*") if p.name in ids),
             *(str(p) for p in pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/") if p.name in ids),
             *links.intersection(os.listdir("/sys/class/net")),
         ]
@@ -319,6 +321,19 @@ def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathl
     argosy("run", "-q", "-d", "--name", "a", busybox, "sleep", "60")
     address = json.loads(argosy("ps", "--json").out)[0]["Address"]
     argosy("run", "-q", "--rm", busybox, "ping", "-c", "1", "-W", "5", address)
+
+
+def test_two_engines_give_no_address_twice(tmp_path: pathlib.Path) -> None:
+    needs_containers()
+    find_peer("nft")
+    with contextlib.ExitStack() as down:
+        addresses = set()
+        for name in ("one", "two"):
+            bridge, container = Bridge(str(tmp_path / name)), os.urandom(32).hex()
+            down.callback(bridge.down, container)
+            addresses.add(bridge.up(container).address)
+            assert bridge.leased() == [container]
+    assert len(addresses) == 2
 
 
 def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:

@@ -1,7 +1,8 @@
 """The bridge network: one bridge, a veth pair and an address a container, published ports by nftables.
 
-Addresses are leases: one file a container under the run directory, taken under a lock. Everything is named after the
-container's id, so that what a killed process left is found and removed by `down`.
+Addresses are leases: one file a container, taken under a lock, in one directory for all engines of the machine, as the
+bridge is. Everything is named after the container's id, so that what a killed process left is found and removed by
+`down`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from argosy.errors import ConflictError, LimitExceededError, StorageError
 BRIDGE = "argosy0"
 NETWORK = ipaddress.IPv4Network("10.87.0.0/16")
 GATEWAY = NETWORK.network_address + 1
+LEASES = "/run/argosy/network"
+"""Gone after a reboot, as the network is."""
 _WHY = "a bridge network"
 
 _TABLE = f"""
@@ -53,15 +56,25 @@ class Attachment:
     address: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Lease:
+    """A container's address and ports, and the run directory of its engine."""
+
+    container: str
+    engine: str
+    address: str
+    published: tuple[Published, ...]
+
+
 class Bridge:
     """The bridge network of this machine.
 
     Args:
-        run_directory: Where leases are kept; gone after a reboot, as the network is.
+        engine: The run directory of the engine whose containers these are.
     """
 
-    def __init__(self, run_directory: str) -> None:
-        self._leases = os.path.join(run_directory, "network")
+    def __init__(self, engine: str) -> None:
+        self._engine = engine
 
     def up(self, container_id: str, published: Sequence[Published] = ()) -> Attachment:
         """Make a network namespace with an address, and lead the published ports to it.
@@ -97,52 +110,41 @@ class Bridge:
     def down(self, container_id: str) -> None:
         """Remove all of a container's network; what is not there is fine."""
         name, veth = _names(container_id)
-        lease = self._read(container_id)
+        lease = _read(container_id)
         with contextlib.suppress(StorageError):
             run([program("ip", _WHY), "link", "del", veth])
         if os.path.exists(f"/run/netns/{name}"):
             with contextlib.suppress(StorageError):
                 run([program("ip", _WHY), "netns", "del", name])
-        if lease is not None and lease[1]:
+        if lease is not None and lease.published:
+            gone = _elements("delete", lease.address, lease.published)
             with contextlib.suppress(StorageError):
-                run([program("nft", _WHY), "-f", "-"], _elements("delete", *lease))
+                run([program("nft", _WHY), "-f", "-"], gone)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._leases, container_id))
+            os.unlink(os.path.join(LEASES, container_id))
 
     def leased(self) -> list[str]:
-        """The ids of the containers that have an address."""
-        try:
-            return [name for name in os.listdir(self._leases) if len(name) == 64]
-        except FileNotFoundError:
-            return []
+        """The ids of this engine's containers that have an address."""
+        return [lease.container for lease in _leases() if lease.engine == self._engine]
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        os.makedirs(self._leases, 0o700, exist_ok=True)
-        fd = os.open(
-            os.path.join(self._leases, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        os.makedirs(LEASES, 0o700, exist_ok=True)
+        fd = os.open(os.path.join(LEASES, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
 
-    def _read(self, container_id: str) -> tuple[str, list[Published]] | None:
-        try:
-            with open(os.path.join(self._leases, container_id), encoding="utf-8") as file:
-                value = json.load(file)
-        except (FileNotFoundError, ValueError):
-            return None
-        return value["address"], [Published(**item) for item in value["published"]]
-
     def _lease(self, container_id: str, published: Sequence[Published]) -> str:
-        taken = {lease[0] for name in self.leased() if (lease := self._read(name)) is not None}
+        taken = {lease.address for lease in _leases()}
         free = next((str(a) for a in NETWORK.hosts() if a != GATEWAY and str(a) not in taken), None)
         if free is None:
             raise LimitExceededError(f"all addresses of {NETWORK} are in use")
-        value = {"address": free, "published": [dataclasses.asdict(p) for p in published]}
-        path = os.path.join(self._leases, container_id)
+        ports = [dataclasses.asdict(p) for p in published]
+        value = {"address": free, "published": ports, "engine": self._engine}
+        path = os.path.join(LEASES, container_id)
         with open(f"{path}.tmp", "w", encoding="utf-8") as file:
             json.dump(value, file)
         os.rename(f"{path}.tmp", path)
@@ -150,13 +152,12 @@ class Bridge:
 
     def _check_ports(self, published: Sequence[Published]) -> None:
         """A port is in use where another container has it, or a process of the host listens on it."""
-        leases = [lease for name in self.leased() if (lease := self._read(name)) is not None]
+        others = [other for lease in _leases() for other in lease.published]
         for port in published:
-            for _, others in leases:
-                if any(_clash(port, other) for other in others):
-                    raise ConflictError(
-                        f"port {port.host_port}/{port.protocol} is in use by another container"
-                    )
+            if any(_clash(port, other) for other in others):
+                raise ConflictError(
+                    f"port {port.host_port}/{port.protocol} is in use by another container"
+                )
             _try_bind(port)
 
     def _bridge(self, ip: str) -> None:
@@ -169,6 +170,29 @@ class Bridge:
         for path, value in (("ip_forward", "1"), (f"conf/{BRIDGE}/route_localnet", "1")):
             with open(f"/proc/sys/net/ipv4/{path}", "w", encoding="ascii") as file:
                 file.write(value)
+
+
+def _leases() -> list[_Lease]:
+    """Those of all engines."""
+    try:
+        names = [name for name in os.listdir(LEASES) if len(name) == 64]
+    except FileNotFoundError:
+        return []
+    return [lease for name in names if (lease := _read(name)) is not None]
+
+
+def _read(container_id: str) -> _Lease | None:
+    try:
+        with open(os.path.join(LEASES, container_id), encoding="utf-8") as file:
+            value = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return _Lease(
+        container=container_id,
+        engine=value["engine"],
+        address=value["address"],
+        published=tuple(Published(**item) for item in value["published"]),
+    )
 
 
 def _names(container_id: str) -> tuple[str, str]:
