@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from argosy.errors import ArgosyError, InvalidLayerError, StorageError
@@ -290,7 +289,7 @@ class Application:
             self._metadata.warn(
                 "device", f"entry {shown(entry.name)}: an empty file stands for a device"
             )
-            self._file(replace(entry, type=EntryType.FILE, mode=0, size=0), folder, base)
+            self._file(entry._replace(type=EntryType.FILE, mode=0, size=0), folder, base)
             return
         kind, device = _DEVICES[entry.type], os.makedev(major, minor)
         self._fresh(folder, base, lambda: os.mknod(base, kind | 0o600, device, dir_fd=folder.fd))
