@@ -63,10 +63,9 @@ class Written:
 class Folder:
     """A directory held open."""
 
-    __slots__ = ("acl", "atime", "changed", "fd", "marked", "mode", "mtime", "opaque", "which")
+    __slots__ = ("acl", "atime", "changed", "fd", "gives", "marked", "mode", "mtime", "which")
 
-    def __init__(self, fd: int) -> None:
-        status = os.fstat(fd)
+    def __init__(self, fd: int, status: os.stat_result) -> None:
         self.fd = fd
         self.which: Identity = (status.st_dev, status.st_ino)
         self.atime = status.st_atime_ns
@@ -74,8 +73,19 @@ class Folder:
         self.changed = False
         self.marked = False
         self.mode: int | None = None
-        self.opaque: bool | None = None
+        self.gives: tuple[int, int] | None = None
         self.acl = _has_default_acl(fd)
+
+    def owner(self, fd: int) -> tuple[int, int]:
+        """The owner and group of a file just made here: those of the first one that was asked about.
+
+        The kernel takes the owner from the process, and the group from it or from the directory (set-group-id,
+        `grpid` mounts): whoever changes the directory's own forgets what it gives.
+        """
+        if self.gives is None:
+            status = os.fstat(fd)
+            self.gives = status.st_uid, status.st_gid
+        return self.gives
 
     def close(self) -> None:
         """Give it its mode and times, and let it go."""
@@ -284,14 +294,15 @@ class Places:
                 raise
 
     def _hold(self, path: bytes, fd: int) -> Folder:
-        which = identity(fd)
+        status = os.fstat(fd)
+        which = status.st_dev, status.st_ino
         folder = self._open.get(which)
         if folder is not None:
             os.close(fd)
             self._open.move_to_end(which)
         else:
             try:
-                folder = Folder(fd)
+                folder = Folder(fd, status)
             except OSError:
                 os.close(fd)
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "checksum_ok",
     "decimal",
     "format_records",
+    "nanoseconds",
     "number",
     "octal",
     "pad",
@@ -35,6 +37,7 @@ BLOCK: Final = 512
 XATTR: Final = b"SCHILY.xattr."
 LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
 _ADLER: Final = 65521
+_BLANKS: Final = b" " * 8
 _MAX_SECONDS: Final = 1 << 48
 _TIME: Final = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?\Z")
 
@@ -87,6 +90,16 @@ def _octal_value(digits: bytes) -> int:
         raise InvalidLayerError(f"{digits!r} is not a number of tar") from None
 
 
+@functools.lru_cache(1024)
+def nanoseconds(field: bytes) -> int:
+    """A time of a header, whole seconds there, in nanoseconds; neighbours often have the same one.
+
+    Raises:
+        InvalidLayerError: It is no number.
+    """
+    return number(field) * 10**9
+
+
 def octal(value: int, width: int) -> bytes | None:
     """A value in a field of this many bytes, or None where it does not fit.
 
@@ -100,15 +113,28 @@ def octal(value: int, width: int) -> bytes | None:
 
 def checksum_ok(block: bytes) -> bool:
     """Whether the header's checksum is the sum of its bytes, unsigned or (as old tars did) signed."""
+    # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521: the same sum, made in C.
+    return zlib.adler32(block) & 0xFFFF == _adler_of(block[148:156]) or _signed_sum_ok(block)
+
+
+@functools.lru_cache(4096)
+def _adler_of(field: bytes) -> int:
+    """The low half of a header's Adler-32 where this checksum is right; -1 where it is no number."""
+    try:
+        claimed = number(field)
+    except InvalidLayerError:
+        return -1
+    # The checksum is of the header with blanks in its own place.
+    return (1 + claimed - sum(_BLANKS) + sum(field)) % _ADLER
+
+
+def _signed_sum_ok(block: bytes) -> bool:
     try:
         claimed = number(block[148:156])
     except InvalidLayerError:
         return False
-    # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521: the same sum, made in C.
-    blank = block[:148] + b"        " + block[156:]
-    return zlib.adler32(blank) & 0xFFFF == (claimed + 1) % _ADLER or claimed == sum(
-        byte - 256 if byte > 127 else byte for byte in blank
-    )
+    blank = block[:148] + _BLANKS + block[156:]
+    return claimed == sum(byte - 256 if byte > 127 else byte for byte in blank)
 
 
 def parse_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:
