@@ -65,7 +65,7 @@ class Folder:
 
     __slots__ = ("acl", "atime", "changed", "fd", "gives", "marked", "mode", "mtime", "which")
 
-    def __init__(self, fd: int, status: os.stat_result) -> None:
+    def __init__(self, fd: int, status: os.stat_result, *, acl: bool) -> None:
         self.fd = fd
         self.which: Identity = (status.st_dev, status.st_ino)
         self.atime = status.st_atime_ns
@@ -74,7 +74,7 @@ class Folder:
         self.marked = False
         self.mode: int | None = None
         self.gives: tuple[int, int] | None = None
-        self.acl = _has_default_acl(fd)
+        self.acl = acl
 
     def owner(self, fd: int) -> tuple[int, int]:
         """The owner and group of a file just made here: those of the first one that was asked about.
@@ -193,8 +193,11 @@ class Places:
         return folder
 
     def adopt(self, path: bytes, fd: int) -> Folder:
-        """Hold a directory that this layer has an entry for, and that was just opened at this path."""
-        folder = self._hold(path, fd)
+        """Hold a directory that this layer has an entry for, and that was just opened at this path.
+
+        The entry says what becomes of its mode, times and attributes: a default ACL is not looked for.
+        """
+        folder = self._hold(path, fd, described=True)
         folder.changed = folder.marked = True
         self._written.add(folder.which)
         return folder
@@ -293,7 +296,7 @@ class Places:
             if not self._unlock:
                 raise
 
-    def _hold(self, path: bytes, fd: int) -> Folder:
+    def _hold(self, path: bytes, fd: int, *, described: bool = False) -> Folder:
         status = os.fstat(fd)
         which = status.st_dev, status.st_ino
         folder = self._open.get(which)
@@ -301,11 +304,7 @@ class Places:
             os.close(fd)
             self._open.move_to_end(which)
         else:
-            try:
-                folder = Folder(fd, status)
-            except OSError:
-                os.close(fd)
-                raise
+            folder = Folder(fd, status, acl=not described and _has_default_acl(fd))
             if self._unlock:
                 self._open_up(folder)
             self._open[which] = folder
