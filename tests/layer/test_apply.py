@@ -379,7 +379,7 @@ def test_more_names_than_are_held_whole_are_still_known(tmp_path: Path) -> None:
 
     written = Written()
     for number in range(200_000):
-        written.add((1, number // 100), b"%d" % number)
+        written.add(((1, number // 100), b"%d" % number))
     assert all(((1, n // 100), b"%d" % n) in written for n in range(0, 200_000, 37))
     assert not any(((2, n // 100), b"%d" % n) in written for n in range(0, 200_000, 37))
 

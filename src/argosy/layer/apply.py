@@ -137,7 +137,7 @@ class Application:
         folder = self._places.made(folder_path, entry.mtime)
         self._place[entry.type](entry, folder, base)
         if entry.type is not EntryType.DIRECTORY:
-            self._written.add(folder.which, base)
+            self._written.add((folder.which, base))
 
     def _whiteout(self, entry: Entry, folder_path: bytes, base: bytes) -> bool:
         """Deal with the names that are not for the file system; False for the others."""

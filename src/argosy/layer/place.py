@@ -38,7 +38,7 @@ class Written:
         self._recent: set[int] = set()
         self._old: list[array[int]] = []
 
-    def add(self, *key: object) -> None:
+    def add(self, key: tuple[object, ...]) -> None:
         """Remember this."""
         self._recent.add(hash(key))
         if len(self._recent) >= _RECENT:
@@ -199,7 +199,7 @@ class Places:
         """
         folder = self._hold(path, fd, described=True)
         folder.changed = folder.marked = True
-        self._written.add(folder.which)
+        self._written.add((folder.which,))
         return folder
 
     def trim(self) -> None:
@@ -234,7 +234,7 @@ class Places:
         for which, _ in self.above(folder):
             if (which,) in self._written:
                 return
-            self._written.add(which)
+            self._written.add((which,))
 
     def _make_path(self, path: bytes, mtime: int) -> int:
         """Make what is missing of a path, and open it."""

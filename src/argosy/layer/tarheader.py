@@ -67,27 +67,22 @@ def number(field: bytes) -> int:
     (420, -1, 256)
     """
     digits = field[:-1]
-    if digits.isdigit() and field[-1] in b"\0 ":
-        return _octal_value(digits)
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big")
-        bits = 8 * len(field)
-        if field[0] & 0x40:
-            return value - (1 << bits)
-        return value - (1 << bits - 1)
-    digits = text(field.lstrip(b"\0 ")).strip(b" ")
-    if not digits:
-        return 0
-    return _octal_value(digits)
-
-
-def _octal_value(digits: bytes) -> int:
-    if not digits.isdigit():
-        raise InvalidLayerError(f"{digits!r} is not a number of tar")
+    if not (digits.isdigit() and field[-1] in b"\0 "):
+        if field[0] & 0x80:
+            return _binary(field)
+        digits = text(field.lstrip(b"\0 ")).strip(b" ") or b"0"
+        if not digits.isdigit():
+            raise InvalidLayerError(f"{digits!r} is not a number of tar")
     try:
         return int(digits, 8)
     except ValueError:
         raise InvalidLayerError(f"{digits!r} is not a number of tar") from None
+
+
+def _binary(field: bytes) -> int:
+    """A number in base-256: two's complement, of which the first bit is the mark and the second the sign."""
+    bits = 8 * len(field) - (0 if field[0] & 0x40 else 1)
+    return int.from_bytes(field, "big") - (1 << bits)
 
 
 @functools.lru_cache(1024)

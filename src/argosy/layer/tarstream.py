@@ -200,11 +200,12 @@ class TarReader:
 
     def part(self) -> memoryview:
         """The next piece of what `chunks` gives, as much as is at hand; none at the end."""
-        left = self._left
-        part = self._bytes.view(left) if left else _NOTHING
-        if left and not part:
+        if not self._left:
+            return _NOTHING
+        part = self._bytes.view(self._left)
+        if not part:
             raise self.error("the archive ends inside its content")
-        self._left = left - len(part)
+        self._left -= len(part)
         return part
 
     def whole(self) -> Iterator[bytes | memoryview]:
