@@ -73,3 +73,17 @@ def test_a_process_that_was_forked_hashes_with_threads_of_its_own() -> None:
         finally:
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_reader_may_hash_where_it_is_read_and_proves_as_much() -> None:
+    wrong = bytearray(DATA)
+    wrong[BESIDE // 2] ^= 1
+    right, other = VerifyingReader(io.BytesIO(DATA), DESC), VerifyingReader(io.BytesIO(wrong), DESC)
+    right.hash_here()
+    other.hash_here()
+    before = threading.active_count()
+    assert right.read() == DATA
+    assert right.proved
+    with pytest.raises(DigestMismatchError):
+        other.read()
+    assert threading.active_count() == before

@@ -26,7 +26,7 @@ def tar_of(*entries: Entry | tuple[Entry, bytes]) -> bytes:
     out = io.BytesIO()
     with TarWriter(out) as tar:
         for item in entries:
-            entry, content = item if isinstance(item, tuple) else (item, b"")
+            entry, content = (item, b"") if isinstance(item, Entry) else item
             tar.add(entry, [content] if content else [])
     return out.getvalue()
 

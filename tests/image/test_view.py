@@ -5,7 +5,9 @@ import io
 
 import pytest
 
+from argosy.content import graph
 from argosy.content.memory import MemoryStore
+from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     DigestMismatchError,
     InvalidConfigError,
@@ -15,6 +17,7 @@ from argosy.errors import (
 )
 from argosy.image.derive import derive
 from argosy.image.view import Image, ImageIndex, view
+from argosy.layer.compression import Compression
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
 from argosy.testing import random
@@ -65,6 +68,15 @@ def test_an_uncompressed_layer_that_is_another_than_its_diff_id_is_refused_at_it
         pytest.raises(DigestMismatchError, match="layer 0"),
     ):
         stream.drain()
+
+
+@pytest.mark.parametrize("compression", [Compression.NONE, Compression.GZIP])
+def test_a_layer_that_is_to_be_applied_is_proved_as_any_other(compression: Compression) -> None:
+    layer = image_of(tar_of(file("a", b"1")), compression=compression).layers[0]
+    with layer.changeset() as blob, layer.compressed() as stored:
+        assert graph.readall(blob) == graph.readall(stored)
+        assert isinstance(blob, VerifyingReader)
+        assert blob.proved
 
 
 def test_a_layer_reads_in_pieces_of_any_size() -> None:

@@ -103,6 +103,19 @@ def test_names_are_cleaned_and_never_climb(
     assert os.listdir(tmp_path) == ["root"]
 
 
+def test_odd_names_after_an_ordinary_one_of_the_same_directory_are_looked_at_too(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/lower").touch()
+    names = ("a/x", "a/y", "a/../up", "a/.hidden", "a/..dots", "a/.wh.lower", "a/z")
+    put(tmp_path, *map(file, names), folder("a/sub/"), file("a/sub/../w"), file("/a/v"))
+    assert sorted(os.listdir(tmp_path)) == ["a", "up"]
+    assert set(os.listdir(tmp_path / "a")) == {*"vwxyz", ".hidden", "..dots", "sub"}
+    with pytest.raises(InvalidLayerError, match=r"entry 'a/\.wh\.\.\.': a whiteout must name"):
+        put(tmp_path, file("a/x"), file("a/.wh..."))
+
+
 def test_links_in_a_path_are_followed_inside(
     tmp_path: Path,
 ) -> None:  # umoci: TestUnpackEntrySymlinkScoping
@@ -366,7 +379,7 @@ def test_more_names_than_are_held_whole_are_still_known(tmp_path: Path) -> None:
 
     written = Written()
     for number in range(200_000):
-        written.add((1, number // 100), b"%d" % number)
+        written.add(((1, number // 100), b"%d" % number))
     assert all(((1, n // 100), b"%d" % n) in written for n in range(0, 200_000, 37))
     assert not any(((2, n // 100), b"%d" % n) in written for n in range(0, 200_000, 37))
 
@@ -431,6 +444,24 @@ def test_owners_do_not_cost_set_id_bits_or_capabilities(tmp_path: Path) -> None:
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1, 2, 0o6755)
     assert os.getxattr(tmp_path / "suid", "security.capability") == capability
     assert (tmp_path / "sgid/f").stat().st_gid == 4
+
+
+@needs_root
+def test_a_directory_that_gives_its_group_does_not_change_whose_its_files_are(
+    tmp_path: Path,
+) -> None:
+    put(
+        tmp_path,
+        folder("d", mode=0o2755, gid=50),
+        *(file(f"d/first{gid}", gid=gid) for gid in (50, 0, 60, 50, 60)),
+        folder("d", mode=0o2755, gid=60),
+        *(file(f"d/then{gid}", gid=gid) for gid in (50, 0, 60, 50, 60)),
+        folder("d", mode=0o755, gid=60),
+        *(file(f"d/last{gid}", gid=gid, uid=7) for gid in (50, 0, 60, 50, 60)),
+    )
+    for path in (tmp_path / "d").iterdir():
+        assert path.name.endswith(str(path.stat().st_gid)), path.name
+        assert path.stat().st_uid == (7 if path.name.startswith("last") else 0)
 
 
 @needs_root

@@ -128,7 +128,7 @@ def apply_layers(
             raise UnsupportedError(f"{layer.name}: {layer.descriptor.media_type} is no changeset")
     for layer in image.layers:
         on_layer(layer.position, len(image.layers))
-        with layer.compressed() as blob:
+        with layer.changeset() as blob:
             root.apply(
                 blob, layer=layer.name, diff_id=layer.diff_id, proves=layer.descriptor.digest
             )

@@ -148,6 +148,10 @@ class VerifyingReader:
             self._prove()
         return data
 
+    def hash_here(self) -> None:
+        """Hash in the thread that reads, where that has little else to do. Call it before the first `read`."""
+        self._hashed = _Here(self.descriptor.digest.algorithm)
+
     def resume(self, front: SupportsRead) -> int:
         """Take the front part from elsewhere (a partial file of an earlier run) and go on behind it.
 

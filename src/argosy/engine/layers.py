@@ -96,7 +96,7 @@ class LayerTrees:
             os.mkdir(changes, 0o755)
             os.mkdir(work, 0o700)
             os.chmod(changes, 0o755)  # noqa: S103 - the root of a file system, whatever the umask
-            with self._root(changes, work, below) as root, layer.compressed() as blob:
+            with self._root(changes, work, below) as root, layer.changeset() as blob:
                 root.apply(
                     blob, layer=layer.name, diff_id=layer.diff_id, proves=layer.descriptor.digest
                 )

@@ -213,10 +213,8 @@ def write_nodes(contents: Contents, tar: TarWriter, nodes: Iterable[tuple[bytes,
 
 
 def _renamed(entry: Entry, name: bytes) -> Entry:
-    return dataclasses.replace(entry, name=name, sparse=None)
+    return entry._replace(name=name, sparse=None)
 
 
 def _link(entry: Entry, name: bytes, target: bytes) -> Entry:
-    return dataclasses.replace(
-        entry, name=name, type=EntryType.HARDLINK, size=0, linkname=target, sparse=None
-    )
+    return entry._replace(name=name, type=EntryType.HARDLINK, size=0, linkname=target, sparse=None)

@@ -153,7 +153,7 @@ def _inside(entry: Entry, name: bytes, reader: TarReader) -> Entry:
             raise reader.error(f"a hard link to {shown(entry.linkname)}, outside of {shown(name)}")
     if entry.type is EntryType.SYMLINK and not _link_stays(entry, name):
         raise reader.error(f"a link to {shown(entry.linkname)}, outside of {shown(name)}")
-    return _owned(dataclasses.replace(entry, sparse=None, xattrs={}, records={}))
+    return _owned(entry._replace(sparse=None, xattrs={}, records={}))
 
 
 def _link_stays(entry: Entry, name: bytes) -> bool:
@@ -178,6 +178,4 @@ def _below(path: bytes, name: bytes) -> bool:
 
 def _owned(entry: Entry) -> Entry:
     """Whose a delivered file is: ours, and without bits that lend our power to others."""
-    return dataclasses.replace(
-        entry, uid=os.geteuid(), gid=os.getegid(), mode=entry.mode & 0o777 | 0o200
-    )
+    return entry._replace(uid=os.geteuid(), gid=os.getegid(), mode=entry.mode & 0o777 | 0o200)

@@ -109,7 +109,5 @@ def _write(contents: Contents, tar: TarWriter, below: MergedTree, above: int) ->
     write_nodes(contents, tar, nodes)
     for path, home, entry in links:
         tar.add(
-            dataclasses.replace(
-                entry, name=path, type=EntryType.HARDLINK, size=0, linkname=home, sparse=None
-            )
+            entry._replace(name=path, type=EntryType.HARDLINK, size=0, linkname=home, sparse=None)
         )

@@ -41,7 +41,7 @@ def reproducible(image: Image, epoch: int) -> Image:
     """
 
     def clamp(entry: Entry) -> Entry:
-        return dataclasses.replace(entry, mtime=min(entry.mtime, epoch * 10**9), records={})
+        return entry._replace(mtime=min(entry.mtime, epoch * 10**9), records={})
 
     made = rewritten(image, clamp)
     config = made.config
@@ -102,7 +102,7 @@ def _layer(
             TarWriter(out) as tar,
         ):
             for new, old in _in_order(entries):
-                plain = dataclasses.replace(new, sparse=None)
+                plain = new._replace(sparse=None)
                 tar.add(plain, _content(file.fileno(), old))
     return out.layer
 

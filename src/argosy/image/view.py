@@ -14,6 +14,7 @@ from typing import Self
 
 from argosy.content import graph
 from argosy.content.protocols import BlobReader, Source
+from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     InvalidConfigError,
     InvalidManifestError,
@@ -64,6 +65,16 @@ class Layer:
     def compressed(self) -> BlobReader:
         """The bytes as stored; digest and size are proved by the read that reaches the end."""
         return self.source.fetch(self.descriptor)
+
+    def changeset(self) -> BlobReader:
+        """As `compressed`, for `RootFS.apply`, which reads in a thread of its own.
+
+        Where there is nothing to uncompress, that thread hashes as well: one more would only be in the way.
+        """
+        blob = self.compressed()
+        if self.diff_id == self.descriptor.digest and isinstance(blob, VerifyingReader):
+            blob.hash_here()
+        return blob
 
     def uncompressed(self, *, limits: Limits | None = None) -> LayerStream:
         """The changeset as a tar archive; the read that reaches the end has proved blob and `diff_id`.

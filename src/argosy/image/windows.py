@@ -6,7 +6,6 @@ The descriptor makes BUILTIN/Users owner and group (SDDL `O:BUG:BU`), without wh
 from __future__ import annotations
 
 import base64
-import dataclasses
 import struct
 from collections.abc import Iterable
 
@@ -62,4 +61,4 @@ def _moved(entry: Entry) -> Entry:
     if entry.type is EntryType.DIRECTORY:
         name = name.rstrip(b"/") + b"/"
     records = {_DESCRIPTOR: _USERS_OWN, **entry.records}
-    return dataclasses.replace(entry, name=name, linkname=linkname, records=records, sparse=None)
+    return entry._replace(name=name, linkname=linkname, records=records, sparse=None)

@@ -11,7 +11,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 from argosy.errors import ArgosyError, InvalidLayerError, StorageError
@@ -37,6 +36,7 @@ __all__ = ["Application"]
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ATTEMPTS: Final = 64
+_ODD: Final = frozenset((b"", b"."))  # how names begin that may be no names, or whiteouts
 _INVALID: Final = (errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 _DEFAULT_ACL: Final = b"system.posix_acl_default"
 _DEVICES: Final = {EntryType.CHARACTER: stat.S_IFCHR, EntryType.BLOCK: stat.S_IFBLK}
@@ -66,6 +66,7 @@ class Application:
             self._whiteouts = Marked(self._places, options.overlay, unlock=self._unlock)
         self._resolver = resolver
         self._aufs = False
+        self._around = self._clean = b""
         self._place: dict[EntryType, Callable[[Entry, Folder, bytes], None]] = {
             EntryType.FILE: self._file,
             EntryType.DIRECTORY: self._directory,
@@ -114,19 +115,29 @@ class Application:
 
     def _entry(self, entry: Entry) -> None:
         self._places.trim()
+        around, _, base = entry.name.rpartition(b"/")
+        if around == self._around and base[:1] not in _ODD:
+            # As most entries, an ordinary name in the directory of the entry before it: that was looked at then.
+            self._member(entry, self._clean, base)
+            return
         path = clean_name(entry.name)
-        folder_path, _, base = path.rpartition(b"/")
-        if WHITEOUT_PREFIX in path and self._whiteout(entry, folder_path, base):
+        folder_path, _, last = path.rpartition(b"/")
+        if WHITEOUT_PREFIX in path and self._whiteout(entry, folder_path, last):
             return
         if not path:
             self._root(entry)
             return
         if path.count(b"/") >= self._options.limits.depth:
             raise InvalidLayerError(f"a path of more than {self._options.limits.depth} components")
+        if base == last:
+            self._around, self._clean = around, folder_path
+        self._member(entry, folder_path, last)
+
+    def _member(self, entry: Entry, folder_path: bytes, base: bytes) -> None:
         folder = self._places.made(folder_path, entry.mtime)
         self._place[entry.type](entry, folder, base)
         if entry.type is not EntryType.DIRECTORY:
-            self._written.add(folder.which, base)
+            self._written.add((folder.which, base))
 
     def _whiteout(self, entry: Entry, folder_path: bytes, base: bytes) -> bool:
         """Deal with the names that are not for the file system; False for the others."""
@@ -181,14 +192,17 @@ class Application:
             if entry.sparse is not None:
                 self._sparse(fd, entry)
             elif entry.size:
-                for part in self._reader.chunks():
-                    done = os.write(fd, part)
-                    while done < len(part):
-                        done += os.write(fd, part[done:])
-            self._metadata.put(fd, entry, entry.mode, fresh=not folder.acl)
+                self._content(fd)
+            self._metadata.put(fd, entry, entry.mode, fresh=not folder.acl, made=folder.owner(fd))
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
+
+    def _content(self, fd: int) -> None:
+        while part := self._reader.part():
+            done = os.write(fd, part)
+            while done < len(part):
+                done += os.write(fd, part[done:])
 
     def _sparse(self, fd: int, entry: Entry) -> None:
         for offset, part in self._reader.regions():
@@ -237,6 +251,7 @@ class Application:
             mode |= stat.S_IRWXU
         self._metadata.put(folder.fd, entry, mode, fresh=fresh)
         folder.acl = _DEFAULT_ACL in entry.xattrs
+        folder.gives = None
         folder.mtime = folder.atime = entry.mtime
 
     def _symlink(self, entry: Entry, folder: Folder, base: bytes) -> None:
@@ -290,7 +305,7 @@ class Application:
             self._metadata.warn(
                 "device", f"entry {shown(entry.name)}: an empty file stands for a device"
             )
-            self._file(replace(entry, type=EntryType.FILE, mode=0, size=0), folder, base)
+            self._file(entry._replace(type=EntryType.FILE, mode=0, size=0), folder, base)
             return
         kind, device = _DEVICES[entry.type], os.makedev(major, minor)
         self._fresh(folder, base, lambda: os.mknod(base, kind | 0o600, device, dir_fd=folder.fd))

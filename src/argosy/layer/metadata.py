@@ -74,7 +74,15 @@ class Metadata:
                 self._owners[key] = found
         return found
 
-    def put(self, fd: int, entry: Entry, mode: int, *, fresh: bool) -> None:
+    def put(
+        self,
+        fd: int,
+        entry: Entry,
+        mode: int,
+        *,
+        fresh: bool,
+        made: tuple[int, int] | None = None,
+    ) -> None:
         """Owner, mode and attributes onto an open file or directory; times are the caller's.
 
         Args:
@@ -82,13 +90,15 @@ class Metadata:
             entry: Whose metadata.
             mode: Permission bits to set.
             fresh: It was just made, and has no attributes of an earlier file.
+            made: The owner and group it was just made with, where they are known: they are not set again.
         """
-        uid, gid = self.owner(entry)
-        try:
-            os.fchown(fd, uid, gid)
-        except PermissionError:
-            if not self._rootless:
-                raise
+        owner = self.owner(entry)
+        if owner != made:
+            try:
+                os.fchown(fd, *owner)
+            except PermissionError:
+                if not self._rootless:
+                    raise
         if fresh and not entry.xattrs and not self._rootless:
             os.fchmod(fd, mode)
             return

@@ -38,7 +38,7 @@ class Written:
         self._recent: set[int] = set()
         self._old: list[array[int]] = []
 
-    def add(self, *key: object) -> None:
+    def add(self, key: tuple[object, ...]) -> None:
         """Remember this."""
         self._recent.add(hash(key))
         if len(self._recent) >= _RECENT:
@@ -63,10 +63,9 @@ class Written:
 class Folder:
     """A directory held open."""
 
-    __slots__ = ("acl", "atime", "changed", "fd", "marked", "mode", "mtime", "opaque", "which")
+    __slots__ = ("acl", "atime", "changed", "fd", "gives", "marked", "mode", "mtime", "which")
 
-    def __init__(self, fd: int) -> None:
-        status = os.fstat(fd)
+    def __init__(self, fd: int, status: os.stat_result, *, acl: bool) -> None:
         self.fd = fd
         self.which: Identity = (status.st_dev, status.st_ino)
         self.atime = status.st_atime_ns
@@ -74,8 +73,19 @@ class Folder:
         self.changed = False
         self.marked = False
         self.mode: int | None = None
-        self.opaque: bool | None = None
-        self.acl = _has_default_acl(fd)
+        self.gives: tuple[int, int] | None = None
+        self.acl = acl
+
+    def owner(self, fd: int) -> tuple[int, int]:
+        """The owner and group of a file just made here: those of the first one that was asked about.
+
+        The kernel takes the owner from the process, and the group from it or from the directory (set-group-id,
+        `grpid` mounts): whoever changes the directory's own forgets what it gives.
+        """
+        if self.gives is None:
+            status = os.fstat(fd)
+            self.gives = status.st_uid, status.st_gid
+        return self.gives
 
     def close(self) -> None:
         """Give it its mode and times, and let it go."""
@@ -183,10 +193,13 @@ class Places:
         return folder
 
     def adopt(self, path: bytes, fd: int) -> Folder:
-        """Hold a directory that this layer has an entry for, and that was just opened at this path."""
-        folder = self._hold(path, fd)
+        """Hold a directory that this layer has an entry for, and that was just opened at this path.
+
+        The entry says what becomes of its mode, times and attributes: a default ACL is not looked for.
+        """
+        folder = self._hold(path, fd, described=True)
         folder.changed = folder.marked = True
-        self._written.add(folder.which)
+        self._written.add((folder.which,))
         return folder
 
     def trim(self) -> None:
@@ -221,7 +234,7 @@ class Places:
         for which, _ in self.above(folder):
             if (which,) in self._written:
                 return
-            self._written.add(which)
+            self._written.add((which,))
 
     def _make_path(self, path: bytes, mtime: int) -> int:
         """Make what is missing of a path, and open it."""
@@ -283,18 +296,15 @@ class Places:
             if not self._unlock:
                 raise
 
-    def _hold(self, path: bytes, fd: int) -> Folder:
-        which = identity(fd)
+    def _hold(self, path: bytes, fd: int, *, described: bool = False) -> Folder:
+        status = os.fstat(fd)
+        which = status.st_dev, status.st_ino
         folder = self._open.get(which)
         if folder is not None:
             os.close(fd)
             self._open.move_to_end(which)
         else:
-            try:
-                folder = Folder(fd)
-            except OSError:
-                os.close(fd)
-                raise
+            folder = Folder(fd, status, acl=not described and _has_default_acl(fd))
             if self._unlock:
                 self._open_up(folder)
             self._open[which] = folder

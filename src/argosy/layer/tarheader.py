@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "checksum_ok",
     "decimal",
     "format_records",
+    "nanoseconds",
     "number",
     "octal",
     "pad",
@@ -35,6 +37,7 @@ BLOCK: Final = 512
 XATTR: Final = b"SCHILY.xattr."
 LIBARCHIVE_XATTR: Final = b"LIBARCHIVE.xattr."
 _ADLER: Final = 65521
+_BLANKS: Final = b" " * 8
 _MAX_SECONDS: Final = 1 << 48
 _TIME: Final = re.compile(rb"(-?)([0-9]+)(?:\.([0-9]*))?\Z")
 
@@ -64,27 +67,32 @@ def number(field: bytes) -> int:
     (420, -1, 256)
     """
     digits = field[:-1]
-    if digits.isdigit() and field[-1] in b"\0 ":
-        return _octal_value(digits)
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big")
-        bits = 8 * len(field)
-        if field[0] & 0x40:
-            return value - (1 << bits)
-        return value - (1 << bits - 1)
-    digits = text(field.lstrip(b"\0 ")).strip(b" ")
-    if not digits:
-        return 0
-    return _octal_value(digits)
-
-
-def _octal_value(digits: bytes) -> int:
-    if not digits.isdigit():
-        raise InvalidLayerError(f"{digits!r} is not a number of tar")
+    if not (digits.isdigit() and field[-1] in b"\0 "):
+        if field[0] & 0x80:
+            return _binary(field)
+        digits = text(field.lstrip(b"\0 ")).strip(b" ") or b"0"
+        if not digits.isdigit():
+            raise InvalidLayerError(f"{digits!r} is not a number of tar")
     try:
         return int(digits, 8)
     except ValueError:
         raise InvalidLayerError(f"{digits!r} is not a number of tar") from None
+
+
+def _binary(field: bytes) -> int:
+    """A number in base-256: two's complement, of which the first bit is the mark and the second the sign."""
+    bits = 8 * len(field) - (0 if field[0] & 0x40 else 1)
+    return int.from_bytes(field, "big") - (1 << bits)
+
+
+@functools.lru_cache(1024)
+def nanoseconds(field: bytes) -> int:
+    """A time of a header, whole seconds there, in nanoseconds; neighbours often have the same one.
+
+    Raises:
+        InvalidLayerError: It is no number.
+    """
+    return number(field) * 10**9
 
 
 def octal(value: int, width: int) -> bytes | None:
@@ -100,15 +108,28 @@ def octal(value: int, width: int) -> bytes | None:
 
 def checksum_ok(block: bytes) -> bool:
     """Whether the header's checksum is the sum of its bytes, unsigned or (as old tars did) signed."""
+    # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521: the same sum, made in C.
+    return zlib.adler32(block) & 0xFFFF == _adler_of(block[148:156]) or _signed_sum_ok(block)
+
+
+@functools.lru_cache(4096)
+def _adler_of(field: bytes) -> int:
+    """The low half of a header's Adler-32 where this checksum is right; -1 where it is no number."""
+    try:
+        claimed = number(field)
+    except InvalidLayerError:
+        return -1
+    # The checksum is of the header with blanks in its own place.
+    return (1 + claimed - sum(_BLANKS) + sum(field)) % _ADLER
+
+
+def _signed_sum_ok(block: bytes) -> bool:
     try:
         claimed = number(block[148:156])
     except InvalidLayerError:
         return False
-    # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521: the same sum, made in C.
-    blank = block[:148] + b"        " + block[156:]
-    return zlib.adler32(blank) & 0xFFFF == (claimed + 1) % _ADLER or claimed == sum(
-        byte - 256 if byte > 127 else byte for byte in blank
-    )
+    blank = block[:148] + _BLANKS + block[156:]
+    return claimed == sum(byte - 256 if byte > 127 else byte for byte in blank)
 
 
 def parse_records(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -8,7 +8,7 @@ attribute may be empty. `TarWriter` is in `tarwriter`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol, cast
 
 from argosy.errors import InvalidLayerError
@@ -19,6 +19,7 @@ from argosy.layer.tarheader import (
     XATTR,
     checksum_ok,
     decimal,
+    nanoseconds,
     number,
     pad,
     parse_records,
@@ -31,6 +32,7 @@ from argosy.layer.tarsparse import checked, map_in_content, map_in_header, map_i
 __all__ = ["SupportsRead", "TarReader", "chunks_of"]
 
 _ZERO: Final = bytes(BLOCK)
+_NOTHING: Final = memoryview(b"")
 _CHUNK: Final = 1 << 18
 _MAX_ID: Final = (1 << 32) - 2  # 2**32 - 1 is "leave it" to chown
 _TYPES: Final = {member.value: member for member in EntryType} | {
@@ -41,20 +43,9 @@ _TYPES: Final = {member.value: member for member in EntryType} | {
 _LINKS: Final = frozenset((EntryType.HARDLINK, EntryType.SYMLINK))
 _DEVICES: Final = frozenset((EntryType.CHARACTER, EntryType.BLOCK))
 _NO_DEVICE: Final = (0, 0)
+_EXTENDED: Final = frozenset((b"x", b"g", b"L", b"K"))
 _KEPT: Final = frozenset(
-    (
-        b"path",
-        b"linkpath",
-        b"size",
-        b"uid",
-        b"gid",
-        b"mtime",
-        b"atime",
-        b"ctime",
-        b"uname",
-        b"gname",
-        b"hdrcharset",
-    )
+    b"path linkpath size uid gid mtime atime ctime uname gname hdrcharset".split()
 )
 
 
@@ -119,6 +110,10 @@ class _Bytes:
 
     def skip(self, size: int) -> int:
         """Pass over this many bytes; how many were missing."""
+        end = self._at + size
+        if end <= self._size:
+            self._at = end
+            return 0
         while size and (part := self.view(size)):
             size -= len(part)
         return size
@@ -200,12 +195,18 @@ class TarReader:
 
     def chunks(self) -> Iterator[memoryview]:
         """The content of the current entry as it is stored: of a sparse file, its data regions only."""
-        while self._left:
-            part = self._bytes.view(self._left)
-            if not part:
-                raise self.error("the archive ends inside its content")
-            self._left -= len(part)
+        while part := self.part():
             yield part
+
+    def part(self) -> memoryview:
+        """The next piece of what `chunks` gives, as much as is at hand; none at the end."""
+        if not self._left:
+            return _NOTHING
+        part = self._bytes.view(self._left)
+        if not part:
+            raise self.error("the archive ends inside its content")
+        self._left -= len(part)
+        return part
 
     def whole(self) -> Iterator[bytes | memoryview]:
         """The content of the current entry with its holes as zeros."""
@@ -250,25 +251,25 @@ class TarReader:
         return data
 
     def _next(self) -> Entry | None:
-        if self._left and self._bytes.skip(self._left):
+        missing = self._bytes.skip(self._left + self._pad)
+        if missing > self._pad:
             raise InvalidLayerError("the archive ends inside its content")
-        # Go's writer leaves out the last padding when nobody closes it, and its reader takes that (umoci insert).
-        cut = self._pad and self._bytes.skip(self._pad)
         self._left = self._pad = 0
-        if cut:
+        if missing:
+            # Go's writer leaves out the last padding when nobody closes it, and its reader takes that (umoci insert).
             return None
         self._current = b""
         extension: _Extension | None = None
         while True:
             block = self._bytes.read(BLOCK)
-            if not block[:1].strip(b"\0") and self._at_end(block, extension):
+            if not (block and block[0]) and self._at_end(block, extension):
                 return None
             if len(block) < BLOCK:
                 raise InvalidLayerError("the archive is cut off inside a header")
             if not checksum_ok(block):
                 raise InvalidLayerError("a header's checksum is wrong")
             flag = block[156:157]
-            if flag not in b"xgLK":
+            if flag not in _EXTENDED:
                 break
             extension = self._extend(extension or _Extension(), flag, block)
         self._count += 1
@@ -328,7 +329,7 @@ class TarReader:
             type_ = EntryType.DIRECTORY
         key = block[100:124]
         mode, uid, gid = self._owners.get(key) or self._owner(key)
-        numbers = mode, uid, gid, number(block[124:136]), number(block[136:148]) * 1_000_000_000
+        numbers = mode, uid, gid, number(block[124:136]), nanoseconds(block[136:148])
         linkname = text(block[157:257]) if type_ in _LINKS else b""
         device = _device(block) if type_ in _DEVICES else _NO_DEVICE
         if extension is not None or flag == b"S":
@@ -344,8 +345,8 @@ class TarReader:
         linkname: bytes,
         numbers: tuple[int, int, int, int, int],
         device: tuple[int, int],
-        xattrs: dict[bytes, bytes] | None = None,
-        records: dict[bytes, bytes] | None = None,
+        xattrs: Mapping[bytes, bytes] = EMPTY,
+        records: Mapping[bytes, bytes] = EMPTY,
         *,
         sparse: tuple[tuple[int, int], ...] | None = None,
         stored: int | None = None,
@@ -364,21 +365,23 @@ class TarReader:
             raise InvalidLayerError(f"a name or link target of more than {self._limits.path} bytes")
         if stored is None:
             self._left, self._pad = size, pad(size)
+        offset, stored = self._bytes.offset, self._left
+        # By position, in the order of its fields: names would take as long again.
         return Entry(
-            name=name,
-            type=type_,
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            size=size,
-            mtime=mtime,
-            linkname=linkname,
-            device=device,
-            xattrs=xattrs or EMPTY,
-            records=records or EMPTY,
-            sparse=sparse,
-            offset=self._bytes.offset,
-            stored=self._left,
+            name,
+            type_,
+            mode,
+            uid,
+            gid,
+            size,
+            mtime,
+            linkname,
+            device,
+            xattrs,
+            records,
+            sparse,
+            offset,
+            stored,
         )
 
     def _extended(
@@ -404,8 +407,8 @@ class TarReader:
                 _record(records, b"SCHILY.devmajor", device[0]),
                 _record(records, b"SCHILY.devminor", device[1]),
             )
-        xattrs = xattrs_of(records)
-        kept = {key: value for key, value in records.items() if not _known(key)}
+        xattrs = xattrs_of(records) or EMPTY
+        kept = {key: value for key, value in records.items() if not _known(key)} or EMPTY
         numbers = (mode, uid, gid, size, mtime)
         entry = self._made(type_, name, linkname, numbers, device, xattrs, kept)
         if type_ is EntryType.FILE and (
@@ -441,8 +444,8 @@ class TarReader:
             entry.linkname,
             (entry.mode, entry.uid, entry.gid, size, entry.mtime),
             entry.device,
-            dict(entry.xattrs),
-            dict(entry.records),
+            entry.xattrs,
+            entry.records,
             sparse=checked(regions, size, stored, self._limits),
             stored=stored,
         )
