@@ -17,7 +17,15 @@ from argosy.runtime import cgroupmount, inroot
 from argosy.runtime.kernel import CLONE_NEWNS, KernelError, LinuxKernel
 from argosy.runtime.lock import lock
 from argosy.runtime.mountplan import parse
-from tests.runtime.bundlekit import Bundle, Runtime, bundle, launcher_path, needs_root, runtime
+from tests.runtime.bundlekit import (
+    Bundle,
+    Runtime,
+    bundle,
+    launcher_path,
+    needs_root,
+    runtime,
+    terminal,
+)
 
 __all__ = ["bundle", "launcher_path", "runtime"]
 
@@ -83,13 +91,15 @@ def traced(runtime: Runtime, tmp_path: Path, *words: str) -> list[str]:
         "-e",
         "trace=open,openat,openat2,execve,pivot_root,setns,chroot",
     ]
-    done = subprocess.run(
-        [*command, str(runtime.path), "--root", str(runtime.root), *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    with terminal() as ours:
+        done = subprocess.run(
+            [*command, str(runtime.path), "--root", str(runtime.root), *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            stdin=ours,
+        )
     assert done.returncode == 0, done.stderr
     return trace.read_text().splitlines()
 
