@@ -69,13 +69,10 @@ def _dedicated(files: tuple[str, ...]) -> bool:
 def _attached() -> str:
     """The dedicated interpreter below a read-only mount of itself: from here to the next boot it needs no clone.
 
-    One process at a time looks and mounts, so that many first starts leave one mount; execve gives the lock back.
+    Of many first starts at once two may mount, one over the other; nothing waits for a lock that anybody could hold.
     """
-    from fcntl import LOCK_EX, flock
-
     from argosy.runtime.kernel import AT_FDCWD, MOVE_MOUNT_F_EMPTY_PATH, LinuxKernel
 
-    flock(posix.open(_EXE, posix.O_RDONLY | posix.O_CLOEXEC), LOCK_EX)
     if not posix.statvfs(sys.executable).f_flag & _READ_ONLY:
         kernel = LinuxKernel()
         path = sys.executable.encode("utf-8", "surrogateescape")
