@@ -47,4 +47,5 @@ lock: $(STAMP) ## Pin what is installed now into constraints.txt
 	@$(BIN)/python -m pip list --format=freeze --exclude-editable | sort -f > constraints.txt
 
 clean: ## Remove what was made
+	@test ! -e $(BIN)/argosy-runtime.python || $(BIN)/python -m argosy.runtime.launcher --remove $(BIN)/argosy-runtime
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from argosy.runtime.errors import Failure
 from argosy.runtime.inroot import Proc
 from argosy.runtime.kernel import CLONE_NEWNS, LinuxKernel
 from argosy.runtime.steps import Context
-from tests.runtime.bundlekit import Bundle, Runtime, bundle, launcher_path, runtime
+from tests.runtime.bundlekit import Bundle, Runtime, bundle, launcher_path, runtime, terminal
 
 __all__ = ["bundle", "launcher_path", "runtime"]
 
@@ -95,7 +96,7 @@ def test_cve_2019_5736_a_dedicated_interpreter_is_covered_at_its_first_start(
     """From then on no start needs a second one: /proc/PID/exe is the file itself, on a mount that is read-only."""
     path = tmp_path / "own" / "argosy-runtime"
     path.parent.mkdir()
-    launcher.write(str(path), protect=True)
+    subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", str(path)], check=True)
     program = tmp_path / "own/argosy-runtime.python/bin/python3"
     assert not os.path.ismount(program)
     runtime.path = path
@@ -108,8 +109,56 @@ def test_cve_2019_5736_a_dedicated_interpreter_is_covered_at_its_first_start(
         assert Path("/proc/self/mounts").read_text().count(str(program)) == 1
     finally:
         runtime.clean()
-        launcher.uncover(str(program))
-    assert not os.path.ismount(program)
+        remove = [sys.executable, "-m", "argosy.runtime.launcher", "--remove", str(path)]
+        subprocess.run(remove, check=True)
+    assert list(path.parent.iterdir()) == []
+    assert str(program) not in Path("/proc/self/mounts").read_text()
+
+
+def test_cve_2019_5736_many_first_starts_at_once_all_work_and_leave_nothing_that_stays(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "argosy-runtime"
+    launcher.write(str(path), protect=True)
+    bundle.write()
+    words = [str(path), "--root", str(runtime.root), "run", "-b", str(bundle.path)]
+    try:
+        started = [subprocess.Popen([*words, runtime.name()]) for _ in range(8)]
+        assert [process.wait() for process in started] == [0] * 8
+        assert f"{path}.python" in Path("/proc/self/mounts").read_text()
+    finally:
+        launcher.remove(str(path))
+    assert f"{path}.python" not in Path("/proc/self/mounts").read_text()
+
+
+def test_cve_2019_5736_a_dedicated_interpreter_whose_mount_is_refused_is_sealed_in_memory(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    """Inside of other containers, say, nobody may mount; what is left is a copy that cannot be changed."""
+    path = tmp_path / "argosy-runtime"
+    launcher.write(str(path), protect=True)
+    try:
+        script = f"{path} run --bundle /none x; grep -c {path}.python /proc/self/mounts"
+        without = ["capsh", "--drop=cap_sys_admin", "--", "-c", script]
+        if shutil.which(without[0]) is None:
+            pytest.skip("needs capsh, to take CAP_SYS_ADMIN away")
+        done = subprocess.run(without, capture_output=True, text=True, check=False)
+        assert "JSON specification file /none/config.json not found" in done.stderr
+        assert done.stdout == "0\n"
+    finally:
+        launcher.remove(str(path))
+
+
+def test_a_launcher_without_an_interpreter_of_its_own_mounts_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "argosy-runtime"
+    subprocess.run(
+        [sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(path)], check=True
+    )
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [
+        "argosy-runtime",
+        "argosy-runtime.code",
+    ]
+    assert path.read_text().startswith(f"#!{launcher.interpreter()} ")
 
 
 def test_cve_2019_5736_a_container_that_executes_its_own_interpreter_cannot_write_it(
@@ -350,7 +399,8 @@ def test_cve_2025_52565_the_console_is_bound_on_no_link(
     bundle.mount("/dev", "none", str(dev), "bind")
     bundle.mount("/dev/pts", "devpts", "devpts", "newinstance", "ptmxmode=0666")
     bundle.process["terminal"] = True
-    done = runtime.run(bundle.sh("cat /etc/victim"))
+    with terminal() as ours:
+        done = runtime.run(bundle.sh("cat /etc/victim"), stdin=ours)
     assert done.returncode != 0
     assert "/dev/console" in done.stderr
 
@@ -367,7 +417,8 @@ def test_cve_2026_88264_the_terminal_comes_from_a_real_devpts(
     ]
     bundle.mount("/dev/pts", "none", str(pts), "bind")
     bundle.process["terminal"] = True
-    done = runtime.run(bundle)
+    with terminal() as ours:
+        done = runtime.run(bundle, stdin=ours)
     assert done.returncode != 0
     assert "/dev/pts/ptmx" in done.stderr
 

@@ -13,11 +13,19 @@ from typing import Any
 
 import pytest
 
-from argosy.runtime import cgroupmount, inroot
+from argosy.runtime import cgroupmount, inroot, launcher
 from argosy.runtime.kernel import CLONE_NEWNS, KernelError, LinuxKernel
 from argosy.runtime.lock import lock
 from argosy.runtime.mountplan import parse
-from tests.runtime.bundlekit import Bundle, Runtime, bundle, launcher_path, needs_root, runtime
+from tests.runtime.bundlekit import (
+    Bundle,
+    Runtime,
+    bundle,
+    launcher_path,
+    needs_root,
+    runtime,
+    terminal,
+)
 
 __all__ = ["bundle", "launcher_path", "runtime"]
 
@@ -68,6 +76,31 @@ def test_cve_2019_14271_nothing_can_be_imported_after_the_lock() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+def test_cve_2019_14271_after_the_lock_the_launcher_reads_no_more_of_its_code(
+    launcher_path: Path,
+) -> None:
+    """Its file is opened by a path, and inside of a container that path is the container's."""
+    script = f"""
+import sys
+def run(*_):
+    import argosy.runtime.errors
+    from argosy.runtime.lock import lock
+    lock()
+    import argosy.runtime.shape  # of a part that is read already
+    try:
+        import argosy.runtime.features
+    except ImportError:
+        print("refused")
+boot = type(sys)("argosy.runtime.boot")
+boot.run = run
+sys.modules["argosy.runtime.boot"] = boot
+exec(open({str(launcher_path)!r}).read(), {{"__file__": {str(launcher_path)!r}}})
+"""
+    command = [launcher.interpreter(), "-IS", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "refused\n"
+
+
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
 
@@ -83,13 +116,15 @@ def traced(runtime: Runtime, tmp_path: Path, *words: str) -> list[str]:
         "-e",
         "trace=open,openat,openat2,execve,pivot_root,setns,chroot",
     ]
-    done = subprocess.run(
-        [*command, str(runtime.path), "--root", str(runtime.root), *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    with terminal() as ours:
+        done = subprocess.run(
+            [*command, str(runtime.path), "--root", str(runtime.root), *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            stdin=ours,
+        )
     assert done.returncode == 0, done.stderr
     return trace.read_text().splitlines()
 
@@ -300,8 +335,6 @@ def test_cve_2023_25809_without_a_cgroup_namespace_the_hosts_cgroups_are_hidden(
 def test_the_launcher_refuses_code_that_others_may_change(runtime: Runtime, tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    from argosy.runtime import launcher
-
     launcher.write(str(tmp_path / "argosy-runtime"))
     (tmp_path / "argosy-runtime.code").chmod(0o666)
     done = subprocess.run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -227,4 +229,35 @@ def alive(pid: int) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
-__all__ = ["Bundle", "Runtime", "alive", "bundle", "cgroups_of", "launcher_path", "runtime"]
+def await_end(pid: int) -> None:
+    """Return when a process of somebody else has ended."""
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    select.select([ended], [], [])
+    os.close(ended)
+
+
+@contextlib.contextmanager
+def terminal() -> Iterator[int]:
+    """A terminal for the standard input of `run` and `exec -t`."""
+    ours, theirs = os.openpty()
+    try:
+        yield theirs
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+__all__ = [
+    "Bundle",
+    "Runtime",
+    "alive",
+    "await_end",
+    "bundle",
+    "cgroups_of",
+    "launcher_path",
+    "runtime",
+    "terminal",
+]

@@ -7,27 +7,17 @@ import os
 import re
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.runtime.bundlekit import Bundle, Runtime, alive, cgroups_of
+from tests.runtime.bundlekit import Bundle, Runtime, alive, await_end, cgroups_of
 
 # Names of their own, since cgroups are the whole machine's.
 FAILING, TORN, FLAGS, LOGGED = (
     f"{name}{os.getpid()}" for name in ("failing", "torn", "flags", "logged")
 )
-
-
-def until(condition: Any, why: str) -> None:
-    """Wait for something another process does; no time is asserted."""
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    pytest.fail(why)
 
 
 def pids_of(place: str) -> str:
@@ -48,18 +38,22 @@ def nothing_left(runtime: Runtime, bundle: Bundle, cid: str) -> None:
 
 
 def test_create_start_kill_delete(runtime: Runtime, bundle: Bundle) -> None:
-    cid = runtime.create(bundle.sh("echo started; exec sleep 100"))
+    os.mkfifo(bundle.rootfs / "told")
+    cid = runtime.create(bundle.sh("echo started >/told; exec sleep 100"))
     state = runtime.state(cid)
     assert (state["ociVersion"], state["id"], state["status"]) == ("1.3.0", cid, "created")
     assert state["bundle"] == str(bundle.path)
     assert state["rootfs"] == str(bundle.rootfs)
     assert state["pid"] > 0
-    assert (bundle.path / "output").read_text() == ""
+    told = os.open(bundle.rootfs / "told", os.O_RDONLY | os.O_NONBLOCK)
+    assert os.read(told, 1) == b"", "nobody writes before start"
+    os.close(told)
     runtime.ok("start", cid)
     assert runtime.state(cid)["status"] == "running"
-    until(lambda: (bundle.path / "output").read_text() == "started\n", "the program did not run")
+    assert (bundle.rootfs / "told").read_text() == "started\n"
     runtime.ok("kill", cid, "KILL")
-    until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+    await_end(state["pid"])
+    assert runtime.state(cid)["status"] == "stopped"
     assert runtime.state(cid)["pid"] == 0
     runtime.ok("delete", cid)
     assert runtime("state", cid).stderr.strip().endswith('msg="container does not exist"')
@@ -71,16 +65,19 @@ def test_a_changed_configuration_has_no_effect_after_create(
 ) -> None:
     cid = runtime.create(bundle.sh("echo first"))
     bundle.sh("echo second").write()
+    pid = runtime.state(cid)["pid"]
     runtime.ok("start", cid)
-    until(lambda: (bundle.path / "output").read_text(), "the program did not run")
+    await_end(pid)
     assert (bundle.path / "output").read_text() == "first\n"
 
 
 @pytest.mark.parametrize("word", ["KILL", "SIGKILL", "sigkill", "9", "kill"])
 def test_kill_takes_names_and_numbers(runtime: Runtime, bundle: Bundle, word: str) -> None:
     cid = runtime.start(bundle.sh("exec sleep 100"))
+    pid = runtime.state(cid)["pid"]
     runtime.ok("kill", cid, word)
-    until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+    await_end(pid)
+    assert runtime.state(cid)["status"] == "stopped"
 
 
 def test_operations_refuse_the_wrong_state(runtime: Runtime, bundle: Bundle) -> None:
@@ -89,8 +86,9 @@ def test_operations_refuse_the_wrong_state(runtime: Runtime, bundle: Bundle) -> 
     assert "that is not stopped: running" in runtime("delete", cid).stderr
     assert "container not paused" in runtime("resume", cid).stderr
     assert "already exists" in runtime("create", "-b", str(bundle.path), cid).stderr
+    pid = runtime.state(cid)["pid"]
     runtime.ok("kill", cid, "KILL")
-    until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+    await_end(pid)
     assert "cannot start a container that has stopped" in runtime("start", cid).stderr
     assert "container not running" in runtime("kill", cid).stderr
     runtime.ok("kill", "--all", cid)
@@ -141,8 +139,10 @@ def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
     runtime.ok("resume", cid)
     assert runtime.state(cid)["status"] == "running"
     runtime.ok("pause", cid)
+    pid = runtime.state(cid)["pid"]
     runtime.ok("kill", cid, "KILL")
-    until(lambda: runtime.state(cid)["status"] == "stopped", "a frozen container was not killed")
+    await_end(pid)
+    assert runtime.state(cid)["status"] == "stopped"
 
 
 def test_list_and_ps(runtime: Runtime, bundle: Bundle) -> None:
@@ -260,9 +260,8 @@ def test_a_killed_create_leaves_what_delete_force_removes(
         process.kill()
         process.wait()
     assert cgroups_of(TORN)
-    until(
-        lambda: not any(pids_of(place) for place in cgroups_of(TORN)), "init outlived its runtime"
-    )
+    for pid in {int(pid) for place in cgroups_of(TORN) for pid in pids_of(place).split()}:
+        await_end(pid)
     runtime.ok("delete", "--force", TORN)
     nothing_left(runtime, bundle, TORN)
 
@@ -324,10 +323,12 @@ class TestHooks:
     def test_a_failing_start_hook_fails_start(self, runtime: Runtime, bundle: Bundle) -> None:
         bundle.config["hooks"] = {"startContainer": [{"path": "/bin/false"}]}
         cid = runtime.create(bundle.sh("echo never"))
+        pid = runtime.state(cid)["pid"]
         done = runtime("start", cid)
         assert done.returncode == 1
         assert "startContainer hook #0" in done.stderr
-        until(lambda: runtime.state(cid)["status"] == "stopped", "did not stop")
+        await_end(pid)
+        assert runtime.state(cid)["status"] == "stopped"
         assert (bundle.path / "output").read_text() == ""
 
     def test_a_failing_poststart_hook_stops_the_container(

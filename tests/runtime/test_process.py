@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.bundlekit import Bundle, Runtime, has_namespace
+from tests.runtime.bundlekit import Bundle, Runtime, has_namespace, terminal
 
 
 def status(runtime: Runtime, bundle: Bundle) -> dict[str, str]:
@@ -398,7 +398,24 @@ class TestTerminal:
 
     def test_run_copies_it(self, runtime: Runtime, bundle: Bundle) -> None:
         bundle.process["terminal"] = True
-        assert runtime.output(bundle.sh("tty; echo done")) == "/dev/pts/0\ndone\n"
+        with terminal() as ours:
+            told = runtime.output(bundle.sh("tty; echo done"), stdin=ours)
+        assert told == "/dev/pts/0\ndone\n"
+
+    def test_without_a_terminal_of_the_callers_run_and_exec_refuse_one(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        """Nobody would see it, and its program might wait for a key for ever."""
+        cid = runtime.start(bundle.sh("exec sleep 100"))
+        done = runtime("exec", "-t", cid, "true", start_new_session=True)
+        assert done.returncode == 255
+        assert "exec failed: open /dev/tty: no such device or address" in done.stderr
+        bundle.process["terminal"] = True
+        refused = runtime.name()
+        done = runtime.run(bundle, cid=refused, start_new_session=True)
+        assert done.returncode == 1
+        assert "run failed: open /dev/tty: no such device or address" in done.stderr
+        assert not (runtime.root / refused).exists()
 
     def test_the_socket_must_be_there_when_it_is_needed_and_only_then(
         self, runtime: Runtime, bundle: Bundle
@@ -416,10 +433,11 @@ class TestTerminal:
 
     def test_in_exec(self, runtime: Runtime, bundle: Bundle) -> None:
         cid = runtime.start(bundle.sh("exec sleep 100"))
-        assert (
-            runtime.ok("exec", "-t", cid, "sh", "-c", "tty; test -t 2 && echo yes")
-            == "/dev/pts/0\nyes\n"
-        )
+        with terminal() as ours:
+            told = runtime.ok(
+                "exec", "-t", cid, "sh", "-c", "tty; test -t 2 && echo yes", stdin=ours
+            )
+        assert told == "/dev/pts/0\nyes\n"
 
 
 def test_a_pidfd_of_init_is_sent(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:

@@ -67,12 +67,16 @@ def _dedicated(files: tuple[str, ...]) -> bool:
 
 
 def _attached() -> str:
-    """The dedicated interpreter below a read-only mount of itself: from here to the next boot it needs no clone."""
+    """The dedicated interpreter below a read-only mount of itself: from here to the next boot it needs no clone.
+
+    Of many first starts at once two may mount, one over the other; nothing waits for a lock that anybody could hold.
+    """
     from argosy.runtime.kernel import AT_FDCWD, MOVE_MOUNT_F_EMPTY_PATH, LinuxKernel
 
-    kernel = LinuxKernel()
-    path = sys.executable.encode("utf-8", "surrogateescape")
-    kernel.move_mount(_clone(), b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
+    if not posix.statvfs(sys.executable).f_flag & _READ_ONLY:
+        kernel = LinuxKernel()
+        path = sys.executable.encode("utf-8", "surrogateescape")
+        kernel.move_mount(_clone(), b"", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH)
     return sys.executable
 
 

@@ -285,6 +285,7 @@ class Creation:
             rdt.enter(pid)
             self.container.state["rdt"] = rdt.state()
         self.channel.send(ch.PID)
+        self.cgroup.expect_limits()  # meanwhile init mounts
 
     def _at_source(self, payload: bytes) -> None:
         self.sources.send(self.channel, self.pidfd, int(payload))

@@ -15,6 +15,7 @@ from _signal import (
 from fcntl import ioctl
 from termios import TCSANOW, tcgetattr, tcsetattr
 
+from argosy.runtime.errors import Failure
 from argosy.runtime.poll import wait_readable
 
 TYPE_CHECKING = False
@@ -58,37 +59,49 @@ def _nothing(*_: object) -> None:
     """The wakeup descriptor tells."""
 
 
+def host_terminal() -> int:
+    """The caller's terminal: a standard stream that is one, else the controlling terminal.
+
+    Raises:
+        Failure: there is none, so nobody to show the container's terminal to.
+    """
+    for fd in (2, 1, 0):
+        if posix.isatty(fd):
+            return fd
+    try:
+        return posix.open("/dev/tty", posix.O_RDWR | posix.O_CLOEXEC)
+    except OSError as error:
+        raise Failure(f"open /dev/tty: {(error.strerror or '').lower()}") from error
+
+
 class Terminal:
     """The caller's terminal made raw, and joined with the container's master."""
 
-    def __init__(self, master: int) -> None:
+    def __init__(self, host: int, master: int) -> None:
+        self.host = host
         self.master = master
-        self.raw = posix.isatty(0)
-        self._saved = tcgetattr(0) if self.raw else None
+        self._saved = tcgetattr(host)
 
     def open(self) -> None:
         """Make the caller's terminal raw and give its size on."""
-        if self.raw:
-            mode = tcgetattr(0)
-            mode[0] &= ~0o2752  # IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
-            mode[1] &= ~1  # OPOST
-            mode[2] = mode[2] & ~0o460 | 0o60  # CSIZE PARENB, CS8
-            mode[3] &= ~0o100113  # ECHO ECHONL ICANON ISIG IEXTEN
-            tcsetattr(0, TCSANOW, mode)
-            self.resize()
+        mode = tcgetattr(self.host)
+        mode[0] &= ~0o2752  # IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
+        mode[1] &= ~1  # OPOST
+        mode[2] = mode[2] & ~0o460 | 0o60  # CSIZE PARENB, CS8
+        mode[3] &= ~0o100113  # ECHO ECHONL ICANON ISIG IEXTEN
+        tcsetattr(self.host, TCSANOW, mode)
+        self.resize()
 
     def resize(self) -> None:
         """Give the caller's window size on."""
-        if self.raw:
-            try:
-                ioctl(self.master, _TIOCSWINSZ, ioctl(0, _TIOCGWINSZ, b"\0" * 8))
-            except OSError:
-                pass
+        try:
+            ioctl(self.master, _TIOCSWINSZ, ioctl(self.host, _TIOCGWINSZ, b"\0" * 8))
+        except OSError:
+            pass
 
     def close(self) -> None:
         """Give the caller's terminal back as it was."""
-        if self._saved is not None:
-            tcsetattr(0, TCSANOW, self._saved)
+        tcsetattr(self.host, TCSANOW, self._saved)
 
 
 def receive_master(end: socket) -> int:
@@ -101,13 +114,12 @@ def receive_master(end: socket) -> int:
     return fds[0]
 
 
-def attend(pid: int, signals: Signals, master: int | None) -> int:
+def attend(pid: int, signals: Signals, terminal: Terminal | None) -> int:
     """Forward signals and bytes until the process has ended.
 
     Returns:
         Its exit status, 128 + n where signal n ended it.
     """
-    terminal = Terminal(master) if master is not None else None
     if terminal:
         terminal.open()
     try:
@@ -177,4 +189,4 @@ def _drain(terminal: Terminal) -> None:
         pass
 
 
-__all__ = ["Signals", "Terminal", "attend", "receive_master"]
+__all__ = ["Signals", "Terminal", "attend", "host_terminal", "receive_master"]

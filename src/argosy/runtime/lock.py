@@ -15,15 +15,19 @@ def lock() -> None:
     sys.path[:] = []
     sys.path_hooks[:] = []
     sys.path_importer_cache.clear()
-    sys.meta_path[:] = [finder for finder in sys.meta_path if _in_memory(finder)]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if _stays_in_memory(finder)]
     sys.excepthook = _silent
     sys.unraisablehook = _silent
 
 
-def _in_memory(finder: object) -> bool:
-    return getattr(finder, "__name__", "") in ("BuiltinImporter", "FrozenImporter") or hasattr(
-        finder, "in_memory"
-    )
+def _stays_in_memory(finder: object) -> bool:
+    """Whether a finder opens no file: one of the interpreter's, or the launcher's, which is told so here."""
+    if getattr(finder, "__name__", "") in ("BuiltinImporter", "FrozenImporter"):
+        return True
+    keep = getattr(finder, "in_memory_only", None)
+    if keep is not None:
+        keep()
+    return keep is not None
 
 
 def _preload() -> None:

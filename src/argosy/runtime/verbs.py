@@ -54,12 +54,13 @@ def run_verb(command: Command) -> int:
 def _run_here(
     command: Command, request: Request, config: dict[str, Any], pid_file: str | None
 ) -> int:
-    from argosy.runtime.foreground import Signals, attend, receive_master
+    from argosy.runtime.foreground import Signals, Terminal, attend, host_terminal, receive_master
 
     if not command.options.get("no-subreaper"):
         LinuxKernel().prctl(PR_SET_CHILD_SUBREAPER, 1)
     ours = None
     if config["process"].get("terminal"):
+        host = host_terminal()
         ours, request.console = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         request.attended = True
     signals = Signals()
@@ -67,14 +68,14 @@ def _run_here(
     container = _in_bundle(request, config)
     try:
         _finish(container, pid_file)
-        master = None
+        terminal = None
         if ours is not None:
             request.console.close()
-            master = receive_master(ours)
+            terminal = Terminal(host, receive_master(ours))
         _poststart(container, detached=False)
         if relay:
             relay.run_beside(container.state["pid"])
-        status = attend(container.state["pid"], signals, master)
+        status = attend(container.state["pid"], signals, terminal)
     except BaseException:
         container.delete(force=True)
         raise
@@ -263,20 +264,21 @@ def exec_verb(command: Command) -> int:
 
 
 def _exec_here(execution: Execution, pid_file: str | None) -> int:
-    from argosy.runtime.foreground import Signals, attend, receive_master
+    from argosy.runtime.foreground import Signals, Terminal, attend, host_terminal, receive_master
 
     ours = None
     if execution.process.get("terminal"):
+        host = host_terminal()
         ours, execution.console = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
         execution.attended = True
     signals = Signals()
     pid = execution.start()
     _write_exec_pid(execution, pid_file)
-    master = None
+    terminal = None
     if ours is not None:
         execution.console.close()
-        master = receive_master(ours)
-    return attend(pid, signals, master)
+        terminal = Terminal(host, receive_master(ours))
+    return attend(pid, signals, terminal)
 
 
 def _write_exec_pid(execution: Execution, pid_file: str | None) -> None:

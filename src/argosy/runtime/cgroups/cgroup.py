@@ -159,6 +159,9 @@ class Cgroup:
         self.limit(resources)
         self.fresh = False
 
+    def expect_limits(self) -> None:
+        """Load the code of `apply` ahead: for a caller that waits for something else before it."""
+
     def limit(self, resources: dict[str, Any]) -> None:
         """Set the limits; drivers know how."""
 

@@ -71,6 +71,10 @@ class LegacyCgroup(Cgroup):
         first = [self.dirs[key] for key in ASKED_FIRST if key in self.dirs]
         return list(dict.fromkeys([*first, *self.dirs.values()]))
 
+    def expect_limits(self) -> None:
+        """Load the code of `apply` ahead."""
+        from argosy.runtime.cgroups import limits1  # noqa: F401
+
     def limit(self, resources: dict[str, Any]) -> None:
         """Set the limits of `linux.resources` in the hierarchies that hold the controllers."""
         from argosy.runtime.cgroups import limits1

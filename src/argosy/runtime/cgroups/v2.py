@@ -59,6 +59,10 @@ class UnifiedCgroup(Cgroup):
         if UNIFIED in self.dirs and pid not in files.pids_in(self.path):
             self.enter(pid)
 
+    def expect_limits(self) -> None:
+        """Load the code of `apply` ahead."""
+        from argosy.runtime.cgroups import limits2  # noqa: F401
+
     def limit(self, resources: dict[str, Any]) -> None:
         """Set the limits of `linux.resources`, those of version 1 converted, `unified` verbatim."""
         from argosy.runtime.cgroups import limits2
