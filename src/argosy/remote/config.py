@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from argosy._version import __version__
 from argosy.errors import DeniedError, InvalidConfigError, StorageError
@@ -179,8 +179,7 @@ def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
 # --------------------------------------------------------------------------------------------------- registries.conf
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One place a repository can be read from: a mirror, or in the end the registry itself."""
 
     registry: str
