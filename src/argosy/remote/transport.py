@@ -65,6 +65,7 @@ class HTTPTransport:
         self._max_idle = max_idle
         self._idle: dict[tuple[str, str, int], list[Connection]] = {}
         self._contexts: dict[TLS, ssl.SSLContext] = {}
+        self._met: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -265,8 +266,12 @@ class HTTPTransport:
                 sock.close()
                 raise
             else:
+                self._met.add((host, port))
                 return sock
-        raise TransportError(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
+        # Nobody was ever there: that is settled. Who was there before may be starting anew.
+        refused = isinstance(failure, ConnectionRefusedError) and (host, port) not in self._met
+        error = SettledError if refused else TransportError
+        raise error(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
 
     def _secured(self, sock: socket.socket, host: str, port: int, name: str) -> socket.socket:
         try:
