@@ -311,7 +311,7 @@ def read_toml(path: str, *, everything: bool = True) -> dict[str, Any]:
         with open(path, "rb") as file:
             raw = file.read(_MAX_FILE)
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None
+        raise StorageError(f"{path}: {(exc.strerror or 'unreadable').lower()}") from None
     if not everything and not _NAMES_A_REGISTRY.search(raw):
         return {}  # most say nothing here, or only what short names mean: reading TOML would cost 10 ms
     tomllib: Any = importlib.import_module("tomllib")
