@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     import ssl
 
 SEND_CHUNK = 1024 * 1024
+UNSENT = 128 * 1024
+"""Bytes that may wait in the kernel to be sent. With megabytes there, what is sent has left the processor's cache before
+a registry near by takes it; how much may be under way, which far registries need, is not limited by it."""
 
 PROBE_TIMEOUT = 2.0
 """Seconds for a handshake to begin where it is not known whether a port speaks TLS at all."""
@@ -258,6 +261,7 @@ class HTTPTransport:
                 sock.settimeout(self._net.connect_timeout)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             except OSError as exc:
                 failure = exc
