@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from argosy.content import verify
 from argosy.content.verify import BESIDE, CHUNK, VerifyingReader
 from argosy.errors import DigestMismatchError
 from argosy.spec.descriptor import Descriptor
@@ -73,3 +74,36 @@ def test_a_process_that_was_forked_hashes_with_threads_of_its_own() -> None:
         finally:
             os._exit(3)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def hashing() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "argosy-hash"}
+
+
+def test_a_thread_hashes_beside_only_while_a_core_is_free_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "_cores", lambda: 2)
+    before = hashing()
+    one, two = (VerifyingReader(io.BytesIO(DATA), DESC) for _ in range(2))
+    one.read(CHUNK)
+    assert len(hashing() - before) == 1
+    front = two.read(CHUNK)
+    assert len(hashing() - before) == 1
+    one.read()
+    assert not hashing() - before
+    assert front + two.read() == DATA
+    assert not hashing() - before
+
+
+def test_a_thread_ends_with_a_content_that_nobody_reads_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "_cores", lambda: 2)
+    before = hashing()
+    reader = VerifyingReader(io.BytesIO(DATA), DESC)
+    reader.read(CHUNK)
+    (thread,) = hashing() - before
+    del reader
+    thread.join(30)
+    assert not thread.is_alive()

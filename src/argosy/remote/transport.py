@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 SEND_CHUNK = 1024 * 1024
 UNSENT = 128 * 1024
-"""Bytes that may wait in the kernel to be sent. With megabytes there, what is sent has left the processor's cache before
-a registry near by takes it; how much may be under way, which far registries need, is not limited by it."""
+"""Bytes that may wait in the kernel to be sent. With megabytes there, what is sent has left the processor's cache
+before a registry near by takes it; how much may be under way, which far registries need, is not limited by it."""
 
 PROBE_TIMEOUT = 2.0
 """Seconds for a handshake to begin where it is not known whether a port speaks TLS at all."""
