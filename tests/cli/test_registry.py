@@ -53,6 +53,12 @@ def test_check_config_says_every_problem_on_its_own_line(
     assert argosy("registry", "check-config", good).out == f"{good}: good\n"
 
 
+def test_check_config_says_that_a_file_is_missing(argosy: Run, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "nope.yaml"
+    done = argosy("registry", "check-config", path, code=1)
+    assert done.err == f"argosy: {path}: no such file or directory\n"
+
+
 def test_check_config_reads_the_policy_too(argosy: Run, tmp_path: pathlib.Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text("rules:\n  - {repositories: ['**'], allow: [fly]}\n")

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from argosy.content import verify
 from argosy.content.verify import BESIDE, CHUNK, VerifyingReader
 from argosy.errors import DigestMismatchError
 from argosy.spec.descriptor import Descriptor
@@ -87,3 +88,36 @@ def test_a_reader_may_hash_where_it_is_read_and_proves_as_much() -> None:
     with pytest.raises(DigestMismatchError):
         other.read()
     assert threading.active_count() == before
+
+
+def hashing() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "argosy-hash"}
+
+
+def test_a_thread_hashes_beside_only_while_a_core_is_free_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "_cores", lambda: 2)
+    before = hashing()
+    one, two = (VerifyingReader(io.BytesIO(DATA), DESC) for _ in range(2))
+    one.read(CHUNK)
+    assert len(hashing() - before) == 1
+    front = two.read(CHUNK)
+    assert len(hashing() - before) == 1
+    one.read()
+    assert not hashing() - before
+    assert front + two.read() == DATA
+    assert not hashing() - before
+
+
+def test_a_thread_ends_with_a_content_that_nobody_reads_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(verify, "_cores", lambda: 2)
+    before = hashing()
+    reader = VerifyingReader(io.BytesIO(DATA), DESC)
+    reader.read(CHUNK)
+    (thread,) = hashing() - before
+    del reader
+    thread.join(30)
+    assert not thread.is_alive()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from argosy.errors import ArgosyError, DeniedError, RegistryError, TransportError, UnauthorizedError
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
+from argosy.remote.wire import Exchange
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -253,6 +255,20 @@ def test_a_token_server_that_does_not_answer_is_not_waited_for_twice_over(
         client(timeout=0.1).resolve("v1")
     assert len(scripted.requests("GET", "/token.*")) == 4
     assert time.monotonic() - started < 5
+
+
+def test_a_token_server_that_is_not_there_is_asked_once(
+    scripted: s.Scripted, client: Client
+) -> None:
+    tried: list[Exchange] = []
+    with socket.socket() as nobody:  # it has the port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        realm = f"http://127.0.0.1:{nobody.getsockname()[1]}/token"
+        scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": f'Bearer realm="{realm}"'}))
+        with pytest.raises(TransportError, match="connection refused") as caught:
+            client(observe=tried.append).resolve("v1")
+    assert caught.value.__notes__ == ["while asking for a token"]
+    assert len([one for one in tried if one.url.startswith(realm)]) == 1
 
 
 def test_a_429_of_the_token_server_is_waited_out(scripted: s.Scripted, client: Client) -> None:

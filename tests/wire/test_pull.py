@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from argosy.errors import (
     InvalidManifestError,
     LimitExceededError,
     ManifestUnknownError,
+    NotFoundError,
     RegistryError,
     ResponseError,
     SizeMismatchError,
@@ -21,7 +23,10 @@ from argosy.errors import (
     TransportError,
     UnsupportedError,
 )
+from argosy.remote.config import Options
+from argosy.remote.registry import Registry
 from argosy.remote.repository import Repository
+from argosy.remote.wire import Exchange
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -367,6 +372,30 @@ def test_nobody_listening_is_said_so(client: Client, scripted: s.Scripted) -> No
     scripted.close()
     with pytest.raises(TransportError, match="connection refused"):
         repository.resolve("v1")
+
+
+def test_a_registry_that_was_never_there_is_asked_once(client: Client) -> None:
+    tried: list[Exchange] = []
+    with socket.socket() as nobody:  # it has the port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        name = f"127.0.0.1:{nobody.getsockname()[1]}"
+        registry = Registry(name, Options(plain_http=True, observe=tried.append))
+        with pytest.raises(TransportError, match="connection refused"):
+            registry.repository("app").resolve("v1")
+    assert len(tried) == 1
+
+
+def test_a_registry_that_went_away_is_asked_again(scripted: s.Scripted, client: Client) -> None:
+    tried: list[Exchange] = []
+    scripted.on("*", TAG, s.answer(404))
+    repository = client(observe=tried.append)
+    with pytest.raises(NotFoundError):
+        repository.resolve("v1")
+    scripted.close()
+    tried.clear()
+    with pytest.raises(TransportError):
+        repository.resolve("v1")
+    assert len(tried) == 4
 
 
 # -------------------------------------------------------------------------------------------------------------- lists

@@ -8,9 +8,8 @@ Nothing is loaded for them but click: `argosy.cli.remotes` reads what was given 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import click
 
@@ -23,13 +22,12 @@ _SIDES = {"src": ("src", "from"), "dest": ("dest", "dst", "to")}
 _MARK = "_argosy_connections"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One option: its name without dashes, its help, and what else `click.Option` needs."""
 
     name: str
     help: str
-    kind: dict[str, Any] = dataclasses.field(default_factory=dict)
+    kind: Mapping[str, Any]
     short: str = ""
     shown: bool = False
 

@@ -19,10 +19,16 @@ from collections.abc import Iterator
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.layout.store import LayoutStore
+from argosy.spec import mediatypes
 from argosy.testing.hostimage import host_image
 
 _SHOWN = 14
 _DISK = "/var/tmp"  # noqa: S108 - not /tmp: an overlay may not lie on another one, as /tmp may
+_TYPES = {
+    mediatypes.DOCKER_MANIFEST: mediatypes.OCI_MANIFEST,
+    mediatypes.DOCKER_CONFIG: mediatypes.OCI_CONFIG,
+    mediatypes.DOCKER_LAYER_GZIP: mediatypes.OCI_LAYER_GZIP,
+}
 _SBOM = {
     "spdxVersion": "SPDX-2.3",
     "SPDXID": "SPDXRef-DOCUMENT",
@@ -158,45 +164,9 @@ def _run(demo: Demo) -> None:
 
 
 def _with_registry(demo: Demo, app: str, second: str) -> None:
-    demo.title("Push, look at it, draw it, and have every digest explained")
-    demo.do(f"argosy push oci:image:v1 {app}:v1", show=False)
-    demo.do(f"argosy manifest get {app}:v1")
-    demo.do(f"argosy config {app}:v1")
-    demo.do(f"argosy graph {app}:v1")
-    demo.do(f"argosy explain {app}:v1")
-
-    demo.title("Docker's media types, and back to OCI by editing the manifest")
-    demo.do(f"argosy convert --format docker {app}:v1 -t {app}:docker", show=False)
-    raw = demo.do(f"argosy manifest get {app}:docker")
-    edited = raw
-    for old, new in (
-        (
-            "application/vnd.docker.distribution.manifest.v2+json",
-            "application/vnd.oci.image.manifest.v1+json",
-        ),
-        (
-            "application/vnd.docker.container.image.v1+json",
-            "application/vnd.oci.image.config.v1+json",
-        ),
-        (
-            "application/vnd.docker.image.rootfs.diff.tar.gzip",
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-        ),
-    ):
-        edited = edited.replace(old, new)
-    print("   (docker's names replaced by OCI's, as with sed)")
-    demo.do(f"argosy manifest put {app}:edited", stdin=edited)
-
-    demo.title("An artifact that refers to the image: a small SBOM")
-    with open(os.path.join(demo.folder, "sbom.json"), "w", encoding="utf-8") as file:
-        json.dump(_SBOM, file)
-    demo.do(f"argosy attach {app}:v1 --artifact-type application/spdx+json sbom.json")
-    demo.do(f"argosy discover {app}:v1")
-
-    demo.title("By digest into a second repository: mounted, no layer moves")
-    digest = demo.do(f"argosy digest {app}:v1", show=False).strip()
-    demo.do(f"argosy cp --referrers {app}@{digest} {second}:v1")
-    demo.do(f"argosy discover {second}:v1")
+    _look(demo, app)
+    _retype(demo, app)
+    _refer(demo, app, second)
 
     demo.title("Delete one tag; its siblings stay")
     demo.do(f"argosy tag {app}:v1 v1.0 latest")
@@ -207,6 +177,38 @@ def _with_registry(demo: Demo, app: str, second: str) -> None:
     demo.do(f"argosy pull {second}:v1", show=False)
     demo.do("argosy images --digests")
     demo.do("argosy validate --all-tags oci:engine/images")
+
+
+def _look(demo: Demo, app: str) -> None:
+    demo.title("Push, look at it, draw it, and have every digest explained")
+    demo.do(f"argosy push oci:image:v1 {app}:v1", show=False)
+    demo.do(f"argosy manifest get {app}:v1")
+    demo.do(f"argosy config {app}:v1")
+    demo.do(f"argosy graph {app}:v1")
+    demo.do(f"argosy explain {app}:v1")
+
+
+def _retype(demo: Demo, app: str) -> None:
+    demo.title("Docker's media types, and back to OCI by editing the manifest")
+    demo.do(f"argosy convert --format docker {app}:v1 -t {app}:docker", show=False)
+    edited = demo.do(f"argosy manifest get {app}:docker")
+    for docker, oci in _TYPES.items():
+        edited = edited.replace(docker, oci)
+    print("   (docker's names replaced by OCI's, as with sed)")
+    demo.do(f"argosy manifest put {app}:edited", stdin=edited)
+
+
+def _refer(demo: Demo, app: str, second: str) -> None:
+    demo.title("An artifact that refers to the image: a small SBOM")
+    with open(os.path.join(demo.folder, "sbom.json"), "w", encoding="utf-8") as file:
+        json.dump(_SBOM, file)
+    demo.do(f"argosy attach {app}:v1 --artifact-type application/spdx+json sbom.json")
+    demo.do(f"argosy discover {app}:v1")
+
+    demo.title("By digest into a second repository: mounted, no layer moves")
+    digest = demo.do(f"argosy digest {app}:v1", show=False).strip()
+    demo.do(f"argosy cp --referrers {app}@{digest} {second}:v1")
+    demo.do(f"argosy discover {second}:v1")
 
 
 def _cannot_run(demo: Demo) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from argosy.cli import making
-from argosy.cli.options import PLACE, platform_option
+from argosy.cli.options import PLACE, made_platform_option
 from argosy.content.memory import MemoryStore
 from argosy.image.new import scratch
 from argosy.locate import Location
@@ -14,7 +14,7 @@ from argosy.spec.platform import Platform
 
 @click.command()
 @click.argument("place", type=PLACE, metavar="PLACE")
-@platform_option
+@made_platform_option
 @click.option("--created", metavar="TIME", help="RFC 3339, or seconds since 1970.")
 @click.option("--author", default="", help="Who makes it.")
 @click.option("--docker", is_flag=True, help="Docker's media types.")

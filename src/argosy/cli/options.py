@@ -56,6 +56,12 @@ platform_option = click.option(
     metavar="OS/ARCH[/VARIANT]",
     help="Of an index, the image for this platform.",
 )
+made_platform_option = click.option(
+    "--platform",
+    type=PLATFORM,
+    metavar="OS/ARCH[/VARIANT]",
+    help="What the image is for; this machine's platform if not given.",
+)
 platforms_option = click.option(
     "--platform",
     "platforms",

@@ -8,7 +8,7 @@ import click
 
 from argosy.bundle.unpack import unpack_rootfs
 from argosy.cli import connections, making
-from argosy.cli.options import json_option, place_argument, platform_option
+from argosy.cli.options import json_option, made_platform_option, place_argument
 from argosy.cli.output import document, size, table
 from argosy.content.memory import MemoryStore
 from argosy.errors import UsageError
@@ -31,7 +31,7 @@ _extra = click.option(
 @_rpms
 @_context
 @_extra
-@platform_option
+@made_platform_option
 @making.destination_options
 def build(
     rpms: str | None,

@@ -8,12 +8,13 @@ nothing half: at worst blobs nobody refers to yet, which the next run finds and 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import Self
+from queue import SimpleQueue
+from typing import NamedTuple, Self
 
 from argosy.content import graph
 from argosy.content.events import (
@@ -40,7 +41,7 @@ from argosy.spec.platform import Platform, best
 
 MAX_JOBS = 64
 _RAW_BUDGET = 64 * 1024 * 1024
-_DIGEST_TAG = re.compile(r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?", re.ASCII)
+_DIGEST_TAG = r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?"
 
 
 def copy(
@@ -106,8 +107,9 @@ def copy(
     return chosen.root
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Choice:
+class _Choice(NamedTuple):
+    """What is copied: a root, of an index perhaps only some images, or a smaller index that was made for it."""
+
     root: Descriptor
     keep: frozenset[Digest] | None = None
     made: tuple[Descriptor, bytes] | None = None
@@ -151,6 +153,53 @@ class _Cancelled(Exception):  # noqa: N818 - never leaves this module
     pass
 
 
+class _Workers:
+    """Threads for one caller: they do what it begins, in that order, and are there until it closes them.
+
+    `concurrent.futures` would do, and takes longer to load than the manifests of an image to come.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._threads: list[threading.Thread] = []
+        self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._begun = 0
+
+    def begin(self, work: Callable[[], object]) -> None:
+        """Have something done; `wait` raises what it raises."""
+        self._begun += 1
+        self._todo.put(work)
+        if len(self._threads) < self._most:
+            thread = threading.Thread(target=self._run, name="argosy-copy")
+            self._threads.append(thread)
+            thread.start()
+
+    def _run(self) -> None:
+        while (work := self._todo.get()) is not None:
+            try:
+                work()
+            except BaseException as exc:  # noqa: BLE001 - it is raised where its end is waited for
+                self._done.put(exc)
+            else:
+                self._done.put(None)
+
+    def wait(self) -> None:
+        """Wait until all that was begun is done, or something has failed."""
+        while self._begun:
+            failure = self._done.get()
+            self._begun -= 1
+            if failure is not None and not isinstance(failure, _Cancelled):
+                raise failure
+
+    def close(self) -> None:
+        """Wait until the threads have ended: what they are at, and what was begun, comes first."""
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
 class _Copy:
     """One run of `copy`: what was seen, the pool, and who is told."""
 
@@ -159,8 +208,8 @@ class _Copy:
     ) -> None:
         self.source, self.target, self.foreign = source, target, foreign
         self.manifests: dict[Digest, Descriptor] = {}
-        self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="argosy-copy")
-        self._blobs: dict[Digest, Future[None]] = {}
+        self._workers = _Workers(jobs)
+        self._blobs: set[Digest] = set()
         self._stop = threading.Event()
         self._telling = threading.Lock()
         self._on_event = on_event
@@ -172,7 +221,7 @@ class _Copy:
     def __exit__(self, kind: object, exc: object, trace: object) -> None:
         if kind is not None:
             self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close()
 
     def tell(self, event: Event) -> None:
         with self._telling:
@@ -191,7 +240,7 @@ class _Copy:
             nodes.append((node.descriptor, node.raw if held <= _RAW_BUDGET else None))
             self.tell(Planned(node.descriptor))
             self._begin(child for child in node.manifest.children() if not child.is_manifest())
-        self._wait()
+        self._workers.wait()
         for desc, raw in nodes:
             mine = tags if desc.digest == chosen.root.digest else ()
             self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
@@ -210,7 +259,7 @@ class _Copy:
         """Copy the tags that stand for what was copied by having its digest in their name."""
         wanted = {(digest.algorithm, digest.encoded) for digest in self.manifests}
         for tag in self.source.tags():
-            match = _DIGEST_TAG.fullmatch(tag)
+            match = re.fullmatch(_DIGEST_TAG, tag)
             if match and (match[1], match[2]) in wanted:
                 desc = self.source.resolve(tag)
                 self.tree(_Choice(desc))
@@ -226,15 +275,9 @@ class _Copy:
         for desc in blobs:
             if desc.digest in self._blobs:
                 continue
+            self._blobs.add(desc.digest)
             self.tell(Planned(desc))
-            self._blobs[desc.digest] = self._pool.submit(self._blob, desc)
-
-    def _wait(self) -> None:
-        done, _ = wait(self._blobs.values(), return_when=FIRST_EXCEPTION)
-        failures = [f.exception() for f in done if not f.cancelled() and f.exception()]
-        for failure in failures:
-            if failure is not None and not isinstance(failure, _Cancelled):
-                raise failure
+            self._workers.begin(functools.partial(self._blob, desc))
 
     def _blob(self, desc: Descriptor) -> None:
         try:

@@ -6,8 +6,8 @@ outside may still be deep or wide without end, so walks have limits.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.content.verify import VerifyingReader, embedded
@@ -106,8 +106,7 @@ def read_image(source: Source, desc: Descriptor) -> Manifest:
     return found
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """One manifest of a walk.
 
     Attributes:

@@ -5,12 +5,14 @@ Size is checked before the digest, and as early as possible: the byte after the 
 
 from __future__ import annotations
 
-import importlib
+import functools
 import io
 import os
 import threading
 from collections.abc import Callable
-from typing import IO, Any, Protocol, Self
+from queue import SimpleQueue
+from typing import IO, Any, Self
+from weakref import WeakSet
 
 from argosy.content.protocols import Resumable, SupportsRead
 from argosy.errors import (
@@ -27,7 +29,9 @@ CHUNK = 1024 * 1024
 
 
 BESIDE = 16 * CHUNK
-"""Bytes of content from which on it is hashed by a thread beside the one that reads."""
+"""Bytes of content from which on it may be hashed by a thread beside the one that reads."""
+_PIECE = BESIDE // 256
+"""Bytes of a piece that is worth handing to another thread."""
 
 
 class _Here:
@@ -42,53 +46,77 @@ class _Here:
 
 
 class _Beside:
-    """Hashes one piece on another thread, while its reader writes that piece and receives the next."""
+    """Hashes one piece on a thread of its own, while its reader writes that piece and receives the next.
+
+    Only where a core is free for that: with more contents on their way than half the cores, threads would take turns
+    with each other and with whoever is at the other end, and each piece is hashed where it was read. The thread ends
+    with the content, or once nobody reads it any more.
+    """
 
     def __init__(self, algorithm: str) -> None:
         self._hasher = hasher(algorithm)
-        self._last: Any = None
+        self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
+        self._hashed: SimpleQueue[None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._waiting = False
 
     def update(self, data: bytes, /) -> None:
         self._wait()
-        if len(data) < BESIDE // 256:
+        _moving.add(self)
+        if len(data) < _PIECE or 2 * len(_moving) > _cores():
             self._hasher.update(data)
-        else:
-            self._last = _threads().submit(self._hasher.update, data)
+            return
+        if self._thread is None:
+            work = (self._hasher.update, self._pieces, self._hashed)
+            self._thread = threading.Thread(
+                target=_hash, args=work, name="argosy-hash", daemon=True
+            )
+            self._thread.start()
+        self._pieces.put(data)
+        self._waiting = True
 
     def _wait(self) -> None:
-        last, self._last = self._last, None
-        if last is not None:
-            last.result()
+        if self._waiting:
+            self._hashed.get()
+            self._waiting = False
 
     def whole(self) -> Any:
         self._wait()
+        _moving.discard(self)
+        if self._thread is not None:
+            self._pieces.put(None)
+            self._thread.join()
+            self._thread = None
         return self._hasher
+
+    def __del__(self) -> None:
+        self._pieces.put(None)
+
+
+_moving: WeakSet[_Beside] = WeakSet()
+"""The large contents that are on their way."""
+
+
+def _hash(
+    update: Callable[[bytes], object],
+    pieces: SimpleQueue[bytes | None],
+    hashed: SimpleQueue[None],
+) -> None:
+    """A thread's work; it holds nothing that would keep its `_Beside` alive."""
+    while (data := pieces.get()) is not None:
+        try:
+            update(data)
+        finally:
+            hashed.put(None)
+
+
+@functools.cache
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _hashing(desc: Descriptor) -> _Here | _Beside:
     return (_Beside if desc.size >= BESIDE else _Here)(desc.digest.algorithm)
-
-
-class _Pool(Protocol):
-    def submit(self, work: Callable[[bytes], object], data: bytes, /) -> Any: ...
-
-
-_pools: dict[int, _Pool] = {}
-_lock = threading.Lock()
-
-
-def _threads() -> _Pool:
-    """This process's threads that hash: a child that was forked has none of its parent's."""
-    pool = _pools.get(os.getpid())
-    if pool is None:
-        with _lock:
-            pool = _pools.get(os.getpid())
-            if pool is None:
-                futures: Any = importlib.import_module("concurrent.futures")
-                pool = _pools[os.getpid()] = futures.ThreadPoolExecutor(
-                    min(8, os.cpu_count() or 1), thread_name_prefix="argosy-hash"
-                )
-    return pool
 
 
 class VerifyingReader:

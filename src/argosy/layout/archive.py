@@ -102,7 +102,54 @@ class TarBlobs:
         return posixpath.join(self._root, imagelayout.blob_path(Digest(digest)))
 
 
-class OCIArchive(LayoutSource):
+class TarSource(LayoutSource):
+    """A `Source` over an archive, of whichever kind a subclass knows.
+
+    Args:
+        tar: The archive, which is closed with this.
+
+    Raises:
+        InvalidLayoutError: it is no archive of this kind; the message has the offset or the member.
+    """
+
+    transport: ClassVar[str]
+    """What the kind is called in a place's name."""
+
+    def __init__(self, tar: TarIndex) -> None:
+        self._tar = tar
+        self._index, blobs = self._contents(tar)
+        super().__init__(f"{self.transport}:{tar.where}", blobs)
+
+    @staticmethod
+    def _contents(tar: TarIndex) -> tuple[Index, Blobs]:
+        """The images of an archive, and where their content is."""
+        raise NotImplementedError
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open an archive; `-` is stdin, which is read to its end into a temporary file first.
+
+        Raises:
+            NameUnknownError: there is no such file.
+            InvalidLayoutError: it is no archive of this kind; the message has the offset or the member.
+        """
+        tar = TarIndex(path)
+        try:
+            return cls(tar)
+        except BaseException:
+            tar.close()
+            raise
+
+    def index(self) -> Index:
+        """The index of the images, under their names."""
+        return self._index
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tar.close()
+
+
+class OCIArchive(TarSource):
     """An OCI archive to read: a `Source`. gzip, zstd and xz archives are read as well, and stdin as the path `-`.
 
     Args:
@@ -121,25 +168,7 @@ class OCIArchive(LayoutSource):
         >>> folder.cleanup()
     """
 
-    def __init__(self, tar: TarIndex) -> None:
-        super().__init__(f"oci-archive:{tar.where}", TarBlobs(tar))
-        self._tar = tar
-        self._index = _read_index(tar)
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open an archive; `-` is stdin, which is read to its end into a temporary file first.
-
-        Raises:
-            NameUnknownError: there is no such file.
-            InvalidLayoutError: it is no OCI archive; the message has the offset or the member.
-        """
-        tar = TarIndex(path)
-        try:
-            return cls(tar)
-        except BaseException:
-            tar.close()
-            raise
+    transport = "oci-archive"
 
     @staticmethod
     def create(
@@ -148,13 +177,9 @@ class OCIArchive(LayoutSource):
         """Open an archive to write: see `OCIArchiveWriter`."""
         return OCIArchiveWriter(path, compression=compression)
 
-    def index(self) -> Index:
-        """What `index.json` says."""
-        return self._index
-
-    def close(self) -> None:
-        """Close the file."""
-        self._tar.close()
+    @staticmethod
+    def _contents(tar: TarIndex) -> tuple[Index, Blobs]:
+        return _read_index(tar), TarBlobs(tar)
 
 
 def _read_index(tar: TarIndex) -> Index:

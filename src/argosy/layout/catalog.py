@@ -6,8 +6,8 @@ every manifest is read once, and there are limits on depth and number (`content.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from argosy.content.graph import MAX_DEPTH, MAX_NODES
 from argosy.content.memory import listed
@@ -19,8 +19,7 @@ from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What one manifest says.
 
     Attributes:

@@ -17,7 +17,7 @@ import io
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from argosy.content.graph import MAX_DEPTH
 from argosy.content.verify import VerifyingReader
@@ -30,7 +30,7 @@ from argosy.errors import (
 )
 from argosy.layer.compression import Compression
 from argosy.layout import dockerlegacy, names
-from argosy.layout.archive import DOCKER_FILE, OCIArchive, OCIArchiveWriter, TarBlobs
+from argosy.layout.archive import DOCKER_FILE, OCIArchive, OCIArchiveWriter, TarBlobs, TarSource
 from argosy.layout.tarindex import Member, TarIndex
 from argosy.layout.view import Blobs, LayoutSource
 from argosy.spec import _json, imageconfig, imagelayout, mediatypes
@@ -63,7 +63,7 @@ class Item:
     layers: tuple[Member, ...]
 
 
-class DockerArchive(LayoutSource):
+class DockerArchive(TarSource):
     """A Docker archive to read: a `Source`. Compressed archives are read as well, and stdin as the path `-`.
 
     Tags are whole names (`busybox:1.36`); `@N` is the image number N.
@@ -75,25 +75,7 @@ class DockerArchive(LayoutSource):
         InvalidLayoutError: it is no Docker archive; the message has the offset or the member.
     """
 
-    def __init__(self, tar: TarIndex) -> None:
-        self._tar = tar
-        self._index, blobs = _layout(tar) or _made(tar)
-        super().__init__(f"docker-archive:{tar.where}", blobs)
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Open an archive; `-` is stdin, which is read to its end into a temporary file first.
-
-        Raises:
-            NameUnknownError: there is no such file.
-            InvalidLayoutError: it is no Docker archive.
-        """
-        tar = TarIndex(path)
-        try:
-            return cls(tar)
-        except BaseException:
-            tar.close()
-            raise
+    transport = "docker-archive"
 
     @staticmethod
     def create(
@@ -102,13 +84,9 @@ class DockerArchive(LayoutSource):
         """Open an archive to write: see `DockerArchiveWriter`."""
         return DockerArchiveWriter(path, compression=compression)
 
-    def index(self) -> Index:
-        """An index of the images, named by their whole names."""
-        return self._index
-
-    def close(self) -> None:
-        """Close the file."""
-        self._tar.close()
+    @staticmethod
+    def _contents(tar: TarIndex) -> tuple[Index, Blobs]:
+        return _layout(tar) or _made(tar)
 
 
 def short_name(name: str) -> str:

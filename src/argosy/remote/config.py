@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from argosy._version import __version__
 from argosy.errors import DeniedError, InvalidConfigError, StorageError
@@ -179,8 +179,7 @@ def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
 # --------------------------------------------------------------------------------------------------- registries.conf
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One place a repository can be read from: a mirror, or in the end the registry itself."""
 
     registry: str
@@ -312,7 +311,7 @@ def read_toml(path: str, *, everything: bool = True) -> dict[str, Any]:
         with open(path, "rb") as file:
             raw = file.read(_MAX_FILE)
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None
+        raise StorageError(f"{path}: {(exc.strerror or 'unreadable').lower()}") from None
     if not everything and not _NAMES_A_REGISTRY.search(raw):
         return {}  # most say nothing here, or only what short names mean: reading TOML would cost 10 ms
     tomllib: Any = importlib.import_module("tomllib")

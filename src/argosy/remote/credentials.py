@@ -17,7 +17,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from argosy.errors import (
     InvalidConfigError,
@@ -34,7 +34,7 @@ INLINE = "DOCKER_AUTH_CONFIG"
 """The variable that holds credentials itself, as CI systems set it."""
 _HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _MAX_FILE = 4 * 1024 * 1024
-_HELPER = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_HELPER = r"[A-Za-z0-9._-]+"
 _HELPER_TIMEOUT = 60.0
 _IDENTITY_USER = "<token>"
 _NOT_FOUND = "credentials not found"
@@ -54,8 +54,7 @@ class Credential:
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Found(NamedTuple):
     """A credential, the place that gave it (a path, perhaps with a helper), and the key it stands under there."""
 
     credential: Credential
@@ -63,8 +62,7 @@ class Found:
     key: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(NamedTuple):
     """One place that was asked for a credential, and what it had to say."""
 
     place: str
@@ -72,8 +70,7 @@ class Step:
     detail: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One registry or repository that a file has a credential for; `via` names the helper, if one keeps it."""
 
     key: str
@@ -320,7 +317,7 @@ class CredentialStore:
         self, helper: str, action: str, text: str, *, missing_ok: bool = False
     ) -> bytes | None:
         """Run a credential helper (the protocol of docker-credential-helpers); None where it has nothing."""
-        if not _HELPER.fullmatch(helper):
+        if not re.fullmatch(_HELPER, helper):
             raise InvalidConfigError(f"credential helper {helper!r}: not a name of a program")
         program = f"docker-credential-{helper}"
         subprocess: Any = importlib.import_module("subprocess")  # only who has a helper pays for it

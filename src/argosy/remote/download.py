@@ -18,7 +18,7 @@ from argosy.spec.descriptor import Descriptor
 PROGRESS = 1024 * 1024
 """Bytes that must have come since the last failure for it to be forgiven."""
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.ASCII)
+_CONTENT_RANGE = r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)"
 _DROP = 1024 * 1024
 
 
@@ -109,7 +109,7 @@ class Download:
         """How many bytes at the beginning of an answer are known already."""
         asked = self._at if self._ranged else 0
         if response.status == 206 and asked:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range").strip())
+            match = re.fullmatch(_CONTENT_RANGE, response.headers.get("Content-Range").strip())
             start, end, total = match.groups() if match else ("", "", "")
             size = str(self._desc.size)
             if (start, end) == (str(asked), str(self._desc.size - 1)) and total in {size, "*"}:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 from urllib.parse import urljoin
 
 from argosy.errors import (
@@ -32,8 +33,7 @@ _updating = threading.Lock()  # one update at a time in this process; others are
 _FILTERED_RC1 = "org.opencontainers.referrers.filtersApplied"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """One page of a list: what it holds, the next page's URL, whether the registry has filtered it."""
 
     entries: tuple[Descriptor, ...]

@@ -273,7 +273,8 @@ class Session:
     def _token(self, flow: Flow[Token]) -> Token:
         try:
             return run(flow, _Bare(self))
-        except SettledError:
+        except SettledError as exc:
+            exc.add_note("while asking for a token")
             raise
         except TransportError as exc:  # tried as often as it should be
             raise SettledError(f"the token server does not answer: {exc}") from None

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     import ssl
 
 SEND_CHUNK = 1024 * 1024
+UNSENT = 128 * 1024
+"""Bytes that may wait in the kernel to be sent. With megabytes there, what is sent has left the processor's cache
+before a registry near by takes it; how much may be under way, which far registries need, is not limited by it."""
 
 PROBE_TIMEOUT = 2.0
 """Seconds for a handshake to begin where it is not known whether a port speaks TLS at all."""
@@ -65,6 +68,7 @@ class HTTPTransport:
         self._max_idle = max_idle
         self._idle: dict[tuple[str, str, int], list[Connection]] = {}
         self._contexts: dict[TLS, ssl.SSLContext] = {}
+        self._met: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -257,6 +261,7 @@ class HTTPTransport:
                 sock.settimeout(self._net.connect_timeout)
                 sock.connect(address)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             except OSError as exc:
                 failure = exc
@@ -265,8 +270,12 @@ class HTTPTransport:
                 sock.close()
                 raise
             else:
+                self._met.add((host, port))
                 return sock
-        raise TransportError(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
+        # Nobody was ever there: that is settled. Who was there before may be starting anew.
+        refused = isinstance(failure, ConnectionRefusedError) and (host, port) not in self._met
+        error = SettledError if refused else TransportError
+        raise error(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
 
     def _secured(self, sock: socket.socket, host: str, port: int, name: str) -> socket.socket:
         try:

@@ -237,7 +237,7 @@ _PLAIN_QUERIES = frozenset(
     {"digest", "mount", "from", "n", "last", "service", "scope", "artifactType", "tag", "digest-algorithm", "ns",
      "client_id", "offline_token", "account"}
 )  # fmt: skip
-_QUERY = re.compile(r"([^&=]+)=([^&]*)")
+_QUERY = r"([^&=]+)=([^&]*)"
 
 
 def redact_url(url: str) -> str:
@@ -247,8 +247,8 @@ def redact_url(url: str) -> str:
     'https://cdn.example/b?X-Amz-Signature=REDACTED&digest=sha256:0'
     """
     parts = urlsplit(url)
-    query = _QUERY.sub(
-        lambda m: m[0] if m[1] in _PLAIN_QUERIES else f"{m[1]}=REDACTED", parts.query
+    query = re.sub(
+        _QUERY, lambda m: m[0] if m[1] in _PLAIN_QUERIES else f"{m[1]}=REDACTED", parts.query
     )
     netloc = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
@@ -294,7 +294,7 @@ _BY_STATUS: dict[int, type[ArgosyError]] = {
     413: LimitExceededError,
     429: TooManyRequestsError,
 }
-_TAGS = re.compile(r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>")
+_TAGS = r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>"
 
 
 def error_of(response: Response, request: Request) -> ArgosyError:
@@ -348,7 +348,7 @@ def _told(entries: tuple[ErrorEntry, ...], response: Response) -> str:
         return printable(" ".join(text.split()))[:1000]
     text = response.data[:4096].decode("utf-8", "replace")
     if "<" in text:
-        text = _TAGS.sub(" ", text)
+        text = re.sub(_TAGS, " ", text)
     return printable(" ".join(text.split()))[:300]
 
 

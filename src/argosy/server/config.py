@@ -172,7 +172,7 @@ def _read(path: str) -> str:
         with open(path, "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidConfigError(f"{path}: {error.strerror}") from None
+        raise InvalidConfigError(f"{path}: {(error.strerror or 'unreadable').lower()}") from None
     if len(raw) > MAX_FILE_BYTES:
         raise InvalidConfigError(f"{path}: over the limit of {MAX_FILE_BYTES} bytes")
     try:

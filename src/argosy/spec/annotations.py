@@ -30,10 +30,9 @@ PREDEFINED = frozenset(
 )  # fmt: skip
 """Every key the specification defines; the rest of `org.opencontainers` is reserved."""
 
-_REF_NAME = re.compile(
+_REF_NAME = (
     r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
-    r"(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*",
-    re.ASCII,
+    r"(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*"
 )
 
 
@@ -45,4 +44,4 @@ def is_ref_name(text: str) -> bool:
     >>> is_ref_name("-latest")
     False
     """
-    return len(text) <= 1024 and _REF_NAME.fullmatch(text) is not None
+    return len(text) <= 1024 and re.fullmatch(_REF_NAME, text) is not None

@@ -27,12 +27,11 @@ API_VERSION = "registry/2.0"
 MAX_ERROR_BODY = 64 * 1024
 MAX_WARNING = 4096
 
-_RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
-_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s;,="]+\s*(?:=\s*(?:"[^"]*"|[^\s;,"]*))?)*)', re.ASCII)
-_REL_NEXT = re.compile(
-    r';\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next(?=\s*(?:;|$)))', re.IGNORECASE
-)
-_WARNING = re.compile(r'299 (?:-|[^\s"]+) "((?:[^"\\]|\\.)*)"(?: "[^"]*")?', re.ASCII)
+# Patterns for what is seldom seen: compiled, and kept by `re`, when they are first used.
+_RANGE = r"([0-9]{1,19})-([0-9]{1,19})"
+_LINK = r'(?a)<([^<>]*)>((?:\s*;\s*[^\s;,="]+\s*(?:=\s*(?:"[^"]*"|[^\s;,"]*))?)*)'
+_REL_NEXT = r'(?i);\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next(?=\s*(?:;|$)))'
+_WARNING = r'(?a)299 (?:-|[^\s"]+) "((?:[^"\\]|\\.)*)"(?: "[^"]*")?'
 
 
 def manifest_path(name: str, tag_or_digest: str) -> str:
@@ -80,7 +79,7 @@ def parse_content_range(text: str) -> tuple[int, int]:
     >>> parse_content_range("0-1023")
     (0, 1023)
     """
-    match = _RANGE.fullmatch(text.strip())
+    match = re.fullmatch(_RANGE, text.strip())
     if not match or int(match[2]) < int(match[1]):
         raise InvalidUploadError(f"Content-Range: expected <start>-<end>, got {text[:100]!r}")
     return int(match[1]), int(match[2])
@@ -100,7 +99,7 @@ def parse_upload_range(text: str) -> int:
     value = text.strip().removeprefix("bytes=").removeprefix("bytes ")
     if value == "0--1":
         return 0
-    match = _RANGE.fullmatch(value)
+    match = re.fullmatch(_RANGE, value)
     if not match or int(match[1]) != 0:
         raise InvalidUploadError(f"Range: expected 0-<end>, got {text[:100]!r}")
     return int(match[2]) + 1
@@ -113,8 +112,8 @@ def next_link(values: Iterable[str]) -> str | None:
     '/v2/a/tags/list?last=x&n=1'
     """
     for value in values:
-        for target, parameters in _LINK.findall(value[:16384]):
-            if _REL_NEXT.search(parameters):
+        for target, parameters in re.findall(_LINK, value[:16384]):
+            if re.search(_REL_NEXT, parameters):
                 return str(target)
     return None
 
@@ -146,7 +145,7 @@ def parse_warning(value: str) -> str | None:
     >>> parse_warning('299 - "deprecated"')
     'deprecated'
     """
-    match = _WARNING.fullmatch(value[:MAX_WARNING].strip())
+    match = re.fullmatch(_WARNING, value[:MAX_WARNING].strip())
     return re.sub(r"\\(.)", r"\1", match[1]) if match else None
 
 

@@ -44,7 +44,7 @@ _RUNS: dict[str, dict[str, tuple[str, ...]]] = {
         "v4": ("v4", "v3", "v2", "v1", ""),
     },
 }
-_ARM64 = re.compile(r"v(8|9)(?:\.(\d{1,2}))?", re.ASCII)
+_ARM64 = r"(?a)v(8|9)(?:\.(\d{1,2}))?"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def _variant_distance(architecture: str, wanted: str, offered: str) -> int | Non
 
 
 def _arm64_distance(wanted: str, offered: str) -> int | None:
-    ours, theirs = _ARM64.fullmatch(wanted or "v8"), _ARM64.fullmatch(offered or "v8")
+    ours, theirs = (re.fullmatch(_ARM64, variant or "v8") for variant in (wanted, offered))
     if not ours or not theirs:
         return 0 if wanted == offered else None
     # v9.n has all that v8.(n+5) has (the Arm Architecture Reference Manual).
