@@ -260,7 +260,7 @@ def key(upload: Upload) -> str:
 
 def own_key(upload: Upload) -> str:
     """The object key of a body that comes without a lease: none of the session's other bodies can have it, either."""
-    return f"{prefix(upload.id)}-{secrets.token_hex(8)}"
+    return f"{prefix(upload.id)}-{10**18 + secrets.randbelow(10**18)}"
 
 
 def _sweep(tx: Transaction, upload: str, change: Change) -> None:
