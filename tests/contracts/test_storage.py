@@ -42,6 +42,16 @@ def test_what_was_committed_is_read_back(storage: Storage) -> None:
     assert b"".join(storage.read("b/20260101/x-1")) == b"hello world"
 
 
+def test_any_number_of_parts_is_written_at_once_in_their_order(storage: Storage) -> None:
+    parts = [b"%d," % number for number in range(3000)]
+    writer = storage.create("b/20260101/x-1")
+    writer.write(b"", *parts[:2000], memoryview(parts[2000]), b"")
+    writer.write(*parts[2001:])
+    writer.write()
+    writer.commit()
+    assert b"".join(storage.read("b/20260101/x-1")) == b"".join(parts)
+
+
 def test_a_buffer_may_be_changed_after_write(storage: Storage) -> None:
     writer = storage.create("b/20260101/x-1")
     buffer = bytearray(b"abc")

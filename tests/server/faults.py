@@ -53,9 +53,9 @@ class FaultyWriter:
     def __init__(self, writer: SegmentWriter, fault: Fault) -> None:
         self._writer, self._fault = writer, fault
 
-    def write(self, data: Any, /) -> None:
+    def write(self, *data: Any) -> None:
         after = self._fault.before()
-        self._writer.write(data)
+        self._writer.write(*data)
         if after:
             self._fault.strike()
 

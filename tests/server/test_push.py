@@ -218,6 +218,18 @@ def test_two_bodies_of_one_session_at_once_are_one_too_many(server: Server) -> N
     assert server.ask("GET", location).header("range") == "0-99"
 
 
+def test_two_small_bodies_that_end_one_session_at_once_are_one_too_many(server: Server) -> None:
+    target = f"{begin(server)}?digest={Digest.of(DATA)}"
+
+    async def both() -> list[Answer]:
+        return await asyncio.gather(*(server.asking("PUT", target, DATA) for _ in range(2)))
+
+    answers = server.run(both())
+    assert 201 in {answer.status for answer in answers} <= {201, 404, 429}
+    assert objects(server) == 1
+    assert server.ask("GET", target.partition("?")[0]).status == 404
+
+
 def test_a_body_shorter_than_its_length_is_not_taken(server: Server) -> None:
     location = begin(server)
     answer = server.ask("PATCH", location, DATA, {"content-length": "9999"})

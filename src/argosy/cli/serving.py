@@ -7,9 +7,6 @@ import os
 from collections.abc import Mapping
 
 from argosy.content.protocols import Source
-from argosy.remote.config import Options
-from argosy.remote.credentials import Credential, CredentialStore
-from argosy.remote.registry import Registry
 from argosy.server import config
 from argosy.server.settings import Settings, Upstream
 from argosy.spec.reference import DOCKER_HUB
@@ -39,7 +36,14 @@ def _data_directory() -> str:
 
 
 def open_upstream(environ: Mapping[str, str], upstream: Upstream, name: str) -> Source:
-    """A repository of an upstream. Nobody waits for one that limits the rate: what is cached is served instead."""
+    """A repository of an upstream. Nobody waits for one that limits the rate: what is cached is served instead.
+
+    The client is loaded here: most registries have no upstream, and start sooner without it.
+    """
+    from argosy.remote.config import Options
+    from argosy.remote.credentials import Credential, CredentialStore
+    from argosy.remote.registry import Registry
+
     given = {}
     if upstream.username is not None:
         given[upstream.registry] = Credential(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
@@ -140,7 +139,7 @@ class Request:
             raise InvalidUploadError("Content-Length: expected a number of bytes")
         return int(value)
 
-    async def pieces(self, limits: Limits, piece: int = PIECE) -> AsyncIterator[bytes]:
+    async def pieces(self, limits: Limits, piece: int = PIECE) -> AsyncIterator[list[bytes]]:
         """The body, in pieces of at least `piece` bytes but for the last. All that came is handed out before an error.
 
         Raises:
@@ -154,7 +153,7 @@ class Request:
             raise LimitExceededError(f"body of {expected} bytes: expected at most {limits.size}")
         if expected == 0:
             return
-        end = time.monotonic() + limits.total
+        end = asyncio.get_running_loop().time() + limits.total
         more = True
         while more:
             gathered, more, cut = await self._gather(piece, limits.idle, end)
@@ -169,17 +168,20 @@ class Request:
 
     async def _gather(
         self, piece: int, idle: float, end: float
-    ) -> tuple[bytes, bool, ArgosyError | None]:
+    ) -> tuple[list[bytes], bool, ArgosyError | None]:
         """What came, whether more is to come, and what cut it off."""
         parts: list[bytes] = []
         size, more = 0, True
-        receive = self.receive
+        receive, loop = self.receive, asyncio.get_running_loop()
+        armed = float("-inf")
         cut: ArgosyError | None = None
         try:
             async with asyncio.timeout(None) as limit:
                 while more and size < piece:
-                    now = time.monotonic()
-                    limit.reschedule(asyncio.get_running_loop().time() + min(idle, end - now))
+                    now = loop.time()
+                    if now - armed > idle / 10:
+                        limit.reschedule(min(now + idle, end))
+                        armed = now
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         cut = ClientGoneError("the client hung up")
@@ -192,7 +194,7 @@ class Request:
             cut = RequestTimeoutError(f"body: nothing came for {idle:g} s, or it took too long")
         self.ended = not more
         self.received += size
-        return (parts[0] if len(parts) == 1 else b"".join(parts)), more, cut
+        return parts, more, cut
 
     async def read(self, limits: Limits) -> bytes:
         """The whole body.
@@ -203,7 +205,7 @@ class Request:
             RequestTimeoutError: it takes too long.
             ClientGoneError: the client hung up.
         """
-        parts = [piece async for piece in self.pieces(limits)]
+        parts = [part async for piece in self.pieces(limits) for part in piece]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def drain(self, most: int = 4 * 1024 * 1024) -> None:

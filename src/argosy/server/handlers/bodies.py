@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+from collections.abc import Sequence
 
 from argosy.errors import (
     ArgosyError,
     DigestMismatchError,
+    StorageError,
     TooManyRequestsError,
 )
 from argosy.server.handlers.blobs import read
-from argosy.server.http import ClientGoneError, Limits, Request, RequestTimeoutError
+from argosy.server.http import PIECE, ClientGoneError, Limits, Request, RequestTimeoutError
 from argosy.server.metadata import uploads
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.uploads import Upload
@@ -21,7 +25,12 @@ from argosy.spec.digest import Digest, Hasher, hasher
 LEASE = 30.0
 """Seconds a body holds its session without saying that it goes on."""
 
-_CUT = (ClientGoneError, RequestTimeoutError)
+SMALL = 2 * PIECE
+"""Bytes of a body that is taken whole before anything is done with it: no more than a long one holds at a time."""
+
+CUT = (ClientGoneError, RequestTimeoutError)
+"""How a body ends that its client did not finish."""
+
 _LEAST = 2
 
 
@@ -34,26 +43,44 @@ class Body:
         self._storage, self._key, self._expected = registry.storage, key, size
         self._keep = keep
         self._writer: SegmentWriter | None = None
+        self._buffer = bytearray()
         self.hashed = hashed
         self.size = 0
 
-    def feed(self, piece: bytes) -> None:
-        """Hash and write."""
-        self.hashed.update(piece)
-        self.size += len(piece)
+    def feed(self, piece: list[bytes]) -> None:
+        """Hash and write one of many pieces, put together: each call for a part would fight for the interpreter."""
+        self._take([self._together(piece)])
+
+    def _together(self, piece: list[bytes]) -> memoryview:
+        """The parts in one buffer, which is kept for the next piece: fresh memory costs as much as the copy."""
+        size = sum(map(len, piece))
+        if len(self._buffer) < size:
+            self._buffer = bytearray(size)
+        view, at = memoryview(self._buffer)[:size], 0
+        for part in piece:
+            view[at : at + len(part)] = part
+            at += len(part)
+        return view
+
+    def _take(self, parts: Sequence[bytes | memoryview]) -> None:
+        for part in parts:
+            self.hashed.update(part)
+            self.size += len(part)
         if self._keep:
             if self._writer is None:
                 self._writer = self._storage.create(self._key, size=self._expected)
-            self._writer.write(piece)
+            self._writer.write(*parts)
 
-    def finish(self, piece: bytes | None, algorithm: str, digest: str | None) -> Segment | None:
+    def finish(
+        self, piece: list[bytes] | None, algorithm: str, digest: str | None
+    ) -> Segment | None:
         """The last piece, then the check, then the disk: one hop to the pool for all.
 
         Raises:
             DigestMismatchError: the bytes hash to something else than `digest`.
         """
         if piece is not None:
-            self.feed(piece)
+            self._take(piece)
         if digest is not None and Digest.done(algorithm, self.hashed) != digest:
             raise DigestMismatchError(
                 "blob", expected=digest, actual=Digest.done(algorithm, self.hashed)
@@ -69,6 +96,15 @@ class Body:
             self._writer.abort()
 
 
+def limited(registry: Registry, received: int) -> Limits:
+    """What a body may take that comes behind so many bytes of its blob."""
+    settings = registry.settings.limits
+    limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
+    if settings.blob_bytes:
+        limits.size = max(1, settings.blob_bytes - received)
+    return limits
+
+
 async def receive(
     registry: Registry, request: Request, upload: Upload, digest: Digest | None
 ) -> tuple[Body, Segment | None]:
@@ -79,10 +115,7 @@ async def receive(
     Args:
         digest: What the whole blob must hash to, where this is its last body and its algorithm is the session's.
     """
-    settings = registry.settings.limits
-    limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
-    if settings.blob_bytes:
-        limits.size = max(1, settings.blob_bytes - upload.received)
+    limits = limited(registry, upload.received)
     hashed = await _hasher(registry, upload)
     body = Body(
         registry,
@@ -91,36 +124,89 @@ async def receive(
         keep=upload.known is None,
         size=request.content_length,
     )
-    held: bytes | None = None
+    feeding = _Feeding(registry, body)
+    try:
+        last, cut = await _pieces(registry, request, upload, limits, feeding)
+        if cut is None:
+            segment = await registry.blocking(body.finish, last, upload.algorithm, digest)
+            return body, segment
+    except BaseException:
+        await feeding.settle()
+        await registry.blocking(body.abort)
+        raise
+    if upload.received and b"content-range" not in request.headers:
+        await registry.blocking(body.abort)  # nobody knows where it was meant to begin
+    else:
+        await keep(registry, upload, body, None)
+    raise cut
+
+
+async def _pieces(
+    registry: Registry, request: Request, upload: Upload, limits: Limits, feeding: _Feeding
+) -> tuple[list[bytes] | None, ArgosyError | None]:
+    """Feed a body but for its end, which is answered; or what cut it off, after everything that came was fed.
+
+    Raises:
+        ArgosyError: any other reason why the body cannot be taken.
+    """
+    last: list[bytes] | None = None
+    cut: ArgosyError | None = None
     renewed = time.monotonic()
     try:
         async for piece in request.pieces(limits):
-            if held is not None:
-                await registry.blocking(body.feed, held)
-            held = piece
+            if request.ended:
+                last = piece
+            else:
+                await feeding.begin(piece)
             if time.monotonic() - renewed > LEASE / 3:
                 renewed = time.monotonic()
                 await _renew(registry, upload)
-        segment = await registry.blocking(body.finish, held, upload.algorithm, digest)
-    except _CUT:
-        if upload.received and b"content-range" not in request.headers:
-            await registry.blocking(body.abort)  # nobody knows where it was meant to begin
-        else:
-            await _keep(registry, upload, body, held)
-        raise
-    except BaseException:
-        await registry.blocking(body.abort)
-        raise
-    return body, segment
+    except CUT as exc:
+        cut = exc
+    await feeding.end()
+    return last, cut
 
 
-async def _keep(registry: Registry, upload: Upload, body: Body, last: bytes | None) -> None:
+class _Feeding:
+    """A body's pieces on their way through the pool, one at a time, while the next one comes."""
+
+    def __init__(self, registry: Registry, body: Body) -> None:
+        self._registry, self._body = registry, body
+        self._under_way: asyncio.Future[None] | None = None
+
+    async def begin(self, piece: list[bytes]) -> None:
+        """Hash and write a piece as soon as the one before is done, and do not wait for it.
+
+        Raises:
+            StorageError: the one before could not be written.
+        """
+        await self.end()
+        self._under_way = asyncio.ensure_future(self._registry.blocking(self._body.feed, piece))
+
+    async def end(self) -> None:
+        """Wait for the piece under way.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if self._under_way is not None:
+            await asyncio.wait([self._under_way])
+            done, self._under_way = self._under_way, None
+            done.result()
+
+    async def settle(self) -> None:
+        """Wait until no thread is at the body, whatever became of its last piece."""
+        with contextlib.suppress(StorageError):
+            await self.end()
+
+
+async def keep(registry: Registry, upload: Upload, body: Body, last: list[bytes] | None) -> None:
     """What arrived of a body that was cut becomes a part of the session, so that the client can go on behind it.
 
     A storage that cannot make an object of it loses it, and the session tells where it was before. A single byte is
     nothing: `Range: 0-0` would tell it like none.
     """
-    if upload.received + body.size + len(last or b"") < _LEAST:
+    if upload.received + body.size + sum(map(len, last or ())) < _LEAST:
         return await registry.blocking(body.abort)
     try:
         segment = await registry.blocking(body.finish, last, upload.algorithm, None)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from argosy.errors import (
     AccessError,
+    ArgosyError,
     BlobUnknownError,
     DigestMismatchError,
     InvalidDigestError,
@@ -291,15 +292,15 @@ async def complete(registry: Registry, request: Request) -> Response:
         RangeNotSatisfiableError: out of order; said before the body is read, and the session goes on.
     """
     digest = _supported(request.parameter("digest") or "")
-    identity = _identity(registry, request)
-    if _is_empty(request):
-        upload = await _find(registry, request)
-        idle = upload.lease_until < registry.clock()
-        if idle and upload.received and upload.algorithm == digest.algorithm:
-            await _close(registry, request, upload, digest)
-            return _created(request, digest)
-    upload = await _claim(registry, request, identity, digest)
-    await _last_body(registry, request, upload, digest)
+    upload = await _find(registry, request)
+    idle = upload.lease_until < registry.clock()
+    if idle and upload.received and upload.algorithm == digest.algorithm and _is_empty(request):
+        await _close(registry, request, upload, digest)
+    elif idle and not upload.received:
+        await _only_body(registry, request, upload, digest)
+    else:
+        claimed = await _claim(registry, request, upload.id, digest)
+        await _last_body(registry, request, claimed, digest)
     return _created(request, digest)
 
 
@@ -324,9 +325,17 @@ async def _close(registry: Registry, request: Request, upload: Upload, digest: D
 async def _whole(registry: Registry, request: Request, digest: Digest) -> Response:
     """A blob in one POST: a session nobody but this request knows."""
     upload = await _session(registry, request, digest.algorithm)
-    claimed = await _claim(registry, request, upload.id, digest)
-    await _last_body(registry, request, claimed, digest)
+    await _only_body(registry, request, upload, digest)
     return _created(request, digest)
+
+
+async def _only_body(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
+    """The first body of a session, which is to be its last."""
+    if await _is_small(registry, request, digest):
+        await _small_body(registry, request, upload, digest)
+    else:
+        claimed = await _claim(registry, request, upload.id, digest)
+        await _last_body(registry, request, claimed, digest)
 
 
 async def _last_body(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
@@ -354,6 +363,80 @@ async def _last_body(registry: Registry, request: Request, upload: Upload, diges
     except TooManyRequestsError:
         await registry.blocking(body.abort)
         raise
+
+
+# -- small bodies ---------------------------------------------------------------------------------
+
+# A body that fits into memory is received whole, checked and written in one go, and committed. Nothing is held while
+# it comes: the session is taken by the transaction that ends it, if it still is as it was found.
+
+
+async def _is_small(registry: Registry, request: Request, digest: Digest) -> bool:
+    """Whether a first body is short, is all there is, and brings what the registry does not have."""
+    length = request.content_length
+    if length is None or not 0 < length <= bodies.SMALL or _start(request):
+        return False
+    if not registry.settings.content.reuse_known:
+        return True
+    return not await registry.metadata.read(lambda tx: blobs.healthy(tx, digest))
+
+
+async def _small_body(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
+    """The only body of a session, which ends it."""
+    change = registry.change(request)
+    parts: list[bytes] = []
+    try:
+        body, segment = await _written(registry, request, upload, digest, parts)
+    except bodies.CUT:
+        await _save(registry, request, upload._replace(algorithm=digest.algorithm), parts)
+        raise
+    except (DigestMismatchError, LimitExceededError):
+        await registry.write(lambda tx: uploads.drop(tx, change, upload))
+        raise
+    try:
+        await _committed(
+            registry,
+            lambda tx: uploads.finish(tx, change, upload, request.name, digest, body.size, segment),
+        )
+    except TooManyRequestsError:  # somebody else has ended the session, or goes on with it
+        await registry.blocking(registry.storage.delete, [segment.key])
+        raise
+
+
+async def _written(
+    registry: Registry, request: Request, upload: Upload, digest: Digest, parts: list[bytes]
+) -> tuple[bodies.Body, Segment]:
+    """A small body as a durable object that was checked. `parts` gets what arrived, however it ends."""
+    async for piece in request.pieces(bodies.limited(registry, 0), bodies.SMALL):
+        parts += piece
+    made = hasher(digest.algorithm)
+    body = bodies.Body(
+        registry, uploads.own_key(upload), made, keep=True, size=request.content_length
+    )
+    try:
+        segment = await registry.blocking(body.finish, parts, digest.algorithm, digest)
+    except BaseException:
+        await registry.blocking(body.abort)
+        raise
+    assert segment is not None
+    return body, segment
+
+
+async def _save(registry: Registry, request: Request, upload: Upload, parts: list[bytes]) -> None:
+    """Keep what arrived of a small body that was cut, unless the session has gone on meanwhile."""
+    try:
+        claimed = await _claim(registry, request, upload.id, None)
+    except ArgosyError:
+        return
+    try:
+        if not claimed.received:
+            claimed = claimed._replace(algorithm=upload.algorithm)
+            body = bodies.Body(
+                registry, uploads.key(claimed), hasher(claimed.algorithm), keep=True, size=None
+            )
+            await bodies.keep(registry, claimed, body, parts)
+    finally:
+        await _release(registry, claimed)
 
 
 async def _check(registry: Registry, upload: Upload, last: Segment | None, digest: Digest) -> None:

@@ -1,8 +1,9 @@
 """The embedded engine: SQLite in WAL mode, one writing thread, one reading connection.
 
-Writes that wait at the same time share one transaction and one fsync (group commit); each stands in a savepoint, so
-one that fails takes nobody with it. A group in which nobody asked for durability is committed with
-`synchronous=NORMAL`: it survives a kill, and a power cut may lose it without harming anything older.
+Writes that wait at the same time share one transaction and one fsync (group commit). One that fails takes nobody with
+it: the group is undone and run again, each write in a savepoint, which would cost too much where all go well. A group
+in which nobody asked for durability is committed with `synchronous=NORMAL`: it survives a kill, and a power cut may
+lose it without harming anything older.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
 import apsw
@@ -261,23 +262,41 @@ class Sqlite:
             self._jobs.put(None)
 
     def _commit(self, group: list[_Job]) -> list[Any]:
+        """Run a group in one transaction; where a job of several fails, once more, each in a savepoint."""
+        try:
+            return self._transaction(group, self._step)
+        except _JobError as exc:
+            if len(group) == 1:
+                return [exc.__cause__]
+        except BaseException as exc:  # noqa: BLE001
+            return [exc] * len(group)
+        try:
+            return self._transaction(group, self._guarded)
+        except BaseException as exc:  # noqa: BLE001
+            return [exc] * len(group)
+
+    def _transaction(self, group: list[_Job], step: Callable[[_Job], Any]) -> list[Any]:
         tx = self._writer
         try:
             self._set_durable(any(job.durable for job in group))
             tx.rows("BEGIN IMMEDIATE")
-            results = [self._step(job, alone=len(group) == 1) for job in group]
+            results = [step(job) for job in group]
             tx.rows("COMMIT")
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException:
             if tx.raw.in_transaction:
                 with contextlib.suppress(StorageError):
                     tx.rows("ROLLBACK")
-            return [exc] * len(group)
+            raise
         return results
 
-    def _step(self, job: _Job, *, alone: bool) -> Any:
+    def _step(self, job: _Job) -> Any:
+        try:
+            return job.work(self._writer)
+        except Exception as exc:
+            raise _JobError from exc
+
+    def _guarded(self, job: _Job) -> Any:
         tx = self._writer
-        if alone:
-            return job.work(tx)
         tx.rows("SAVEPOINT job")
         try:
             result = job.work(tx)
@@ -295,6 +314,10 @@ class Sqlite:
         if durable != self._durable:
             self._writer.pragma("synchronous", "FULL" if durable else "NORMAL")
             self._durable = durable
+
+
+class _JobError(Exception):
+    """A job of a group failed, not the group; its cause says why."""
 
 
 class _Failed(NamedTuple):

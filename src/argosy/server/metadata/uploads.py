@@ -213,7 +213,7 @@ def finish(
         TooManyRequestsError: the lease was lost.
         ForeignKeyError: the collector was quicker; try again.
     """
-    parts = segments(tx, upload)
+    parts = segments(tx, upload) if upload.received else []
     if last is not None:
         parts.append(last)
     remove(tx, upload)
@@ -256,6 +256,11 @@ def expired(tx: Transaction, now: float, limit: int) -> list[Upload]:
 def key(upload: Upload) -> str:
     """The object key of the body under way: `b/<yyyymmdd>/<uuid>-<n>`."""
     return f"{prefix(upload.id)}-{upload.version}"
+
+
+def own_key(upload: Upload) -> str:
+    """The object key of a body that comes without a lease: none of the session's other bodies can have it, either."""
+    return f"{prefix(upload.id)}-{10**18 + secrets.randbelow(10**18)}"
 
 
 def _sweep(tx: Transaction, upload: str, change: Change) -> None:

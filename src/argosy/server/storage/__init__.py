@@ -47,8 +47,8 @@ class Place(NamedTuple):
 class SegmentWriter(Protocol):
     """One object being written. Nobody can see it before `commit` returned."""
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> None:
-        """Append; the caller may change `data` afterwards.
+    def write(self, *data: bytes | bytearray | memoryview) -> None:
+        """Append, one after the other; the caller may change `data` afterwards.
 
         Raises:
             StorageError: it could not be written. The writer is to be aborted.

@@ -17,6 +17,9 @@ from argosy.errors import BlobUnknownError, StorageError
 from argosy.server.storage import InsufficientStorageError, Place, checked_key
 
 _PIECE = 1024 * 1024
+_FOLDERS = 8
+_MOST = min(1024, os.sysconf("SC_IOV_MAX"))
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -26,27 +29,50 @@ def _translated(error: OSError, what: str) -> StorageError:
 
 
 def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(path, _DIRECTORY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
+def _skip(views: list[memoryview], count: int) -> None:
+    """Take so many bytes from the front."""
+    whole = 0
+    for view in views:
+        if count < len(view):
+            break
+        count -= len(view)
+        whole += 1
+    del views[:whole]
+    if count:
+        views[0] = views[0][count:]
+
+
+class _Folder:
+    """A directory that is held open while objects are made in it: what is synced is where they were made."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, _DIRECTORY)
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
 class _Writer:
     """One file under way."""
 
-    def __init__(self, path: str, key: str) -> None:
-        self._path, self._key = path, key
+    def __init__(self, folder: _Folder, name: str, key: str) -> None:
+        self._folder, self._name, self._key = folder, name, key
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(path, flags, 0o600)
+        self._fd = os.open(name, flags, 0o600, dir_fd=folder.fd)
         self._done = False
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> None:
-        view = memoryview(data)
+    def write(self, *data: bytes | bytearray | memoryview) -> None:
+        views = [memoryview(one) for one in data if one]
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while views:
+                _skip(views, os.writev(self._fd, views[:_MOST]))
         except OSError as exc:
             raise _translated(exc, f"object {self._key}") from exc
 
@@ -55,7 +81,7 @@ class _Writer:
             os.fsync(self._fd)
             os.close(self._fd)
             self._fd = -1
-            _sync_directory(os.path.dirname(self._path))
+            os.fsync(self._folder.fd)
         except OSError as exc:
             raise _translated(exc, f"object {self._key}") from exc
         self._done = True
@@ -67,7 +93,7 @@ class _Writer:
             self._fd = -1
         if not self._done:
             with contextlib.suppress(OSError):
-                os.unlink(self._path)
+                os.unlink(self._name, dir_fd=self._folder.fd)
             self._done = True
 
 
@@ -99,7 +125,7 @@ class FileSystem:
             _sync_directory(os.path.dirname(self._root))
         except OSError as exc:
             raise _translated(exc, f"storage {self._root}") from exc
-        self._known = {self._root}
+        self._known: dict[str, _Folder] = {}
 
     def create(self, key: str, *, size: int | None = None) -> _Writer:
         """Begin a file; refuse while less than the reserve would stay free."""
@@ -173,27 +199,27 @@ class FileSystem:
             )
 
     def _open(self, path: str, key: str) -> _Writer:
-        folder = os.path.dirname(path)
-        if folder in self._known:
-            with contextlib.suppress(FileNotFoundError):
-                return _Writer(path, key)
-        self._make(folder)
-        return _Writer(path, key)
+        parent, _, name = path.rpartition("/")
+        folder = self._known.get(parent)
+        if folder is not None:
+            with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+                return _Writer(folder, name, key)
+        return _Writer(self._make(parent), name, key)
 
-    def _make(self, folder: str) -> None:
-        """Make a directory so that it survives a power cut, and remember it."""
+    def _make(self, path: str) -> _Folder:
+        """Make a directory so that it survives a power cut, and hold it."""
         with self._lock:
-            parent = os.path.dirname(folder)
-            if not os.path.isdir(parent):
-                self._known.discard(parent)
-            if parent not in self._known and len(parent) > len(self._root):
-                os.makedirs(parent, mode=0o700, exist_ok=True)
-                _sync_directory(os.path.dirname(parent))
-                self._known.add(parent)
+            above = os.path.dirname(path)
+            if len(above) > len(self._root) and not os.path.isdir(above):
+                os.makedirs(above, mode=0o700, exist_ok=True)
+                _sync_directory(os.path.dirname(above))
             with contextlib.suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
-            _sync_directory(parent)
-            self._known.add(folder)
+                os.mkdir(path, 0o700)
+            _sync_directory(above)
+            self._known[path] = folder = _Folder(path)
+            while len(self._known) > _FOLDERS:
+                self._known.pop(next(iter(self._known)))
+            return folder
 
 
 def _pieces(fd: int, key: str, start: int, stop: int | None) -> Iterator[bytes]:

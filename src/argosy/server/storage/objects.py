@@ -231,12 +231,13 @@ class _Writer:
         self._body: _Body | None = body
         self._release = release
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+    def write(self, *data: bytes | bytearray | memoryview) -> None:
         """Append."""
         if self._body is None:
             raise StorageError("the object was finished before")
         try:
-            self._body.write(data)
+            for one in data:
+                self._body.write(one)
         except OSError as error:
             raise StorageError(f"temporary file: {error.strerror}") from None
 
