@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[server,blake3]' --group dev
-	$(BIN)/python -m argosy.runtime.launcher $(BIN)/argosy-runtime
+	$(BIN)/python -m argosy.runtime.launcher --plain $(BIN)/argosy-runtime
 	@touch $@
 
 install: $(STAMP) ## Install argosy and its tools into .venv
@@ -47,5 +47,4 @@ lock: $(STAMP) ## Pin what is installed now into constraints.txt
 	@$(BIN)/python -m pip list --format=freeze --exclude-editable | sort -f > constraints.txt
 
 clean: ## Remove what was made
-	@test ! -e $(BIN)/argosy-runtime.python || $(BIN)/python -m argosy.runtime.launcher --remove $(BIN)/argosy-runtime
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

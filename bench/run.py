@@ -79,12 +79,10 @@ def part(given: argparse.Namespace) -> str:
 
 
 def compiled() -> None:
-    """Make the code as it is when installed: compiled, and the runtime's launcher written from it."""
+    """Make the code as it is when installed: compiled."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     source = str(Path(argosy.__file__).parent)
     subprocess.run([sys.executable, "-m", "compileall", "-q", source], check=True)
-    launcher = str(Path(sys.executable).with_name("argosy-runtime"))
-    subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", launcher], check=True)
 
 
 def options() -> argparse.Namespace:
