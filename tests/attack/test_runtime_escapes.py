@@ -98,6 +98,9 @@ def test_cve_2019_5736_a_dedicated_interpreter_is_covered_at_its_first_start(
     path.parent.mkdir()
     subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", str(path)], check=True)
     program = tmp_path / "own/argosy-runtime.python/bin/python3"
+    assert (
+        program.stat().st_size == Path(launcher.quicker() or launcher.interpreter()).stat().st_size
+    )
     assert not os.path.ismount(program)
     runtime.path = path
     try:

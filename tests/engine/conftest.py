@@ -86,7 +86,9 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The runtime's launcher, written as an installation writes it."""
     path = tmp_path_factory.getbasetemp() / "argosy-runtime"
     if not path.exists():
-        subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(path)], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(path)], check=True
+        )
     return str(path)
 
 

@@ -62,7 +62,9 @@ def argosy(home: pathlib.Path, host_layout: pathlib.Path) -> Iterator[Argosy]:
         "HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "ARGOSY_RUNTIME": str(launcher), "PYTHONPATH": path,
         "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8",
     }  # fmt: skip
-    subprocess.run([python, "-m", "argosy.runtime.launcher", "--plain", str(launcher)], env=env, check=True)
+    subprocess.run(
+        [python, "-m", "argosy.runtime.launcher", "--plain", str(launcher)], env=env, check=True
+    )
     tun = home / "tun"
     os.mknod(tun, 0o666 | 0o020000, os.makedev(10, 200))
     tun.chmod(0o666)

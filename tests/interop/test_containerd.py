@@ -79,7 +79,9 @@ def give_image(folder: pathlib.Path, ctr: Tool) -> None:
 def by_ours(folder: pathlib.Path) -> list[str]:
     """The options of ``ctr run``."""
     runtime = folder / "argosy-runtime"
-    subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(runtime)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(runtime)], check=True
+    )
     return [
         "--runc-binary",
         str(runtime),

@@ -33,7 +33,9 @@ def podman(folder: pathlib.Path) -> Iterator[Tool]:
         pytest.skip("podman with our runtime: needs root")
     program = find_peer("podman")
     runtime = folder / "argosy-runtime"
-    subprocess.run([sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(runtime)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "argosy.runtime.launcher", "--plain", str(runtime)], check=True
+    )
     run = tool(
         program, "--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs",
         "--cgroup-manager", "cgroupfs", "--events-backend", "file", "--runtime", str(runtime),

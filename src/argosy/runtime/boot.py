@@ -26,7 +26,7 @@ _READ_ONLY = 1
 _SEALS = 0xF  # seal, shrink, grow, write
 _ADD_SEALS, _GET_SEALS = 1033, 1034
 _EXE = "/proc/self/exe"
-_SMALL = 1 << 18  # bytes
+SMALL = 1 << 18  # bytes; smaller is an interpreter whose code is in a shared library
 _OVERFLOW = 65534  # whom a user namespace shows files of unmapped owners to belong to
 
 
@@ -84,7 +84,7 @@ def _ways(files: tuple[str, ...]) -> tuple[Callable[[], int | str], ...]:
     """The cheaper way first: to copy a small file (an interpreter that is a shared library) needs no `kernel`."""
     if _dedicated(files):
         return _attached, _clone, _sealed_copy
-    if posix.stat(_EXE).st_size <= _SMALL:
+    if posix.stat(_EXE).st_size <= SMALL:
         return _sealed_copy, _clone
     return _clone, _sealed_copy
 
