@@ -96,13 +96,9 @@ def command(
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
     for tag in more_tags:
         parse_tag(tag)
-    if level is not None and compress is None:
-        raise UsageError("--level is for --compress")
-    if (kind or compress) and (referrers or digest_tags or sparse):
-        raise UsageError(
-            "--format and --compress make another image: what refers to the old one by its digest, or an index that "
-            "is kept whole, cannot come along"
-        )
+    _check_change(
+        kind or compress, level if compress is None else None, referrers or digest_tags or sparse
+    )
     wanted = bool(kind or compress or (preserve_digests and not sparse and len(platforms) > 1))
     wish = {"format": kind, "compress": compress, "level": level, "preserve": preserve_digests}
     change = _changing(platforms, wish, quiet=quiet) if wanted else None
@@ -133,6 +129,17 @@ def command(
 
 
 _shown = progress.shown
+
+
+def _check_change(change: str | None, level: int | None, whole: bool) -> None:
+    """Refuse a `level` without --compress, and, with a `change` of the image, what keeps it `whole`."""
+    if level is not None:
+        raise UsageError("--level is for --compress")
+    if change and whole:
+        raise UsageError(
+            "--format and --compress make another image: what refers to the old one by its digest, or an index that "
+            "is kept whole, cannot come along"
+        )
 
 
 def _changing(
