@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from argosy.engine.command import program, run
 from argosy.engine.options import Published
-from argosy.errors import ConflictError, LimitExceededError, StorageError
+from argosy.errors import ConflictError, LimitExceededError, StorageError, UnsupportedError
 
 BRIDGE = "argosy0"
 NETWORK = ipaddress.IPv4Network("10.87.0.0/16")
@@ -81,7 +81,7 @@ class Bridge:
 
         Raises:
             ConflictError: a port is in use.
-            UnsupportedError: `ip` or `nft` is not installed.
+            UnsupportedError: `ip` or `nft` is not installed, or the caller is not root.
             StorageError: one of them failed; nothing is left.
         """
         ip, nft = program("ip", _WHY), program("nft", _WHY)
@@ -120,7 +120,7 @@ class Bridge:
             gone = _elements("delete", lease.address, lease.published)
             with contextlib.suppress(StorageError):
                 run([program("nft", _WHY), "-f", "-"], gone)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             os.unlink(os.path.join(LEASES, container_id))
 
     def leased(self) -> list[str]:
@@ -129,8 +129,15 @@ class Bridge:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        os.makedirs(LEASES, 0o700, exist_ok=True)
-        fd = os.open(os.path.join(LEASES, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.path.join(LEASES, "lock")
+        try:
+            os.makedirs(LEASES, 0o700, exist_ok=True)
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except PermissionError:
+            raise UnsupportedError(
+                f"the bridge network is root's, who keeps its addresses in {LEASES}",
+                hint="--network pasta, slirp4netns, host or none",
+            ) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -173,10 +180,10 @@ class Bridge:
 
 
 def _leases() -> list[_Lease]:
-    """Those of all engines."""
+    """Those of all engines; none for whoever is not root, who can have none."""
     try:
         names = [name for name in os.listdir(LEASES) if len(name) == 64]
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return []
     return [lease for name in names if (lease := _read(name)) is not None]
 
@@ -185,7 +192,7 @@ def _read(container_id: str) -> _Lease | None:
     try:
         with open(os.path.join(LEASES, container_id), encoding="utf-8") as file:
             value = json.load(file)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, PermissionError, ValueError):
         return None
     return _Lease(
         container=container_id,
