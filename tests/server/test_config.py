@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said_with_its_place(
 
 
 def test_a_file_that_is_not_there_or_too_large_is_said(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InvalidConfigError, match="No such file"):
+    with pytest.raises(InvalidConfigError, match="no such file"):
         config.load(str(tmp_path / "none"))
     with pytest.raises(InvalidConfigError, match="over the limit"):
         config.load(write(tmp_path, "#" * (config.MAX_FILE_BYTES + 1)))

@@ -92,8 +92,9 @@ def test_a_stop_lets_a_body_under_way_finish(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.sendall(
                 f"PUT {headers['location']}?digest={DIGEST} HTTP/1.1\r\nHost: x\r\n"
-                f"Content-Length: {len(DATA)}\r\n\r\n".encode()
+                f"Content-Length: {len(DATA)}\r\nExpect: 100-continue\r\n\r\n".encode()
             )
+            assert raw.recv(100).startswith(b"HTTP/1.1 100")  # the body is waited for
             raw.sendall(DATA[:1_000_000])
             stopping = threading.Thread(target=server.stop)
             stopping.start()
