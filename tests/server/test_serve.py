@@ -70,6 +70,16 @@ def test_several_workers_share_one_registry(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_the_first_line_is_the_url_and_a_stop_is_heard_while_other_workers_begin(
+    tmp_path: Path,
+) -> None:
+    many = 2 * (os.cpu_count() or 1)  # of which the HTTP server warns
+    for workers in (2, many):
+        with Process(str(tmp_path), workers=workers) as server:
+            assert server.url.startswith("http://127.0.0.1:")
+            assert server.stop() == 0
+
+
 def test_an_error_before_the_body_does_not_confuse_the_next_request(tmp_path: Path) -> None:
     with Process(str(tmp_path)) as server:
         connection = server.connect()

@@ -82,6 +82,19 @@ def _reserved(host: str, port: int) -> socket.socket:
     return held
 
 
+_LOGGING = {
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "generic",
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
+}
+"""Warnings of the HTTP server go to stderr: what a script reads on stdout is the URL alone."""
+
+
 def _granian(settings: Settings, workers: int, port: int) -> Any:
     listen, tls = settings.listen, settings.listen.tls
     return Granian(
@@ -98,6 +111,7 @@ def _granian(settings: Settings, workers: int, port: int) -> Any:
         http1_settings=HTTP1Settings(header_read_timeout=30_000),
         log_enabled=True,
         log_level=LogLevels.warning,
+        log_dictconfig=_LOGGING,
         log_access=False,
         respawn_failed_workers=True,
         respawn_interval=1.0,
