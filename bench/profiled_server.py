@@ -14,11 +14,12 @@ from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.serve import serve
 from argosy.server.settings import Listen, Log, Settings
+from argosy.server.team import Seat
 
 
-def profiled(settings: Settings) -> App:
+def profiled(settings: Settings, seat: Seat) -> App:
     """The registry's application, profiled from when it is made in a worker."""
-    app = build(settings)
+    app = build(settings, seat)
     if os.getpid() != int(os.environ["ARGOSY_BENCH_MAIN"]):
         profile = cProfile.Profile()
         signal.signal(signal.SIGUSR1, lambda *_: profile.dump_stats(os.environ["ARGOSY_BENCH_OUT"]))
@@ -29,7 +30,7 @@ def profiled(settings: Settings) -> App:
 def main(data: str, port: str, out: str) -> None:
     """Serve until SIGTERM."""
     os.environ |= {"ARGOSY_BENCH_MAIN": str(os.getpid()), "ARGOSY_BENCH_OUT": out}
-    settings = Settings(data=data, listen=Listen(port=int(port)), log=Log(access=False))
+    settings = Settings(data=data, listen=Listen(port=int(port), workers=1), log=Log(access=False))
     serve(settings, build=profiled)
 
 

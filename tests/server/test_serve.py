@@ -70,6 +70,16 @@ def test_several_workers_share_one_registry(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
+def test_the_first_line_is_the_url_and_a_stop_is_heard_while_other_workers_begin(
+    tmp_path: Path,
+) -> None:
+    many = 2 * (os.cpu_count() or 1)  # of which the HTTP server warns
+    for workers in (2, many):
+        with Process(str(tmp_path), workers=workers) as server:
+            assert server.url.startswith("http://127.0.0.1:")
+            assert server.stop() == 0
+
+
 def test_an_error_before_the_body_does_not_confuse_the_next_request(tmp_path: Path) -> None:
     with Process(str(tmp_path)) as server:
         connection = server.connect()
@@ -92,8 +102,9 @@ def test_a_stop_lets_a_body_under_way_finish(tmp_path: Path) -> None:
         with socket.create_connection(("127.0.0.1", server.port)) as raw:
             raw.sendall(
                 f"PUT {headers['location']}?digest={DIGEST} HTTP/1.1\r\nHost: x\r\n"
-                f"Content-Length: {len(DATA)}\r\n\r\n".encode()
+                f"Content-Length: {len(DATA)}\r\nExpect: 100-continue\r\n\r\n".encode()
             )
+            assert raw.recv(100).startswith(b"HTTP/1.1 100")  # the body is waited for
             raw.sendall(DATA[:1_000_000])
             stopping = threading.Thread(target=server.stop)
             stopping.start()

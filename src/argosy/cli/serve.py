@@ -17,6 +17,7 @@ from argosy.server.assemble import build
 from argosy.server.config import is_loopback
 from argosy.server.serve import serve
 from argosy.server.settings import Settings
+from argosy.server.team import Seat
 
 
 @click.command()
@@ -76,7 +77,7 @@ def _warn(settings: Settings) -> None:
     """Say what surprises people: a registry that answers nobody, and one that answers everybody.
 
     Raises:
-        InvalidConfigError: several workers would sign with different secrets.
+        InvalidConfigError: it would answer nobody.
     """
     access = settings.access
     configured = access.htpasswd or access.issuers or access.policy
@@ -89,7 +90,7 @@ def _warn(settings: Settings) -> None:
         print(f"argosy: everybody who reaches this may {access.anonymous}", file=sys.stderr)
 
 
-def _build(settings: Settings) -> App:
+def _build(settings: Settings, seat: Seat) -> App:
     """Runs in each worker: what it logs goes to stderr, one line each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
@@ -101,7 +102,7 @@ def _build(settings: Settings) -> App:
     plain.setFormatter(logging.Formatter("%(message)s"))
     requests.handlers, requests.propagate = [plain], False
     requests.setLevel(logging.INFO)
-    return build(settings, functools.partial(open_upstream, os.environ))
+    return build(settings, seat, source_for=functools.partial(open_upstream, os.environ))
 
 
 def _say(url: str) -> None:

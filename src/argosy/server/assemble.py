@@ -22,6 +22,7 @@ from argosy.server.routes import Route
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
 from argosy.server.storage.filesystem import FileSystem
+from argosy.server.team import Seat
 from argosy.server.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -33,11 +34,14 @@ _CHUNK_MIN_LENGTH = 5 * 1024 * 1024
 """Told to clients of a registry over an object store: each chunk becomes an object of its own."""
 
 
-def build(settings: Settings, source_for: SourceFor | None = None) -> App:
+def build(
+    settings: Settings, seat: Seat | None = None, *, source_for: SourceFor | None = None
+) -> App:
     """The application a worker serves.
 
     Args:
         settings: What was configured.
+        seat: The worker's place among the others; None where it is alone.
         source_for: Opens repositories of the upstreams of a pull-through cache.
 
     Raises:
@@ -54,7 +58,7 @@ def build(settings: Settings, source_for: SourceFor | None = None) -> App:
         metadata.close()
         raise
     cache = Cache(settings.cache, source_for) if settings.cache and source_for else None
-    return _Fronted(settings, gate, metadata, storage, cache)
+    return _Fronted(settings, seat or Seat(), gate, metadata, storage, cache)
 
 
 def _gate(settings: Settings) -> Gate | None:
@@ -75,14 +79,15 @@ class _Fronted(App):
     def __init__(
         self,
         settings: Settings,
+        seat: Seat,
         gate: Gate | None,
         metadata: Metadata,
         storage: Storage,
         cache: Cache | None,
     ) -> None:
         access: Access = gate or Anonymous()
-        telemetry = Telemetry(settings, gate)
-        limiter = Limiter(settings.limits)
+        telemetry = Telemetry(settings, gate, seat)
+        limiter = Limiter(settings.limits, seat)
         if gate is not None:
             access = Metered(access, limiter)
         if cache is not None:
@@ -94,7 +99,7 @@ class _Fronted(App):
             access=access,
             mirror=cache,
             chunk_min_length=_CHUNK_MIN_LENGTH if settings.storage.type == "s3" else 0,
-            tasks=[*_tasks(settings, gate), telemetry.run],
+            tasks=[*(_once(seat, task) for task in _tasks(settings, gate)), telemetry.run],
             on_exchange=telemetry.record,
         )
         if cache is not None:
@@ -127,6 +132,16 @@ def _tasks(settings: Settings, gate: Gate | None) -> list[Task]:
 
         tasks.append(janitor(gate.policy))
     return tasks
+
+
+def _once(seat: Seat, task: Task) -> Task:
+    """A task that one worker of the server does."""
+
+    async def run(registry: Registry) -> None:
+        await seat.elected()
+        await task(registry)
+
+    return run
 
 
 def open_metadata(settings: Settings) -> Metadata:

@@ -1,4 +1,4 @@
-"""The figures of one worker in Prometheus' words. Loaded when somebody asks for them."""
+"""Figures in Prometheus' words. Loaded when somebody asks for them."""
 
 from __future__ import annotations
 

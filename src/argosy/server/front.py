@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +17,7 @@ from argosy.errors import TooManyRequestsError
 from argosy.server.access import Access, Principal, TagGuard, Verb
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.settings import Limits
+from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
 
 __all__ = ["Front", "Limiter", "Metered", "origin"]
@@ -25,7 +26,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Application = Callable[[Scope, Receive, Send], Any]
 
 _EXEMPT = frozenset({b"/livez", b"/readyz", b"/metrics"})
-_CLIENTS = 65536
+_EVERYBODY = "everybody"
 
 
 def origin(
@@ -76,19 +77,27 @@ def _is_within(address: str, networks: Sequence[Network]) -> bool:
 
 
 class Limiter:
-    """Counts requests under way, and the rate, of each client. Used on one event loop.
+    """Counts requests under way, and the rate, of each client, in all workers together. Used on one event loop.
+
+    Workers that let a request in at the very same moment may be over a limit of concurrency by one each.
 
     Args:
         limits: What is allowed.
-        clock: Seconds that only grow.
+        seat: The worker's place among the others.
+        clock: Seconds that only grow, the same in all workers.
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        seat: Seat | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._limits = limits
         self._clock = clock
+        self._seat = seat or Seat()
         self._under_way: Counter[str] = Counter()
-        self._total = 0
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._rates = self._seat.rates() if limits.requests_per_second else None
 
     def enter(self, visit: Visit) -> None:
         """Count a request in.
@@ -96,15 +105,15 @@ class Limiter:
         Raises:
             TooManyRequestsError: the client, or everybody together, has too many; nothing is counted.
         """
-        if self._total >= self._limits.concurrency:
+        if self._counted(_EVERYBODY) >= self._limits.concurrency:
             raise TooManyRequestsError("the registry is busy", retry_after=1)
         self._take(visit.client)
-        self._total += 1
+        self._add(_EVERYBODY, 1)
 
     def leave(self, visit: Visit) -> None:
         """Count a request out."""
-        self._give(visit.client)
-        self._total -= 1
+        self._add(visit.client, -1)
+        self._add(_EVERYBODY, -1)
 
     def rename(self, visit: Visit, client: str) -> None:
         """Count a request for somebody else from now on: the client has said who it is.
@@ -117,31 +126,26 @@ class Limiter:
         before = visit.client
         self._take(client)
         visit.client = client
-        self._give(before)
+        self._add(before, -1)
 
     def _take(self, client: str) -> None:
-        if self._under_way[client] >= self._limits.concurrency_per_client:
+        limits = self._limits
+        if self._counted(client) >= limits.concurrency_per_client:
             raise TooManyRequestsError("too many requests under way", retry_after=1)
-        if self._limits.requests_per_second:
-            self._spend(client)
-        self._under_way[client] += 1
+        if self._rates is not None:
+            rate, burst = limits.requests_per_second, limits.burst
+            if wait := self._rates.spend(client, self._clock(), rate, burst):
+                raise TooManyRequestsError("too many requests", retry_after=wait)
+        self._add(client, 1)
 
-    def _give(self, client: str) -> None:
-        self._under_way[client] -= 1
-        if self._under_way[client] <= 0:
-            del self._under_way[client]
+    def _counted(self, who: str) -> int:
+        return self._under_way[who] + self._seat.elsewhere(who)
 
-    def _spend(self, client: str) -> None:
-        """Take one from the client's bucket, which fills at the rate up to the burst."""
-        rate, now = self._limits.requests_per_second, self._clock()
-        tokens, since = self._buckets.pop(client, (float(self._limits.burst), now))
-        tokens = min(float(self._limits.burst), tokens + (now - since) * rate)
-        enough = tokens >= 1.0
-        self._buckets[client] = (tokens - 1.0 if enough else tokens, now)
-        while len(self._buckets) > _CLIENTS:
-            self._buckets.popitem(last=False)
-        if not enough:
-            raise TooManyRequestsError("too many requests", retry_after=(1.0 - tokens) / rate)
+    def _add(self, who: str, count: int) -> None:
+        self._seat.add(who, count)
+        self._under_way[who] += count
+        if self._under_way[who] <= 0:
+            del self._under_way[who]
 
 
 class Metered:

@@ -25,9 +25,13 @@ from argosy.errors import StorageError
 from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.settings import Settings, Tls
+from argosy.server.team import Seat, Team, assembled
 
-Build = Callable[[Settings], App]
+Build = Callable[[Settings, Seat], App]
 Ready = Callable[[str], None]
+
+_WORKERS = 4
+"""More are started only where somebody asks for them: the database is written to by one at a time."""
 
 
 def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Build = build) -> None:
@@ -35,20 +39,24 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
 
     Args:
         settings: What was configured.
-        on_ready: Called in each worker with the registry's URL once it takes requests.
+        on_ready: Called with the registry's URL by the first worker that takes requests.
         build: Makes the application in a worker. A function of a module, because workers may be spawned.
 
     Raises:
         StorageError: the address cannot be bound, or the application cannot be made.
     """
     # Say what is wrong here, not in a worker that is begun again and again.
-    build(settings).registry.metadata.close()
-    with _reserved(settings.listen.host, settings.listen.port) as held:
+    build(settings, Seat()).registry.metadata.close()
+    workers = settings.listen.workers or min(_WORKERS, len(os.sched_getaffinity(0)))
+    with (
+        _reserved(settings.listen.host, settings.listen.port) as held,
+        assembled(settings.data, workers) as team,
+    ):
         port = held.getsockname()[1]
-        server = _granian(settings, port)
+        server = _granian(settings, workers, port)
         if settings.listen.tls is not None:
             _watch(settings.listen.tls)
-        loader = functools.partial(_load, build, settings, port, on_ready)
+        loader = functools.partial(_load, build, settings, team, port, on_ready)
         server.serve(target_loader=loader, wrap_loader=False)
 
 
@@ -74,14 +82,27 @@ def _reserved(host: str, port: int) -> socket.socket:
     return held
 
 
-def _granian(settings: Settings, port: int) -> Any:
+_LOGGING = {
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "generic",
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "loggers": {"_granian": {"handlers": ["stderr"], "propagate": False}},
+}
+"""Warnings of the HTTP server go to stderr: what a script reads on stdout is the URL alone."""
+
+
+def _granian(settings: Settings, workers: int, port: int) -> Any:
     listen, tls = settings.listen, settings.listen.tls
     return Granian(
         "argosy.server.serve:serve",
         address=listen.host,
         port=port,
         interface=Interfaces.ASGI,
-        workers=listen.workers,
+        workers=workers,
         loop=Loops.asyncio,
         http=HTTPModes.auto,
         websockets=False,
@@ -90,6 +111,7 @@ def _granian(settings: Settings, port: int) -> Any:
         http1_settings=HTTP1Settings(header_read_timeout=30_000),
         log_enabled=True,
         log_level=LogLevels.warning,
+        log_dictconfig=_LOGGING,
         log_access=False,
         respawn_failed_workers=True,
         respawn_interval=1.0,
@@ -101,9 +123,14 @@ def _granian(settings: Settings, port: int) -> Any:
     )
 
 
-def _load(build: Build, settings: Settings, port: int, on_ready: Ready) -> App:
-    app = build(settings)
-    app.on_ready = lambda: _announce(settings, port, on_ready)
+def _load(build: Build, settings: Settings, team: Team | None, port: int, on_ready: Ready) -> App:
+    # A forked worker has the main process' handlers until it serves: one that was told to stop meanwhile never would.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    seat = Seat(team)
+    app = build(settings, seat)
+    app.on_ready = lambda: _announce(
+        settings, port, lambda url: on_ready(url) if seat.is_first() else None
+    )
     return app
 
 

@@ -43,7 +43,9 @@ class Listen:
 
     host: str = _field("127.0.0.1", "address to bind; anything but loopback needs access rules")
     port: int = _field(5000, "port to bind; 0 takes a free one", minimum=0, maximum=65535)
-    workers: int = _field(1, "worker processes; more than one needs a shared upload secret")
+    workers: int | None = _field(
+        None, "worker processes; as many as CPUs, at most 4, if None", minimum=1, maximum=256
+    )
     tls: Tls | None = _field(None, "serve HTTPS")
     public_url: str | None = _field(
         None, "what clients call this registry, e.g. https://registry.example (token realm)"
@@ -70,7 +72,7 @@ class S3:
     redirect: bool = _field(False, "send blob downloads to presigned URLs (307) where possible")
     redirect_seconds: int = _field(600, "how long a presigned URL lives", minimum=1, maximum=604800)
     memory_bytes: int = _field(
-        256 * MiB, "the most that all uploads under way hold in memory", minimum=16 * MiB
+        256 * MiB, "the most that all uploads of one worker hold in memory", minimum=16 * MiB
     )
     timeout_seconds: float = _field(
         60.0, "how long one request may take", exclusiveMinimum=0, maximum=3600
@@ -127,7 +129,7 @@ class Limits:
     body_seconds: float = _field(
         6 * 3600.0, "how long a body may take", exclusiveMinimum=0, maximum=86400
     )
-    concurrency: int = _field(256, "requests under way in one worker", minimum=1)
+    concurrency: int = _field(256, "requests under way in all workers together", minimum=1)
     concurrency_per_client: int = _field(
         192, "requests under way of one user, or of one address for anonymous ones", minimum=1
     )

@@ -1,4 +1,4 @@
-"""What those who run the registry see: one JSON line a request, and figures for Prometheus.
+"""What those who run the registry see: one JSON line a request, and figures of the whole server for Prometheus.
 
 Nothing secret is written down: no header but the user agent, no query parameter but the specification's, and not the
 part of an upload's path that lets its holder go on with it.
@@ -20,9 +20,10 @@ from urllib.parse import urlencode
 from argosy.errors import DeniedError
 from argosy.server.http import MisdirectedError, Request, Response
 from argosy.server.metadata import collect
-from argosy.server.registry import Exchange, Registry
+from argosy.server.registry import Exchange, Registry, log
 from argosy.server.routes import Route
 from argosy.server.settings import Settings
+from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = ["Counters", "Telemetry", "access_line"]
 _ACCESS = logging.getLogger("argosy.access")
 _quoted = functools.lru_cache(1024)(json.dumps)
 _FIGURES_SECONDS = 60.0
+_TELL_SECONDS = 1.0
 _SHOWN = frozenset(
     {"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
      "scope", "service"}
@@ -110,13 +112,41 @@ class Timing:
 
 
 class Counters:
-    """Figures of one worker, in plain dictionaries: counting costs a microsecond, telling may cost more."""
+    """Figures in plain dictionaries: counting costs a microsecond, telling may cost more.
+
+    >>> one, both = Counters(), Counters()
+    >>> one.requests["ping", "GET", 200] += 1
+    >>> both.add(one.encode()); both.add(one.encode())
+    >>> both.requests["ping", "GET", 200]
+    2
+    """
 
     def __init__(self) -> None:
         self.requests: defaultdict[tuple[str, str, int], int] = defaultdict(int)
         self.timings: defaultdict[tuple[str, str], Timing] = defaultdict(Timing)
         self.bytes = {"received": 0, "sent": 0}
         self.database: dict[str, float] = {}
+
+    def encode(self) -> bytes:
+        """All that is counted, for other workers of this server."""
+        document = {
+            "requests": [[*key, count] for key, count in self.requests.items()],
+            "timings": [[*key, t.seconds, t.counts] for key, t in self.timings.items()],
+            "bytes": self.bytes,
+        }
+        return json.dumps(document).encode()
+
+    def add(self, raw: bytes) -> None:
+        """Add what another worker has counted, or what this one's predecessor had."""
+        document = json.loads(raw)
+        for route, method, status, count in document["requests"]:
+            self.requests[route, method, status] += count
+        for route, method, seconds, counts in document["timings"]:
+            timing = self.timings[route, method]
+            timing.seconds += seconds
+            timing.counts = [sum(pair) for pair in zip(timing.counts, counts, strict=True)]
+        for name, count in document["bytes"].items():
+            self.bytes[name] += count
 
 
 class Telemetry:
@@ -125,14 +155,21 @@ class Telemetry:
     Args:
         settings: Whether requests are logged, and who may read the figures.
         gate: Says who is an admin; None where there are no users.
+        seat: The worker's place among the others.
     """
 
-    def __init__(self, settings: Settings, gate: Gate | None = None) -> None:
+    def __init__(
+        self, settings: Settings, gate: Gate | None = None, seat: Seat | None = None
+    ) -> None:
         self._lines = _Lines() if settings.log.access else None
         self._door = settings.operations.metrics
         self._gate = gate
         self._collected_at = float("-inf")
         self._counters = Counters()
+        self._seat = seat or Seat()
+        self._is_told = True
+        if before := self._seat.inherited():
+            self._counters.add(before)
 
     def record(self, exchange: Exchange) -> None:
         """Count a request and log it; the application calls this after each."""
@@ -142,17 +179,32 @@ class Telemetry:
         counters.timings[exchange.route, method].add(exchange.seconds)
         counters.bytes["received"] += request.received
         counters.bytes["sent"] += exchange.sent
+        self._is_told = False
         if self._lines is not None:
             self._lines.write(access_line(exchange, VISIT.get(), time.time()))
 
     async def run(self, registry: Registry) -> None:
-        """The background task: it only sees that the last lines are written when the registry stops."""
+        """The background task: tells the other workers, and sees that the last lines are written at the end."""
         del registry
         try:
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(_TELL_SECONDS)
+                self._tell()
         finally:
+            self._tell()
             if self._lines is not None:
                 self._lines.flush()
+
+    def _tell(self) -> None:
+        """Show the other workers this one's figures."""
+        if self._is_told:
+            return
+        try:
+            self._seat.publish(self._counters.encode())
+        except OSError as exc:
+            log.warning("figures cannot be written: %s", exc)
+        else:
+            self._is_told = True
 
     def routes(self) -> tuple[Route, ...]:
         """`/metrics`, where somebody may read it."""
@@ -177,7 +229,16 @@ class Telemetry:
             )
         from argosy.server.exposition import CONTENT_TYPE, expose
 
-        return Response(200, [(b"content-type", CONTENT_TYPE)], expose(self._counters))
+        return Response(200, [(b"content-type", CONTENT_TYPE)], expose(self._of_all()))
+
+    def _of_all(self) -> Counters:
+        """The figures of all workers. Whoever asks another one next must not find fewer: ours are told first."""
+        self._tell()
+        total = Counters()
+        for figures in (self._counters.encode(), *self._seat.published()):
+            total.add(figures)
+        total.database = self._counters.database
+        return total
 
     async def _check(self, request: Request) -> None:
         if self._door == "loopback" and not _is_loopback(VISIT.get()):
