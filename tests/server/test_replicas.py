@@ -175,9 +175,14 @@ def test_a_stop_lets_a_body_under_way_finish(
 
 def test_replicas_answer_that_they_live_and_are_ready(replicas: tuple[Running, Running]) -> None:
     for replica in replicas:
-        for path in ("/livez", "/readyz"):
-            answer = ask(replica.address, "GET", path)
-            assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
-        figures = ask(replica.address, "GET", "/metrics").body.decode()
+        host, _, port = replica.address.rpartition(":")
+        # One connection is one worker's: what it has counted just now the others are told within a second.
+        with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=60)) as kept:
+            for path in ("/livez", "/readyz"):
+                kept.request("GET", path)
+                answer = kept.getresponse()
+                assert (answer.status, json.load(answer)) == (200, {"status": "ok"})
+            kept.request("GET", "/metrics")
+            figures = kept.getresponse().read().decode()
         assert 'argosy_requests_total{method="GET",route="livez",status="200"}' in figures
         assert "argosy_trash_bytes" in figures
