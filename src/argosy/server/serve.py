@@ -57,7 +57,22 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         if settings.listen.tls is not None:
             _watch(settings.listen.tls)
         loader = functools.partial(_load, build, settings, team, port, on_ready)
+        os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
         server.serve(target_loader=loader, wrap_loader=False)
+
+
+def _hold_stop() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _let_stop() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _hear_stop() -> None:
+    """A forked worker has the main process' handler until it serves: told to stop meanwhile, it never would."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_stop()
 
 
 def _reserved(host: str, port: int) -> socket.socket:
@@ -124,8 +139,6 @@ def _granian(settings: Settings, workers: int, port: int) -> Any:
 
 
 def _load(build: Build, settings: Settings, team: Team | None, port: int, on_ready: Ready) -> App:
-    # A forked worker has the main process' handlers until it serves: one that was told to stop meanwhile never would.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     seat = Seat(team)
     app = build(settings, seat)
     app.on_ready = lambda: _announce(
