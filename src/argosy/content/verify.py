@@ -54,8 +54,8 @@ class _Beside:
     """
 
     def __init__(self, algorithm: str) -> None:
-        self._hasher = hasher(algorithm)
         self._pieces: SimpleQueue[bytes | None] = SimpleQueue()
+        self._hasher = hasher(algorithm)
         self._hashed: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._waiting = False

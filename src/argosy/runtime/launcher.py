@@ -260,9 +260,8 @@ def _copy_library(place: str) -> None:
     library = f"{place}/{sys.platlibdir}/python{sys.version_info[0]}.{sys.version_info[1]}"
     os.makedirs(f"{library}/encodings")
     os.makedirs(f"{library}/lib-dynload")
-    shutil.copyfile(
-        os.__file__, f"{library}/os.py"
-    )  # by this file an interpreter knows its library
+    # By this file an interpreter knows its library.
+    shutil.copyfile(os.__file__, f"{library}/os.py")
     for name in _CODECS:
         py_compile.compile(_source(name), f"{library}/{name.replace('.', '/')}.pyc", doraise=True)
     for name in _EXTENSIONS:

@@ -55,9 +55,8 @@ def parse(mount: dict[str, Any], where: str, bundle: str = "/", rootfs: str = ""
 
     Returns:
         destination, type, source, bind (None, "bind" or "rbind"), set, clear, attributes (given at all), rset, rclear,
-        propagation (pairs of flag and recursion), super (fsconfig flags), data (file system options), ignored (of a
-        bind: the kernel has no use for them), copyup, idmap
-        (None, "idmap" or "ridmap"), uids, gids.
+        propagation (pairs of flag and recursion), super (fsconfig flags), data (file system options), ignored (those of
+        a bind, for which the kernel has no use), copyup, idmap (None, "idmap" or "ridmap"), uids, gids.
 
     Raises:
         ConfigError: options that contradict the mount.

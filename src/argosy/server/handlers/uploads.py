@@ -189,9 +189,8 @@ async def _claim(registry: Registry, request: Request, upload: str, known: str |
         try:
             return await registry.write(work, durable=False)
         except BusyError as exc:
-            start = (
-                exc.received if start is None else start
-            )  # behind what is there now, or not at all
+            if start is None:  # behind what is there now, or not at all
+                start = exc.received
             if gone is None and registry.presence.is_gone(exc.holder):
                 gone = exc.holder
             elif time.monotonic() >= until:
