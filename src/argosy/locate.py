@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from argosy.content.protocols import Source, Target
 from argosy.errors import InvalidReferenceError, ManifestUnknownError, UsageError
+from argosy.spec._value import Value
 from argosy.spec.digest import Digest
 from argosy.spec.reference import Reference
 
@@ -45,8 +46,8 @@ _FOREIGN = frozenset({"containers-storage", "docker-daemon", "ostree", "sif", "t
 """Transports of other tools that argosy does not have: never taken for a repository's name."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Location:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Location(Value):
     """Where an image is: a place, and perhaps a tag or digest in it.
 
     Attributes:

@@ -37,6 +37,7 @@ from argosy.remote.wire import (
     redact_url,
 )
 from argosy.spec import _json
+from argosy.spec._value import Value
 
 CLIENT_ID = "argosy"
 MAX_TOKEN_ANSWER = 128 * 1024
@@ -46,8 +47,8 @@ LEAST_LIFE = 60.0
 _MAX_HEADER = 16 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Challenge:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Challenge(Value):
     """One challenge: its scheme in lower case, and its parameters by names in lower case."""
 
     scheme: str
@@ -142,8 +143,8 @@ def repository_of(scopes: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------------------------- tokens
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Token(Value):
     """A bearer token: what was asked for with it, and how many seconds it lives from its answer on."""
 
     value: str = dataclasses.field(repr=False)

@@ -17,6 +17,7 @@ from argosy.errors import DeniedError, InvalidConfigError, StorageError
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, CredentialStore, credential_files
 from argosy.remote.wire import Exchange
+from argosy.spec._value import Value
 from argosy.spec.reference import DOCKER_HUB
 
 USER_AGENT = f"argosy/{__version__}"
@@ -39,8 +40,8 @@ def ignore_warning(_registry: str, _text: str) -> None:
     """Warn nobody."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Options(Value):
     """Everything about how registries are talked to.
 
     Args:

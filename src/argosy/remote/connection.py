@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from argosy.errors import InvalidConfigError, TransportError
 from argosy.remote.http1 import Answer, BrokenOffError, ClosedError, ProtocolError
 from argosy.remote.wire import Request, SettledError, redact_url
+from argosy.spec._value import Value
 
 if TYPE_CHECKING:
     import ssl
@@ -27,8 +28,8 @@ LEAST = 16 * 1024
 Address = tuple[str, int]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TLS:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class TLS(Value):
     """How a host's certificate is checked and which one is shown to it: paths of PEM files.
 
     `ca_files` are trusted beside the system's authorities. `insecure` checks nothing.
@@ -62,8 +63,8 @@ class TLS:
         return context
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Network(Value):
     """How connections are made.
 
     Args:

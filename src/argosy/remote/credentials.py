@@ -27,6 +27,7 @@ from argosy.errors import (
     UnauthorizedError,
 )
 from argosy.spec import _json
+from argosy.spec._value import Value
 from argosy.spec.reference import DOCKER_HUB
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -40,8 +41,8 @@ _IDENTITY_USER = "<token>"
 _NOT_FOUND = "credentials not found"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Credential(Value):
     """A user name and password, or a token that stands for them. `repr` shows no secret."""
 
     username: str = ""

@@ -36,6 +36,7 @@ from argosy.errors import (
 from argosy.remote.flows import check_stored, location_of, push_scope
 from argosy.remote.wire import Flow, Request, Response, SettledError
 from argosy.spec import _json, distribution
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 
 DEFAULT_CHUNK = 16 * 1024 * 1024
@@ -91,8 +92,8 @@ class Content:
         return Part(self, offset, length)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Part:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Part(Value):
     """A request's body: some bytes of a content."""
 
     content: Content
@@ -203,7 +204,7 @@ def _saved(path: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- flows
 
 
-@dataclasses.dataclass(slots=True)
+@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class _Upload:
     """Where an upload stands: the session, what the registry has, and how it wants its chunks."""
 

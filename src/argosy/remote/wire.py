@@ -22,6 +22,7 @@ from argosy.errors import (
     UnsupportedError,
     error_class,
 )
+from argosy.spec._value import Value
 from argosy.spec.distribution import MAX_ERROR_BODY, ErrorEntry, decode_errors
 
 T = TypeVar("T")
@@ -78,8 +79,8 @@ class Body(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Request(Value):
     """One HTTP request.
 
     Args:
@@ -267,8 +268,8 @@ def _redact_field(name: str, value: str) -> str:
     return redact_url(value) if lower == "location" else value
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Exchange(Value):
     """One HTTP exchange as an observer is told of it, its secrets redacted.
 
     `status` is 0 where no answer came, and `error` then says why. `seconds` is the time from the request's first byte

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from argosy.errors import InvalidConfigError, InvalidError, LimitExceededError
+from argosy.spec._value import Value
 
 MAX_DEPTH = 128
 """How deep arrays and objects may nest."""
@@ -131,8 +132,8 @@ def _name(value: object) -> str:
     return _NAMES.get(type(value), type(value).__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Kind:
+@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Kind(Value):
     """How one sort of property is read and written."""
 
     decode: Callable[[Any, str, type[InvalidError]], Any]

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from argosy.errors import InvalidManifestError
 from argosy.spec import _json, mediatypes
+from argosy.spec._value import Value
 from argosy.spec.digest import Digest
 from argosy.spec.platform import PLATFORM, Platform
 
@@ -15,8 +16,8 @@ DIGEST = _json.parsed(Digest)
 MEDIA_TYPE = _json.parsed(mediatypes.parse_media_type)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Descriptor(Value):
     """What some content is, and where: media type, digest and size in bytes.
 
     `data` holds the content itself where it is embedded; nobody trusts it before its digest was checked. Unknown

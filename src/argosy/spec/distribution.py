@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from argosy.errors import ArgosyError, InvalidError, InvalidUploadError
 from argosy.spec import _json
+from argosy.spec._value import Value
 from argosy.spec.digest import Digest
 
 API_VERSION_HEADER = "Docker-Distribution-API-Version"
@@ -149,8 +150,8 @@ def parse_warning(value: str) -> str | None:
     return re.sub(r"\\(.)", r"\1", match[1]) if match else None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorEntry:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ErrorEntry(Value):
     """One entry of an error body."""
 
     code: str

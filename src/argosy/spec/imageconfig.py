@@ -8,6 +8,7 @@ from typing import Self
 
 from argosy.errors import InvalidConfigError
 from argosy.spec import _json
+from argosy.spec._value import Value
 from argosy.spec.descriptor import DIGEST
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
@@ -16,8 +17,8 @@ MAX_SIZE = 8 * 1024 * 1024
 """The most bytes argosy reads as an image configuration."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionParameters:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ExecutionParameters(Value):
     """The `config` object: what a container of the image runs, unless told otherwise.
 
     `entrypoint` and `cmd` are None where absent, which is not the same as empty.
@@ -40,8 +41,8 @@ class ExecutionParameters:
     extra: Mapping[str, object] = _json.extra()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LayerStack:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class LayerStack(Value):
     """The `rootfs` object: the digests of the uncompressed layers, from the base upwards."""
 
     type: str = _json.prop("type", _json.STRING)
@@ -53,8 +54,8 @@ class LayerStack:
             raise InvalidConfigError(f"type: expected 'layers', got {self.type[:64]!r}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class History(Value):
     """How one layer, or one change of the configuration alone (`empty_layer`), came to be."""
 
     created: str | None = _json.prop("created", _json.TIME, None)
@@ -65,8 +66,8 @@ class History:
     extra: Mapping[str, object] = _json.extra()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class ImageConfig(Value):
     """An image's configuration. Times are RFC 3339 strings, as written.
 
     Example:

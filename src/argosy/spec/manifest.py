@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from argosy.errors import InvalidManifestError, UnsupportedError
 from argosy.spec import _json, mediatypes
+from argosy.spec._value import Value
 from argosy.spec.descriptor import DESCRIPTOR, MEDIA_TYPE, Descriptor
 
 MAX_SIZE = 8 * 1024 * 1024
@@ -21,8 +22,8 @@ MAX_ENTRIES = 10_000
 """The most descriptors one manifest may hold."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Manifest(Value):
     """An image manifest: a config and layers.
 
     Example:
@@ -65,8 +66,8 @@ class Manifest:
         return (self.config, *self.layers)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Index(Value):
     """An image index: manifests, most often one a platform; an entry may be an index again.
 
     Example:

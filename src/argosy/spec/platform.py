@@ -16,6 +16,7 @@ from typing import Self
 
 from argosy.errors import InvalidReferenceError
 from argosy.spec import _json
+from argosy.spec._value import Value
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 
@@ -47,8 +48,8 @@ _RUNS: dict[str, dict[str, tuple[str, ...]]] = {
 _ARM64 = r"(?a)v(8|9)(?:\.(\d{1,2}))?"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Platform(Value):
     """Where an image runs.
 
     Example:

@@ -13,6 +13,7 @@ import re
 from typing import Self
 
 from argosy.errors import InvalidNameError, InvalidReferenceError, InvalidTagError
+from argosy.spec._value import Value
 from argosy.spec.digest import Digest
 
 DOCKER_HUB = "docker.io"
@@ -96,8 +97,8 @@ def parse_registry(text: str) -> str:
     return DOCKER_HUB if whole in _HUB_NAMES else whole
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Reference(Value):
     """A place in a registry: a repository, and perhaps a tag, a digest, or both.
 
     Where both are given the digest decides and the tag is only told.
