@@ -13,6 +13,7 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -25,6 +26,8 @@ from argosy.server.storage import InsufficientStorageError
 T = TypeVar("T")
 
 _GROUP = 128
+_PATIENCE = 3400
+"""How often to ask again: 0.1 ms apart at first, 10 ms in the end; half a minute in all."""
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs")
 _STATISTICS: tuple[tuple[str, str, str], ...] = (
     ("blob", "blob", "5000000 1"),
@@ -73,7 +76,7 @@ class _Connection:
         create = 0 if readonly else apsw.SQLITE_OPEN_CREATE
         with translated():
             self.raw = apsw.Connection(path, flags=flags | create)
-            self.raw.set_busy_timeout(30_000)
+            self.raw.set_busy_handler(_wait)
 
     def row(self, sql: str, parameters: Sequence[object] = ()) -> Row | None:
         with translated():
@@ -86,6 +89,15 @@ class _Connection:
 
     def pragma(self, name: str, value: str) -> None:
         self.rows(f"PRAGMA {name} = {value}")
+
+
+def _wait(already: int) -> bool:
+    """Wait for another process that writes; False after half a minute, and the write fails.
+
+    SQLite's own handler sleeps for milliseconds, many times as long as a write takes.
+    """
+    time.sleep(min(0.01, 0.0001 * (1 + already // 8)))
+    return already < _PATIENCE
 
 
 class translated:  # noqa: N801

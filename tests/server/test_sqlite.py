@@ -1,0 +1,61 @@
+"""SQLite while another process writes: a write waits for its turn, and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from argosy.errors import StorageError
+from argosy.server.metadata import Transaction, repositories, sqlite
+
+
+@pytest.fixture
+def metadata(tmp_path: Path) -> Iterator[sqlite.Sqlite]:
+    opened = sqlite.Sqlite(str(tmp_path / "registry.db"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other(metadata: sqlite.Sqlite, tmp_path: Path) -> Iterator[apsw.Connection]:
+    """Another process' connection, in the middle of a write."""
+    connection = apsw.Connection(str(tmp_path / "registry.db"))
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
+def named(tx: Transaction) -> str | None:
+    return repositories.setting(tx, "name", "value")
+
+
+def test_a_write_waits_for_the_one_before(
+    metadata: sqlite.Sqlite, other: apsw.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def sleep(seconds: float) -> None:
+        assert 0 < seconds <= 0.01
+        asked.append(len(asked))
+        if len(asked) == 20:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert asyncio.run(metadata.write(named)) == "value"
+    assert len(asked) == 20
+
+
+@pytest.mark.usefixtures("other")
+def test_a_write_that_never_gets_its_turn_fails(
+    metadata: sqlite.Sqlite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with pytest.raises(StorageError, match="locked"):
+        asyncio.run(metadata.write(named))
+    assert 25 < sum(slept) < 35
