@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,7 @@ class Engine:
     def read(self, work: Work[Any]) -> Any:
         return self.runner.run(self.metadata.read(work))
 
-    def write(self, work: Work[Any], **more: bool) -> Any:
+    def write(self, work: Work[Any], **more: Any) -> Any:
         return self.runner.run(self.metadata.write(work, **more))
 
     def repo(self, name: str = "r") -> tuple[int, str]:
@@ -143,6 +145,34 @@ def test_one_failure_of_many_at_once_takes_nobody_with_it(engine: Engine) -> Non
 def test_a_write_that_need_not_be_durable_is_seen_too(engine: Engine) -> None:
     engine.write(lambda tx: repositories.set_setting(tx, "a", "1"), durable=False)
     assert engine.read(lambda tx: repositories.setting(tx, "a")) == "1"
+
+
+def test_a_write_begins_once_what_it_comes_after_is_done(engine: Engine) -> None:
+    done: list[str] = []
+    before = threading.Barrier(2)
+
+    def first() -> None:
+        before.wait(30)
+        done.append("first")
+
+    async def ordered() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            writing = asyncio.ensure_future(
+                engine.metadata.write(lambda _tx: done.append("write"), after=pool.submit(first))
+            )
+            await asyncio.to_thread(before.wait, 30)
+            await writing
+
+    engine.runner.run(ordered())
+    assert done == ["first", "write"]
+
+
+def test_a_write_after_something_that_failed_is_not_begun(engine: Engine) -> None:
+    failed: Future[None] = Future()
+    failed.set_exception(LookupError("what came first"))
+    with pytest.raises(LookupError, match="what came first"):
+        engine.write(lambda tx: repositories.set_setting(tx, "a", "1"), after=failed)
+    assert engine.read(lambda tx: repositories.setting(tx, "a")) is None
 
 
 def test_a_foreign_key_refuses_with_its_own_error(engine: Engine) -> None:

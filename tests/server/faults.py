@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from argosy.errors import StorageError
@@ -110,14 +112,18 @@ class FaultyMetadata:
             raise KilledError
         return await self._metadata.read(work, slow=slow)
 
-    async def write(self, work: Work[T], *, durable: bool = True) -> T:
-        after = self._fault.before()
+    async def write(
+        self, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
+    ) -> T:
+        if after is not None:  # calls are counted one by one
+            await asyncio.wrap_future(after)
+        struck_after = self._fault.before()
 
         def struck(tx: Any) -> T:
             return work(_FaultyTransaction(tx, self._fault))
 
         result = await self._metadata.write(struck, durable=durable)
-        if after:
+        if struck_after:
             self._fault.strike()
         return result
 

@@ -14,7 +14,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from argosy.server.access import Access, Anonymous
@@ -184,9 +184,15 @@ class Registry:
         assert not kwargs
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
-    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+    def begun(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin something that blocks on the bounded pool, for a write that comes after it."""
+        return self._pool.submit(function, *args, **kwargs)
+
+    async def write(
+        self, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
+    ) -> T:
         """A write in the database."""
-        return await self.metadata.write(work, durable=durable)
+        return await self.metadata.write(work, durable=durable, after=after)
 
     def sign(self, name: str, upload: str, principal: str) -> str:
         """What binds an upload's location to its repository and its principal."""

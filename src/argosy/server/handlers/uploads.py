@@ -7,7 +7,8 @@ import hmac
 import re
 import time
 from collections.abc import Iterable
-from typing import TypeVar
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from argosy.errors import (
     AccessError,
@@ -381,44 +382,36 @@ async def _is_small(registry: Registry, request: Request, digest: Digest) -> boo
 
 
 async def _small_body(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
-    """The only body of a session, which ends it."""
+    """The only body of a session, which ends it. The thread that wrote it hands it to the database."""
     change = registry.change(request)
     parts: list[bytes] = []
     try:
-        body, segment = await _written(registry, request, upload, digest, parts)
+        async for piece in request.pieces(bodies.limited(registry, 0), bodies.SMALL):
+            parts += piece
     except bodies.CUT:
         await _save(registry, request, upload._replace(algorithm=digest.algorithm), parts)
         raise
-    except (DigestMismatchError, LimitExceededError):
+    except LimitExceededError:
         await registry.write(lambda tx: uploads.drop(tx, change, upload))
         raise
+    key, size = uploads.own_key(upload), request.content_length
+    body = bodies.Body(registry, key, hasher(digest.algorithm), keep=True, size=size)
+    written = registry.begun(body.finish, parts, digest.algorithm, digest)
+
+    def work(tx: Transaction) -> None:
+        uploads.finish(tx, change, upload, request.name, digest, body.size, written.result())
+
     try:
-        await _committed(
-            registry,
-            lambda tx: uploads.finish(tx, change, upload, request.name, digest, body.size, segment),
-        )
+        await _committed(registry, work, after=written)
     except TooManyRequestsError:  # somebody else has ended the session, or goes on with it
-        await registry.blocking(registry.storage.delete, [segment.key])
+        await registry.blocking(registry.storage.delete, [key])
         raise
-
-
-async def _written(
-    registry: Registry, request: Request, upload: Upload, digest: Digest, parts: list[bytes]
-) -> tuple[bodies.Body, Segment]:
-    """A small body as a durable object that was checked. `parts` gets what arrived, however it ends."""
-    async for piece in request.pieces(bodies.limited(registry, 0), bodies.SMALL):
-        parts += piece
-    made = hasher(digest.algorithm)
-    body = bodies.Body(
-        registry, uploads.own_key(upload), made, keep=True, size=request.content_length
-    )
-    try:
-        segment = await registry.blocking(body.finish, parts, digest.algorithm, digest)
-    except BaseException:
-        await registry.blocking(body.abort)
+    except Exception as exc:
+        if written.done() and written.exception() is not None:
+            await registry.blocking(body.abort)
+        if isinstance(exc, DigestMismatchError):
+            await registry.write(lambda tx: uploads.drop(tx, change, upload))
         raise
-    assert segment is not None
-    return body, segment
 
 
 async def _save(registry: Registry, request: Request, upload: Upload, parts: list[bytes]) -> None:
@@ -455,10 +448,12 @@ async def _check(registry: Registry, upload: Upload, last: Segment | None, diges
         raise DigestMismatchError("blob", expected=digest, actual=actual)
 
 
-async def _committed(registry: Registry, work: Work[T], *, durable: bool = True) -> T:
+async def _committed(
+    registry: Registry, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
+) -> T:
     """Commit, once more where the collector removed what it builds on this moment."""
     try:
-        return await registry.write(work, durable=durable)
+        return await registry.write(work, durable=durable, after=after)
     except ForeignKeyError:
         try:
             return await registry.write(work, durable=durable)

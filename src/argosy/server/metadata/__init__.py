@@ -23,6 +23,7 @@ Rules of the queries, so that both engines can run them:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 
 from argosy.errors import StorageError
@@ -81,11 +82,14 @@ class Metadata(Protocol):
         """
         ...
 
-    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+    async def write(
+        self, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
+    ) -> T:
         """Run work in a transaction of its own; when this returns, it is committed.
 
         Args:
             work: What to do; undone wholly if it raises.
+            after: What a thread has to have done first. Where it fails, nothing is written and its error is raised.
             durable: Whether it must survive a power cut once this returns. Upload sessions need not: a lost one
                 makes a client begin again. It survives a kill of the process in any case.
         """

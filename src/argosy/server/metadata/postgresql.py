@@ -25,7 +25,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import psycopg
@@ -137,8 +137,12 @@ class Postgresql:
         """Run work that writes nothing, on one snapshot."""
         return await self._submit(work, _read_only)
 
-    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+    async def write(
+        self, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
+    ) -> T:
         """Run work in a transaction; run it again where another one was in its way."""
+        if after is not None:
+            await asyncio.wrap_future(after)
         return await self._submit(work, _durable if durable else _relaxed)
 
     async def backup(self, path: str) -> None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar, cast
 
 import apsw
@@ -165,14 +167,27 @@ class Sqlite:
             return await asyncio.to_thread(self._read_aside, work)
         return work(self._reader)
 
-    async def write(self, work: Work[T], *, durable: bool = True) -> T:
-        """Queue a write for the next group."""
+    async def write(
+        self, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
+    ) -> T:
+        """Queue a write for the next group; what comes after something is queued by the thread that did that."""
         if not self._thread.is_alive():
             raise StorageError("the database is closed")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(work, durable, loop, future))
+        job = _Job(work, durable, loop, future)
+        if after is None:
+            self._jobs.put(job)
+        else:
+            after.add_done_callback(functools.partial(self._queue, job))
         return await future
+
+    def _queue(self, job: _Job, before: Future[Any]) -> None:
+        error = before.exception()
+        if error is None:
+            self._jobs.put(job)
+        else:
+            _tell(job.loop, [(job, error)])
 
     async def backup(self, path: str) -> None:
         """Copy the database into a new file, compacted, while it is in use."""
@@ -251,8 +266,7 @@ class Sqlite:
             for job, result in zip(group, results, strict=True):
                 by_loop.setdefault(job.loop, []).append((job, result))
             for loop, answers in by_loop.items():
-                with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
-                    loop.call_soon_threadsafe(_answer, answers)
+                _tell(loop, answers)
 
     def _next_group(self) -> list[_Job]:
         return list(self._waiting())
@@ -334,6 +348,11 @@ class _JobError(Exception):
 
 class _Failed(NamedTuple):
     error: Exception
+
+
+def _tell(loop: asyncio.AbstractEventLoop, answers: list[tuple[_Job, Any]]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits
+        loop.call_soon_threadsafe(_answer, answers)
 
 
 def _answer(answers: list[tuple[_Job, Any]]) -> None:
