@@ -35,7 +35,10 @@ class Running:
         self.directory = directory
         self._log = open(directory / "log", "ab")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _RUN, str(path)], stdout=subprocess.PIPE, stderr=self._log
+            [sys.executable, "-c", _RUN, str(path)],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().decode().strip()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -259,3 +260,15 @@ def test_metrics_tell_the_whole_server_also_when_a_worker_dies(tmp_path: Path) -
         assert server.stop() == 0
     left = [path.name for path in (tmp_path / "workers").iterdir()]
     assert not [name for name in left if name.startswith("server-")]
+
+
+def test_workers_do_not_outlive_the_main_process(tmp_path: Path) -> None:
+    with Process(str(tmp_path), workers=2) as server, contextlib.ExitStack() as stack:
+        workers = [os.pidfd_open(pid) for pid in children(server)]
+        assert len(workers) == 2
+        for fd in workers:
+            stack.callback(os.close, fd)
+        os.kill(server.pid, signal.SIGKILL)
+        for fd in workers:
+            assert select.select([fd], [], [], 30)[0]
+        server.kill()

@@ -36,6 +36,7 @@ _WORKERS = 4
 """More are started only where somebody asks for them: the database is written to by one at a time."""
 
 
+_PR_SET_PDEATHSIG = 1
 _MALLOPT = {-1: 256 << 20, -2: 16 << 20, -3: 32 << 20}
 """M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of malloc.h, in bytes."""
 
@@ -62,7 +63,7 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         server = _granian(settings, workers, port)
         if settings.listen.tls is not None:
             _watch(settings.listen.tls)
-        loader = functools.partial(_load, build, settings, team, port, on_ready)
+        loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
         server.serve(target_loader=loader, wrap_loader=False)
 
@@ -144,7 +145,10 @@ def _granian(settings: Settings, workers: int, port: int) -> Any:
     )
 
 
-def _load(build: Build, settings: Settings, team: Team | None, port: int, on_ready: Ready) -> App:
+def _load(
+    build: Build, settings: Settings, team: Team | None, port: int, on_ready: Ready, main: int
+) -> App:
+    _end_with(main)
     _keep_memory()
     seat = Seat(team)
     app = build(settings, seat)
@@ -152,6 +156,13 @@ def _load(build: Build, settings: Settings, team: Team | None, port: int, on_rea
         settings, port, lambda url: on_ready(url) if seat.is_first() else None
     )
     return app
+
+
+def _end_with(main: int) -> None:
+    """Have a worker stop when the main process is killed: it would hold the port, and nobody could stop it."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != main:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _keep_memory() -> None:
