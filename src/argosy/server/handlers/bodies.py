@@ -90,6 +90,14 @@ class Body:
         self._writer.commit()
         return Segment(self._key, self.size)
 
+    def whole(self, parts: list[bytes], digest: Digest) -> Segment | None:
+        """`finish` with all there is; where that fails nothing is left, whether or not anybody still waits for it."""
+        try:
+            return self.finish(parts, digest.algorithm, digest)
+        except BaseException:
+            self.abort()
+            raise
+
     def abort(self) -> None:
         """Leave nothing behind."""
         if self._writer is not None:

@@ -396,7 +396,7 @@ async def _small_body(registry: Registry, request: Request, upload: Upload, dige
         raise
     key, size = uploads.own_key(upload), request.content_length
     body = bodies.Body(registry, key, hasher(digest.algorithm), keep=True, size=size)
-    written = registry.begun(body.finish, parts, digest.algorithm, digest)
+    written = registry.begun(body.whole, parts, digest)
 
     def work(tx: Transaction) -> None:
         uploads.finish(tx, change, upload, request.name, digest, body.size, written.result())
@@ -406,11 +406,8 @@ async def _small_body(registry: Registry, request: Request, upload: Upload, dige
     except TooManyRequestsError:  # somebody else has ended the session, or goes on with it
         await registry.blocking(registry.storage.delete, [key])
         raise
-    except Exception as exc:
-        if written.done() and written.exception() is not None:
-            await registry.blocking(body.abort)
-        if isinstance(exc, DigestMismatchError):
-            await registry.write(lambda tx: uploads.drop(tx, change, upload))
+    except DigestMismatchError:
+        await registry.write(lambda tx: uploads.drop(tx, change, upload))
         raise
 
 

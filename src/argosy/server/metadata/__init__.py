@@ -89,9 +89,9 @@ class Metadata(Protocol):
 
         Args:
             work: What to do; undone wholly if it raises.
-            after: What a thread has to have done first. Where it fails, nothing is written and its error is raised.
             durable: Whether it must survive a power cut once this returns. Upload sessions need not: a lost one
                 makes a client begin again. It survives a kill of the process in any case.
+            after: What a thread has to have done first. Where it fails, nothing is written and its error is raised.
         """
         ...
 
