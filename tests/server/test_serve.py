@@ -96,6 +96,34 @@ def test_an_error_before_the_body_does_not_confuse_the_next_request(tmp_path: Pa
         connection.close()
 
 
+def test_a_large_body_that_is_refused_gets_its_answer_and_not_a_reset_connection(
+    tmp_path: Path,
+) -> None:
+    with Process(str(tmp_path)) as server:
+        piece = bytes(1 << 20)
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port)) as raw:
+                raw.sendall(
+                    b"PATCH /v2/a/blobs/uploads/none HTTP/1.1\r\nHost: x\r\n"
+                    b"Content-Length: %d\r\n\r\n" % (64 * len(piece))
+                )
+                for _ in range(64):
+                    raw.sendall(piece)
+                assert raw.recv(100).startswith(b"HTTP/1.1 404")
+
+
+def test_who_asks_before_sending_a_body_is_refused_at_once(tmp_path: Path) -> None:
+    with (
+        Process(str(tmp_path)) as server,
+        socket.create_connection(("127.0.0.1", server.port)) as raw,
+    ):
+        raw.sendall(
+            b"PATCH /v2/a/blobs/uploads/none HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert raw.recv(100).startswith(b"HTTP/1.1 404")
+
+
 def test_a_stop_lets_a_body_under_way_finish(tmp_path: Path) -> None:
     with Process(str(tmp_path)) as server:
         _, headers, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")

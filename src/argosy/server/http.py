@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
@@ -21,6 +22,8 @@ Header = tuple[bytes, bytes]
 PIECE = 512 * 1024
 """Bytes of a body are gathered to pieces of this size before they are hashed and written."""
 
+_LINGER, _STALLED = 30.0, 5.0
+"""Seconds in all, and without a byte, for which a body that was refused is still read; as nginx has them."""
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 
 
@@ -208,18 +211,23 @@ class Request:
         parts = [part async for piece in self.pieces(limits) for part in piece]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def drain(self, most: int = 4 * 1024 * 1024) -> None:
-        """Read what is left of a small body and throw it away, so that the connection can be used again."""
-        if b"content-length" not in self.headers and b"transfer-encoding" not in self.headers:
+    async def drain(self) -> None:
+        """Read what is left of the body and throw it away.
+
+        Who answers and hangs up on a client that is sending resets the connection, and the answer is lost with it: a
+        refused upload would look like a broken network. A client that waits for `100 Continue` sends nothing more.
+        """
+        announced = b"content-length" in self.headers or b"transfer-encoding" in self.headers
+        if not announced or (b"expect" in self.headers and not self.received):
             return
-        try:
-            async with asyncio.timeout(5):
-                while not self.ended and self.received < most:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LINGER
+        with contextlib.suppress(TimeoutError):
+            while not self.ended:
+                async with asyncio.timeout_at(min(loop.time() + _STALLED, end)):
                     message = await self.receive()
-                    self.received += len(message.get("body", b""))
-                    self.ended = not message.get("more_body", False)
-        except TimeoutError:
-            return
+                self.received += len(message.get("body", b""))
+                self.ended = not message.get("more_body", False)
 
 
 @dataclasses.dataclass(slots=True)
