@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.engine.images import local_name, typed_digits
 from argosy.engine.invoke import meaning, signal_number
+from argosy.engine.names import local_name, typed_digits
 from argosy.engine.options import Published, RunOptions, Volume, parse_name, parse_size
 from argosy.engine.profile import capabilities
 from argosy.errors import ArgosyError, ContainerError, UsageError

@@ -12,10 +12,9 @@ import pytest
 
 from argosy.cli.table import COMMANDS, children
 
-TOPS = (
+MODULES = (
     "import sys, json; before = set(sys.modules); {0}; "
-    "tops = {{m.partition('.')[0] for m in set(sys.modules) - before}}; "
-    "print(json.dumps(sorted(t for t in tops if t not in sys.stdlib_module_names and t != 'argosy')))"
+    "print(json.dumps(sorted(set(sys.modules) - before)))"
 )
 
 # What a command's module may load beyond click when it is imported. `rich` is loaded when bars are drawn.
@@ -40,12 +39,19 @@ NEVER = {
 }
 
 
-def loaded(statement: str) -> set[str]:
+def modules(statement: str) -> set[str]:
+    """What a statement loads."""
     done = subprocess.run(
-        [sys.executable, "-I", "-c", TOPS.format(statement)],
+        [sys.executable, "-I", "-c", MODULES.format(statement)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return set(json.loads(done.stdout))
+
+
+def loaded(statement: str) -> set[str]:
+    """What it loads that is neither Python's nor ours, by the top of the name."""
+    tops = {module.partition(".")[0] for module in modules(statement)}
+    return tops - set(sys.stdlib_module_names) - {"argosy"}
 
 
 def test_version_loads_nothing() -> None:
@@ -57,6 +63,16 @@ def test_version_loads_nothing() -> None:
 
 def test_importing_argosy_loads_nothing() -> None:
     assert loaded("import argosy") == set()
+
+
+@pytest.mark.parametrize("module", ["pull", "push", "cp"])
+def test_who_moves_an_image_loads_nothing_that_unpacks_or_runs_one(module: str) -> None:
+    found = modules(f"import argosy.cli.{module}")
+    assert "argosy.content.copy" in found
+    assert not {
+        m for m in found if m.startswith(("argosy.layer", "argosy.image", "argosy.runtime"))
+    }
+    assert "argosy.engine.run" not in found
 
 
 def test_help_loads_click_alone() -> None:

@@ -47,9 +47,7 @@ def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
       argosy ps -a
     """
     found = [
-        c
-        for c in Container.every(engine.engine().places)
-        if every or c.status in ("running", "created")
+        c for c in Container.every(engine.places()) if every or c.status in ("running", "created")
     ]
     if quiet:
         lines(c.id for c in found)
@@ -106,7 +104,7 @@ def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> in
     Example:
       argosy logs -f --tail 20 web
     """
-    found = Container.find(engine.engine().places, container)
+    found = Container.find(engine.places(), container)
     if not found.record.detached:
         raise ContainerStatusError(
             f"container {found.record.name} ran in the foreground: its output was not kept"
@@ -188,7 +186,7 @@ def exec_(
     Example:
       argosy exec -it web sh
     """
-    found = Container.find(engine.engine().places, container)
+    found = Container.find(engine.places(), container)
     if rootless.needed():
         return rootless.enter(sys.argv[1:], found.record.watcher)
     if found.status != "running":
@@ -234,7 +232,7 @@ def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
     Example:
       argosy images --digests
     """
-    found = list(engine.engine().images.entries())
+    found = list(engine.images().entries())
     if quiet:
         lines(dict.fromkeys(entry.image_id.encoded[:12] for entry in found))
     elif as_json:
@@ -276,7 +274,7 @@ def rmi(named: tuple[str, ...]) -> int | None:
     Example:
       argosy rmi alpine:3.20
     """
-    store = engine.engine().images
+    store = engine.images()
     for text in named:
         lines(f"removed {name}" for name in store.remove(text))
     return None

@@ -1,25 +1,57 @@
-"""The engine a command line works with: its directories by the XDG rules, or by `ARGOSY_ROOT`."""
+"""The engine a command line works with: its directories by the XDG rules, or by `ARGOSY_ROOT`.
+
+Engine and images are loaded by who asks for them: a push from a layout to a registry needs neither.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
+from typing import TYPE_CHECKING
 
 from argosy.engine.places import Places
-from argosy.engine.run import Engine
 from argosy.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from argosy.engine.images import LocalImages
+    from argosy.engine.run import Engine
 
 ROOT = "/var/lib/argosy"
 RUN = "/run/argosy"
 
 
 def places() -> Places:
-    """Root's directories, or a user's.
+    """Root's directories, or a user's; they are there.
 
     Raises:
         UnsupportedError: the runtime is not installed.
     """
+    return _places(_runtime())
+
+
+def images() -> LocalImages:
+    """The images of whoever runs this. They need no runtime."""
+    made: LocalImages = importlib.import_module("argosy.engine.images").LocalImages(
+        _places().images
+    )
+    return made
+
+
+def engine() -> Engine:
+    """The engine of whoever runs this.
+
+    Raises:
+        UnsupportedError: the runtime is not installed.
+    """
+    made: Engine = importlib.import_module("argosy.engine.run").Engine(
+        places(), rootless=os.environ.get("ARGOSY_ROOTLESS") == "1"
+    )
+    return made
+
+
+def _places(*runtime: str) -> Places:
     root = os.environ.get("ARGOSY_ROOT")
     if root:
         data, run = os.path.abspath(root), os.path.join(os.path.abspath(root), "run")
@@ -30,7 +62,9 @@ def places() -> Places:
         base = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
         data = os.path.join(base, "argosy", "engine")
         run = os.path.join(os.environ.get("XDG_RUNTIME_DIR") or data, "argosy")
-    return Places(data=data, run=run, runtime=(_runtime(),))
+    found = Places(data=data, run=run, runtime=runtime)
+    found.make()
+    return found
 
 
 def _runtime() -> str:
@@ -43,8 +77,3 @@ def _runtime() -> str:
             hint=f"{sys.executable} -m argosy.runtime.launcher {beside}",
         )
     return found
-
-
-def engine() -> Engine:
-    """The engine of whoever runs this."""
-    return Engine(places(), rootless=os.environ.get("ARGOSY_ROOTLESS") == "1")

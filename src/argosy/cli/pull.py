@@ -10,7 +10,7 @@ from argosy import locate
 from argosy.cli import engine, places, progress, remotes
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
-from argosy.engine.images import local_name
+from argosy.engine.names import local_name
 from argosy.errors import UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
@@ -67,7 +67,7 @@ def command(
         return
     if len(platforms) > 1:
         raise UsageError("one --platform at a time: a machine's image is for one")
-    images = engine.engine().images
+    images = engine.images()
     ctx = click.get_current_context()
     with _shown(progress, quiet=quiet) as on_event:
         for place in wanted:

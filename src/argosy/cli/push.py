@@ -10,7 +10,7 @@ from argosy import locate
 from argosy.cli import engine, places, progress
 from argosy.cli.options import FILE_OR_PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
-from argosy.engine.images import local_name
+from argosy.engine.names import local_name
 from argosy.errors import UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
@@ -67,7 +67,7 @@ def command(
                 ).digest
             print(f"{target.reference.repository}@{digest}")
             return
-        store = engine.engine().images.store
+        store = engine.images().store
         prefix = f"{target.reference.repository}:"
         names = (
             [t for t in store.tags() if t.startswith(prefix)] if all_tags else [local_name(target)]

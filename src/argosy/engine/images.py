@@ -10,6 +10,7 @@ from argosy.content import graph
 from argosy.content.copy import copy
 from argosy.content.events import OnEvent, ignore
 from argosy.content.protocols import Source
+from argosy.engine.names import local_name, typed_digits
 from argosy.errors import ManifestUnknownError, NotFoundError, PlatformUnknownError, UsageError
 from argosy.image.view import Image
 from argosy.layout.gc import gc
@@ -19,7 +20,6 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
-from argosy.spec.reference import Reference
 
 PULL_POLICIES = ("missing", "always", "never")
 
@@ -202,34 +202,3 @@ class LocalImages:
     def collect(self) -> int:
         """Remove what no name leads to. Returns the bytes that are free again."""
         return gc(self.store, untagged=True).size
-
-
-def local_name(place: Location) -> str:
-    """What an image is called here: its whole reference, or `localhost/<file>:<tag>` for what is in no registry.
-
-    >>> local_name(Location.parse("alpine:3.20"))
-    'docker.io/library/alpine:3.20'
-    """
-    if place.reference is not None:
-        reference = place.reference
-        if reference.digest is not None:
-            return f"{reference.repository}@{reference.digest}"
-        return f"{reference.repository}:{reference.tag or 'latest'}"
-    tag = place.tag or "latest"
-    if "/" in tag:
-        return str(Reference.parse(tag))
-    base = "".join(
-        c if c.isalnum() else "-" for c in place.path.rstrip("/").rpartition("/")[2].lower()
-    )
-    plain = "".join(c if c.isalnum() or c in "._-" else "-" for c in tag).lstrip(".-") or "latest"
-    return f"localhost/{base.strip('-') or 'image'}:{plain}"
-
-
-def typed_digits(place: Location) -> str | None:
-    """The hexadecimal digits somebody typed for an image id, if that is what it looks like."""
-    reference = place.reference
-    if reference is None or reference.registry != "docker.io" or reference.tag or reference.digest:
-        return None
-    text = reference.name.removeprefix("library/").removeprefix("sha256:")
-    is_hex = 6 <= len(text) <= 64 and all(c in "0123456789abcdef" for c in text)
-    return text if is_hex else None
