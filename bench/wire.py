@@ -14,7 +14,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -146,22 +147,34 @@ def distinct(size: int, number: int) -> bytes:
     return seed + (seed * 32 + bytes(1024)) * (size // 2048) + bytes(size % 2048)
 
 
+def _shared(work: Sequence[Callable[[Wire], None]], taken: Any) -> Iterator[Callable[[Wire], None]]:
+    """What of a list nobody else has taken yet, whichever process it is in."""
+    while True:
+        with taken.get_lock():
+            number = taken.value
+            taken.value += 1
+        if number >= len(work):
+            return
+        yield work[number]
+
+
 def together(work: Sequence[Callable[[Wire], None]], port: int, clients: int) -> float:
     """Jobs a second when so many clients at a time share the work.
 
-    Clients are threads of at most two processes; each keeps its connection. The clock runs from the moment all are
-    connected to the last answer.
+    Clients are threads of at most two processes; each keeps its connection, and takes the next job when it is done
+    with one, so that all are busy to the end. The clock runs from the moment all are connected to the last answer.
     """
     context = multiprocessing.get_context("fork")
     processes = min(2, clients)
     barrier = context.Barrier(clients + 1)
     failed = context.Value("i", 0)
+    taken = context.Value("i", 0)
 
-    def client(number: int) -> None:
+    def client() -> None:
         try:
             wire = Wire(port)
             barrier.wait(60)
-            for job in work[number::clients]:
+            for job in _shared(work, taken):
                 job(wire)
             wire.close()
         except BaseException:
@@ -170,9 +183,7 @@ def together(work: Sequence[Callable[[Wire], None]], port: int, clients: int) ->
             raise
 
     def several(first: int) -> None:
-        threads = [
-            threading.Thread(target=client, args=(n,)) for n in range(first, clients, processes)
-        ]
+        threads = [threading.Thread(target=client) for _ in range(first, clients, processes)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -185,10 +196,10 @@ def together(work: Sequence[Callable[[Wire], None]], port: int, clients: int) ->
     began = time.perf_counter()
     for child in children:
         child.join(600)
-    taken = time.perf_counter() - began
+    seconds = time.perf_counter() - began
     if failed.value or any(child.exitcode for child in children):
         raise SystemExit("a client of the load failed")
-    return len(work) / taken
+    return len(work) / seconds
 
 
 def flood(port: int, request: bytes, connections: int, seconds: float) -> float:

@@ -70,7 +70,7 @@ def manifests(stage: Stage) -> Iterator[dict[str, Attempt]]:
         yield {name: functools.partial(turn, one) for name, one in found.items()}
 
 
-LOADS = ((1, 30, 1), (10, 120, 1), (50, 100, 1), (10, 20, 10))
+LOADS = ((1, 30, 1), (10, 300, 1), (50, 300, 1), (10, 20, 10))
 """Clients at a time, images in all, and megabytes of an image's layer."""
 
 

@@ -9,7 +9,7 @@ import re
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +35,22 @@ def leave(seat: Seat) -> None:
     os.close(seat._held)
     if seat._lead >= 0:
         os.close(seat._lead)
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+def test_a_new_worker_takes_the_place_where_the_fewest_sit(team: Team) -> None:
+    seats = [Seat(team) for _ in range(2)]
+    assert [seat.place for seat in seats] == [0, 1]
+    successors = [Seat(team) for _ in range(2)]
+    assert sorted(seat.place for seat in successors) == [0, 1]
+    for seat in seats:
+        leave(seat)
+    for dying in successors:
+        left = dying.place
+        leave(dying)
+        assert Seat(team).place == left
 
 
 # -- limits -----------------------------------------------------------------------------------------
@@ -192,7 +208,9 @@ def test_what_killed_servers_left_behind_goes_and_what_is_used_stays(tmp_path: P
         orphans = tmp_path / "workers" / "server-orphans"
         for folder in (dead, orphans):
             folder.mkdir()
-            (folder / "0").write_bytes(bytes(1 << 16))
+            for number in ("0", "1"):
+                (folder / number).write_bytes(bytes(1 << 16))
+            (folder / "door").touch()
             os.utime(folder, (0, 0))
         os.utime(team.folder, (0, 0))
         worker = Seat(Team(str(orphans), 1, b""))  # its main process is gone, and it serves on
@@ -272,3 +290,36 @@ def test_workers_do_not_outlive_the_main_process(tmp_path: Path) -> None:
         for fd in workers:
             assert select.select([fd], [], [], 30)[0]
         server.kill()
+
+
+CPUS = os.sched_getaffinity(0)
+
+
+def within(condition: Callable[[], object]) -> None:
+    """Return when something has come true."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        os.sched_yield()
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="this machine has one CPU")
+def test_where_every_cpu_has_a_worker_each_keeps_to_its_own(tmp_path: Path) -> None:
+    with Process(str(tmp_path), workers=len(CPUS)) as server:
+        within(lambda: len(children(server)) == len(CPUS))
+        workers = children(server)
+        within(lambda: all(len(os.sched_getaffinity(worker)) == 1 for worker in workers))
+        assert set[int].union(*map(os.sched_getaffinity, workers)) == CPUS
+        freed = os.sched_getaffinity(workers[0])
+        os.kill(workers[0], signal.SIGKILL)
+        within(lambda: {*children(server)} - {*workers})
+        (successor,) = {*children(server)} - {*workers}
+        within(lambda: os.sched_getaffinity(successor) == freed)
+        assert os.sched_getaffinity(server.pid) == CPUS
+
+
+@pytest.mark.skipif(len(CPUS) < 2, reason="this machine has one CPU")
+def test_a_worker_that_is_alone_runs_where_there_is_room(tmp_path: Path) -> None:
+    with Process(str(tmp_path)) as server:
+        assert server.ask("GET", "/v2/")[0] == 200
+        assert [os.sched_getaffinity(worker) for worker in children(server)] == [CPUS]

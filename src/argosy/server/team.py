@@ -44,13 +44,18 @@ class Team:
 
     Args:
         folder: The directory they share.
-        seats: How many there are: more than workers, because a new one begins before an old one has finished.
+        size: How many workers.
         key: Random bytes that keep clients from choosing whom they are counted with.
     """
 
     folder: str
-    seats: int
+    size: int
     key: bytes
+
+    @property
+    def seats(self) -> int:
+        """More than workers, because a new one begins before an old one has finished."""
+        return 2 * self.size
 
 
 @contextlib.contextmanager
@@ -69,11 +74,11 @@ def assembled(data: str | None, size: int) -> Iterator[Team | None]:
         return
     try:
         folder = _folder(data)
-        team = Team(folder, 2 * size, secrets.token_bytes(16))
+        team = Team(folder, size, secrets.token_bytes(16))
         for number in range(team.seats):
             with open(_path(team, number), "xb") as table:
                 table.truncate(_TABLE_BYTES)
-        for name, size_bytes in (("rates", _RATES_BYTES), ("lead", 0)):
+        for name, size_bytes in (("rates", _RATES_BYTES), ("lead", 0), ("door", 0)):
             with open(os.path.join(folder, name), "xb") as file:
                 file.truncate(size_bytes)
     except OSError as exc:
@@ -170,6 +175,11 @@ class Seat:
             key = team.key
             self._slot = functools.lru_cache(4096)(lambda who: _hash(key, who) % _SLOTS)
 
+    @property
+    def place(self) -> int:
+        """Which of the workers' places this is, from 0; two are at the same one only while one takes over."""
+        return self._number % self._team.size if self._team is not None else 0
+
     # -- requests under way ----------------------------------------------------------------------
 
     def add(self, who: str, count: int) -> None:
@@ -256,19 +266,28 @@ class Seat:
 
 
 def _take(team: Team) -> tuple[int, int]:
-    """The first free seat and its lock. What dead workers had under way is over."""
-    taken: tuple[int, int] | None = None
+    """A free seat and its lock, at the place where the fewest sit. What dead workers had under way is over."""
+    door = _lock(os.path.join(team.folder, "door"), wait=True)
+    try:
+        free = dict(_free(team))
+        held = [number % team.size for number in range(team.seats) if number not in free]
+        if not free:
+            raise StorageError(f"{team.folder}: no seat is free for a new worker")
+        taken = min(free, key=lambda number: (held.count(number % team.size), number))
+        fd = free.pop(taken)
+        for other in free.values():
+            os.close(other)
+    finally:
+        os.close(door)
+    return taken, fd
+
+
+def _free(team: Team) -> Iterator[tuple[int, int]]:
     for number in range(team.seats):
         with contextlib.suppress(BlockingIOError):
             fd = _lock(_path(team, number))
             _mapped(_path(team, number), _TABLE_BYTES)[:] = bytes(_TABLE_BYTES)
-            if taken is None:
-                taken = number, fd
-            else:
-                os.close(fd)
-    if taken is None:
-        raise StorageError(f"{team.folder}: no seat is free for a new worker")
-    return taken
+            yield number, fd
 
 
 def _mapped(path: str, size: int) -> mmap.mmap:

@@ -25,7 +25,7 @@ from argosy.spec.digest import Digest, Hasher, hasher
 LEASE = 30.0
 """Seconds a body holds its session without saying that it goes on."""
 
-SMALL = 2 * PIECE
+SMALL = 3 * PIECE
 """Bytes of a body that is taken whole before anything is done with it: no more than a long one holds at a time."""
 
 CUT = (ClientGoneError, RequestTimeoutError)
