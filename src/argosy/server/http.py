@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
-PIECE = 512 * 1024
+PIECE = 768 * 1024
 """Bytes of a body are gathered to pieces of this size before they are hashed and written."""
 
 _LINGER, _STALLED = 30.0, 5.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
 
 from argosy.errors import (
     ArgosyError,
@@ -25,7 +24,7 @@ from argosy.spec.digest import Digest, Hasher, hasher
 LEASE = 30.0
 """Seconds a body holds its session without saying that it goes on."""
 
-SMALL = 3 * PIECE
+SMALL = 2 * PIECE
 """Bytes of a body that is taken whole before anything is done with it: no more than a long one holds at a time."""
 
 CUT = (ClientGoneError, RequestTimeoutError)
@@ -43,26 +42,11 @@ class Body:
         self._storage, self._key, self._expected = registry.storage, key, size
         self._keep = keep
         self._writer: SegmentWriter | None = None
-        self._buffer = bytearray()
         self.hashed = hashed
         self.size = 0
 
-    def feed(self, piece: list[bytes]) -> None:
-        """Hash and write one of many pieces, put together: each call for a part would fight for the interpreter."""
-        self._take([self._together(piece)])
-
-    def _together(self, piece: list[bytes]) -> memoryview:
-        """The parts in one buffer, which is kept for the next piece: fresh memory costs as much as the copy."""
-        size = sum(map(len, piece))
-        if len(self._buffer) < size:
-            self._buffer = bytearray(size)
-        view, at = memoryview(self._buffer)[:size], 0
-        for part in piece:
-            view[at : at + len(part)] = part
-            at += len(part)
-        return view
-
-    def _take(self, parts: Sequence[bytes | memoryview]) -> None:
+    def feed(self, parts: list[bytes]) -> None:
+        """Hash and write one of many pieces."""
         for part in parts:
             self.hashed.update(part)
             self.size += len(part)
@@ -80,7 +64,7 @@ class Body:
             DigestMismatchError: the bytes hash to something else than `digest`.
         """
         if piece is not None:
-            self._take(piece)
+            self.feed(piece)
         if digest is not None and Digest.done(algorithm, self.hashed) != digest:
             raise DigestMismatchError(
                 "blob", expected=digest, actual=Digest.done(algorithm, self.hashed)
