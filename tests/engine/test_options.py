@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.cli import engine
 from argosy.engine.invoke import meaning, signal_number
 from argosy.engine.names import local_name, typed_digits
 from argosy.engine.options import Published, RunOptions, Volume, parse_name, parse_size
 from argosy.engine.profile import capabilities
-from argosy.errors import ArgosyError, ContainerError, UsageError
+from argosy.errors import ArgosyError, ContainerError, UnsupportedError, UsageError
 from argosy.locate import Location
 
 ports = st.integers(1, 65535)
@@ -143,3 +147,13 @@ def test_no_text_crashes(text: str) -> None:
             read(text)
         except ArgosyError:
             continue
+
+
+def test_images_need_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGOSY_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("ARGOSY_RUNTIME", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    assert list(engine.images().entries()) == []
+    with pytest.raises(UnsupportedError, match="argosy-runtime is not installed"):
+        engine.places()

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from argosy.errors import StorageError
+from argosy.server import http as asgi
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.serve import serve
 from argosy.server.settings import Listen, Settings
@@ -122,6 +123,24 @@ def test_who_asks_before_sending_a_body_is_refused_at_once(tmp_path: Path) -> No
             b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"
         )
         assert raw.recv(100).startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("piece", [b"x", None], ids=["endless", "stalled"])
+def test_a_refused_body_is_not_read_for_ever(
+    piece: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "_LINGER", 0.05)
+    monkeypatch.setattr(asgi, "_STALLED", 0.01)
+
+    async def receive() -> asgi.Message:
+        if piece is None:
+            await asyncio.sleep(3600)
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+    scope = {"method": "PATCH", "headers": [(b"transfer-encoding", b"chunked")]}
+    request = asgi.Request(scope, receive, "id")
+    asyncio.run(request.drain())
+    assert not request.ended
 
 
 def test_a_stop_lets_a_body_under_way_finish(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ class Request:
         loop = asyncio.get_running_loop()
         end = loop.time() + _LINGER
         with contextlib.suppress(TimeoutError):
-            while not self.ended:
+            while not self.ended and loop.time() < end:
                 async with asyncio.timeout_at(min(loop.time() + _STALLED, end)):
                     message = await self.receive()
                 self.received += len(message.get("body", b""))
