@@ -46,8 +46,7 @@ _FOREIGN = frozenset({"containers-storage", "docker-daemon", "ostree", "sif", "t
 """Transports of other tools that argosy does not have: never taken for a repository's name."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Location(Value):
+class Location(Value, kw_only=True):
     """Where an image is: a place, and perhaps a tag or digest in it.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import click
@@ -10,7 +11,6 @@ from argosy.cli import connections, remotes
 from argosy.cli.options import json_option
 from argosy.cli.output import document, table
 from argosy.errors import NotFoundError, UsageError
-from argosy.remote.config import Options
 from argosy.remote.credentials import Credential, CredentialStore, Step
 from argosy.remote.registry import Registry
 from argosy.spec.reference import DOCKER_HUB, Reference, parse_name, parse_registry
@@ -101,9 +101,8 @@ def _check(host: str, credential: Credential) -> None:
     given = {**remotes.settings(click.get_current_context()), "no_creds": True}
     given = {k: v for k, v in given.items() if k not in ("creds", "registry_token")}
     plain = remotes.options(given, host)
-    fields = {name: getattr(plain, name) for name in Options.__slots__}
-    fields["credentials"] = CredentialStore((), given={host: credential})
-    with Registry(host, Options(**fields)) as made:
+    store = CredentialStore((), given={host: credential})
+    with Registry(host, dataclasses.replace(plain, credentials=store)) as made:
         made.ping()
 
 

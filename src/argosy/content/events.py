@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Planned(Value):
     """This content belongs to what is copied. Told before any of it moves, so that totals can be shown."""
 
     descriptor: Descriptor
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Progressed(Value):
     """Some bytes moved; `done` counts all of this content so far, in bytes."""
 
@@ -24,14 +21,12 @@ class Progressed(Value):
     done: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Copied(Value):
     """The content is now at the target, verified and durable."""
 
     descriptor: Descriptor
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Skipped(Value):
     """The content did not move, and why: `exists`, or `foreign` (a non-distributable layer, not asked for)."""
 
@@ -39,14 +34,12 @@ class Skipped(Value):
     reason: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Mounted(Value):
     """The target took the content over from another repository of its own; no bytes moved."""
 
     descriptor: Descriptor
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Tagged(Value):
     """A tag of the target now points at the content: the last thing that happens."""
 

@@ -47,7 +47,6 @@ LEAST_LIFE = 60.0
 _MAX_HEADER = 16 * 1024
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Challenge(Value):
     """One challenge: its scheme in lower case, and its parameters by names in lower case."""
 
@@ -143,8 +142,7 @@ def repository_of(scopes: Sequence[str]) -> str:
 # ------------------------------------------------------------------------------------------------------------- tokens
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Token(Value):
+class Token(Value, kw_only=True):
     """A bearer token: what was asked for with it, and how many seconds it lives from its answer on."""
 
     value: str = dataclasses.field(repr=False)

@@ -40,8 +40,7 @@ def ignore_warning(_registry: str, _text: str) -> None:
     """Warn nobody."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Options(Value):
+class Options(Value, kw_only=True):
     """Everything about how registries are talked to.
 
     Args:

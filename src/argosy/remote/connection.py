@@ -28,8 +28,7 @@ LEAST = 16 * 1024
 Address = tuple[str, int]
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class TLS(Value):
+class TLS(Value, kw_only=True):
     """How a host's certificate is checked and which one is shown to it: paths of PEM files.
 
     `ca_files` are trusted beside the system's authorities. `insecure` checks nothing.
@@ -63,8 +62,7 @@ class TLS(Value):
         return context
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Network(Value):
+class Network(Value, kw_only=True):
     """How connections are made.
 
     Args:

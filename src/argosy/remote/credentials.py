@@ -41,8 +41,7 @@ _IDENTITY_USER = "<token>"
 _NOT_FOUND = "credentials not found"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Credential(Value):
+class Credential(Value, kw_only=True):
     """A user name and password, or a token that stands for them. `repr` shows no secret."""
 
     username: str = ""

@@ -7,7 +7,6 @@ it has (end-13), and only the rest is sent. Where the caller keeps sessions on d
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import os
@@ -92,7 +91,6 @@ class Content:
         return Part(self, offset, length)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Part(Value):
     """A request's body: some bytes of a content."""
 
@@ -204,21 +202,18 @@ def _saved(path: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- flows
 
 
-@dataclasses.dataclass(slots=True, eq=False, repr=False)
 class _Upload:
     """Where an upload stands: the session, what the registry has, and how it wants its chunks."""
 
-    name: str
-    content: Content
-    memory: Memory
-    location: str = ""
-    offset: int = 0
-    chunk: int = 0
-    least: int = 0
-    resumed: bool = False
-    whole: bool = False
-    mountable: bool = False
-    mounted: bool = False
+    def __init__(
+        self, name: str, content: Content, memory: Memory, *, session: str, chunk: int
+    ) -> None:
+        self.name, self.content, self.memory = name, content, memory
+        self.location, self.offset = session or memory.location, 0
+        self.chunk, self.least = chunk, 0
+        self.resumed = bool(memory.location) and not session
+        self.mountable = content.desc.size >= REMEMBERED and not session
+        self.whole = self.mounted = False
 
     @property
     def desc(self) -> Descriptor:
@@ -259,9 +254,7 @@ def push_blob(
         IntegrityError: the content is not what its descriptor says; the session is cancelled.
         RegistryError: the registry failed more often than is forgiven.
     """
-    state = _Upload(name, content, memory, session or memory.location, chunk=chunk_size or 0)
-    state.resumed = bool(memory.location) and not session
-    state.mountable = content.desc.size >= REMEMBERED and not session
+    state = _Upload(name, content, memory, session=session, chunk=chunk_size or 0)
     failures, mark = 0, 0
     if state.resumed:
         yield from _ask(state, 0.0)

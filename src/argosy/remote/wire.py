@@ -79,8 +79,7 @@ class Body(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Request(Value):
+class Request(Value, kw_only=True):
     """One HTTP request.
 
     Args:
@@ -114,7 +113,7 @@ class Request(Value):
 
     def replace(self, **changes: object) -> Request:
         """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+        return self.__replace__(**changes)
 
 
 class Response:
@@ -268,8 +267,7 @@ def _redact_field(name: str, value: str) -> str:
     return redact_url(value) if lower == "location" else value
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Exchange(Value):
+class Exchange(Value, kw_only=True):
     """One HTTP exchange as an observer is told of it, its secrets redacted.
 
     `status` is 0 where no answer came, and `error` then says why. `seconds` is the time from the request's first byte

@@ -132,7 +132,6 @@ def _name(value: object) -> str:
     return _NAMES.get(type(value), type(value).__name__)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Kind(Value):
     """How one sort of property is read and written."""
 
@@ -265,13 +264,13 @@ def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool], ...]:
     if found is None:
         found = _PROPERTIES[cls] = tuple(
             (
-                f.name,
+                attribute,
                 f.metadata["name"],
                 f.metadata["kind"],
                 f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
                 f.metadata["always"],
             )
-            for f in dataclasses.fields(cls)
+            for attribute, f in cls._fields.items()
             if "kind" in f.metadata
         )
     return found

@@ -1,44 +1,129 @@
-"""What values share: they are equal if their fields are, and show them.
+"""Values: small frozen classes whose fields are all there is to them.
 
-A dataclass has such methods written and compiled for each class when its module is loaded, which for a short command
-is a seventh of its time; these are written once. Use with `eq=False, repr=False`.
+They are declared and used as frozen dataclasses with slots are, and `dataclasses.replace`, `fields` and `asdict` take
+them. But for a dataclass its methods are written and compiled, and the class is made twice, when its module is loaded:
+of a short command's start that was an eighth. Here the methods are written once, for all.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, dataclass_transform
+
+_ABSENT: Any = dataclasses.MISSING
 
 
-class Value:
-    """The base of a frozen dataclass with slots.
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+class _Kind(type):
+    """What makes such a class of what its body says."""
+
+    def __new__(
+        mcls, name: str, bases: tuple[type, ...], body: dict[str, Any], *, kw_only: bool = False
+    ) -> _Kind:
+        fields: dict[str, Any] = {}
+        for field, kind in body.get("__annotations__", {}).items():
+            if not kind.startswith("ClassVar"):
+                default = body.pop(field, _ABSENT)
+                made = isinstance(default, dataclasses.Field)
+                fields[field] = default if made else dataclasses.field(default=default)
+        cls: Any = super().__new__(mcls, name, bases, {**body, "__slots__": tuple(fields)})
+        cls._fields = fields
+        cls._plan = tuple(
+            [(n, cls.__dict__[n].__set__, f.default, f.default_factory) for n, f in fields.items()]
+        )
+        cls._ordered = () if kw_only else tuple(fields)
+        return cls  # type: ignore[no-any-return]
+
+
+class _DataclassFields:
+    """What `dataclasses` asks a class for, made when it asks."""
+
+    def __get__(self, instance: object, owner: Any) -> dict[str, Any]:
+        body = {"__annotations__": owner.__annotations__, **owner._fields}
+        twin: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(type("", (), body))
+        owner.__dataclass_fields__ = twin.__dataclass_fields__
+        return owner.__dataclass_fields__  # type: ignore[no-any-return]
+
+
+class Value(metaclass=_Kind):
+    """The base of a value. `kw_only=True` behind it in the class's head: its fields are given by name alone.
 
     Example:
-        >>> import dataclasses
-        >>> @dataclasses.dataclass(frozen=True, slots=True, eq=False, repr=False)
-        ... class Point(Value):
+        >>> class Point(Value):
         ...     x: int
-        ...     y: int
-        >>> Point(1, 2), Point(1, 2) == Point(1, 2), Point(1, 2) in {Point(1, 2)}
+        ...     y: int = 0
+        >>> Point(1, y=2), Point(1) == Point(1, 0), Point(1, 2) in {Point(1, 2)}
         (Point(x=1, y=2), True, True)
+        >>> dataclasses.replace(Point(1, 2), x=3)
+        Point(x=3, y=2)
     """
 
-    __slots__ = ()
-    __dataclass_fields__: dict[str, Any]
+    __dataclass_fields__ = _DataclassFields()
+    _fields: ClassVar[dict[str, Any]]
+    _plan: ClassVar[tuple[tuple[str, Callable[[object, object], None], Any, Any], ...]]
+    _ordered: ClassVar[tuple[str, ...]]
+
+    def __init__(self, *args: Any, **given: Any) -> None:
+        if args:
+            given = self._named(args, given)
+        for name, put, default, factory in self._plan:
+            if name in given:
+                put(self, given.pop(name))
+            elif default is not _ABSENT:
+                put(self, default)
+            elif factory is not _ABSENT:
+                put(self, factory())
+            else:
+                raise TypeError(f"{type(self).__name__}() lacks {name}")
+        if given:
+            raise TypeError(f"{type(self).__name__}() has no {', '.join(given)}")
+        self.__post_init__()
+
+    def _named(self, args: tuple[Any, ...], given: dict[str, Any]) -> dict[str, Any]:
+        names = self._ordered[: len(args)]
+        if len(args) > len(names) or not given.keys().isdisjoint(names):
+            raise TypeError(f"{type(self).__name__}() takes {', '.join(self._ordered)}, each once")
+        return {**dict(zip(names, args, strict=True)), **given}
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: values do not change."""
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        """Refuse: values do not change."""
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __replace__(self, **changes: Any) -> Self:
+        """As `dataclasses.replace`."""
+        return type(self)(**{**self._asdict(), **changes})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For `copy` and `pickle`."""
+        return _remade, (type(self), self._asdict())
+
+    def _asdict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._fields}
 
     def __eq__(self, other: object) -> bool:
         """Whether the other is of the same class and has equal fields."""
         if other.__class__ is not self.__class__:
             return NotImplemented
-        return all(
-            getattr(self, name) == getattr(other, name) for name in self.__dataclass_fields__
-        )
+        return all(getattr(self, name) == getattr(other, name) for name in self._fields)
 
     def __hash__(self) -> int:
         """That of the fields."""
-        return hash(tuple([getattr(self, name) for name in self.__dataclass_fields__]))
+        return hash(tuple([getattr(self, name) for name in self._fields]))
 
     def __repr__(self) -> str:
         """The fields, but for those that are not to be shown."""
-        fields = self.__dataclass_fields__.items()
+        fields = self._fields.items()
         shown = [f"{name}={getattr(self, name)!r}" for name, field in fields if field.repr]
         return f"{self.__class__.__qualname__}({', '.join(shown)})"
+
+
+def _remade(cls: type[Value], fields: dict[str, Any]) -> Value:
+    return cls(**fields)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -16,8 +15,7 @@ DIGEST = _json.parsed(Digest)
 MEDIA_TYPE = _json.parsed(mediatypes.parse_media_type)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Descriptor(Value):
+class Descriptor(Value, kw_only=True):
     """What some content is, and where: media type, digest and size in bytes.
 
     `data` holds the content itself where it is embedded; nobody trusts it before its digest was checked. Unknown

@@ -5,7 +5,6 @@ The client and the registry of argosy meet only here and in `argosy.errors`.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
@@ -150,8 +149,7 @@ def parse_warning(value: str) -> str | None:
     return re.sub(r"\\(.)", r"\1", match[1]) if match else None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ErrorEntry(Value):
+class ErrorEntry(Value, kw_only=True):
     """One entry of an error body."""
 
     code: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Self
 
@@ -17,8 +16,7 @@ MAX_SIZE = 8 * 1024 * 1024
 """The most bytes argosy reads as an image configuration."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ExecutionParameters(Value):
+class ExecutionParameters(Value, kw_only=True):
     """The `config` object: what a container of the image runs, unless told otherwise.
 
     `entrypoint` and `cmd` are None where absent, which is not the same as empty.
@@ -41,8 +39,7 @@ class ExecutionParameters(Value):
     extra: Mapping[str, object] = _json.extra()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class LayerStack(Value):
+class LayerStack(Value, kw_only=True):
     """The `rootfs` object: the digests of the uncompressed layers, from the base upwards."""
 
     type: str = _json.prop("type", _json.STRING)
@@ -54,8 +51,7 @@ class LayerStack(Value):
             raise InvalidConfigError(f"type: expected 'layers', got {self.type[:64]!r}")
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class History(Value):
+class History(Value, kw_only=True):
     """How one layer, or one change of the configuration alone (`empty_layer`), came to be."""
 
     created: str | None = _json.prop("created", _json.TIME, None)
@@ -66,8 +62,7 @@ class History(Value):
     extra: Mapping[str, object] = _json.extra()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ImageConfig(Value):
+class ImageConfig(Value, kw_only=True):
     """An image's configuration. Times are RFC 3339 strings, as written.
 
     Example:

@@ -22,8 +22,7 @@ MAX_ENTRIES = 10_000
 """The most descriptors one manifest may hold."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Manifest(Value):
+class Manifest(Value, kw_only=True):
     """An image manifest: a config and layers.
 
     Example:
@@ -66,8 +65,7 @@ class Manifest(Value):
         return (self.config, *self.layers)
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Index(Value):
+class Index(Value, kw_only=True):
     """An image index: manifests, most often one a platform; an entry may be an index again.
 
     Example:

@@ -6,7 +6,6 @@ machine can run. Among entries that suit, the nearest variant wins; among equals
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import re
@@ -48,8 +47,7 @@ _RUNS: dict[str, dict[str, tuple[str, ...]]] = {
 _ARM64 = r"(?a)v(8|9)(?:\.(\d{1,2}))?"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Platform(Value):
+class Platform(Value, kw_only=True):
     """Where an image runs.
 
     Example:

@@ -97,8 +97,7 @@ def parse_registry(text: str) -> str:
     return DOCKER_HUB if whole in _HUB_NAMES else whole
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class Reference(Value):
+class Reference(Value, kw_only=True):
     """A place in a registry: a repository, and perhaps a tag, a digest, or both.
 
     Where both are given the digest decides and the tag is only told.
