@@ -8,12 +8,13 @@ Nothing is loaded for them but click: `argosy.cli.remotes` reads what was given 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
 from argosy.cli.options import PLACE
+from argosy.spec._value import Value
 
 META = "argosy.connections"
 """Where a context keeps what was given: option name → value, a side's own as `src.name`."""
@@ -22,7 +23,7 @@ _SIDES = {"src": ("src", "from"), "dest": ("dest", "dst", "to")}
 _MARK = "_argosy_connections"
 
 
-class Setting(NamedTuple):
+class Setting(Value):
     """One option: its name without dashes, its help, and what else `click.Option` needs."""
 
     name: str
@@ -82,12 +83,20 @@ def two_ended(command: click.Command) -> click.Command:
     return command
 
 
-def added(command: click.Command) -> click.Command:
-    """Give a command the options, if it may talk to a registry and does not have them yet."""
+def added(command: click.Command, args: Sequence[str] | None = None) -> click.Command:
+    """Give a command the options, if it may talk to a registry and does not have them yet.
+
+    Args:
+        command: The command.
+        args: What it is called with. Where nothing in it could be one of the options, they are not made: they are more
+            than all its own. None makes them in any case.
+    """
     places = [p for p in command.params if isinstance(p, click.Argument) and p.type is PLACE]
     if not (places or getattr(command, _MARK, False)) or getattr(command, _MARK, None) == "added":
         return command
     taken = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+    if args is not None and all(_is_known(arg, taken) for arg in args):
+        return command
     both = len(places) > 1 or getattr(command, _MARK, None) == "two"
     command.params += [o for o in _options(both=both) if not taken & {*o.opts[:1]}]
     for option in command.params:
@@ -96,6 +105,11 @@ def added(command: click.Command) -> click.Command:
     command.params.append(_help())
     setattr(command, _MARK, "added")
     return command
+
+
+def _is_known(arg: str, taken: Container[str]) -> bool:
+    """Whether an argument is no option, or one of these."""
+    return not arg.startswith("-") or arg == "-" or arg.partition("=")[0] in taken
 
 
 def _options(*, both: bool) -> Iterator[click.Option]:

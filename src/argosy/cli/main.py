@@ -37,7 +37,11 @@ class Lazy(click.Group):
         return children(self.prefix)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command, or make the group below this one."""
+        """Import a command, or make the group below this one; with all its options."""
+        return self._command(cmd_name, None)
+
+    def _command(self, cmd_name: str, args: list[str] | None) -> click.Command | None:
+        """As `get_command`, with the options that these arguments need."""
         name = cmd_name if self.prefix else ALIASES.get(cmd_name, cmd_name)
         full = f"{self.prefix} {name}".strip()
         entry = COMMANDS.get(full)
@@ -48,7 +52,7 @@ class Lazy(click.Group):
         found = getattr(importlib.import_module(f"argosy.cli.{entry.module}"), entry.attribute)
         assert isinstance(found, click.Command)
         # Loaded with a command and not before: `argosy --help` needs nothing of it.
-        added: click.Command = importlib.import_module("argosy.cli.connections").added(found)
+        added: click.Command = importlib.import_module("argosy.cli.connections").added(found, args)
         return added
 
     def resolve_command(
@@ -56,7 +60,10 @@ class Lazy(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; a name that is none gets the nearest ones suggested."""
         name = str(args[0])
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
+        command = self._command(name, None if ctx.resilient_parsing else args[1:])
+        if command is not None:
+            return name, command, args[1:]
+        if not name.startswith("-"):
             matches = importlib.import_module("difflib").get_close_matches
             near = matches(name, [*self.list_commands(ctx), *ALIASES], 3)
             more = f" Did you mean {' or '.join(near)}?" if near else ""

@@ -5,10 +5,10 @@ A name with a space is a command of a group. The group's own line has no module.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from argosy.spec._value import Value
 
 
-class Entry(NamedTuple):
+class Entry(Value):
     """A line of the table. `module` is below `argosy.cli`; empty for a group. `attribute` names the click command."""
 
     section: str

@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
-from typing import NamedTuple, Self
+from typing import Self
 
 from argosy.content import graph
 from argosy.content.events import (
@@ -34,6 +34,7 @@ from argosy.content.protocols import BlobReader, Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
 from argosy.errors import PlatformUnknownError, UsageError
 from argosy.spec import mediatypes
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index
@@ -107,7 +108,7 @@ def copy(
     return chosen.root
 
 
-class _Choice(NamedTuple):
+class _Choice(Value):
     """What is copied: a root, of an index perhaps only some images, or a smaller index that was made for it."""
 
     root: Descriptor
@@ -272,11 +273,14 @@ class _Copy:
             self.tell(Tagged(root, tag))
 
     def _begin(self, blobs: Iterable[Descriptor]) -> None:
+        new: list[Descriptor] = []
         for desc in blobs:
-            if desc.digest in self._blobs:
-                continue
-            self._blobs.add(desc.digest)
-            self.tell(Planned(desc))
+            if desc.digest not in self._blobs:
+                self._blobs.add(desc.digest)
+                self.tell(Planned(desc))
+                new.append(desc)
+        # the largest first: one that is begun late is alone at the end
+        for desc in sorted(new, key=lambda one: -one.size):
             self._workers.begin(functools.partial(self._blob, desc))
 
     def _blob(self, desc: Descriptor) -> None:

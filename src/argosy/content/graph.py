@@ -7,7 +7,6 @@ outside may still be deep or wide without end, so walks have limits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.content.verify import VerifyingReader, embedded
@@ -18,6 +17,7 @@ from argosy.errors import (
     PlatformUnknownError,
 )
 from argosy.spec import manifest as manifests
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
@@ -106,7 +106,7 @@ def read_image(source: Source, desc: Descriptor) -> Manifest:
     return found
 
 
-class Node(NamedTuple):
+class Node(Value):
     """One manifest of a walk.
 
     Attributes:

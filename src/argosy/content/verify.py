@@ -115,8 +115,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _hashing(desc: Descriptor) -> _Here | _Beside:
-    return (_Beside if desc.size >= BESIDE else _Here)(desc.digest.algorithm)
+def _hashing(desc: Descriptor, *, here: bool) -> _Here | _Beside:
+    return (_Here if here or desc.size < BESIDE else _Beside)(desc.digest.algorithm)
 
 
 class VerifyingReader:
@@ -146,7 +146,8 @@ class VerifyingReader:
         self.descriptor = desc
         self._stream = stream
         self._close = close or getattr(stream, "close", None)
-        self._hashed = _hashing(desc)
+        self._here = False
+        self._hashed = _hashing(desc, here=False)
         self._left = desc.size
         self._proved = False
         self._on_bytes: Callable[[int], object] | None = None
@@ -177,8 +178,10 @@ class VerifyingReader:
         return data
 
     def hash_here(self) -> None:
-        """Hash in the thread that reads, where that has little else to do. Call it before the first `read`."""
-        self._hashed = _Here(self.descriptor.digest.algorithm)
+        """Hash in the thread that reads, where another would only be in the way. After a `read` it is too late."""
+        if self._left == self.descriptor.size:
+            self._here = True
+            self._hashed = _hashing(self.descriptor, here=True)
 
     def resume(self, front: SupportsRead) -> int:
         """Take the front part from elsewhere (a partial file of an earlier run) and go on behind it.
@@ -195,7 +198,7 @@ class VerifyingReader:
         """
         if not isinstance(self._stream, Resumable) or self._left != self.descriptor.size:
             return 0
-        fresh, taken = _hashing(self.descriptor), 0
+        fresh, taken = _hashing(self.descriptor, here=self._here), 0
         while data := front.read(CHUNK):
             fresh.update(data)
             taken += len(data)
@@ -223,7 +226,7 @@ class VerifyingReader:
         back(0)
         if self._on_bytes is not None:
             self._on_bytes(self._left - self.descriptor.size)
-        self._hashed = _hashing(self.descriptor)
+        self._hashed = _hashing(self.descriptor, here=self._here)
         self._left, self._proved = self.descriptor.size, False
         return True
 

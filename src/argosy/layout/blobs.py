@@ -13,7 +13,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import CHUNK, VerifyingReader
@@ -27,6 +26,7 @@ from argosy.errors import (
     ManifestUnknownError,
 )
 from argosy.layout.durable import storage_error, storage_errors, sync_directory
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 
@@ -35,7 +35,7 @@ GRACE = 3600.0
 """Seconds for which content that nothing refers to yet is safe: a copy in progress writes blobs before manifests."""
 
 
-class BlobFile(NamedTuple):
+class BlobFile(Value):
     """A file below `blobs`: its path, and the digest its name stands for, or None where it stands for none."""
 
     path: str

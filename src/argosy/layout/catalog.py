@@ -7,19 +7,19 @@ every manifest is read once, and there are limits on depth and number (`content.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from argosy.content.graph import MAX_DEPTH, MAX_NODES
 from argosy.content.memory import listed
 from argosy.content.verify import VerifyingReader, embedded
 from argosy.errors import ArgosyError, LimitExceededError
 from argosy.spec import manifest as manifests
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 
 
-class Facts(NamedTuple):
+class Facts(Value):
     """What one manifest says.
 
     Attributes:

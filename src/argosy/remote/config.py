@@ -10,7 +10,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from argosy._version import __version__
 from argosy.errors import DeniedError, InvalidConfigError, StorageError
@@ -26,9 +26,7 @@ HUB_HOST = "registry-1.docker.io"
 """Where Docker Hub, called `docker.io` in references, answers."""
 
 _MAX_FILE = 4 * 1024 * 1024
-_NAMES_A_REGISTRY = re.compile(
-    rb"""^\s*(?:\[+\s*["']?registr|["']?registr[a-z]*["']?\s*=\s*[^\s"'])""", re.MULTILINE
-)
+_NAMES_A_REGISTRY = rb"""^\s*(?:\[+\s*["']?registr|["']?registr[a-z]*["']?\s*=\s*[^\s"'])"""
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 
 
@@ -179,7 +177,7 @@ def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
 # --------------------------------------------------------------------------------------------------- registries.conf
 
 
-class Endpoint(NamedTuple):
+class Endpoint(Value):
     """One place a repository can be read from: a mirror, or in the end the registry itself."""
 
     registry: str
@@ -312,7 +310,7 @@ def read_toml(path: str, *, everything: bool = True) -> dict[str, Any]:
             raw = file.read(_MAX_FILE)
     except OSError as exc:
         raise StorageError(f"{path}: {(exc.strerror or 'unreadable').lower()}") from None
-    if not everything and not _NAMES_A_REGISTRY.search(raw):
+    if not everything and not re.search(_NAMES_A_REGISTRY, raw, re.MULTILINE):
         return {}  # most say nothing here, or only what short names mean: reading TOML would cost 10 ms
     tomllib: Any = importlib.import_module("tomllib")
     try:

@@ -9,7 +9,6 @@ what is written down. Keys are matched from the most specific to the registry al
 
 from __future__ import annotations
 
-import base64
 import binascii
 import contextlib
 import dataclasses
@@ -17,7 +16,7 @@ import importlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from argosy.errors import (
     InvalidConfigError,
@@ -51,10 +50,11 @@ class Credential(Value, kw_only=True):
 
     def basic(self) -> str:
         """The value of a Basic `Authorization` header."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        pair = f"{self.username}:{self.password}".encode()
+        return "Basic " + binascii.b2a_base64(pair, newline=False).decode()
 
 
-class Found(NamedTuple):
+class Found(Value):
     """A credential, the place that gave it (a path, perhaps with a helper), and the key it stands under there."""
 
     credential: Credential
@@ -62,7 +62,7 @@ class Found(NamedTuple):
     key: str = ""
 
 
-class Step(NamedTuple):
+class Step(Value):
     """One place that was asked for a credential, and what it had to say."""
 
     place: str
@@ -70,7 +70,7 @@ class Step(NamedTuple):
     detail: str = ""
 
 
-class Entry(NamedTuple):
+class Entry(Value):
     """One registry or repository that a file has a credential for; `via` names the helper, if one keeps it."""
 
     key: str
@@ -435,8 +435,8 @@ def _decode(value: Any, path: str, key: str) -> Credential:
     username, password = str(value.get("username", "")), str(value.get("password", ""))
     if auth := value.get("auth"):
         try:
-            text = base64.b64decode(str(auth), validate=True).decode().rstrip("\0")
-        except (binascii.Error, ValueError):
+            text = binascii.a2b_base64(str(auth), strict_mode=True).decode().rstrip("\0")
+        except ValueError:
             raise InvalidConfigError(f"{path}: auths[{key!r}].auth: not Base 64") from None
         username, colon, password = text.partition(":")
         if not colon:
@@ -455,7 +455,7 @@ def _decode(value: Any, path: str, key: str) -> Credential:
 def _encode(credential: Credential) -> dict[str, str]:
     user = credential.username or (_IDENTITY_USER if credential.identity_token else "")
     pair = f"{user}:{credential.password}".encode()
-    entry = {"auth": base64.b64encode(pair).decode()}
+    entry = {"auth": binascii.b2a_base64(pair, newline=False).decode()}
     if credential.identity_token:
         entry["identitytoken"] = credential.identity_token
     return entry

@@ -19,7 +19,7 @@ MAX_INTERIM = 20
 
 _STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n]*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?")
+_CHUNK = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?"
 _NO_BODY = frozenset({204, 304})
 
 
@@ -184,7 +184,7 @@ class Answer:
     def _read_chunked(self, size: int) -> bytes:
         if not self.left:
             self.left = 0
-            match = _CHUNK.fullmatch(self._line())
+            match = re.fullmatch(_CHUNK, self._line())
             if match is None:
                 raise ProtocolError("not a chunk of a body")
             self.left = int(match[1], 16)

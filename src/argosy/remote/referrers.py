@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 from urllib.parse import urljoin
 
 from argosy.errors import (
@@ -22,6 +21,7 @@ from argosy.errors import (
 from argosy.remote.flows import pull_scope, push_scope
 from argosy.remote.wire import Flow, Request, error_of
 from argosy.spec import distribution, mediatypes
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
@@ -33,7 +33,7 @@ _updating = threading.Lock()  # one update at a time in this process; others are
 _FILTERED_RC1 = "org.opencontainers.referrers.filtersApplied"
 
 
-class Page(NamedTuple):
+class Page(Value):
     """One page of a list: what it holds, the next page's URL, whether the registry has filtered it."""
 
     entries: tuple[Descriptor, ...]

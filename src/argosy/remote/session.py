@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
 from argosy.remote.auth import Authenticator, Challenge, Token, fetch_token, parse_challenges
-from argosy.remote.config import Options, host_of
+from argosy.remote.config import Options, host_of, ignore_exchange
 from argosy.remote.connection import Network
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
@@ -364,6 +364,8 @@ class Session:
     def _observe(
         self, request: Request, response: Response | None, started: float, error: str
     ) -> None:
+        if self.options.observe is ignore_exchange:
+            return
         self.options.observe(
             Exchange(
                 method=request.method,

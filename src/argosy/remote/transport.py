@@ -11,7 +11,7 @@ Why no HTTP library: docs/adr/0003-http-client.md. What this file sees to:
 
 from __future__ import annotations
 
-import base64
+import binascii
 import importlib
 import os
 import socket
@@ -36,7 +36,8 @@ from argosy.remote.wire import Body, Headers, Request, Response, SettledError, r
 if TYPE_CHECKING:
     import ssl
 
-SEND_CHUNK = 1024 * 1024
+SEND_CHUNK = 512 * 1024
+"""Bytes read, hashed and sent at a time: what was hashed is still in the processor's cache when it is sent."""
 UNSENT = 128 * 1024
 """Bytes that may wait in the kernel to be sent. With megabytes there, what is sent has left the processor's cache
 before a registry near by takes it; how much may be under way, which far registries need, is not limited by it."""
@@ -398,7 +399,12 @@ def _authentication(proxy: str) -> list[tuple[str, str]]:
     if not parts.username:
         return []
     user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return [("Proxy-Authorization", "Basic " + base64.b64encode(user.encode()).decode())]
+    return [
+        (
+            "Proxy-Authorization",
+            "Basic " + binascii.b2a_base64(user.encode(), newline=False).decode(),
+        )
+    ]
 
 
 def _hung_up(exc: OSError) -> bool:

@@ -63,6 +63,8 @@ class Content:
         self._reader = VerifyingReader(stream, desc, close=lambda: None)
         if isinstance(stream, VerifyingReader) and stream.descriptor.bare() == desc.bare():
             self._reader = stream
+        # While a piece is hashed, the one before it is on its way: a thread more would only take turns with these.
+        self._reader.hash_here()
         self._at = 0
 
     def read(self, size: int = -1, /) -> bytes:

@@ -6,7 +6,6 @@ UTF-8, trailing data. It has limits on size and depth, because everything it rea
 
 from __future__ import annotations
 
-import base64
 import binascii
 import dataclasses
 import json
@@ -158,8 +157,8 @@ def _decode_size(value: Any, where: str, error: type[InvalidError]) -> int:
 def _decode_base64(value: Any, where: str, error: type[InvalidError]) -> bytes:
     text = _typed(str, "a string")(value, where, error)
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as exc:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError as exc:
         raise error(f"{where}: not Base 64: {str(exc).lower()}") from None
 
 
@@ -180,14 +179,12 @@ def _decode_set(value: Any, where: str, error: type[InvalidError]) -> tuple[str,
     return tuple(value)
 
 
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)"
 
 
 def _decode_time(value: Any, where: str, error: type[InvalidError]) -> str:
     text: str = _typed(str, "a string")(value, where, error)
-    if not _RFC3339.fullmatch(text):
+    if not re.fullmatch(_RFC3339, text, re.ASCII):
         raise error(f"{where}: expected a date and time as in RFC 3339, got {text[:64]!r}")
     return text
 
@@ -196,7 +193,7 @@ STRING = Kind(_typed(str, "a string"))
 BOOLEAN = Kind(_typed(bool, "a boolean"))
 INTEGER = Kind(_typed(int, "a whole number"))
 SIZE = Kind(_decode_size)
-BASE64 = Kind(_decode_base64, lambda data: base64.b64encode(data).decode())
+BASE64 = Kind(_decode_base64, lambda data: binascii.b2a_base64(data, newline=False).decode())
 STRINGS = Kind(_decode_strings, list)
 STRING_MAP = Kind(_decode_map, dict)
 SET = Kind(_decode_set, lambda names: {name: {} for name in names})

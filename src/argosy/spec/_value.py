@@ -40,7 +40,8 @@ class _DataclassFields:
     """What `dataclasses` asks a class for, made when it asks."""
 
     def __get__(self, instance: object, owner: Any) -> dict[str, Any]:
-        body = {"__annotations__": owner.__annotations__, **owner._fields}
+        # with a docstring, for without one it would be given a signature, at the price of twenty classes
+        body = {"__doc__": "A twin.", "__annotations__": owner.__annotations__, **owner._fields}
         twin: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(type("", (), body))
         owner.__dataclass_fields__ = twin.__dataclass_fields__
         return owner.__dataclass_fields__  # type: ignore[no-any-return]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 from argosy.errors import InvalidDigestError
+from argosy.spec._value import Value
 
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
 _HEX = re.compile(r"[a-f0-9]+", re.ASCII)
@@ -30,7 +31,7 @@ class Hasher(Protocol):
         ...
 
 
-class Algorithm(NamedTuple):
+class Algorithm(Value):
     """A registered algorithm: its name, the length of its encoded portion in characters, and its hasher."""
 
     name: str
