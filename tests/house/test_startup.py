@@ -75,6 +75,27 @@ def test_who_moves_an_image_loads_nothing_that_unpacks_or_runs_one(module: str) 
     assert "argosy.engine.run" not in found
 
 
+COMPILED = """
+import sys, traceback
+import click, dataclasses
+found = []
+def heard(event, args):
+    if event == "compile":
+        modules = [frame.filename for frame in traceback.extract_stack() if frame.name == "<module>"]
+        found.extend(name for name in modules[-1:] if "/argosy/" in name)
+sys.addaudithook(heard)
+import argosy.cli.cp, argosy.cli.digest, argosy.cli.remotes, argosy.layout.store, argosy.remote.registry
+print(*sorted(set(found)), sep="\\n", end="")
+"""
+
+
+def test_nothing_is_compiled_while_the_commands_that_move_images_are_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", COMPILED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "", "a dataclass or a NamedTuple; a `Value` costs a tenth to load"
+
+
 def test_help_loads_click_alone() -> None:
     help_of_root = (
         "from argosy.cli.main import root; import click; root.get_help(click.Context(root))"

@@ -1,0 +1,97 @@
+"""Values behave as frozen dataclasses with slots do."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from typing import Any
+
+import pytest
+
+from argosy.spec._value import Value
+
+
+class Point(Value):
+    """A place on a map."""
+
+    x: int
+    y: int = 0
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    secret: str = dataclasses.field(default="", repr=False)
+
+
+class Named(Value, kw_only=True):
+    """A value whose fields are given by name."""
+
+    name: str
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError("size: expected 0 or more")
+
+
+def test_fields_are_given_in_order_or_by_name() -> None:
+    assert Point(1, 2) == Point(1, y=2) == Point(x=1, y=2)
+    assert (Point(1).y, Point(1).names) == (0, {})
+    assert Point(1).names is not Point(1).names
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Point(), "Point() lacks x"),  # type: ignore[call-arg]
+        (lambda: Point(1, 2, {}, "", 5), "each once"),  # type: ignore[call-arg]
+        (lambda: Point(1, x=1), "each once"),  # type: ignore[misc]
+        (lambda: Point(1, z=1), "Point() has no z"),  # type: ignore[call-arg]
+        (lambda: Named("a"), "each once"),  # type: ignore[call-arg]
+    ],
+)
+def test_wrong_arguments_are_told(make: Any, told: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        make()
+    assert told in str(caught.value)
+
+
+def test_what_a_class_refuses_is_not_made() -> None:
+    with pytest.raises(ValueError, match="size"):
+        Named(name="a", size=-1)
+    with pytest.raises(ValueError, match="size"):
+        dataclasses.replace(Named(name="a"), size=-1)
+
+
+def test_a_value_does_not_change_and_has_no_other_attributes() -> None:
+    point: Any = Point(1)
+    for name in ("x", "other"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(point, name, 2)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del point.x
+    assert not hasattr(point, "__dict__")
+
+
+def test_equality_and_hash_are_those_of_class_and_fields() -> None:
+    assert Named(name="a") == Named(name="a") != Named(name="b")
+    assert Named(name="a") != Point(1)
+    assert len({Named(name="a"), Named(name="a"), Named(name="b")}) == 2
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    assert repr(Point(1, 2, secret="hidden")) == "Point(x=1, y=2, names={})"
+
+
+def test_dataclasses_takes_it() -> None:
+    point = Point(1, 2, {"en": "here"})
+    assert dataclasses.is_dataclass(point)
+    assert dataclasses.replace(point, y=3) == Point(1, 3, {"en": "here"})
+    assert [field.name for field in dataclasses.fields(Point)] == ["x", "y", "names", "secret"]
+    assert dataclasses.asdict(point) == {"x": 1, "y": 2, "names": {"en": "here"}, "secret": ""}
+    assert point.__replace__(x=4) == Point(4, 2, {"en": "here"})
+
+
+def test_copies_and_pickles_are_equal() -> None:
+    point = Point(1, 2, {"en": "here"}, secret="s")
+    for twin in (copy.copy(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):
+        assert twin == point
+    assert copy.deepcopy(point).names is not point.names
