@@ -241,7 +241,9 @@ def test_a_killed_create_leaves_what_delete_force_removes(
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     bundle.config["hooks"] = {
-        "createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"echo in >{gate}; sleep 100"]}]
+        "createRuntime": [
+            {"path": "/bin/sh", "args": ["sh", "-c", f"echo $$ >{gate}; exec sleep 100"]}
+        ]
     }
     bundle.write()
     words = [
@@ -256,9 +258,10 @@ def test_a_killed_create_leaves_what_delete_force_removes(
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        gate.read_text()
+        hook = int(gate.read_text())
         process.kill()
         process.wait()
+    os.kill(hook, signal.SIGKILL)
     assert cgroups_of(TORN)
     for pid in {int(pid) for place in cgroups_of(TORN) for pid in pids_of(place).split()}:
         await_end(pid)
