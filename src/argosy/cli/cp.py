@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Mapping
 
@@ -15,6 +14,7 @@ from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_optio
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
 from argosy.errors import UsageError
+from argosy.layout.durable import replacing
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
@@ -125,7 +125,8 @@ def command(
         place, what = change(taken, chosen) if change else (taken, chosen)
         root = copy(place, what, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
     if digest_file:
-        _write(digest_file, f"{root.digest}\n")
+        with replacing(digest_file) as file:
+            file.write(f"{root.digest}\n".encode())
 
 
 _shown = progress.shown
@@ -175,15 +176,3 @@ def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:
     if target.transport == "docker-archive" and source.reference:
         return (str(source.reference.with_tag(chosen)),)
     return (chosen,)
-
-
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -15,6 +14,7 @@ from argosy.cli.options import place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.contents import Contents, write_flat
 from argosy.image.view import Image
+from argosy.layout.durable import replacing
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -56,11 +56,5 @@ def _opened(path: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path) as file:
+        yield file

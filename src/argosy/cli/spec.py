@@ -15,6 +15,7 @@ import click
 from argosy.bundle import generate
 from argosy.cli.output import document
 from argosy.errors import InvalidConfigError, UsageError
+from argosy.layout.durable import replacing
 
 Config = dict[str, Any]
 Edit = Callable[[Config, Any], Config]
@@ -395,15 +396,5 @@ def _put(config: Config, path: str, source: str | None) -> None:
         return
     if os.path.lexists(path) and not (source and source != "-" and os.path.samefile(path, source)):
         raise InvalidConfigError(f"{path} exists", hint="remove it first, or edit it with --from")
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            json.dump(config, file, indent="\t", ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    with replacing(path, durable=True) as file:
+        file.write(json.dumps(config, indent="\t", ensure_ascii=False).encode() + b"\n")

@@ -32,7 +32,7 @@ from argosy.layer.compressor import Compressor
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.tarwriter import SupportsWrite, TarWriter
 from argosy.layout.blobs import BlobDirectory
-from argosy.layout.durable import storage_errors, sync_directory
+from argosy.layout.durable import is_stream, replacing, storage_errors
 from argosy.layout.store import LayoutStore
 from argosy.layout.target import LayoutTarget
 from argosy.layout.tarindex import STANDARD, TarIndex
@@ -242,6 +242,7 @@ class OCIArchiveWriter(LayoutTarget):
         self, path: str | os.PathLike[str], *, compression: Compression | None = None
     ) -> None:
         self.file = os.fspath(path)
+        self._streams = self.file == STANDARD or is_stream(self.file)
         suffix = os.path.splitext(self.file)[1]
         self._compression = compression or _COMPRESSED.get(suffix, Compression.NONE)
         with contextlib.ExitStack() as undo:
@@ -254,7 +255,7 @@ class OCIArchiveWriter(LayoutTarget):
             self._undo = undo.pop_all()
 
     def _open_base(self, undo: contextlib.ExitStack) -> LayoutSource | None:
-        if self.file == STANDARD or not os.path.lexists(self.file):
+        if self._streams or not os.path.exists(self.file):
             return None
         if os.path.isfile(self.file) and not os.path.getsize(self.file):
             return None
@@ -265,9 +266,9 @@ class OCIArchiveWriter(LayoutTarget):
 
     def _spool(self, undo: contextlib.ExitStack) -> str:
         """The directory content is collected in, ours alone until the end."""
-        if self.file == STANDARD:
+        if self._streams:
             return undo.enter_context(tempfile.TemporaryDirectory(prefix="argosy-"))
-        folder, name = os.path.split(os.path.abspath(self.file))
+        folder, name = os.path.split(os.path.realpath(self.file))
         spool = os.path.join(folder, f".{name}.spool")
         if not os.path.isdir(folder):
             raise NameUnknownError(f"{folder}: no such directory")
@@ -292,15 +293,12 @@ class OCIArchiveWriter(LayoutTarget):
             with storage_errors("stdout"), open(os.dup(1), "wb") as out:
                 self._write(out)
             return
-        path = os.path.abspath(self.file)
         temporary = os.path.join(os.path.dirname(self.path), "archive.tar")
         with storage_errors(self.file):
-            with open(temporary, "wb") as out:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)  # of a killed run
+            with replacing(self.file, temporary=temporary, durable=True) as out:
                 self._write(out)
-                out.flush()
-                os.fsync(out.fileno())
-            os.rename(temporary, path)
-            sync_directory(os.path.dirname(path))
 
     def _write(self, out: Any) -> None:
         if self._compression is Compression.NONE:

@@ -9,7 +9,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
+from typing import BinaryIO
 
 from argosy.errors import ArgosyError, DeniedError, StorageError
 
@@ -76,6 +78,61 @@ def write_file(path: str, data: bytes) -> None:
             os.unlink(temporary)
         raise
     sync_directory(folder or ".")
+
+
+@contextlib.contextmanager
+def replacing(
+    path: str, *, temporary: str | None = None, durable: bool = False
+) -> Iterator[BinaryIO]:
+    """Write a file of any size that somebody named: it is there whole, or as it was before.
+
+    Of a symbolic link, what it leads to is written, and the link stays. A device or a FIFO is not replaced but written
+    to, as a shell would do it.
+
+    Args:
+        path: The file.
+        temporary: Where it is written first, on the same file system; beside the file if None. Nothing may be there.
+        durable: Let it also survive a power loss.
+
+    Raises:
+        DeniedError: permission denied.
+        StorageError: it cannot be opened for another reason.
+    """
+    if is_stream(path):
+        with storage_errors(path):
+            stream = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        with open(stream, "wb") as file:
+            yield file
+        return
+    target = os.path.realpath(path)
+    temporary = temporary or f"{target}.{os.getpid()}{TEMPORARY}"
+    with storage_errors(path):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with open(fd, "wb") as file:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(fd)
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_directory(os.path.dirname(target))
+
+
+def is_stream(path: str) -> bool:
+    """Whether a path leads to something that cannot be replaced by a file: a device, a FIFO, a socket.
+
+    A directory is none, and neither is what is not there.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,88 @@
+"""Files that a command was told to write: links, devices and FIFOs among them."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+ROOT = os.geteuid() == 0
+
+OUTPUTS = {
+    "export": lambda argosy, place, out: argosy("export", place, out),
+    "digest file of cp": lambda argosy, place, out: argosy(
+        "cp", "-q", place, f"oci:{out.parent}/copy", "--digest-file", out
+    ),
+    "digest file of mutate": lambda argosy, place, out: argosy(
+        "mutate", "-q", place, "-e", "A=1", "--digest-file", out
+    ),
+    "archive": lambda argosy, place, out: argosy("cp", "-q", place, f"oci-archive:{out}:v1"),
+    "archive for Docker": lambda argosy, place, out: argosy(
+        "cp", "-q", place, f"docker-archive:{out}:v1"
+    ),
+}
+every_output = pytest.mark.parametrize("write", OUTPUTS.values(), ids=OUTPUTS)
+Write = Callable[[Run, str, Path], object]
+
+
+@every_output
+@pytest.mark.parametrize("filled", [True, False])
+def test_behind_a_symbolic_link_its_target_is_written(
+    argosy: Run, layout: Path, tmp_path: Path, write: Write, filled: bool
+) -> None:
+    (tmp_path / "else").mkdir()
+    target, link = tmp_path / "else/target", tmp_path / "link"
+    if filled:
+        target.touch()
+    link.symlink_to("else/target")
+    write(argosy, f"oci:{layout}:v1", link)
+    assert link.readlink() == Path("else/target")
+    assert target.stat().st_size
+    assert [path.name for path in (tmp_path / "else").iterdir()] == ["target"]
+
+
+@every_output
+def test_a_fifo_is_written_to(argosy: Run, layout: Path, tmp_path: Path, write: Write) -> None:
+    pipe, got = tmp_path / "pipe", bytearray()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.extend(pipe.read_bytes()), daemon=True)
+    reader.start()
+    write(argosy, f"oci:{layout}:v1", pipe)
+    reader.join()
+    assert stat.S_ISFIFO(pipe.lstat().st_mode)
+    assert got
+
+
+@every_output
+@pytest.mark.skipif(not ROOT, reason="only root makes devices")
+def test_a_device_is_not_replaced(argosy: Run, layout: Path, tmp_path: Path, write: Write) -> None:
+    null = tmp_path / "null"
+    os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    write(argosy, f"oci:{layout}:v1", null)
+    assert stat.S_ISCHR(null.lstat().st_mode)
+
+
+def test_an_archive_behind_a_link_keeps_what_it_holds(
+    argosy: Run, layout: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "link.tar").symlink_to("target.tar")
+    argosy("cp", "-q", f"oci:{layout}:v1", f"oci-archive:{tmp_path}/link.tar:one")
+    argosy("cp", "-q", f"oci:{layout}:multi", f"oci-archive:{tmp_path}/link.tar:two")
+    assert argosy("ls", f"oci-archive:{tmp_path}/target.tar").out.split() == ["one", "two"]
+    assert tarfile.is_tarfile(tmp_path / "target.tar")
+
+
+def test_an_edited_specification_stays_behind_its_link(argosy: Run, tmp_path: Path) -> None:
+    argosy("spec", "-o", tmp_path / "target.json")
+    (tmp_path / "config.json").symlink_to("target.json")
+    path = tmp_path / "config.json"
+    argosy("spec", "--from", path, "-o", path, "--hostname", "changed")
+    assert path.is_symlink()
+    assert "changed" in (tmp_path / "target.json").read_text()
