@@ -139,6 +139,33 @@ def test_layers_above_a_base_are_flattened_and_the_base_stays(tmp_path: pathlib.
     assert not all_proved(made)
 
 
+@pytest.mark.parametrize(
+    "stack",
+    [
+        (
+            tar_of(folder("usr/"), folder("usr/lib/"), link("lib", "usr/lib")),
+            tar_of(file(".wh.lib")),
+            tar_of(file("lib/new")),
+        ),
+        (tar_of(link("b", "b/b/b")), tar_of(file(".wh.b")), tar_of(folder("b/c/"))),
+        (
+            tar_of(folder("secret/", 0o700, uid=5, gid=5)),
+            tar_of(file(".wh.secret")),
+            tar_of(file("secret/b")),
+        ),
+        (tar_of(file("a", b"1")), tar_of(file(".wh.a")), tar_of(file("a/b/c"))),
+    ],
+)
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_an_implied_directory_in_the_place_of_something_is_told_of(
+    stack: tuple[bytes, ...], above: int, tmp_path: pathlib.Path
+) -> None:
+    image = image_of(*stack)
+    made = flatten(image, above=above)
+    assert list(file_differences(Contents(image), Contents(made))) == []
+    assert unpacked(made, tmp_path / "flat") == unpacked(image, tmp_path / "layers")
+
+
 def test_a_new_name_of_a_file_whose_old_names_are_gone_carries_the_content(
     tmp_path: pathlib.Path,
 ) -> None:

@@ -8,21 +8,23 @@ import os
 import pathlib
 import tempfile
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from argosy.bundle.convert import runtime_config
 from argosy.bundle.repack import repack
 from argosy.bundle.unpack import unpack
-from argosy.errors import ArgosyError
+from argosy.errors import ArgosyError, InvalidLayerError
 from argosy.image.configure import Changes
+from argosy.image.contents import Contents, Key, key_of
 from argosy.image.convert import recompress, to_docker, to_oci
 from argosy.image.derive import mutate
+from argosy.image.flatten import flatten
 from argosy.image.reproducible import reproducible
 from argosy.image.validate import validate
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
-from argosy.layer.entry import Entry
+from argosy.layer.entry import Entry, EntryType
 from argosy.layer.options import Options
 from argosy.spec.imageconfig import ExecutionParameters, ImageConfig, LayerStack
 from tests.image.kit import file, folder, image_of, link, tar_of
@@ -53,6 +55,63 @@ def images(draw: st.DrawFn) -> Image:
                 entries.append(folder(name, mtime=when))
         stack.append(tar_of(*entries))
     return image_of(*stack, compression=draw(st.sampled_from(Compression)))
+
+
+DENSE = st.sampled_from(["a", "b", "a/a", "a/b", "b/a", "b/b", "a/a/a", "b/a/b"])
+
+
+@st.composite
+def changesets(draw: st.DrawFn) -> bytes:
+    """Layers over few names, where each entry has a good chance to take another one's place."""
+    entries: list[Entry | tuple[Entry, bytes]] = []
+    for name in draw(st.lists(DENSE, min_size=1, max_size=4)):
+        head, slash, base = name.rpartition("/")
+        mode, owner = draw(st.sampled_from([(0o700, 5), (0o755, 0), (0o640, 7)]))
+        made: dict[str, Entry | tuple[Entry, bytes]] = {
+            "file": file(name, draw(st.binary(max_size=3)), mode=mode, uid=owner),
+            "folder": folder(f"{name}/", mode, uid=owner, gid=owner),
+            "link": link(name, draw(DENSE)),
+            "hard": Entry(
+                name=name.encode(), type=EntryType.HARDLINK, linkname=draw(DENSE).encode()
+            ),
+            "fifo": Entry(name=name.encode(), type=EntryType.FIFO, mode=mode),
+            "whiteout": file(f"{head}{slash}.wh.{base}"),
+            "opaque": file(f"{name}/.wh..wh..opq"),
+        }
+        entries.append(made[draw(st.sampled_from([*made, "file", "whiteout"]))])
+    return tar_of(*entries)
+
+
+Merged = dict[bytes, tuple[object, ...]]
+
+
+def merged(image: Image) -> Merged | None:
+    """What an unpacked image would hold, names of one file told by the first; None where it cannot be unpacked."""
+    contents = Contents(image)
+    try:
+        nodes = dict(contents.tree.walk())
+    except InvalidLayerError:
+        return None
+    files = {key_of(node.inode) for node in nodes.values() if node.entry.type is EntryType.FILE}
+    held = {key: b"".join(chunks) for key, _, chunks in contents.read(dict.fromkeys(files))}
+    first: dict[Key, bytes] = {}
+    found: Merged = {}
+    for path, node in sorted(nodes.items()):
+        entry, key = node.entry, key_of(node.inode)
+        name = b"" if node.inode.is_directory else first.setdefault(key, path)
+        plain = (entry.type, entry.mode, entry.uid, entry.gid, entry.linkname)
+        found[path] = (*plain, held.get(key), name)
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(changesets(), min_size=3, max_size=3))
+def test_flattening_keeps_what_the_layers_make_together(stack: list[bytes]) -> None:
+    image = image_of(*stack, compression=Compression.NONE)
+    expected = merged(image)
+    assume(expected is not None)
+    for above in range(3):
+        assert merged(flatten(image, above=above, compression=Compression.NONE)) == expected
 
 
 def sound(image: Image) -> bool:

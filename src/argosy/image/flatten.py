@@ -99,8 +99,8 @@ def _write(contents: Contents, tar: TarWriter, below: MergedTree, above: int) ->
         nodes.append((b"./", root))
     for path, node in contents.tree.walk():
         key = key_of(node.inode)
-        if before.get(path) == key or (node.inode.implied and path in before):
-            continue
+        if before.get(path) == key:
+            continue  # also an implied directory is another one, where it took something's place
         home = homes.get(key)
         if node.layer < above and home is not None:
             links.append((path, home, node.entry))
