@@ -10,8 +10,10 @@ from argosy.content.memory import MemoryStore
 from argosy.errors import DigestMismatchError, UnsupportedError
 from argosy.image import indexes
 from argosy.image.configure import Changes
+from argosy.image.contents import Contents
 from argosy.image.convert import each, recompress, to_docker, to_oci, typed_index
 from argosy.image.derive import append_layer, derive, mutate
+from argosy.image.differences import file_differences
 from argosy.image.reproducible import reproducible
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
@@ -155,6 +157,46 @@ def test_times_before_the_epoch_stay() -> None:
 def test_a_path_that_comes_twice_keeps_its_order() -> None:
     made = reproducible(image_of(tar_of(file("b", b"1"), file("a", b"1"), file("b", b"2"))), 0)
     assert names(made) == ["b", "a", "b"]
+
+
+def hard(name: str, target: str) -> Entry:
+    return Entry(name=name.encode(), type=EntryType.HARDLINK, linkname=target.encode())
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        (tar_of(file("cur", b"old")), tar_of(hard("old", "cur"), file("cur", b"new"))),
+        (
+            tar_of(file("conf", b"1")),
+            tar_of(hard("conf.bak", "conf"), folder("conf/"), file("conf/x", b"2")),
+        ),
+        (tar_of(), tar_of(file("a"), hard("c", "a"), hard("b", "c"))),
+        (
+            tar_of(folder("usr/"), link("lib", "usr")),
+            tar_of(file("usr/x", b"1"), file("lib/x", b"2")),
+        ),
+        (tar_of(link("a", "b")), tar_of(file("a/x"), folder("a/"))),
+        (tar_of(folder("a/", 0o700)), tar_of(file("a/x"), file(".wh.a"))),
+        (
+            tar_of(folder("a/"), folder("a/b/", 0o700)),
+            tar_of(file("a/b/x"), file("a/.wh..wh..opq")),
+        ),
+        (tar_of(), tar_of(file("a/b", b"1"), file("a", b"2"))),
+    ],
+)
+def test_an_order_that_means_something_is_kept(lower: bytes, upper: bytes) -> None:
+    image = image_of(lower, upper)
+    made = reproducible(image, 0)
+    assert not all_proved(made)
+    assert names(made) == names(image)
+    assert list(file_differences(Contents(image), Contents(made))) == []
+
+
+def test_a_layer_that_cannot_be_unpacked_keeps_its_order() -> None:
+    lost = tar_of(hard("b", "gone"), file("a"))
+    made = reproducible(image_of(lost, tar_of(file("d"), file("c"))), 0)
+    assert [names(made, 0), names(made, 1)] == [["b", "a"], ["d", "c"]]
 
 
 def test_a_sparse_file_is_written_whole() -> None:

@@ -64,7 +64,7 @@ DENSE = st.sampled_from(["a", "b", "a/a", "a/b", "b/a", "b/b", "a/a/a", "b/a/b"]
 def changesets(draw: st.DrawFn) -> bytes:
     """Layers over few names, where each entry has a good chance to take another one's place."""
     entries: list[Entry | tuple[Entry, bytes]] = []
-    for name in draw(st.lists(DENSE, min_size=1, max_size=4)):
+    for name in draw(st.lists(DENSE, min_size=1, max_size=5, unique=draw(st.booleans()))):
         head, slash, base = name.rpartition("/")
         mode, owner = draw(st.sampled_from([(0o700, 5), (0o755, 0), (0o640, 7)]))
         made: dict[str, Entry | tuple[Entry, bytes]] = {
@@ -112,6 +112,32 @@ def test_flattening_keeps_what_the_layers_make_together(stack: list[bytes]) -> N
     assume(expected is not None)
     for above in range(3):
         assert merged(flatten(image, above=above, compression=Compression.NONE)) == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(changesets(), min_size=3, max_size=3))
+def test_reproducible_keeps_what_the_layers_make_together(stack: list[bytes]) -> None:
+    image = image_of(*stack, compression=Compression.NONE)
+    expected = merged(image)
+    assume(expected is not None)
+    assert merged(reproducible(image, 0)) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_order_of_entries_does_not_matter_where_it_means_nothing(data: st.DataObject) -> None:
+    lower = tar_of(folder("a/"), file("a/a"), link("c", "a"))
+    entries: list[Entry | tuple[Entry, bytes]] = [
+        folder("a/"),
+        file("a/b", b"1"),
+        file("b/a", b"2"),
+        link("b/b", "a"),
+        file(".wh.c"),
+    ]
+    links = [Entry(name=n.encode(), type=EntryType.HARDLINK, linkname=b"a/b") for n in ("d", "e")]
+    mixed = [*data.draw(st.permutations(entries)), *data.draw(st.permutations(links))]
+    one, two = (image_of(lower, tar_of(*made)) for made in ([*entries, *links], mixed))
+    assert reproducible(one, 0).digest == reproducible(two, 0).digest
 
 
 def sound(image: Image) -> bool:

@@ -4,7 +4,7 @@
     draft                 where new content lives until `copy` takes it somewhere; large layers on disk
     new, derive, configure   from nothing; more layers, another base, another configuration      (windows)
     insert, walk          files of this machine as a layer
-    convert, reproducible Docker ⇄ OCI, other compression, clamped times; `each` for whole indexes
+    convert, reproducible Docker ⇄ OCI, other compression, clamped times (order); `each` for whole indexes
     flatten               layers made into one
     indexes, edit         indexes made and changed; documents as a person edited them
     contents              the files of an image, read without unpacking it

@@ -12,9 +12,10 @@ from argosy.errors import StorageError
 from argosy.image.configure import clamped
 from argosy.image.derive import derive, is_docker
 from argosy.image.draft import Draft, NewLayer, draft
+from argosy.image.order import Order
 from argosy.image.view import Image, Layer
 from argosy.layer.compression import Compression
-from argosy.layer.entry import Entry, EntryType
+from argosy.layer.entry import Entry
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import TarWriter
 from argosy.spec import mediatypes
@@ -60,7 +61,7 @@ def reproducible(image: Image, epoch: int) -> Image:
 
 
 def rewritten(image: Image, change: Callable[[Entry], Entry | None]) -> Image:
-    """The image with every entry of every layer changed, and entries in order.
+    """The image with every entry of every layer changed, and entries in order: see `Order`.
 
     Args:
         image: The old one.
@@ -68,10 +69,11 @@ def rewritten(image: Image, change: Callable[[Entry], Entry | None]) -> Image:
     """
     place = draft(image.source)
     placed = Image(source=place, descriptor=image.descriptor)
+    order = Order()
     made = [
         None
         if layer.descriptor.media_type in mediatypes.NONDISTRIBUTABLE
-        else _layer(place, layer, change, docker=is_docker(image))
+        else _layer(place, layer, change, order, docker=is_docker(image))
         for layer in placed.layers
     ]
     layers = [
@@ -89,7 +91,12 @@ def _with_diff_ids(config: ImageConfig, made: Sequence[NewLayer | None]) -> Imag
 
 
 def _layer(
-    place: Draft, layer: Layer, change: Callable[[Entry], Entry | None], *, docker: bool
+    place: Draft,
+    layer: Layer,
+    change: Callable[[Entry], Entry | None],
+    order: Order,
+    *,
+    docker: bool,
 ) -> NewLayer:
     """The layer is kept uncompressed on disk meanwhile, because entries change their places."""
     kind = Compression.of_media_type(layer.descriptor.media_type) or Compression.GZIP
@@ -101,7 +108,7 @@ def _layer(
             place.upper.layer(kind, docker=docker, algorithm=algorithm) as out,
             TarWriter(out) as tar,
         ):
-            for new, old in _in_order(entries):
+            for new, old in order.of(entries):
                 plain = new._replace(sparse=None)
                 tar.add(plain, _content(file.fileno(), old))
     return out.layer
@@ -118,14 +125,6 @@ def _copied(stream: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
         file.write(piece)
         yield piece
     file.flush()
-
-
-def _in_order(entries: list[tuple[Entry, Entry]]) -> list[tuple[Entry, Entry]]:
-    """By path, hard links last, because their targets come before them; as they are where a path comes twice."""
-    paths = [new.path for new, _ in entries]
-    if len(set(paths)) < len(paths):
-        return entries
-    return sorted(entries, key=lambda pair: (pair[0].type is EntryType.HARDLINK, pair[0].path))
 
 
 def _content(file: int, entry: Entry) -> Iterator[bytes]:
