@@ -1,7 +1,8 @@
 """The files of an image, read without unpacking it: the merged tree, and content where it lies in the layers.
 
 Two passes: the first reads the headers of every layer into a `MergedTree`, the second reads those layers again whose
-content is wanted. Nothing is written to disk, unless the layers are far away and shall not be fetched twice.
+content is wanted. Nothing is written to disk, unless the layers are far away and shall not be fetched twice, or files
+of several layers are put in another order.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections import defaultdict
+import tempfile
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple, Self
 
 from argosy.errors import InvalidLayerError, UsageError
 from argosy.image.draft import Spool
@@ -23,6 +25,8 @@ from argosy.layer.tarwriter import SupportsWrite, TarWriter
 from argosy.layer.tree import Inode, MergedTree, Node
 
 __all__ = ["Contents", "Key", "key_of", "write_flat"]
+
+_CHUNK: Final = 1 << 20
 
 
 class Key(NamedTuple):
@@ -149,7 +153,7 @@ class Contents:
 def write_flat(
     contents: Contents, out: SupportsWrite, path: str = "", *, top: str | None = None
 ) -> None:
-    """Write the files of an image as one tar archive: no whiteouts, every path once, directories first.
+    """Write the files of an image as one tar archive: no whiteouts, every path once, in the order of a tree.
 
     Args:
         contents: The image.
@@ -172,44 +176,90 @@ def _named(tree: MergedTree, path: str, top: str | None) -> Iterator[tuple[bytes
     name = os.fsencode(top) if top is not None else raw.rpartition(b"/")[2]
     if not node.inode.implied or name:
         yield name or b".", node
-    pending = [(name, node)]
-    while pending:
-        here, node = pending.pop()
-        for base, child in sorted(node.children.items()):
-            below = here + b"/" + base if here else base
-            yield below, child
-            pending.append((below, child))
+    for below, child in tree.walk(raw):
+        rest = below[len(raw) :].lstrip(b"/")
+        yield name + b"/" + rest if name else rest, child
 
 
 def write_nodes(contents: Contents, tar: TarWriter, nodes: Iterable[tuple[bytes, Node]]) -> None:
-    """Write named nodes: directories and what has no content first, then files as they lie, each one's links after it.
+    """Write named nodes in their order; of the names of one file the first has the content, the others are links.
+
+    What a directory holds must come directly behind it: tar sets a directory's mode and time as soon as it meets a name
+    outside of it, so that later ones would find it read-only, or change its time.
 
     Args:
         contents: Where content is read from.
         tar: The archive.
-        nodes: Names in the archive, and what stands there; parents before children.
+        nodes: Names in the archive, and what stands there; see `MergedTree.walk`.
     """
-    names: dict[Key, list[bytes]] = {}
-    pending: dict[Key, Entry] = {}
-    for name, node in nodes:
-        entry = node.entry
-        if node.inode.is_directory:
-            tar.add(_renamed(entry, name.rstrip(b"/") + b"/"))
-            continue
-        key = key_of(node.inode)
-        known = names.setdefault(key, [])
-        known.append(name)
-        if entry.type is EntryType.FILE and entry.size:
-            pending[key] = entry
-        elif len(known) == 1:
-            tar.add(_renamed(entry, name))
-        else:
-            tar.add(_link(entry, name, known[0]))
-    for key, entry, chunks in contents.read(pending):
-        first, *others = names[key]
-        tar.add(_renamed(entry, first), chunks)
-        for other in others:
-            tar.add(_link(entry, other, first))
+    listed = list(nodes)
+    first: dict[Key, bytes] = {}
+    with _Reordered(contents, {key_of(n.inode): n.entry.size for _, n in listed}) as content:
+        for name, node in listed:
+            entry, key = node.entry, key_of(node.inode)
+            if node.inode.is_directory:
+                tar.add(_renamed(entry, name.rstrip(b"/") + b"/"))
+            elif (known := first.setdefault(key, name)) != name:
+                tar.add(_link(entry, name, known))
+            else:
+                tar.add(_renamed(entry, name), content.of(key))
+
+
+class _Reordered:
+    """The content of files in another order than they lie in, every layer read once.
+
+    All layers but the one with the most content are put into a temporary file first. That one is read as it is asked
+    for, and what lies in it before its turn is put there too: of layers in the order of their names, nothing.
+    """
+
+    def __init__(self, contents: Contents, sizes: Mapping[Key, int]) -> None:
+        self._sizes = {key: size for key, size in sizes.items() if size}
+        total: dict[int, int] = defaultdict(int)
+        for key, size in self._sizes.items():
+            total[key.layer] += size
+        largest = max(total, key=lambda layer: total[layer], default=-1)
+        self._places: dict[Key, int] = {}
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - `__exit__` closes it
+        self._end = 0
+        for kept in contents.read({k: None for k in self._sizes if k.layer != largest}):
+            self._keep(*kept)
+        self._rest = contents.read({k: None for k in self._sizes if k.layer == largest})
+
+    def of(self, key: Key) -> Iterator[bytes | memoryview]:
+        """The content of one file; nothing for what has none."""
+        if key not in self._sizes:
+            return
+        while key not in self._places:
+            found, entry, chunks = next(self._rest)
+            if found == key:
+                yield from chunks
+                return
+            self._keep(found, entry, chunks)
+        self._spool.seek(self._places[key])
+        left = self._sizes[key]
+        while left and (data := self._spool.read(min(left, _CHUNK))):
+            left -= len(data)
+            yield data
+
+    def _keep(self, key: Key, entry: Entry, chunks: Iterable[bytes | memoryview]) -> None:
+        self._places[key] = self._end
+        self._spool.seek(self._end)
+        for chunk in chunks:
+            if entry.sparse is not None and chunk == bytes(len(chunk)):
+                self._spool.seek(len(chunk), os.SEEK_CUR)  # a hole stays one
+            else:
+                self._spool.write(chunk)
+        self._end += entry.size
+        if entry.sparse is not None:
+            self._spool.truncate(self._end)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._spool:
+            if kind is None:
+                deque(self._rest, 0)  # to its end, where the layer is proved
 
 
 def _renamed(entry: Entry, name: bytes) -> Entry:
