@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from argosy.errors import InvalidConfigError, NotFoundError, UsageError
 from argosy.image.contents import Contents, write_flat
+from argosy.image.derive import append_layer
 from argosy.image.differences import document_differences, file_differences
 from argosy.image.efficiency import Rules, report
 from argosy.image.flatten import flatten
@@ -164,6 +165,13 @@ def test_an_implied_directory_in_the_place_of_something_is_told_of(
     made = flatten(image, above=above)
     assert list(file_differences(Contents(image), Contents(made))) == []
     assert unpacked(made, tmp_path / "flat") == unpacked(image, tmp_path / "layers")
+
+
+def test_a_tree_of_the_greatest_depth_is_flattened() -> None:
+    deep = "d/" * 1020
+    image = image_of(tar_of(file(f"{deep}x", b"1"), file(f"{deep}y")), tar_of(file(f"{deep}.wh.x")))
+    made = flatten(append_layer(image, io.BytesIO(tar_of(file("z")))), above=1)
+    assert names(made) == [f"{deep}.wh.x", "z"]
 
 
 def test_a_new_name_of_a_file_whose_old_names_are_gone_carries_the_content(

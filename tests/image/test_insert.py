@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import io
 import os
 import pathlib
+import resource
 import socket
+import subprocess
+from collections.abc import Iterable, Iterator
 
 import pytest
 
 from argosy.errors import StorageError, UsageError
 from argosy.image.insert import insert, remove_path
 from argosy.image.view import Image
-from argosy.image.walk import TreeOptions
+from argosy.image.walk import TreeOptions, write_tree
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.tarstream import TarReader
+from argosy.layer.tarwriter import TarWriter
 from tests.image.kit import all_proved, contents, file, image_of, names, tar_of
 
 
@@ -107,3 +112,39 @@ def test_names_that_are_not_text_survive(tmp_path: pathlib.Path) -> None:
     assert b"d/\xff\xfe" in [
         e.name for e in _entries(insert(image_of(), str(tmp_path / "d"), "d")).values()
     ]
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """So few files may be open that a directory for each level would be too many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_tree_of_any_depth_is_walked(tmp_path: pathlib.Path, few_files: None) -> None:
+    deep = tmp_path / "top" / "/".join("d" * 600)
+    deep.mkdir(parents=True)
+    (deep / "x").write_bytes(b"deep")
+    (tmp_path / "top/d/z").write_bytes(b"after")
+    made = contents(insert(image_of(), str(tmp_path / "top"), "/t"))
+    assert len(made) == 603
+    assert made["t/" + "d/" * 600 + "x"] == b"deep"
+    assert list(made)[-1] == "t/d/z"
+    subprocess.run(["rm", "-r", tmp_path / "top"], check=True)  # pytest would recurse
+
+
+def test_a_directory_that_moves_away_meanwhile_leads_nowhere_else(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "top/a/b").mkdir(parents=True)
+    (tmp_path / "top/a/b/c").touch()
+    os.mkfifo(tmp_path / "top/z")
+
+    class Moving(TarWriter):
+        def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> int:
+            if entry.name.endswith(b"/c"):
+                (tmp_path / "top/a/b").rename(tmp_path / "elsewhere")
+            return super().add(entry, content)
+
+    with pytest.raises(StorageError, match="stale"):
+        write_tree(Moving(io.BytesIO()), str(tmp_path / "top"), b"t")

@@ -51,7 +51,7 @@ def flatten(
         place.upper.layer(compression, level=level, docker=is_docker(image)) as out,
         TarWriter(out) as tar,
     ):
-        for name in _gone(below.root, contents.tree.root, b""):
+        for name in _gone(below.root, contents.tree.root):
             tar.add(Entry(name=name, mode=0))
         _write(contents, tar, below, above)
     stack = placed.config.rootfs
@@ -74,15 +74,24 @@ def _kept(image: Image, above: int) -> Iterator[History]:
         yield step
 
 
-def _gone(old: Node, new: Node, path: bytes) -> Iterator[bytes]:
+def _gone(old: Node, new: Node) -> Iterator[bytes]:
     """Whiteouts for what the lower layers have and the whole has not."""
-    for name, child in sorted(old.children.items()):
-        here = path + b"/" + name if path else name
-        still = new.children.get(name)
-        if still is None:
-            yield (path + b"/" if path else b"") + WHITEOUT_PREFIX + name
-        elif child.inode.is_directory and still.inode.is_directory:
-            yield from _gone(child, still, here)
+    pending = _pairs(old, new, b"")
+    while pending:
+        path, was, now = pending.pop()
+        if now is None:
+            folder, slash, base = path.rpartition(b"/")
+            yield folder + slash + WHITEOUT_PREFIX + base
+        elif was.inode.is_directory and now.inode.is_directory:
+            pending += _pairs(was, now, path + b"/")
+
+
+def _pairs(old: Node, new: Node, prefix: bytes) -> list[tuple[bytes, Node, Node | None]]:
+    """What a directory held, and what stands there now; the first name last, to be taken from the end."""
+    return [
+        (prefix + name, child, new.children.get(name))
+        for name, child in sorted(old.children.items(), reverse=True)
+    ]
 
 
 def _write(contents: Contents, tar: TarWriter, below: MergedTree, above: int) -> None:

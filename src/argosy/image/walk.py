@@ -1,7 +1,8 @@
 """Files of this machine as entries of a changeset: what `insert`, artifacts and source images put into tars.
 
 The tree is walked by directory descriptors and no link is followed, so that a tree that changes under us cannot make
-us read elsewhere. Names are in byte order; the first name of a file with several is the file, the others are links.
+us read elsewhere; going up again is `..`, checked to be the directory that was left, so that any depth can be walked.
+Names are in byte order; the first name of a file with several is the file, the others are links.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from argosy.errors import InvalidLayerError, StorageError
 from argosy.layer.entry import Entry, EntryType, shown
+from argosy.layer.removal import Identity, identity
+from argosy.layer.resolve import DIRECTORY
 from argosy.layer.tarwriter import TarWriter
 
 __all__ = ["TreeOptions", "write_tree"]
@@ -73,34 +77,78 @@ def write_tree(tar: TarWriter, path: str, name: bytes, options: TreeOptions | No
         raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
 
 
+class _Level(NamedTuple):
+    """A directory the walk is in, and those of its names that are still to be visited, the first one last."""
+
+    which: Identity
+    name: bytes
+    left: list[bytes]
+
+
+def _names(fd: int) -> list[bytes]:
+    return sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
+
+
+def _down(here: int, base: bytes, name: bytes, levels: list[_Level]) -> int:
+    """The directory below, in place of this one; this one, where that one is empty."""
+    below = os.open(base, DIRECTORY, dir_fd=here)
+    try:
+        names = _names(below)
+        if names:  # of one that may be read but not entered there would be no way back
+            levels.append(_Level(identity(below), name, names))
+            here, below = below, here
+    finally:
+        os.close(below)
+    return here
+
+
+def _up(here: int, level: _Level) -> int:
+    """The directory above, in place of this one."""
+    above = os.open(b"..", DIRECTORY, dir_fd=here)
+    if identity(above) != level.which:
+        os.close(above)
+        raise OSError(errno.ESTALE, "the directory was moved while it was read")
+    os.close(here)
+    return above
+
+
 class _Walker:
     def __init__(self, tar: TarWriter, options: TreeOptions) -> None:
         self._tar, self._options = tar, options
         self._links: dict[tuple[int, int], bytes] = {}
 
-    def visit(self, folder: int, base: bytes, name: bytes) -> None:
+    def visit(self, parent: int, base: bytes, name: bytes) -> None:
+        """Write what has a name in a directory, and all that is below it. One directory is open at a time."""
+        if not self._add(parent, base, name):
+            return
+        here = os.open(base, DIRECTORY, dir_fd=parent)
+        try:
+            levels = [_Level(identity(here), name, _names(here))]
+            while levels:
+                level = levels[-1]
+                if level.left:
+                    child = level.left.pop()
+                    below = level.name + b"/" + child if level.name else child
+                    if self._add(here, child, below):
+                        here = _down(here, child, below, levels)
+                elif levels.pop() and levels:
+                    here = _up(here, levels[-1])
+        finally:
+            os.close(here)
+
+    def _add(self, folder: int, base: bytes, name: bytes) -> bool:
+        """Write one entry; whether it is a directory."""
         status = os.stat(base, dir_fd=folder, follow_symlinks=False)
         kind = _TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             self._options.warn(f"{shown(name)}: sockets cannot be in a layer, left out")
-            return
+            return False
         entry = self._entry(folder, base, name, status, kind)
         if entry.type is EntryType.FILE:
             self._file(folder, base, entry)
         elif name or kind is not EntryType.DIRECTORY:
             self._tar.add(entry)
-        if kind is EntryType.DIRECTORY:
-            self._children(folder, base, name)
-
-    def _children(self, folder: int, base: bytes, name: bytes) -> None:
-        inner = os.open(
-            base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder
-        )
-        try:
-            for child in sorted(os.fsencode(found) for found in os.listdir(inner)):
-                self.visit(inner, child, name + b"/" + child if name else child)
-        finally:
-            os.close(inner)
+        return kind is EntryType.DIRECTORY
 
     def _entry(
         self, folder: int, base: bytes, name: bytes, status: os.stat_result, kind: EntryType
