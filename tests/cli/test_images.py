@@ -191,6 +191,57 @@ def test_rebase_and_check_base(argosy: Run, layout: pathlib.Path, tar: pathlib.P
     assert "base.name" in argosy("rebase", f"{place}:app", code=64).err
 
 
+def test_a_flattened_and_rebased_image_keeps_the_steps_of_its_history(
+    argosy: Run, tmp_path: pathlib.Path, tar: pathlib.Path
+) -> None:
+    place = f"oci:{tmp_path / 'images'}"
+    for number in "12":
+        argosy("append", "-f", tar, "-t", f"{place}:plain{number}", "--history.created_by", "ADD")
+        said = ["--history.created_by", f"CMD {number}"]
+        argosy("mutate", f"{place}:plain{number}", "--cmd", number, *said, "-t", f"base{number}")
+    for name in "ab":
+        with tarfile.open(tmp_path / name, "w") as archive:
+            archive.addfile(tarfile.TarInfo(name))
+    said = ["--history.created_by", "COPY"]
+    argosy(
+        "append",
+        "-b",
+        f"{place}:base1",
+        "-f",
+        tmp_path / "a",
+        "-f",
+        tmp_path / "b",
+        *said,
+        "-t",
+        "app",
+    )
+    argosy(
+        "flatten",
+        f"{place}:app",
+        "--base",
+        f"{place}:base1",
+        "--history.created_by",
+        "FLAT",
+        "-t",
+        "flat",
+    )
+    argosy("flatten", f"{place}:app", "--keep", "1", "--history.created_by", "FLAT", "-t", "kept")
+    steps = {}
+    for tag in ("app", "flat", "kept"):
+        to = [f"{place}:{tag}", "--old_base", f"{place}:base1", "--new_base", f"{place}:base2"]
+        argosy("rebase", *to, "-t", f"re{tag}")
+        for made in (tag, f"re{tag}"):
+            steps[made] = [
+                step.created_by for step in opened(tmp_path / "images", made).config.history
+            ]
+            assert "warning" not in argosy("validate", f"{place}:{made}").out
+    assert steps == {
+        "app": ["ADD", "CMD 1", "COPY", "COPY"], "reapp": ["ADD", "CMD 2", "COPY", "COPY"],
+        "flat": ["ADD", "CMD 1", "FLAT"], "reflat": ["ADD", "CMD 2", "FLAT"],
+        "kept": ["ADD", "FLAT"], "rekept": ["ADD", "CMD 2", "FLAT"],
+    }  # fmt: skip
+
+
 def test_flatten_export_and_diff(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:
     argosy("flatten", f"oci:{layout}:v1", "-t", "flat")
     assert len(opened(layout, "flat").layers) == 1

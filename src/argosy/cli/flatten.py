@@ -7,7 +7,7 @@ import click
 from argosy.cli import making
 from argosy.cli.options import PLACE, place_argument, platform_option
 from argosy.errors import UsageError
-from argosy.image.derive import is_based_on
+from argosy.image.derive import is_based_on, padded_history
 from argosy.image.flatten import flatten
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
@@ -45,9 +45,11 @@ def command(
     """
 
     def change(image: Image) -> Image:
+        above, steps = (keep, 0) if keep else _of_base(base, image)
         return flatten(
             image,
-            above=keep or _layers_of(base, image),
+            above=above,
+            steps=steps,
             history=making.step(history, f"argosy flatten {image.digest}"),
             compression=compress or Compression.GZIP,
             level=level,
@@ -57,10 +59,11 @@ def command(
         making.put(making.changed(view, change), place, destination)
 
 
-def _layers_of(base: Location | None, image: Image) -> int:
+def _of_base(base: Location | None, image: Image) -> tuple[int, int]:
+    """How many layers and steps of the history are the base's."""
     if base is None:
-        return 0
+        return 0, 0
     with making.one_image(base, image.platform) as below:
         if not is_based_on(image, below):
             raise UsageError(f"{image.digest} is not based on {base}")
-        return len(below.layers)
+        return len(below.layers), len(padded_history(below.config))

@@ -282,10 +282,10 @@ def rebase(image: Image, old_base: Image, new_base: Image, *, new_name: str | No
 def _history_above(
     history: Sequence[History], base_steps: int, base_layers: int
 ) -> Sequence[History]:
-    """The steps after the base's own, at least after its layers."""
+    """The steps after the base's own: a step with a layer is none of those once its layers are told."""
     told = 0
     for position, step in enumerate(history):
-        if told == base_layers and position >= base_steps:
+        if told == base_layers and (position >= base_steps or not step.empty_layer):
             return history[position:]
         told += not step.empty_layer
     if told < base_layers:

@@ -23,6 +23,7 @@ def flatten(
     image: Image,
     *,
     above: int = 0,
+    steps: int = 0,
     history: History | None = None,
     compression: Compression = Compression.GZIP,
     level: int | None = None,
@@ -32,6 +33,7 @@ def flatten(
     Args:
         image: The old one.
         above: How many of the lowest layers stay as they are.
+        steps: How many steps of the history are theirs: of the steps without a layer behind them, those stay.
         history: How the one layer came to be; the steps of what stays are kept.
         compression: Of the layer.
         level: See `Compressor`.
@@ -58,17 +60,17 @@ def flatten(
     config = dataclasses.replace(
         placed.config,
         rootfs=dataclasses.replace(stack, diff_ids=(*stack.diff_ids[:above], out.layer.diff_id)),
-        history=(*_kept(image, above), history or History()),
+        history=(*_kept(image, above, steps), history or History()),
     )
     layers = (*image.manifest.layers[:above], out.layer.descriptor)
     return derive(placed, config=config, layers=layers)
 
 
-def _kept(image: Image, above: int) -> Iterator[History]:
+def _kept(image: Image, above: int, steps: int) -> Iterator[History]:
     """The steps of the layers that stay."""
     told = 0
-    for step in padded_history(image.config):
-        if told == above:
+    for position, step in enumerate(padded_history(image.config)):
+        if told == above and (position >= steps or not step.empty_layer):
             return
         told += not step.empty_layer
         yield step
