@@ -86,3 +86,26 @@ def test_an_edited_specification_stays_behind_its_link(argosy: Run, tmp_path: Pa
     argosy("spec", "--from", path, "-o", path, "--hostname", "changed")
     assert path.is_symlink()
     assert "changed" in (tmp_path / "target.json").read_text()
+
+
+@pytest.mark.parametrize("command", ["mutate -q {0} -e A=1", "cp -q {0} {0}2", "flatten -q {0}"])
+def test_where_the_digest_cannot_be_written_nothing_changes(
+    argosy: Run, layout: Path, tmp_path: Path, command: str
+) -> None:
+    place = f"oci:{layout}:v1"
+    before = argosy("ls", f"oci:{layout}").out, argosy("digest", place).out
+    line = [*command.format(place).split(), "--digest-file", tmp_path / "none/digest"]
+    assert "none/digest: no such file" in argosy(*line, code=1).err
+    assert (argosy("ls", f"oci:{layout}").out, argosy("digest", place).out) == before
+
+
+def test_a_command_that_fails_leaves_the_digest_file_as_it_was(
+    argosy: Run, layout: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "digest"
+    path.write_text("old")
+    argosy("cp", f"oci:{layout}:none", f"oci:{layout}:v2", "--digest-file", path, code=2)
+    assert path.read_text() == "old"
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["digest", "layout"]
+    argosy("cp", "-q", f"oci:{layout}:v1", f"oci:{layout}:v2", "--digest-file", path)
+    assert path.read_text() == argosy("digest", f"oci:{layout}:v2").out

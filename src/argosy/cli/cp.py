@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import output, places, progress
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
 from argosy.errors import UsageError
-from argosy.layout.durable import replacing
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
@@ -111,6 +110,7 @@ def command(
         "jobs": jobs,
     }
     with (
+        output.digest_file(None if all_tags else digest_file) as told,
         places.source(source) as taken,
         places.target(target) as given,
         _shown(progress, quiet=quiet) as on_event,
@@ -124,9 +124,7 @@ def command(
         tags = (*_tags(source, target, chosen), *more_tags)
         place, what = change(taken, chosen) if change else (taken, chosen)
         root = copy(place, what, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
-    if digest_file:
-        with replacing(digest_file) as file:
-            file.write(f"{root.digest}\n".encode())
+        told(root.digest)
 
 
 _shown = progress.shown

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import output, places, progress
 from argosy.cli.options import PLACE
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -120,13 +120,12 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
     """Write a new image to where it goes, and print that place by digest."""
     where, tags = _where(came_from, destination)
     with (
+        output.digest_file(destination.digest_file) as told,
         places.target(where) as target,
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
     ):
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
-    if destination.digest_file:
-        with open(destination.digest_file, "w", encoding="ascii") as file:
-            file.write(f"{root.digest}\n")
+        told(root.digest)
     print(where if where.transport == "docker-archive" else where.at(root.digest))
 
 
