@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import shlex
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from argosy.layout.store import LayoutStore
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.mediatypes import OCI_INDEX
 from argosy.testing import random
 from tests.cli.conftest import Run
 
@@ -54,3 +58,22 @@ def test_no_control_characters_reach_a_terminal(argosy: Run, layout: Path) -> No
     told = argosy("inspect", "--json", f"oci:{layout}:red")
     assert "\x9b" not in told.out
     assert told.json["Labels"]["k"] == "\x1b[31mred\x9b2J"
+
+
+@pytest.mark.parametrize("form", ["tree", "dot", "mermaid", "svg"])
+def test_a_picture_holds_no_control_characters(argosy: Run, layout: Path, form: str) -> None:
+    store = LayoutStore.open(str(layout))
+    odd = {**store.resolve("v1").encode(), "platform": {"os": "li\x1b[1mx", "architecture": "a\n6"}}
+    raw = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [odd]}).encode()
+    store.push(Descriptor.of(OCI_INDEX, raw), io.BytesIO(raw), tags=["odd"])
+    drawn = argosy("graph", "-f", form, f"oci:{layout}:odd").out
+    assert "manifest li [1mx/a 6" in drawn
+    assert all(line.isprintable() for line in drawn.split("\n"))
+
+
+def test_a_sound_image_with_an_odd_tag_is_told_of_safely(argosy: Run, layout: Path) -> None:
+    path = layout / "index.json"
+    path.write_text(path.read_text().replace('"v1"', '"v\\u001b[31m1"'))
+    said = argosy("validate", "--all-tags", f"oci:{layout}").err
+    assert "v [31m1: sha256" in said
+    assert "\x1b" not in said

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import click
 
 from argosy.cli import places
+from argosy.cli.failure import printable
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document
 from argosy.image.drawing import RENDERERS, Drawing, draw
@@ -42,7 +45,16 @@ def command(
     if as_json:
         document(_plain(drawing))
     else:
-        print(RENDERERS[form](drawing), end="")
+        print(RENDERERS[form](_printable(drawing)), end="")
+
+
+def _printable(drawing: Drawing) -> Drawing:
+    """The same picture with labels that are safe for a terminal, and for XML."""
+    vertices = {
+        digest: dataclasses.replace(vertex, lines=tuple(map(printable, vertex.lines)))
+        for digest, vertex in drawing.vertices.items()
+    }
+    return dataclasses.replace(drawing, title=printable(drawing.title), vertices=vertices)
 
 
 def _plain(drawing: Drawing) -> dict[str, object]:

@@ -64,7 +64,7 @@ def command(
                 else:
                     print(printable(f"{level}: {tag}: {finding}"))
             if not as_json and not found and not failed:
-                print(f"{tag}: {desc.digest} is sound", file=sys.stderr)
+                print(printable(f"{tag}: {desc.digest} is sound"), file=sys.stderr)
     if as_json:
         document(found)
     return EXIT_CODES[IntegrityError] if failed else 0
