@@ -85,8 +85,10 @@ class Answer:
         for _ in range(MAX_INTERIM):
             minor, self.status = self._status()
             self.fields = self._fields()
-            if self.status >= 200 or self.status == 101:
+            if self.status >= 200:
                 break
+            if self.status == 101:
+                raise ProtocolError("101: another protocol, which nobody asked for")
         else:
             raise ProtocolError("interim answers without end")
         self._chunked = False

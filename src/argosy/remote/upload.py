@@ -33,7 +33,7 @@ from argosy.errors import (
     UploadUnknownError,
 )
 from argosy.remote.flows import check_stored, location_of, push_scope
-from argosy.remote.wire import Flow, Request, Response, SettledError
+from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import _json, distribution
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -282,6 +282,7 @@ def push_blob(
             if failures >= attempts:
                 yield from _give_up(state, exc)
                 raise
+            mark = max(mark, state.offset)
             yield from _recover(state, exc, failures)
             mark = max(mark, state.offset)
         except BaseException as exc:
@@ -361,6 +362,9 @@ def _close(state: _Upload, body: Part | None) -> Flow[None]:
         body=body if body is not None else b"",
         settling=state.desc.size,
     )
+    if response.status == 202:
+        where = f"PUT {redact_url(response.url)}"
+        raise RegistryError(f"{where}: 202 where the upload ends: the registry has not stored it")
     check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), digest)
 
 

@@ -328,6 +328,8 @@ def _meant(status: int, where: str) -> str:
     """What a status without a word (an answer to HEAD has no body) says about what was asked for."""
     if status == 404:
         return "there is no such " + ("tag or manifest" if "/manifests/" in where else "content")
+    if status < 400:
+        return "neither done nor refused"
     return {401: "who asks is not known", 403: "who asks may not"}.get(status, "")
 
 
