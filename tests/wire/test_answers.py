@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import pathlib
+import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +16,7 @@ from argosy.errors import (
     ResponseError,
     TransportError,
 )
+from argosy.layout.blobs import BlobDirectory
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
@@ -94,3 +98,92 @@ def test_an_upload_that_never_ends_is_given_up(
     with pytest.raises(RegistryError, match=r"PUT .*: (202 where the upload ends|500)"):
         client(attempts=3).push(LAYER, io.BytesIO(DATA))
     assert len(scripted.requests("PUT")) == 3
+
+
+# ------------------------------------------------------------------------------------------- what came before an error
+
+BLOB = f"/v2/app/blobs/{LAYER.digest}"
+
+
+def stalling(after: int, end: Callable[[s.Peer], None], *, chunked: bool = False) -> s.Answer:
+    """The range that is asked for, of which some bytes come, and then a silence or a reset."""
+
+    def send(seen: s.Seen, peer: s.Peer) -> bool:
+        match = re.fullmatch(r"bytes=(\d+)-\d+", seen.headers.get("range", ""))
+        start = int(match[1]) if match else 0
+        last = len(DATA) - 1
+        fields = f"Content-Range: bytes {start}-{last}/{len(DATA)}\r\n" if match else ""
+        size = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(DATA) - start}"
+        piece = DATA[start : start + after]
+        begin = b"%x\r\n" % len(piece) if chunked else b""
+        head = f"HTTP/1.1 {206 if match else 200} X\r\n{fields}{size}\r\n\r\n"
+        peer.sock.sendall(head.encode() + begin + piece)
+        end(peer)
+        return False
+
+    return send
+
+
+def silent(peer: s.Peer) -> None:
+    peer.stop.wait()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunks"])
+def test_what_came_before_a_silence_is_kept(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path, chunked: bool
+) -> None:
+    scripted.on("GET", BLOB, stalling(900_000, silent, chunked=chunked))
+    blobs = BlobDirectory(str(tmp_path))
+    for front in (1_800_000, 3_600_000):
+        with (
+            pytest.raises(TransportError, match="timed out"),
+            client(attempts=2, timeout=0.3).fetch(LAYER) as reader,
+        ):
+            blobs.write(LAYER, reader)
+        (partial,) = tmp_path.glob("sha256/.*.partial")
+        assert partial.read_bytes() == DATA[:front]
+    with client(attempts=3, timeout=0.3).fetch(LAYER) as reader:
+        blobs.write(LAYER, reader)
+    assert blobs.has(LAYER)
+
+
+def test_what_came_before_a_reset_is_kept(scripted: s.Scripted, client: Client) -> None:
+    taken = threading.Event()
+
+    def reset(peer: s.Peer) -> None:
+        taken.wait(5)
+        peer.reset()
+
+    scripted.on("GET", BLOB, stalling(900_000, reset))
+    registry = client(attempts=1)
+    with registry.fetch(LAYER) as reader:
+        threading.Timer(0.1, taken.set).start()
+        assert reader.read(1 << 20) == DATA[:900_000]
+        with pytest.raises(TransportError, match="reset"):
+            reader.read(1 << 20)
+
+
+def test_large_reads_stay_large(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("GET", BLOB, s.answer(200, {}, DATA))
+    with client().fetch(LAYER) as reader:
+        assert [len(part) for part in iter(lambda: reader.read(1 << 20), b"")] == [
+            *[1 << 20] * 4,
+            len(DATA) % (1 << 20),
+        ]
+
+
+def test_a_page_instead_of_the_rest_does_not_cost_the_front(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path
+) -> None:
+    page = s.answer(200, {"Content-Type": "text/html"}, b"<html>log in</html>")
+    scripted.on("GET", BLOB, s.cut(DATA, 2_500_000), page, s.blob(DATA))
+    blobs = BlobDirectory(str(tmp_path))
+    with (
+        pytest.raises(RegistryError, match=r"19 bytes .* of 5000000"),
+        client().fetch(LAYER) as reader,
+    ):
+        blobs.write(LAYER, reader)
+    assert len(scripted.requests("GET")) == 2
+    with client().fetch(LAYER) as reader:
+        blobs.write(LAYER, reader)
+    assert scripted.requests("GET")[-1].headers["range"] == "bytes=2500000-4999999"
