@@ -259,7 +259,7 @@ def push_blob(
     state = _Upload(name, content, memory, session=session, chunk=chunk_size or 0)
     failures, mark = 0, 0
     if state.resumed:
-        yield from _ask(state, 0.0)
+        yield from _resume(state)
     while True:
         try:
             if not state.location:
@@ -416,15 +416,23 @@ def _smaller(state: _Upload) -> int:
     return max(min(refused // 2, DEFAULT_CHUNK), LEAST_CHUNK)
 
 
+def _resume(state: _Upload) -> Flow[None]:
+    """Go on with an earlier run's session, if it is still there to be asked. A new one takes its place in memory."""
+    try:
+        yield from _ask(state, 0.0)
+    except TransportError:  # its host may be gone: that must not stop this run and all that come
+        state.location = ""
+
+
 def _ask(state: _Upload, pause: float) -> Flow[None]:
     """Ask how much the registry has (end-13); where it does not say, the next attempt opens a new session."""
     try:
         response = yield state.request("GET", retry=True, pause=pause)
         received = distribution.parse_upload_range(response.headers.get("Range"))
         state.moved(response)
-    except (RegistryError, InvalidError, NotFoundError) as exc:
-        if isinstance(exc, TransportError):
-            raise
+    except TransportError:
+        raise
+    except ArgosyError:  # whatever it answers: a session that cannot be asked is none
         received = -1
     # `0-0` is what an empty session answers too: nothing is lost by taking it for one
     state.offset = received if received > 1 else 0

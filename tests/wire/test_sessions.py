@@ -1,0 +1,81 @@
+"""Upload sessions that registries lose, refuse or name strangely, in this run and from an earlier one."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from argosy.remote.repository import Repository
+from argosy.remote.upload import remembered
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from tests.wire import scripted as s
+from tests.wire.test_push import Uploads
+
+Client = Callable[..., Repository]
+
+DATA = os.urandom(6_000_000)
+LAYER = Descriptor.of(mediatypes.OCI_LAYER_GZIP, DATA)
+SMALL = Descriptor.of(mediatypes.OCI_LAYER, b"abc")
+UPLOADS = r"/v2/app/blobs/uploads/"
+
+
+@pytest.fixture
+def state(tmp_path: pathlib.Path, scripted: s.Scripted) -> str:
+    """A state directory with a session that an earlier run left at `/old/1`."""
+    remember(str(tmp_path), scripted, f"{scripted.url}/old/1?sig=1")
+    return str(tmp_path)
+
+
+def remember(folder: str, server: s.Scripted, location: str) -> None:
+    with remembered(folder, f"{server.name}/app", LAYER) as memory:
+        memory.save(location)
+
+
+# ------------------------------------------------------------------------------------- sessions that cannot be asked
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *[s.answer(status) for status in (302, 400, 401, 403, 404, 405, 413, 416, 429, 500)],
+        s.answer(204, {"Range": "nonsense"}),
+        s.reset(),
+        s.silence,
+    ],
+)
+def test_a_session_of_an_earlier_run_that_cannot_be_asked_is_left(
+    scripted: s.Scripted, client: Client, state: str, asked: s.Answer
+) -> None:
+    scripted.on("GET", "/old/.*", asked)
+    uploads = Uploads(scripted)
+    client(state_dir=state, attempts=2, timeout=0.3).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert os.listdir(state) == []
+
+
+def test_a_session_of_an_earlier_run_whose_host_is_gone_is_left(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path
+) -> None:
+    uploads = Uploads(scripted)
+    with socket.socket() as nobody:  # it has the port, and does not listen
+        nobody.bind(("127.0.0.1", 0))
+        remember(str(tmp_path), scripted, f"http://127.0.0.1:{nobody.getsockname()[1]}/old/1")
+        client(state_dir=str(tmp_path)).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+
+
+@pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 405, 413, 500])
+def test_a_session_that_cannot_be_asked_after_a_failure_is_replaced(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("GET", "/up/1.*", s.answer(status))
+    uploads = Uploads(scripted, [2_000_000])
+    client(attempts=2).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert uploads.sessions == 2
