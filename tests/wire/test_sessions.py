@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
+from argosy.errors import UnauthorizedError
+from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
 from argosy.remote.upload import remembered
 from argosy.spec import mediatypes
@@ -79,3 +81,28 @@ def test_a_session_that_cannot_be_asked_after_a_failure_is_replaced(
     client(attempts=2).push(LAYER, io.BytesIO(DATA))
     assert uploads.stored == DATA
     assert uploads.sessions == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- mounts
+
+
+@pytest.mark.parametrize("challenge", ["Basic realm=x", "Bearer realm=/token", "Digest realm=x"])
+@pytest.mark.parametrize("user", ["", "ada"], ids=["nobody", "somebody"])
+def test_a_mount_that_is_challenged_for_ever_is_given_up_and_not_the_push(
+    scripted: s.Scripted, client: Client, challenge: str, user: str
+) -> None:
+    credentials = CredentialStore(
+        given={"": Credential(username=user, password="x")} if user else {}
+    )
+    scripted.on("GET", "/token.*", s.answer(200, {}, b'{"token":"t"}'))
+    scripted.on("POST", UPLOADS + r"\?mount=[^&]*", s.answer(401, {"WWW-Authenticate": challenge}))
+    uploads = Uploads(scripted)
+    client(credentials=credentials).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+
+
+def test_who_may_not_push_at_all_is_told_so(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("POST", ".*", s.answer(401, {"WWW-Authenticate": "Basic realm=x"}))
+    with pytest.raises(UnauthorizedError):
+        client().push(LAYER, io.BytesIO(DATA))
+    assert [seen.target for seen in scripted.requests("POST")][1:] == [UPLOADS]

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
+    AccessError,
     ArgosyError,
     IntegrityError,
     InvalidDigestError,
@@ -301,13 +302,18 @@ def _begin(state: _Upload) -> Flow[None]:
         query["digest-algorithm"] = state.desc.digest.algorithm
     if state.mountable:
         query["mount"], statuses = str(state.desc.digest), _UNKNOWN_QUERY
-    response = yield Request(
-        method="POST",
-        url=distribution.uploads_path(state.name) + (f"?{urlencode(query)}" if query else ""),
-        scopes=(push_scope(state.name),),
-        statuses=statuses,
-    )
     asked, state.mountable = state.mountable, False
+    try:
+        response = yield Request(
+            method="POST",
+            url=distribution.uploads_path(state.name) + (f"?{urlencode(query)}" if query else ""),
+            scopes=(push_scope(state.name),),
+            statuses=statuses,
+        )
+    except AccessError:
+        if not asked:
+            raise
+        response = Response(401)  # some want other credentials for this wish alone, whoever asks
     if asked and response.status >= 400:
         yield from _begin(state)
         return
