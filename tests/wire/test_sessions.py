@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import re
 import socket
 from collections.abc import Callable
 
 import pytest
 
-from argosy.errors import UnauthorizedError
+from argosy.errors import RegistryError, UnauthorizedError
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
 from argosy.remote.upload import remembered
@@ -106,3 +107,63 @@ def test_who_may_not_push_at_all_is_told_so(scripted: s.Scripted, client: Client
     with pytest.raises(UnauthorizedError):
         client().push(LAYER, io.BytesIO(DATA))
     assert [seen.target for seen in scripted.requests("POST")][1:] == [UPLOADS]
+
+
+# ------------------------------------------------------------------------------------- what is known of a session
+
+
+def refused_mount(repository: Repository) -> Repository:
+    assert not repository.mount(LAYER, repository.registry.repository("other"))
+    return repository
+
+
+def test_the_least_chunk_of_a_mount_that_became_a_session_is_kept(
+    scripted: s.Scripted, client: Client
+) -> None:
+    fields = {"Location": "/up/0", "OCI-Chunk-Min-Length": "4000000"}
+    scripted.on("POST", ".*mount.*", s.answer(202, fields))
+    uploads = Uploads(scripted)
+    refused_mount(client(chunk_size=1000)).push(LAYER, io.BytesIO(DATA))
+    assert uploads.ranges[:2] == ["0-3999999", "4000000-5999999"]
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+def test_the_least_chunk_of_an_earlier_run_is_kept(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path, mounted: bool
+) -> None:
+    uploads = Uploads(scripted, [0])
+    fields = {"Location": "/up/0", "OCI-Chunk-Min-Length": "4000000"}
+    scripted._routes.insert(0, ("POST", re.compile(".*"), [s.answer(202, fields)]))
+    options = {"chunk_size": 1000, "state_dir": str(tmp_path)}
+    first = client(**options, attempts=1)
+    with pytest.raises(RegistryError):
+        (refused_mount(first) if mounted else first).push(LAYER, io.BytesIO(DATA))
+    client(**options).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert uploads.ranges[:3] == ["0-3999999", "0-3999999", "4000000-5999999"]
+    assert len(scripted.requests("POST")) == 1
+
+
+def test_a_refused_mount_does_not_cost_what_an_earlier_run_sent(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path
+) -> None:
+    uploads = Uploads(scripted, [5_000_000])
+    with pytest.raises(RegistryError):
+        client(state_dir=str(tmp_path), attempts=1).push(LAYER, io.BytesIO(DATA))
+    scripted._routes.insert(
+        0, ("POST", re.compile(".*mount.*"), [s.answer(202, {"Location": "/mount/1"})])
+    )
+    scripted.on("DELETE", "/mount/1", s.answer(204))
+    refused_mount(client(state_dir=str(tmp_path))).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert uploads.received == len(DATA)
+    assert [seen.target for seen in scripted.requests("DELETE")] == ["/mount/1"]
+
+
+def test_a_refused_mount_is_used_where_an_earlier_run_left_nothing(
+    scripted: s.Scripted, client: Client, state: str
+) -> None:
+    uploads = Uploads(scripted)
+    refused_mount(client(state_dir=state)).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert len(scripted.requests("POST")) == 1

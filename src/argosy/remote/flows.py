@@ -22,6 +22,7 @@ from argosy.errors import (
 )
 from argosy.remote.wire import Flow, Request, Response, error_of
 from argosy.spec import _json, distribution, mediatypes
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
@@ -318,11 +319,29 @@ def delete_blob(name: str, digest: Digest) -> Flow[None]:
         raise UnsupportedError(f"the registry does not delete blobs: {error_of(response, request)}")
 
 
-def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
+class Opened(Value):
+    """An upload session: where it is, and the least bytes of each of its chunks but the last."""
+
+    location: str
+    least: int = 0
+
+
+def opened(response: Response, least: int = 0) -> Opened:
+    """The session an answer names; its chunks' `least` is what was known where the answer does not say.
+
+    Raises:
+        RegistryError: it names none.
+    """
+    text = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
+    said = text.isascii() and text.isdigit() and len(text) < 12
+    return Opened(location_of(response), int(text) if said else least)
+
+
+def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, Opened | None]]:
     """Take a blob over from another repository of the registry (end-11).
 
     Returns:
-        Whether it is there now; and if not, the upload session that was begun instead, or an empty string.
+        Whether it is there now; and if not, the upload session that was begun instead, if one was.
     """
     query = urlencode({"mount": digest, "from": source})
     response = yield Request(
@@ -333,8 +352,8 @@ def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
         statuses=(400, 401, 403, 404, 405, 416, 500),
     )
     if response.status == 201:
-        return True, ""
-    return False, location_of(response) if response.status == 202 else ""
+        return True, None
+    return False, opened(response) if response.status == 202 else None
 
 
 def location_of(response: Response) -> str:

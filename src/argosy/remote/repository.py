@@ -62,7 +62,7 @@ class Repository:
         self.registry, self.name = registry, parse_name(name)
         self._lock = threading.Lock()
         self._absent: set[Digest] = set()
-        self._sessions: dict[Digest, str] = {}
+        self._sessions: dict[Digest, flows.Opened] = {}
         self._api: bool | None = None
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ class Repository:
         with self._lock:
             absent = desc.digest in self._absent
             self._absent.discard(desc.digest)
-            session = self._sessions.pop(desc.digest, "")
+            session = self._sessions.pop(desc.digest, None)
         if absent or not self.exists(desc):
             options = self.registry.options
             with upload.remembered(options.state_dir, str(self), desc) as memory:
@@ -253,7 +253,7 @@ class Repository:
         except (AccessError, RegistryError):
             return False
         with self._lock:
-            if session:
+            if session is not None:
                 self._sessions[desc.digest] = session
             self._absent.discard(desc.digest) if mounted else self._absent.add(desc.digest)
         return mounted

@@ -33,7 +33,7 @@ from argosy.errors import (
     UnsupportedError,
     UploadUnknownError,
 )
-from argosy.remote.flows import check_stored, location_of, push_scope
+from argosy.remote.flows import Opened, check_stored, opened, push_scope
 from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import _json, distribution
 from argosy.spec._value import Value
@@ -113,12 +113,13 @@ class Part(Value):
 class Memory:
     """Where one upload session is remembered; this one forgets.
 
-    `location` is the session that an earlier run left, or an empty string.
+    `location` is the session that an earlier run left, or an empty string; `least` the least bytes of its chunks.
     """
 
     location = ""
+    least = 0
 
-    def save(self, location: str) -> None:
+    def save(self, location: str, least: int = 0) -> None:
         """Remember a session."""
 
     def clear(self) -> None:
@@ -133,22 +134,23 @@ class Memory:
 class FileMemory(Memory):
     """One session in a file of its own, mode 0600: a location may hold a signature."""
 
-    def __init__(self, path: str, location: str) -> None:
-        self._path, self.location = path, location
+    def __init__(self, path: str, location: str, least: int = 0) -> None:
+        self._path, self.location, self.least = path, location, least
 
     @property
     def lasting(self) -> bool:
         """True."""
         return True
 
-    def save(self, location: str) -> None:
+    def save(self, location: str, least: int = 0) -> None:
         """Replace the file; that it cannot be written is no reason to fail."""
         temporary = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(temporary, flags, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(_json.dumps({"location": location, "saved": int(time.time())}))
+                value = {"location": location, "least": least, "saved": int(time.time())}
+                file.write(_json.dumps(value))
             os.replace(temporary, self._path)
 
     def clear(self) -> None:
@@ -167,7 +169,7 @@ def remembered(state_dir: str | None, repository: str, desc: Descriptor) -> Iter
     path = os.path.join(state_dir, key)
     lock = _locked(state_dir, f"{path}.lock")
     try:
-        yield FileMemory(path, _saved(path)) if lock else Memory()
+        yield FileMemory(path, *_saved(path)) if lock else Memory()
     finally:
         if lock:
             with contextlib.suppress(OSError):
@@ -191,15 +193,17 @@ def _locked(folder: str, path: str) -> IO[bytes] | None:
     return file
 
 
-def _saved(path: str) -> str:
+def _saved(path: str) -> tuple[str, int]:
     try:
         with open(path, "rb") as file:
             value = _json.loads_object(file.read(64 * 1024))
     except (OSError, InvalidError, LimitExceededError):
-        return ""
-    saved, location = value.get("saved"), value.get("location")
+        return "", 0
+    saved, location, least = (value.get(name) for name in ("saved", "location", "least"))
     fresh = isinstance(saved, int) and time.time() - saved < _MAX_AGE
-    return location if fresh and isinstance(location, str) else ""
+    if not fresh or not isinstance(location, str):
+        return "", 0
+    return location, least if isinstance(least, int) else 0
 
 
 # -------------------------------------------------------------------------------------------------------------- flows
@@ -208,14 +212,12 @@ def _saved(path: str) -> str:
 class _Upload:
     """Where an upload stands: the session, what the registry has, and how it wants its chunks."""
 
-    def __init__(
-        self, name: str, content: Content, memory: Memory, *, session: str, chunk: int
-    ) -> None:
+    def __init__(self, name: str, content: Content, memory: Memory, *, chunk: int) -> None:
         self.name, self.content, self.memory = name, content, memory
-        self.location, self.offset = session or memory.location, 0
-        self.chunk, self.least = chunk, 0
-        self.resumed = bool(memory.location) and not session
-        self.mountable = content.desc.size >= REMEMBERED and not session
+        self.location, self.offset = memory.location, 0
+        self.chunk, self.least = chunk, memory.least
+        self.resumed = bool(memory.location)
+        self.mountable = content.desc.size >= REMEMBERED
         self.whole = self.mounted = False
 
     @property
@@ -225,8 +227,12 @@ class _Upload:
     def moved(self, response: Response) -> None:
         """Take a new location from an answer."""
         if response.headers.get("Location"):
-            self.location = location_of(response)
-            self.memory.save(self.location)
+            self.take(opened(response, self.least))
+
+    def take(self, session: Opened) -> None:
+        """Go on in a session, and remember it."""
+        self.location, self.least = session.location, session.least
+        self.memory.save(self.location, self.least)
 
     def request(self, method: str, **more: object) -> Request:
         """A request to the session; the flow, not the session below, knows how to repeat it."""
@@ -239,7 +245,7 @@ def push_blob(
     content: Content,
     memory: Memory,
     *,
-    session: str = "",
+    session: Opened | None = None,
     chunk_size: int | None = None,
     attempts: int = 5,
 ) -> Flow[None]:
@@ -257,10 +263,12 @@ def push_blob(
         IntegrityError: the content is not what its descriptor says; the session is cancelled.
         RegistryError: the registry failed more often than is forgiven.
     """
-    state = _Upload(name, content, memory, session=session, chunk=chunk_size or 0)
+    state = _Upload(name, content, memory, chunk=chunk_size or 0)
     failures, mark = 0, 0
     if state.resumed:
         yield from _resume(state)
+    if session is not None:
+        yield from _offer(state, session)
     while True:
         try:
             if not state.location:
@@ -320,10 +328,19 @@ def _begin(state: _Upload) -> Flow[None]:
     if asked and response.status == 201:
         state.mounted = True
         return
-    state.location, state.offset, state.resumed = location_of(response), 0, False
-    least = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
-    state.least = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0
-    state.memory.save(state.location)
+    state.take(opened(response))
+    state.offset, state.resumed = 0, False
+
+
+def _offer(state: _Upload, session: Opened) -> Flow[None]:
+    """Take the session of a mount that did not happen, or cancel it where an earlier run's has some bytes already."""
+    state.mountable = False
+    if not state.offset:
+        state.take(session)
+        state.resumed = False
+        return
+    with contextlib.suppress(ArgosyError):
+        yield state.request("DELETE", url=session.location, statuses=(400, 404, 405))
 
 
 def _send(state: _Upload) -> Flow[None]:
