@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pathlib
 import re
+import resource
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -187,3 +189,31 @@ def test_a_page_instead_of_the_rest_does_not_cost_the_front(
     with client().fetch(LAYER) as reader:
         blobs.write(LAYER, reader)
     assert scripted.requests("GET")[-1].headers["range"] == "bytes=2500000-4999999"
+
+
+# ------------------------------------------------------------------------------------------------- many open files
+
+
+@pytest.fixture
+def crowded() -> Iterator[None]:
+    """A process that has the first 1024 descriptors open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2048:
+        pytest.skip("no more than 2048 open files are allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with contextlib.ExitStack() as stack:
+        while stack.enter_context(open(os.devnull, "rb")).fileno() < 1024:
+            pass
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("crowded")
+def test_a_body_is_sent_over_a_descriptor_beyond_those_of_select(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("POST", ".*", s.answer(202, {"Location": "/up/0"}))
+    scripted.on("PUT", ".*", s.answer(201))
+    repository = client(attempts=1)
+    repository.push(SMALL, io.BytesIO(b"abc"))
+    assert [seen.body for seen in scripted.requests("PUT")] == [b"abc"]

@@ -167,8 +167,10 @@ class Connection:
 
     def readable(self) -> bool:
         """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
+        poll = select.poll()  # select() knows no descriptors from 1024 on
         try:
-            return bool(select.select([self.sock], [], [], 0)[0])
+            poll.register(self.sock, select.POLLIN)
+            return bool(poll.poll(0))
         except (OSError, ValueError):
             return True
 
