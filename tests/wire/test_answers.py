@@ -14,8 +14,12 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from argosy.errors import (
+    ArgosyError,
+    DeniedError,
+    NameUnknownError,
     RegistryError,
     ResponseError,
+    TooManyRequestsError,
     TransportError,
 )
 from argosy.layout.blobs import BlobDirectory
@@ -217,3 +221,48 @@ def test_a_body_is_sent_over_a_descriptor_beyond_those_of_select(
     repository = client(attempts=1)
     repository.push(SMALL, io.BytesIO(b"abc"))
     assert [seen.body for seen in scripted.requests("PUT")] == [b"abc"]
+
+
+# ----------------------------------------------------------------------------------------------------- how it was said
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("DENIED", DeniedError),
+        ("TOOMANYREQUESTS", TooManyRequestsError),
+        ("NAME_UNKNOWN", NameUnknownError),
+        ("OUT_OF_ORDER", ResponseError),
+    ],
+)
+def test_an_error_with_a_200_is_no_empty_list(
+    scripted: s.Scripted, client: Client, code: str, kind: type[ArgosyError]
+) -> None:
+    body = f'{{"errors":[{{"code":"{code}","message":"not today"}}]}}'.encode()
+    scripted.on("GET", ".*", s.answer(200, {}, body))
+    with pytest.raises(kind, match=r"200 .*not today"):
+        list(client().tags())
+    with pytest.raises(ArgosyError):
+        list(client().registry.catalog())
+
+
+@pytest.mark.parametrize("body", [b'{"tags":null}', b'{"name":"app"}', b'{"tags":[],"errors":[]}'])
+def test_a_list_of_nothing_is_empty(scripted: s.Scripted, client: Client, body: bytes) -> None:
+    scripted.on("GET", ".*", s.answer(200, {}, body))
+    assert list(client().tags()) == []
+
+
+@pytest.mark.parametrize(("status", "lasting"), [(429, False), (429, True), (503, False)])
+def test_an_upload_that_is_to_wait_too_long_fails_at_once(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path, status: int, lasting: bool
+) -> None:
+    scripted.on("POST", ".*", s.answer(202, {"Location": "/up/0"}))
+    scripted.on("PATCH", ".*", s.answer(status, {"Retry-After": "3600"}))
+    repository = client(max_wait=0.01, state_dir=str(tmp_path) if lasting else None)
+    with pytest.raises(
+        (TooManyRequestsError, ResponseError), match=f"PATCH .*: {status}"
+    ) as caught:
+        repository.push(LAYER, io.BytesIO(DATA))
+    assert isinstance(caught.value, (TooManyRequestsError, ResponseError))
+    assert caught.value.retry_after == 3600
+    assert [seen.method for seen in scripted.requests()] == ["HEAD", "POST", "PATCH"]

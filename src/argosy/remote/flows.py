@@ -376,18 +376,20 @@ def location_of(response: Response) -> str:
 
 
 def page(
-    name: str, url: str, *, scopes: Sequence[str] = ()
+    name: str, url: str, member: str, *, scopes: Sequence[str] = ()
 ) -> Flow[tuple[Mapping[str, object], str]]:
     """One page of a list (end-8): the decoded object, and the next page's URL or an empty string.
 
     Args:
         name: The repository, or an empty string for the catalog.
         url: A path on the registry, or where the page before said to go.
+        member: The member of the object that is the list.
         scopes: What a token must allow, where it is no repository's `pull`.
 
     Raises:
         NameUnknownError: there is no such repository.
         RegistryError: what came is no list.
+        ArgosyError: what came is an error, whatever its status.
     """
     request = Request(method="GET", url=url, scopes=tuple(scopes) or (pull_scope(name),))
     response = yield request
@@ -395,6 +397,8 @@ def page(
         value = _json.loads_object(response.data)
     except (ArgosyError, LimitExceededError) as exc:
         raise RegistryError(f"{response.url} sent no list: {exc}") from None
+    if member not in value and value.get("errors"):
+        raise error_of(response, request)  # some send their errors with a 200
     following = distribution.next_link(response.headers.get_all("Link"))
     return value, urljoin(response.url, following) if following else ""
 

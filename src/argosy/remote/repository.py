@@ -175,6 +175,7 @@ class Repository:
                     session=session,
                     chunk_size=options.chunk_size,
                     attempts=options.attempts,
+                    max_wait=options.max_wait,
                 )
                 run(flow, self._own)
         with self._lock:

@@ -29,6 +29,7 @@ from argosy.errors import (
     RangeNotSatisfiableError,
     RegistryError,
     ResponseError,
+    TooManyRequestsError,
     TransportError,
     UnsupportedError,
     UploadUnknownError,
@@ -248,6 +249,7 @@ def push_blob(
     session: Opened | None = None,
     chunk_size: int | None = None,
     attempts: int = 5,
+    max_wait: float = 120.0,
 ) -> Flow[None]:
     """Upload a blob (end-4 to end-6, end-13, end-14).
 
@@ -258,6 +260,7 @@ def push_blob(
         session: A session that is open already, from a mount that did not happen.
         chunk_size: Bytes of a chunk; None for the whole at once.
         attempts: How many failures in a row are forgiven while nothing moves.
+        max_wait: The most seconds to wait where the registry asks for it; where it asks for more, that is the end.
 
     Raises:
         IntegrityError: the content is not what its descriptor says; the session is cancelled.
@@ -283,7 +286,7 @@ def push_blob(
             InvalidDigestError,
             LimitExceededError,
         ) as exc:
-            if not _forgivable(exc, state):
+            if _asked(exc) > max_wait or not _forgivable(exc, state):
                 yield from _give_up(state, exc)
                 raise
             smaller = isinstance(exc, LimitExceededError) and state.chunk != LEAST_CHUNK
@@ -409,6 +412,13 @@ def _forgivable(exc: ArgosyError, state: _Upload) -> bool:
     return True
 
 
+def _asked(exc: BaseException) -> float:
+    """The seconds to wait that an answer asked for."""
+    if isinstance(exc, (ResponseError, TooManyRequestsError)):
+        return exc.retry_after or 0.0
+    return 0.0
+
+
 def _chunkless(exc: ArgosyError) -> bool:
     """Whether the registry says that it does not take a blob in pieces."""
     if isinstance(exc, ResponseError):
@@ -467,6 +477,8 @@ def _give_up(state: _Upload, exc: BaseException) -> Flow[None]:
     """Cancel the session (end-14), unless a later run may go on with it; that this fails is no matter."""
     wrong = isinstance(exc, (IntegrityError, InvalidError))
     if not state.location or isinstance(exc, (TransportError, GeneratorExit)):
+        return
+    if _asked(exc):  # a request more is not what it asked for
         return
     if state.memory.lasting and not wrong:
         return
