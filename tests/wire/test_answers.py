@@ -26,7 +26,7 @@ from argosy.layout.blobs import BlobDirectory
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.manifest import Manifest
+from argosy.spec.manifest import Index, Manifest
 from tests.wire import scripted as s
 
 Client = Callable[..., Repository]
@@ -104,6 +104,38 @@ def test_an_upload_that_never_ends_is_given_up(
     with pytest.raises(RegistryError, match=r"PUT .*: (202 where the upload ends|500)"):
         client(attempts=3).push(LAYER, io.BytesIO(DATA))
     assert len(scripted.requests("PUT")) == 3
+
+
+# ----------------------------------------------------------------------------------------------- what is too little
+
+
+@pytest.mark.parametrize("length", ["0", "00", "9" * 5000, "+7"])
+def test_a_head_whose_length_cannot_be_a_manifests_becomes_a_get(
+    scripted: s.Scripted, client: Client, length: str
+) -> None:
+    fields = {
+        "Content-Type": mediatypes.OCI_MANIFEST,
+        "Docker-Content-Digest": MANIFEST.digest,
+        "Content-Length": length,
+    }
+    scripted.on("HEAD", TAG, s.answer(200, fields))
+    scripted.on("GET", TAG, s.manifest(RAW))
+    assert client().resolve("v1") == MANIFEST
+
+
+@pytest.mark.parametrize("code", ["", "NAME_UNKNOWN"])
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_list_of_referrers_that_breaks_off_is_an_error(
+    scripted: s.Scripted, client: Client, status: int, code: str
+) -> None:
+    path = f"/v2/app/referrers/{MANIFEST.digest}"
+    fields = {"Content-Type": mediatypes.OCI_INDEX, "Link": f'<{path}?p=2>; rel="next"'}
+    body = Index(manifests=(MANIFEST,)).encode()
+    scripted.on("GET", path, s.answer(200, fields, body))
+    error = f'{{"errors":[{{"code":"{code}"}}]}}'.encode()
+    scripted.on("GET", path + r"\?p=2", s.answer(status, {}, error))
+    with pytest.raises(RegistryError, match="page 2"):
+        list(client().referrers(MANIFEST))
 
 
 # ------------------------------------------------------------------------------------------- what came before an error

@@ -92,15 +92,16 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     length = response.headers.get("Content-Length")
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
-    if not mediatypes.is_manifest(media_type) or not (length.isascii() and length.isdigit()):
-        return None
+    size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
+    if not mediatypes.is_manifest(media_type) or not size:
+        return None  # a 0 is the length of what follows a HEAD: no manifest is empty
     try:
         digest = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
     except ArgosyError:
         return None
     if is_digest(tag_or_digest) and digest != tag_or_digest:
         return None
-    return Descriptor(media_type=media_type, digest=digest, size=int(length))
+    return Descriptor(media_type=media_type, digest=digest, size=size)
 
 
 def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:

@@ -349,13 +349,18 @@ class Repository:
         while url and url not in visited:
             if len(visited) >= lists.MAX_PAGES:
                 raise RegistryError(f"{self}: the list of referrers has no end")
+            first = not visited
             visited.add(url)
             try:
                 page = run(lists.listed(self.name, url), self._own)
             except NameUnknownError:
-                return True
+                page = None
+                if first:
+                    return True
             if page is None:
-                return False
+                if first:
+                    return False
+                raise RegistryError(f"{self}: page {len(visited)} of the referrers is not there")
             yield from page.entries
             url = self.registry.own_link(page.following)
         return True
