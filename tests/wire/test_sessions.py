@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from argosy.errors import RegistryError, UnauthorizedError
+from argosy.errors import RegistryError, SizeMismatchError, UnauthorizedError
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
 from argosy.remote.upload import remembered
@@ -167,3 +167,40 @@ def test_a_refused_mount_is_used_where_an_earlier_run_left_nothing(
     refused_mount(client(state_dir=state)).push(LAYER, io.BytesIO(DATA))
     assert uploads.stored == DATA
     assert len(scripted.requests("POST")) == 1
+
+
+# ---------------------------------------------------------------------------------------------------- how they end
+
+
+@pytest.mark.parametrize(
+    ("location", "ended"),
+    [
+        ("/up/0", "/up/0?digest={}"),
+        ("/up/0?", "/up/0?digest={}"),
+        ("/up/0#part", "/up/0?digest={}"),
+        ("/up/0?sig=a%2Fb&&x#part", "/up/0?sig=a%2Fb&&x&digest={}"),
+        ("/up/0?digest=sha256:0", "/up/0?digest={}"),
+        ("/up/0?a=1&digest=sha256:0&_digest=2", "/up/0?a=1&_digest=2&digest={}"),
+    ],
+)
+def test_a_session_is_ended_with_one_digest_the_right_one(
+    scripted: s.Scripted, client: Client, location: str, ended: str
+) -> None:
+    scripted.on("POST", ".*", s.answer(202, {"Location": location}))
+    scripted.on("PUT", ".*", s.answer(201))
+    client().push(SMALL, io.BytesIO(b"abc"))
+    assert [seen.target for seen in scripted.requests("PUT")] == [ended.format(SMALL.digest)]
+
+
+@pytest.mark.parametrize("chunk", [None, 1000])
+def test_a_blob_of_nothing_is_proved_too(
+    scripted: s.Scripted, client: Client, chunk: int | None
+) -> None:
+    uploads = Uploads(scripted)
+    empty = Descriptor.of(mediatypes.OCI_LAYER, b"")
+    with pytest.raises(SizeMismatchError):
+        client(chunk_size=chunk).push(empty, io.BytesIO(b"xyz"))
+    assert not scripted.requests("PUT")
+    assert uploads.cancelled == 1
+    client(chunk_size=chunk).push(empty, io.BytesIO(b""))
+    assert len(scripted.requests("PUT")) == 1

@@ -39,6 +39,7 @@ from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import _json, distribution
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 
 DEFAULT_CHUNK = 16 * 1024 * 1024
 """Bytes of a chunk where the whole was refused (413) or lost, and nobody said which size is right."""
@@ -349,6 +350,8 @@ def _offer(state: _Upload, session: Opened) -> Flow[None]:
 def _send(state: _Upload) -> Flow[None]:
     """Everything the registry lacks, and the request that ends the session."""
     size = state.desc.size
+    if not size:
+        state.content.read(1)  # nothing of it is sent, and all the same it has to be proved
     if state.whole or (size < REMEMBERED and not state.chunk and not state.offset):
         yield from _close(state, state.content.part(0, size))
         return
@@ -380,10 +383,9 @@ def _reached(response: Response, offset: int, length: int) -> int:
 
 def _close(state: _Upload, body: Part | None) -> Flow[None]:
     digest = state.desc.digest
-    joint = "&" if "?" in state.location else "?"
     response = yield state.request(
         "PUT",
-        url=f"{state.location}{joint}digest={digest}",
+        url=_ending(state.location, digest),
         headers={"Content-Type": "application/octet-stream"},
         body=body if body is not None else b"",
         settling=state.desc.size,
@@ -392,6 +394,13 @@ def _close(state: _Upload, body: Part | None) -> Flow[None]:
         where = f"PUT {redact_url(response.url)}"
         raise RegistryError(f"{where}: 202 where the upload ends: the registry has not stored it")
     check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), digest)
+
+
+def _ending(location: str, digest: Digest) -> str:
+    """A session's address with the digest that ends it, and no other; the rest of its query is left as it is signed."""
+    address, _, query = location.partition("#")[0].partition("?")
+    kept = "&".join(field for field in query.split("&") if field.partition("=")[0] != "digest")
+    return f"{address}?{kept}{'&' if kept else ''}digest={digest}"
 
 
 # ----------------------------------------------------------------------------------------------------------- recovery
