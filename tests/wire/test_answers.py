@@ -84,10 +84,13 @@ def test_an_upload_that_is_only_accepted_is_ended_again(
     scripted: s.Scripted, client: Client
 ) -> None:
     scripted.on("POST", ".*", s.answer(202, {"Location": "/up/0"}))
-    scripted.on("GET", "/up/0", s.answer(204, {"Location": "/up/0", "Range": "0-2"}))
-    scripted.on("PUT", ".*", s.answer(202), s.answer(201))
+    scripted.on("GET", "/up/1", s.answer(204, {"Location": "/up/1", "Range": "0-2"}))
+    scripted.on("PUT", ".*", s.answer(202, {"Location": "/up/1"}), s.answer(201))
     client().push(SMALL, io.BytesIO(b"abc"))
-    assert [seen.length for seen in scripted.requests("PUT")] == [3, 0]
+    assert [(seen.path, seen.length) for seen in scripted.requests("PUT")] == [
+        ("/up/0", 3),
+        ("/up/1", 0),
+    ]
 
 
 @pytest.mark.parametrize("put", [s.answer(202), s.answer(500)], ids=["202", "500"])

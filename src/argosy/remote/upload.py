@@ -391,6 +391,7 @@ def _close(state: _Upload, body: Part | None) -> Flow[None]:
         settling=state.desc.size,
     )
     if response.status == 202:
+        state.moved(response)
         where = f"PUT {redact_url(response.url)}"
         raise RegistryError(f"{where}: 202 where the upload ends: the registry has not stored it")
     check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), digest)
