@@ -17,7 +17,6 @@ from argosy.content.protocols import Deleter
 from argosy.errors import UnsupportedError, UsageError
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.digest import Digest
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
 from argosy.spec.platform import Platform
 
@@ -67,7 +66,7 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     data = file.read(MAX_SIZE + 1)
     manifest = decode_manifest(data, media_type)
     tag = place.tag or "latest"
-    wanted = Digest(tag) if ":" in tag else None
+    wanted = place.digest
     desc = Descriptor.of(
         manifest.media_type, data, algorithm=wanted.algorithm if wanted else "sha256"
     )
