@@ -74,6 +74,30 @@ def test_a_manifest_goes_out_of_an_archive_with_all_its_tags(
         assert not source.exists(gone)
 
 
+def test_referrers_go_with_the_manifest_and_never_with_a_tag(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    store = LayoutStore.open(str(layout))
+    image = store.resolve("v1")
+    argosy("tag", f"oci:{layout}:v1", "sibling")
+    done = argosy("rm", "--referrers", f"oci:{layout}:sibling", f"oci:{layout}:v1", code=64)
+    assert f"argosy digest --full oci:{layout}:sibling" in done.err
+    assert len(list(store.referrers(image))) == 1
+    assert sorted(store.tags()) == ["multi", "sibling", "v1"]
+    full = argosy("digest", "--full", f"oci:{layout}:sibling").out.strip()
+    assert len(argosy("rm", "--referrers", full).out.split()) == 2
+    assert list(store.tags()) == ["multi"]
+
+
 def test_wrong_usage_is_found_before_anything_is_removed(argosy: Run, layout: pathlib.Path) -> None:
     argosy("rm", f"oci:{layout}:v1", f"oci:{layout}", code=64)
     assert sorted(LayoutStore.open(str(layout)).tags()) == ["multi", "v1"]
+
+
+def test_a_container_that_is_not_there_can_be_no_error(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGOSY_ROOT", str(tmp_path / "engine"))
+    monkeypatch.setenv("ARGOSY_RUNTIME", "/bin/true")
+    assert "no container" in argosy("rm", "nosuch", code=2).err
+    argosy("rm", "--ignore-missing", "nosuch", "norsuch")

@@ -37,7 +37,7 @@ def command(
     context = click.get_current_context()
     wanted = [PLACE.convert(text, None, context) for text in named if text not in containers]
     for place in wanted:
-        _check(place)
+        _check(place, referrers)
     for place in wanted:
         try:
             _remove(place, referrers, dry_run)
@@ -46,17 +46,22 @@ def command(
                 raise
     if containers:
         module = importlib.import_module("argosy.cli.containers")
-        code: int | None = module.remove(containers, force=force)
+        code: int | None = module.remove(containers, force=force, ignore_missing=ignore_missing)
         return code
     return None
 
 
-def _check(place: Location) -> None:
+def _check(place: Location, referrers: bool) -> None:
     """Refuse, before anything is removed, what does not say what to remove."""
     if place.tag is None or (
         place.reference and not (place.reference.tag or place.reference.digest)
     ):
         raise UsageError(f"{place}: name the tag or the digest to remove")
+    if referrers and place.digest is None:
+        raise UsageError(
+            f"--referrers: {place} is a tag, and what refers to its manifest stays with the manifest",
+            hint=f"remove the manifest by digest: `argosy digest --full {place}` prints it",
+        )
 
 
 def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
