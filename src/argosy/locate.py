@@ -279,7 +279,7 @@ def choose(place: Source, location: Location) -> str:
         return tags[0]
     if not tags:
         with contextlib.suppress(ManifestUnknownError):
-            return str(place.resolve("@0").digest)
+            return place.resolve("@0").digest  # a `Digest`, not a tag
         raise ManifestUnknownError(f"{location} holds no image")
     shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
     raise ManifestUnknownError(

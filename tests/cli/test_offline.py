@@ -118,7 +118,7 @@ def test_tag_refuses_what_is_no_tag_before_it_changes_anything(
     argosy: Run, layout: pathlib.Path
 ) -> None:
     before = argosy("ls", f"oci:{layout}").out
-    done = argosy("tag", f"oci:{layout}:v1", "good", "../bad", code=1)
+    done = argosy("tag", f"oci:{layout}:v1", "good", "../bad", code=64)
     assert "../bad" in done.err
     assert argosy("ls", f"oci:{layout}").out == before
 

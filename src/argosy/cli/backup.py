@@ -112,6 +112,6 @@ def _all(
                 print(f"{tag} {taken.resolve(tag).digest}")
             return
         with places.target(target) as given, progress.shown(style, quiet=quiet) as on_event:
-            for tag in wanted:
-                copy(taken, tag, given, tag, referrers=referrers, jobs=jobs, on_event=on_event)
+            for tag, name in places.all_carried(source, target, wanted).items():
+                copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)
     print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)
