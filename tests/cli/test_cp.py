@@ -111,3 +111,17 @@ def test_tags_are_listed_by_when_their_images_were_made(
         argosy("ls", f"oci:{layout}", "--sort", "date", "--reverse", "--limit", "1").out
         == "newest\n"
     )
+
+
+@pytest.mark.parametrize("tag", ["z z", "", "-x", "a:b", "t" * 129])
+def test_what_is_no_tag_is_wrong_usage(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, tag: str
+) -> None:
+    place, there = f"oci:{layout}:v1", tmp_path / "there"
+    before = argosy("ls", f"oci:{layout}").out
+    argosy("tag", place, "--", "good", tag, code=64)
+    argosy("cp", "-q", place, f"oci:{there}:v1", f"--tag={tag}", code=64)
+    assert not there.exists()
+    if ":" not in tag:
+        argosy("mutate", place, "--label", "a=b", f"--tag={tag}", code=64)
+    assert argosy("ls", f"oci:{layout}").out == before

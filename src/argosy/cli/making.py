@@ -29,7 +29,6 @@ from argosy.spec import _json
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
-from argosy.spec.reference import parse_tag
 
 F = TypeVar("F", bound=Callable[..., Any])
 View = Image | ImageIndex
@@ -146,7 +145,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
                 f"{came_from}: an archive is not changed in place",
                 hint="name another place with -t, such as oci:DIRECTORY:TAG",
             )
-        return came_from.at(parse_tag(tag)), (tag,)
+        return came_from.at(places.tag_in(came_from, tag)), (tag,)
     where = locate.Location.parse(tag)
     named = where.reference.tag if where.reference else where.tag
     if where.reference is not None and where.reference.digest is None:
