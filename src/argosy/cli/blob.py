@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import click
 
-from argosy.cli import places
+from argosy.cli import files, places
 from argosy.cli.options import place_argument
 from argosy.cli.output import document
 from argosy.content.protocols import Deleter, Source
@@ -52,12 +52,17 @@ _size = click.option("--size", type=click.IntRange(0), help="Its size in bytes, 
 @place_argument
 @_size
 @click.option(
-    "-o", "--output", type=click.File("wb"), default="-", help="A file instead of stdout."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False),
+    default="-",
+    metavar="FILE",
+    help="A file instead of stdout.",
 )
-def get(place: Location, size: int | None, output: BinaryIO) -> None:
+def get(place: Location, size: int | None, output: str) -> None:
     """Print a blob, verified.
 
-    What reaches stdout before an error is not verified: mind the exit code.
+    What reaches stdout before an error is not verified: mind the exit code. A file is written whole or not at all.
 
     \b
     Example:
@@ -65,9 +70,9 @@ def get(place: Location, size: int | None, output: BinaryIO) -> None:
     """
     with places.source(place) as source:
         desc = _described(source, place, size, OCTET_STREAM)
-        with source.fetch(desc) as reader:
+        with source.fetch(desc) as reader, files.whole(output) as out:
             while data := reader.read(CHUNK):
-                output.write(data)
+                out.write(data)
 
 
 @click.command()
