@@ -129,6 +129,7 @@ def test_what_is_no_file_is_not_replaced_and_links_stay(
     argosy(*words, pipe)
     reader.join(10)
     assert got == [data]
+    assert argosy(*words, "/dev/stdout").out.encode(errors="surrogateescape")[:512] == data[:512]
     assert pipe.is_fifo()
 
 

@@ -27,12 +27,12 @@ def whole(path: str) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     place = os.path.realpath(path)  # a link stays, and what it leads to is replaced
-    regular = not os.path.exists(place) or stat.S_ISREG(os.stat(place).st_mode)
+    regular = not os.path.exists(path) or _is_file(place)
     temporary = f"{place}.{os.getpid()}.tmp"
-    name, mode = (temporary, "xb") if regular else (place, "wb")
     with contextlib.ExitStack() as undo:
         with storage_errors(path):
-            file: BinaryIO = undo.enter_context(open(name, mode))
+            file = open(temporary, "xb") if regular else open(path, "wb")  # noqa: SIM115 - next line
+            undo.enter_context(file)
         if not regular:
             yield file
             return
@@ -41,6 +41,11 @@ def whole(path: str) -> Iterator[BinaryIO]:
         file.close()
         with storage_errors(path):
             os.rename(temporary, place)
+
+
+def _is_file(place: str) -> bool:
+    """Whether a regular file has this name; /dev/stdout may lead to something that has none."""
+    return os.path.exists(place) and stat.S_ISREG(os.stat(place).st_mode)
 
 
 def line(path: str, text: str) -> None:
