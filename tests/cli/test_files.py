@@ -139,3 +139,50 @@ def test_a_file_that_may_not_be_written_is_3(argosy: Run, layout: pathlib.Path) 
     done = argosy("blob", "get", f"oci:{layout}@{digest}", "-o", DENIED, code=3)
     assert done.err == f"argosy: {DENIED}: permission denied\n"
     argosy("export", f"oci:{layout}:v1", DENIED, code=3)
+
+
+def test_one_digest_file_is_not_for_all_tags(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    words = ("cp", "-q", "-a", f"oci:{layout}", f"oci:{tmp_path}/there")
+    file = tmp_path / "digest"
+    assert "--digest-file" in argosy(*words, "--digest-file", file, code=64).err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layout"]
+
+
+def test_a_digest_file_that_may_not_be_written_is_3(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    needs_sysfs()
+    place, more = f"oci:{layout}:v1", ("--digest-file", DENIED)
+    for words in (
+        ("cp", "-q", place, f"oci:{tmp_path}/there:v1"),
+        ("mutate", "-q", place, "--label", "a=b", "-t", "new"),
+    ):
+        done = argosy(*words, *more, code=3)
+        assert done.err == f"argosy: {DENIED}: permission denied\n"
+
+
+def test_files_of_an_artifact_for_a_directory_that_may_not_be_written_are_3(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_sysfs()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("content")
+    place = f"oci:{layout}:files"
+    argosy("artifact", "push", "-q", place, "file", "--artifact-type", "a/b")
+    assert DENIED in argosy("artifact", "pull", place, "-o", DENIED, code=3).err
+
+
+def test_files_of_an_artifact_for_a_directory_that_is_read_only_are_3(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "out").mkdir(mode=0o555)
+    place = f"oci:{layout}:files"
+    argosy("artifact", "push", "-q", place, "file", "--artifact-type", "a/b")
+    done = argosy("artifact", "pull", place, "-o", tmp_path / "out", code=3)
+    assert done.err == f"argosy: {tmp_path}/out: permission denied\n"

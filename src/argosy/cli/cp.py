@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Mapping
 
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -94,6 +93,8 @@ def command(
     """
     if all_tags and (more_tags or _tag_of(target) not in (None, "latest")):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
+    if all_tags and digest_file:
+        raise UsageError("--digest-file is for one digest, and --all-tags copies several images")
     _check_change(
         kind or compress, level if compress is None else None, referrers or digest_tags or sparse
     )
@@ -124,7 +125,7 @@ def command(
         place, what = change(taken, chosen) if change else (taken, chosen)
         root = copy(place, what, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
     if digest_file:
-        _write(digest_file, f"{root.digest}\n")
+        files.line(digest_file, root.digest)
 
 
 _shown = progress.shown
@@ -173,15 +174,3 @@ def _tag_of(target: Location) -> str | None:
     if target.transport != "docker-archive" or target.tag is None or target.digest:
         return target.tag
     return Reference.parse(target.tag).tag
-
-
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -124,8 +124,7 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
     ):
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
     if destination.digest_file:
-        with open(destination.digest_file, "w", encoding="ascii") as file:
-            file.write(f"{root.digest}\n")
+        files.line(destination.digest_file, root.digest)
     print(where if where.transport == "docker-archive" else where.at(root.digest))
 
 
