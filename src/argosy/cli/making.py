@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from argosy import locate
-from argosy.cli import output, places, progress
+from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -29,7 +29,6 @@ from argosy.spec import _json
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
-from argosy.spec.reference import parse_tag
 
 F = TypeVar("F", bound=Callable[..., Any])
 View = Image | ImageIndex
@@ -120,7 +119,7 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
     """Write a new image to where it goes, and print that place by digest."""
     where, tags = _where(came_from, destination)
     with (
-        output.digest_file(destination.digest_file) as told,
+        files.digest(destination.digest_file) as told,
         places.target(where) as target,
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
     ):
@@ -145,7 +144,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
                 f"{came_from}: an archive is not changed in place",
                 hint="name another place with -t, such as oci:DIRECTORY:TAG",
             )
-        return came_from.at(parse_tag(tag)), (tag,)
+        return came_from.at(places.tag_in(came_from, tag)), (tag,)
     where = locate.Location.parse(tag)
     named = where.reference.tag if where.reference else where.tag
     if where.reference is not None and where.reference.digest is None:
@@ -172,7 +171,7 @@ def _only_tag(location: Location) -> Sequence[str]:
         return ()
     with places.source(location) as place:
         chosen = locate.choose(place, location)
-    return () if ":" in chosen else (chosen,)
+    return () if location.at(chosen).digest else (chosen,)
 
 
 def _own_tag(location: Location) -> str | None:

@@ -1,15 +1,13 @@
-"""How data is printed: bytes as they are, JSON, plain tables, and sizes people read; and `--digest-file`."""
+"""How data is printed: bytes as they are, JSON, plain tables, and sizes people read."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from argosy.cli.failure import printable
-from argosy.layout.durable import replacing
 
 _CONTROLS = r"[\x7f-\x9f]"
 """Control characters that JSON lets through as they are."""
@@ -60,18 +58,3 @@ def size(number: int) -> str:
 
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
-
-
-@contextlib.contextmanager
-def digest_file(path: str | None) -> Iterator[Callable[[str], object]]:
-    """Write the digest that the block tells of to a file, if there is to be one, when the block has ended.
-
-    The file is opened before the block, so that nothing is changed where it could not be written.
-    """
-    told: list[str] = []
-    if not path:
-        yield told.append
-        return
-    with replacing(path) as file:
-        yield told.append
-        file.writelines(f"{digest}\n".encode() for digest in told)

@@ -100,7 +100,7 @@ def replacing(
     """
     if is_stream(path):
         with storage_errors(path):
-            stream = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            stream = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         with open(stream, "wb") as file:
             yield file
         return
@@ -114,7 +114,8 @@ def replacing(
             file.flush()
             if durable:
                 os.fsync(fd)
-        os.replace(temporary, target)
+        with storage_errors(path):
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -124,7 +125,7 @@ def replacing(
 
 
 def is_stream(path: str) -> bool:
-    """Whether a path leads to something that cannot be replaced by a file: a device, a FIFO, a socket.
+    """Whether a path leads to something that cannot be replaced by a file: a device, a FIFO, a file without a name.
 
     A directory is none, and neither is what is not there.
     """
@@ -132,7 +133,10 @@ def is_stream(path: str) -> bool:
         mode = os.stat(path).st_mode
     except OSError:
         return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    # /dev/stdout may lead to a file that was removed.
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or not os.path.exists(
+        os.path.realpath(path)
+    )
 
 
 @contextlib.contextmanager

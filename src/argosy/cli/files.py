@@ -1,0 +1,43 @@
+"""Files that commands write: whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from argosy.layout.durable import replacing
+
+
+@contextlib.contextmanager
+def whole(path: str) -> Iterator[BinaryIO]:
+    """A file to write to, which appears when the block ends without an error; until then what was there stays.
+
+    `-` is stdout. For links, devices and pipes see `replacing`.
+
+    Raises:
+        DeniedError: nothing may be written there.
+        StorageError: nothing can be.
+    """
+    if path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with replacing(path) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def digest(path: str | None) -> Iterator[Callable[[str], object]]:
+    """Write the digest that the block tells of to a file, if there is to be one, when the block has ended.
+
+    The file is opened before the block, so that nothing is changed where it could not be written.
+    """
+    told: list[str] = []
+    if not path:
+        yield told.append
+        return
+    with replacing(path) as file:
+        yield told.append
+        file.writelines(f"{found}\n".encode() for found in told)
