@@ -208,6 +208,7 @@ def _post(
         limit=MAX_TOKEN_ANSWER,
         statuses=(400, 401, 403, 404, 405),
         named_by=named_by,
+        secret=True,
     )
 
 

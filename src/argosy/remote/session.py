@@ -400,6 +400,10 @@ def _redirected(request: Request, status: int, target: str, named_by: str | None
         )
     headers = dict(request.headers)
     if network.origin(target) != network.origin(request.url):
+        if request.secret:
+            raise SettledError(
+                f"{request.method} {redact_url(request.url)}: refused to take a secret to {redact_url(target)}"
+            )
         headers = {k: v for k, v in headers.items() if k.lower() not in {"authorization", "cookie"}}
     return request.replace(url=target, named_by=named_by, headers=headers)
 

@@ -96,6 +96,7 @@ class Request(Value, kw_only=True):
             lead only to public addresses and those of the same class.
         settling: Bytes the other side has to digest before it can answer, which adds to the patience with it.
         pause: Seconds to leave the host alone first, because something just failed there.
+        secret: The body holds one, and goes to no other place than the one it was made for.
     """
 
     method: str
@@ -110,6 +111,7 @@ class Request(Value, kw_only=True):
     named_by: str | None = None
     settling: int = 0
     pause: float = 0.0
+    secret: bool = False
 
     def replace(self, **changes: object) -> Request:
         """A copy with some fields changed."""
