@@ -400,7 +400,8 @@ class Authenticator:
         realm = urljoin(self._base, text)
         parts = urlsplit(realm)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise SettledError(f"{self._registry} names no token server: {text[:200]!r}")
+            shown = redact_url(text)[:200]
+            raise SettledError(f"{self._registry} names no token server: {shown!r}")
         return realm
 
     def _credential(self, scopes: Sequence[str]) -> Found | None:

@@ -20,7 +20,7 @@ from argosy.errors import (
     RegistryError,
     UnsupportedError,
 )
-from argosy.remote.wire import Flow, Request, Response, error_of
+from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -345,7 +345,7 @@ def location_of(response: Response) -> str:
     """
     text = response.headers.get("Location")
     if not text:
-        raise RegistryError(f"{response.url}: {response.status} without a Location")
+        raise RegistryError(f"{redact_url(response.url)}: {response.status} without a Location")
     location = urljoin(response.url, text)
     base = urljoin(response.url, "/")
     if base.startswith("https://") and location.startswith("http://" + base[len("https://") :]):
@@ -375,7 +375,7 @@ def page(
     try:
         value = _json.loads_object(response.data)
     except (ArgosyError, LimitExceededError) as exc:
-        raise RegistryError(f"{response.url} sent no list: {exc}") from None
+        raise RegistryError(f"{redact_url(response.url)} sent no list: {exc}") from None
     following = distribution.next_link(response.headers.get_all("Link"))
     return value, urljoin(response.url, following) if following else ""
 

@@ -19,7 +19,7 @@ from argosy.errors import (
     UnsupportedError,
 )
 from argosy.remote.flows import pull_scope, push_scope
-from argosy.remote.wire import Flow, Request, error_of
+from argosy.remote.wire import Flow, Request, error_of, redact_url
 from argosy.spec import distribution, mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -64,7 +64,8 @@ def listed(name: str, url: str) -> Flow[Page | None]:
         return None
     index = _index(response.data)
     if index is None:
-        raise InvalidManifestError(f"{response.url}: expected an image index with the referrers")
+        where = redact_url(response.url)
+        raise InvalidManifestError(f"{where}: expected an image index with the referrers")
     applied = response.headers.get(distribution.FILTERS_HEADER) or index.annotations.get(
         _FILTERED_RC1, ""
     )

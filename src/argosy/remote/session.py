@@ -366,13 +366,14 @@ class Session:
     ) -> None:
         if self.options.observe is ignore_exchange:
             return
+        own = self.options.headers
         self.options.observe(
             Exchange(
                 method=request.method,
                 url=redact_url(request.url),
-                request_headers=redact_headers(request.headers.items()),
+                request_headers=redact_headers(request.headers.items(), own),
                 status=response.status if response else 0,
-                response_headers=redact_headers(response.headers) if response else (),
+                response_headers=redact_headers(response.headers, own) if response else (),
                 seconds=time.perf_counter() - started,
                 error=error,
             )
