@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from argosy.errors import (
     AccessError,
@@ -26,6 +26,7 @@ from argosy.errors import (
     RegistryError,
     UnauthorizedError,
 )
+from argosy.remote import network
 from argosy.remote.credentials import Credential, Found
 from argosy.remote.wire import (
     Flow,
@@ -43,6 +44,8 @@ CLIENT_ID = "argosy"
 MAX_TOKEN_ANSWER = 128 * 1024
 LEAST_LIFE = 60.0
 """Seconds a token is taken to live where its answer says nothing or less."""
+MOST_LIFE = 7 * 86400.0
+"""Seconds a token is taken to live where its answer says more."""
 
 _MAX_HEADER = 16 * 1024
 
@@ -235,11 +238,13 @@ def _token_of(response: Response, scopes: Sequence[str]) -> Token:
 
 def _life(answer: Mapping[str, object], response: Response) -> float:
     stated = answer.get("expires_in")
-    life = float(stated) if isinstance(stated, (int, float)) and stated > 0 else LEAST_LIFE
+    life = LEAST_LIFE
+    if isinstance(stated, (int, float)) and stated > 0:
+        life = float(min(stated, MOST_LIFE))  # a whole number may be too large for a float
     issued, now = _rfc3339(answer.get("issued_at")), http_date(response.headers.get("Date"))
     if issued is not None and now is not None:
         life -= max(0.0, now - issued)  # a cached token is older than its answer
-    return min(max(life, LEAST_LIFE), 7 * 86400.0)
+    return max(life, LEAST_LIFE)
 
 
 def _rfc3339(value: object) -> float | None:
@@ -397,7 +402,7 @@ class Authenticator:
         return token
 
     def _realm(self, text: str) -> str:
-        realm = urljoin(self._base, text)
+        realm = network.join(self._base, text)
         parts = urlsplit(realm)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             shown = redact_url(text)[:200]

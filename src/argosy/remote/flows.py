@@ -7,7 +7,7 @@ Their docstrings name the end-points of the specification.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode
 
 from argosy.errors import (
     ArgosyError,
@@ -20,6 +20,7 @@ from argosy.errors import (
     RegistryError,
     UnsupportedError,
 )
+from argosy.remote import network
 from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec.descriptor import Descriptor
@@ -88,10 +89,10 @@ def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
 def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     """What a HEAD answer says a manifest is, or None where it leaves something out or contradicts the question."""
     media_type = mediatypes.essence(response.headers.get("Content-Type"))
-    length = response.headers.get("Content-Length")
+    size = _size(response)
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
-    if not mediatypes.is_manifest(media_type) or not (length.isascii() and length.isdigit()):
+    if not mediatypes.is_manifest(media_type) or size is None:
         return None
     try:
         digest = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
@@ -99,7 +100,13 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
         return None
     if is_digest(tag_or_digest) and digest != tag_or_digest:
         return None
-    return Descriptor(media_type=media_type, digest=digest, size=int(length))
+    return Descriptor(media_type=media_type, digest=digest, size=size)
+
+
+def _size(response: Response) -> int | None:
+    """What `Content-Length` says, or None where it says nothing that can be: of no number so long is made one."""
+    length = response.headers.get("Content-Length")
+    return int(length) if length.isascii() and length.isdigit() and len(length) <= 18 else None
 
 
 def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:
@@ -269,10 +276,10 @@ def describe_blob(name: str, digest: Digest) -> Flow[Descriptor]:
     response = yield request
     if response.status == 404:
         raise missing(response, request, BlobUnknownError)
-    length = response.headers.get("Content-Length")
-    if not (length.isascii() and length.isdigit()):
+    size = _size(response)
+    if size is None:
         raise RegistryError(f"{digest}: the registry does not say the blob's size")
-    return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=int(length))
+    return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=size)
 
 
 def open_blob(
@@ -346,8 +353,8 @@ def location_of(response: Response) -> str:
     text = response.headers.get("Location")
     if not text:
         raise RegistryError(f"{redact_url(response.url)}: {response.status} without a Location")
-    location = urljoin(response.url, text)
-    base = urljoin(response.url, "/")
+    location = network.join(response.url, text)
+    base = network.join(response.url, "/")
     if base.startswith("https://") and location.startswith("http://" + base[len("https://") :]):
         return "https://" + location[len("http://") :]
     return location
@@ -377,7 +384,7 @@ def page(
     except (ArgosyError, LimitExceededError) as exc:
         raise RegistryError(f"{redact_url(response.url)} sent no list: {exc}") from None
     following = distribution.next_link(response.headers.get_all("Link"))
-    return value, urljoin(response.url, following) if following else ""
+    return value, network.join(response.url, following) if following else ""
 
 
 def first_page(path: str, *, last: str = "", limit: int = PAGE) -> str:

@@ -8,7 +8,7 @@ against the address that was really connected to, so a name that resolves differ
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from argosy.remote.wire import SettledError, redact_url
 
@@ -83,6 +83,20 @@ def split(url: str) -> SplitResult:
     if any(c <= " " or c == "\x7f" for c in url):
         raise SettledError(f"a URL cannot have white space or control characters: {_shown(url)}")
     return parts
+
+
+def join(base: str, text: str) -> str:
+    """Where some text that came from `base` leads: absolute, and certain to have parts.
+
+    Raises:
+        SettledError: it is no address.
+    """
+    try:
+        url = urljoin(base, text)
+        urlsplit(url)
+    except ValueError:
+        raise SettledError(f"{redact_url(base)} names no address: {_shown(text)}") from None
+    return url
 
 
 def _shown(url: str) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable
-from urllib.parse import urljoin
 
 from argosy.errors import (
     ConflictError,
@@ -18,6 +17,7 @@ from argosy.errors import (
     ResponseError,
     UnsupportedError,
 )
+from argosy.remote import network
 from argosy.remote.flows import pull_scope, push_scope
 from argosy.remote.wire import Flow, Request, error_of, redact_url
 from argosy.spec import distribution, mediatypes
@@ -72,7 +72,7 @@ def listed(name: str, url: str) -> Flow[Page | None]:
     following = distribution.next_link(response.headers.get_all("Link"))
     return Page(
         index.manifests,
-        urljoin(response.url, following) if following else "",
+        network.join(response.url, following) if following else "",
         "artifactType" in {part.strip() for part in applied.split(",")},
     )
 

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import urljoin
 
 from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
@@ -307,7 +306,7 @@ class Session:
             if response.status not in REDIRECTS or not response.headers.get("Location"):
                 return response
             response.load_error()
-            target = urljoin(request.url, response.headers.get("Location"))
+            target = network.join(request.url, response.headers.get("Location"))
             self._check_step(request.url, target)
             if network.origin(target) != network.origin(request.url):
                 headers = {}  # never a credential, a cookie or a wish of the user's to another host
@@ -318,7 +317,7 @@ class Session:
         """What a host that a redirect led to is shown where it asks: a token for nobody in particular, or nothing."""
         challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"))
         bearer = next((c.parameters for c in challenges if c.scheme == "bearer"), {})
-        realm = urljoin(url, bearer.get("realm", ""))
+        realm = network.join(url, bearer.get("realm", ""))
         if not bearer.get("realm") or network.origin(realm)[0] != network.origin(url)[0]:
             return ""
         response.load_error()

@@ -232,7 +232,7 @@ def run(flow: Flow[T], transport: Transport) -> T:
 
 # ------------------------------------------------------------------------------------------------- what must not show
 
-_SECRET_HEADER = r"token|key|secret|auth|password|cookie|signature"
+_HIDDEN = r"token|key|secret|auth|password|cookie|signature"
 _CHALLENGES = frozenset({"www-authenticate", "proxy-authenticate"})
 _ADDRESSES = frozenset({"location", "content-location"})
 _URL = r"""<[^>]*|[A-Za-z][A-Za-z0-9+.-]{0,30}:/[^\s"<>]*"""
@@ -284,7 +284,7 @@ def redact_headers(
 
 
 def _redact_field(name: str, value: str, hidden: set[str]) -> str:
-    if name in hidden or (re.search(_SECRET_HEADER, name) and name not in _CHALLENGES):
+    if name in hidden or (re.search(_HIDDEN, name) and name not in _CHALLENGES):
         scheme, space, _ = value.partition(" ")
         return f"{scheme} REDACTED" if space and name.endswith("authorization") else "REDACTED"
     if name in _ADDRESSES:
