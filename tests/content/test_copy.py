@@ -260,6 +260,43 @@ def test_what_the_watcher_raises_stops_the_copy() -> None:
     assert list(target.tags()) == []
 
 
+@pytest.mark.parametrize("as_config", [False, True], ids=["a layer", "the config"])
+def test_a_manifest_in_a_manifest_is_copied_with_all_it_is_made_of(as_config: bool) -> None:
+    """An entry with a manifest's media type is kept, and asked for, among the manifests."""
+    source, target = MemoryStore(), Ordered()
+    inner = random.image(source, 1, layers=2)
+    config = source.add(mediatypes.OCI_CONFIG, b"{}")
+    made = Manifest(config=inner if as_config else config, layers=() if as_config else (inner,))
+    root = source.add(mediatypes.OCI_MANIFEST, made.encode(), "v1")
+    copy(source, "v1", target, "v1")
+    for node in walk(source, root):
+        assert target.exists(node.descriptor)
+        assert all(target.exists(child) for child in node.manifest.children())
+    assert [node.descriptor for node in walk(target, root)] == [inner, root]
+
+
+def test_a_manifest_in_a_manifest_that_is_not_there_is_named() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    inner = random.image(source, 1)
+    made = Manifest(config=source.add(mediatypes.OCI_CONFIG, b"{}"), layers=(inner,))
+    source.add(mediatypes.OCI_MANIFEST, made.encode(), "v1")
+    source.delete(inner)
+    with pytest.raises(ManifestUnknownError, match=inner.digest):
+        copy(source, "v1", target, "v1")
+    assert list(target.tags()) == []
+
+
+def test_manifests_that_nest_without_end_are_refused() -> None:
+    store = MemoryStore()
+    config = store.add(mediatypes.OCI_CONFIG, b"{}")
+    desc = random.image(store, 1)
+    for _ in range(20):
+        raw = Manifest(config=config, layers=(desc, desc)).encode()
+        desc = store.add(mediatypes.OCI_MANIFEST, raw)
+    with pytest.raises(LimitExceededError, match="nest deeper"):
+        copy(store, desc.digest, MemoryStore())
+
+
 def test_indexes_that_nest_without_end_are_refused() -> None:
     store = MemoryStore()
     desc = store.add(mediatypes.OCI_INDEX, Index().encode())

@@ -24,7 +24,7 @@ from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform, best
 
 MAX_DEPTH = 16
-"""How deep indexes may nest."""
+"""How deep indexes, and manifests in manifests, may nest."""
 
 MAX_NODES = 100_000
 """How many descriptors one walk may meet."""
@@ -138,7 +138,7 @@ def walk(
         missing_ok: Leave out children that are not there, instead of raising.
 
     Raises:
-        LimitExceededError: indexes nest deeper than 16, or there are more than 100 000 descriptors.
+        LimitExceededError: manifests nest deeper than 16, or there are more than 100 000 descriptors.
         ManifestUnknownError: a child is not in the source.
         InvalidManifestError: a manifest breaks the image-spec.
     """
@@ -157,18 +157,23 @@ class _Walker:
             return
         self._seen.add(desc.digest)
         if depth > MAX_DEPTH:
-            raise LimitExceededError(f"indexes nest deeper than {MAX_DEPTH} at {desc.digest}")
+            raise LimitExceededError(f"manifests nest deeper than {MAX_DEPTH} at {desc.digest}")
         node = self._node(desc, depth)
         if node is None:
             return
         self._met += 1 + len(node.manifest.children())
         if self._met > MAX_NODES:
             raise LimitExceededError(f"more than {MAX_NODES} descriptors below the root")
-        if isinstance(node.manifest, Index):
-            for child in node.manifest.manifests:
-                if child.is_manifest() and (self._keep is None or child.digest in self._keep):
-                    yield from self.visit(child, depth + 1)
+        for child in self._below(node.manifest):
+            yield from self.visit(child, depth + 1)
         yield node
+
+    def _below(self, manifest: Manifest | Index) -> Iterator[Descriptor]:
+        """The manifests a manifest is made of: most often an index's, but an artifact's layer may be one too."""
+        chosen = self._keep if isinstance(manifest, Index) else None
+        for child in manifest.children():
+            if child.is_manifest() and (chosen is None or child.digest in chosen):
+                yield child
 
     def _node(self, desc: Descriptor, depth: int) -> Node | None:
         try:
