@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from argosy.content import graph
 from argosy.content.copy import copy
 from argosy.content.events import Copied, Event, Mounted, Planned, Progressed, Skipped, Tagged
 from argosy.content.graph import read_index, select, walk
@@ -148,6 +149,24 @@ def test_referrers_and_theirs_are_copied_before_the_tag() -> None:
     assert target.exists(signature)
     assert target.exists(note)
     assert isinstance(events[-1], Tagged)
+
+
+def test_referrers_of_referrers_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(MemoryStore):
+        def referrers(
+            self, subject: Descriptor, artifact_type: str | None = None
+        ) -> Iterator[Descriptor]:
+            self.asked = getattr(self, "asked", 0) + 1
+            assert self.asked < 1000, "no end"
+            yield random.artifact(self, self.asked, subject=subject)
+
+    monkeypatch.setattr(graph, "MAX_NODES", 300)
+    source, target = Endless(), MemoryStore()
+    random.image(source, 0, "v1")
+    with pytest.raises(LimitExceededError, match="more than 300 descriptors in one copy"):
+        copy(source, "v1", target, "v1", referrers=True)
+    assert 50 < source.asked <= 300
+    assert list(target.tags()) == []
 
 
 def test_referrers_of_every_image_of_an_index_are_copied() -> None:

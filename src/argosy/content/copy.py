@@ -32,7 +32,7 @@ from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
 from argosy.content.protocols import BlobReader, Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
-from argosy.errors import PlatformUnknownError, UsageError
+from argosy.errors import LimitExceededError, PlatformUnknownError, UsageError
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -83,6 +83,7 @@ def copy(
         NotFoundError: the source lacks the tag, a manifest or a blob.
         PlatformUnknownError: no image suits one of `platforms`.
         IntegrityError: the source sent something else than it promised; the target keeps nothing of it.
+        LimitExceededError: there are more than 100 000 descriptors, referrers included, or manifests nest too deep.
         ArgosyError: what the places themselves raise, with a note that says which place it was.
 
     Example:
@@ -211,6 +212,7 @@ class _Copy:
         self.manifests: dict[Digest, Descriptor] = {}
         self._workers = _Workers(jobs)
         self._blobs: set[Digest] = set()
+        self._met = 0
         self._stop = threading.Event()
         self._telling = threading.Lock()
         self._on_event = on_event
@@ -237,6 +239,7 @@ class _Copy:
             if node.descriptor.digest in self.manifests:
                 continue
             self.manifests[node.descriptor.digest] = node.descriptor
+            self._count(1 + len(node.manifest.children()))
             held += len(node.raw)
             nodes.append((node.descriptor, node.raw if held <= _RAW_BUDGET else None))
             self.tell(Planned(node.descriptor))
@@ -245,6 +248,12 @@ class _Copy:
         for desc, raw in nodes:
             mine = tags if desc.digest == chosen.root.digest else ()
             self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
+
+    def _count(self, met: int) -> None:
+        # each walk has its limit, but a registry can name new referrers, and theirs, for ever
+        self._met += met
+        if self._met > graph.MAX_NODES:
+            raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
     def referrers(self) -> None:
         """Copy the manifests that refer to what was copied, and those that refer to them."""
