@@ -19,7 +19,7 @@ from argosy.errors import (
     TooManyRequestsError,
     TransportError,
 )
-from argosy.remote import flows, network
+from argosy.remote import flows, network, referrers
 from argosy.remote.auth import covers, fetch_token, merge_scopes, parse_challenges
 from argosy.remote.config import Options, Registries
 from argosy.remote.credentials import Credential
@@ -39,6 +39,7 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.distribution import MAX_ERROR_BODY
+from argosy.spec.manifest import Index
 
 DIGEST = Digest.of(b"x")
 
@@ -55,6 +56,30 @@ def test_a_flow_yields_requests_and_returns_what_it_learnt() -> None:
     with pytest.raises(StopIteration) as stop:
         flow.send(Response(200, headers))
     assert stop.value.value == Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=DIGEST, size=7)
+
+
+@pytest.mark.parametrize(
+    ("base", "link", "leads"),
+    [
+        ("https://r.example/a", "http://r.example/b?n=1", "https://r.example/b?n=1"),
+        ("https://r.example/a", "/b", "https://r.example/b"),
+        ("https://r.example/a", "http://r.example.net/b", "http://r.example.net/b"),
+        ("https://r.example/a", "http://r.example:8080/b", "http://r.example:8080/b"),
+        ("http://r.example/a", "http://r.example/b", "http://r.example/b"),
+    ],
+)
+def test_a_next_page_keeps_the_scheme_that_a_proxy_lost(base: str, link: str, leads: str) -> None:
+    fields = {"Link": f'<{link}>; rel="next"', "Content-Type": mediatypes.OCI_INDEX}
+    flow = flows.page("app", "/v2/app/tags/list")
+    next(flow)
+    with pytest.raises(StopIteration) as stop:
+        flow.send(Response(200, fields, url=base, data=b"{}"))
+    assert stop.value.value == ({}, leads)
+    listing = referrers.listed("app", "/v2/app/referrers/x")
+    next(listing)
+    with pytest.raises(StopIteration) as stop:
+        listing.send(Response(200, fields, url=base, data=Index().encode()))
+    assert stop.value.value.following == leads
 
 
 def test_an_error_is_thrown_into_the_flow() -> None:

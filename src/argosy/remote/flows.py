@@ -353,6 +353,20 @@ def location_of(response: Response) -> str:
     text = response.headers.get("Location")
     if not text:
         raise RegistryError(f"{redact_url(response.url)}: {response.status} without a Location")
+    return _meant(response, text)
+
+
+def next_of(response: Response) -> str:
+    """The next page's URL, absolute as a `Location` is made, or an empty string.
+
+    Raises:
+        SettledError: what is named is no address.
+    """
+    following = distribution.next_link(response.headers.get_all("Link"))
+    return _meant(response, following) if following else ""
+
+
+def _meant(response: Response, text: str) -> str:
     location = network.join(response.url, text)
     base = network.join(response.url, "/")
     if base.startswith("https://") and location.startswith("http://" + base[len("https://") :]):
@@ -383,8 +397,7 @@ def page(
         value = _json.loads_object(response.data)
     except (ArgosyError, LimitExceededError) as exc:
         raise RegistryError(f"{redact_url(response.url)} sent no list: {exc}") from None
-    following = distribution.next_link(response.headers.get_all("Link"))
-    return value, network.join(response.url, following) if following else ""
+    return value, next_of(response)
 
 
 def first_page(path: str, *, last: str = "", limit: int = PAGE) -> str:

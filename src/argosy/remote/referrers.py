@@ -17,8 +17,7 @@ from argosy.errors import (
     ResponseError,
     UnsupportedError,
 )
-from argosy.remote import network
-from argosy.remote.flows import pull_scope, push_scope
+from argosy.remote.flows import next_of, pull_scope, push_scope
 from argosy.remote.wire import Flow, Request, error_of, redact_url
 from argosy.spec import distribution, mediatypes
 from argosy.spec._value import Value
@@ -69,10 +68,9 @@ def listed(name: str, url: str) -> Flow[Page | None]:
     applied = response.headers.get(distribution.FILTERS_HEADER) or index.annotations.get(
         _FILTERED_RC1, ""
     )
-    following = distribution.next_link(response.headers.get_all("Link"))
     return Page(
         index.manifests,
-        network.join(response.url, following) if following else "",
+        next_of(response),
         "artifactType" in {part.strip() for part in applied.split(",")},
     )
 
