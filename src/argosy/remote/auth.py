@@ -48,6 +48,8 @@ MOST_LIFE = 7 * 86400.0
 """Seconds a token is taken to live where its answer says more."""
 
 _MAX_HEADER = 16 * 1024
+_NOT_THIS_WAY = frozenset({404, 405})
+"""What a token server answers to a method that it does not know."""
 
 
 class Challenge(Value):
@@ -164,32 +166,22 @@ def fetch_token(
 ) -> Flow[Token]:
     """Ask a token server for a token.
 
-    With an identity token by POST (OAuth2, `grant_type=refresh_token`), else by GET with Basic; where GET is not
-    allowed, by POST with `grant_type=password`.
+    With an identity token by POST (OAuth2, `grant_type=refresh_token`), else by GET with Basic; where one of them is
+    not known there, by the other.
 
     Raises:
         UnauthorizedError: the token server refused.
         RegistryError: it answered with something that holds no token.
     """
-    if credential is not None and credential.identity_token:
+    posted = credential is not None and bool(credential.identity_token)
+    if credential is not None and posted:
         form = {"grant_type": "refresh_token", "refresh_token": credential.identity_token}
-        return _token_of((yield _post(realm, service, scopes, form, named_by)), scopes)
-    query: list[tuple[str, str]] = [("service", service)] if service else []
-    query += [("scope", scope) for scope in scopes]
-    headers: dict[str, str] = {}
-    if credential is not None and credential.username:
-        query += [("account", credential.username)]
-        headers["Authorization"] = credential.basic()
-    joint = "&" if urlsplit(realm).query else "?"
-    response = yield Request(
-        method="GET",
-        url=f"{realm}{joint}{urlencode(query)}" if query else realm,
-        headers=headers,
-        limit=MAX_TOKEN_ANSWER,
-        statuses=(400, 401, 403, 404, 405),
-        named_by=named_by,
-    )
-    if response.status in {404, 405} and credential is not None and credential.username:
+        response = yield _post(realm, service, scopes, form, named_by)
+        if response.status not in _NOT_THIS_WAY:
+            return _token_of(response, scopes)
+    response = yield _get(realm, service, scopes, credential, named_by)
+    refused = response.status in _NOT_THIS_WAY and not posted
+    if refused and credential is not None and credential.username:
         form = {
             "grant_type": "password",
             "username": credential.username,
@@ -197,6 +189,39 @@ def fetch_token(
         }
         response = yield _post(realm, service, scopes, form, named_by)
     return _token_of(response, scopes)
+
+
+def _get(
+    realm: str,
+    service: str,
+    scopes: Sequence[str],
+    credential: Credential | None,
+    named_by: str | None,
+) -> Request:
+    query: list[tuple[str, str]] = [("service", service)] if service else []
+    query += [("scope", scope) for scope in scopes]
+    headers: dict[str, str] = {}
+    if credential is not None and credential.username:
+        query += [("account", credential.username)]
+    if credential is not None and (credential.username or credential.identity_token):
+        headers["Authorization"] = _as_password(credential).basic()
+    joint = "&" if urlsplit(realm).query else "?"
+    return Request(
+        method="GET",
+        url=f"{realm}{joint}{urlencode(query)}" if query else realm,
+        headers=headers,
+        limit=MAX_TOKEN_ANSWER,
+        statuses=(400, 401, 403, 404, 405),
+        named_by=named_by,
+    )
+
+
+def _as_password(credential: Credential) -> Credential:
+    """As Basic has it, also where there is only an identity token, which helpers give as the password of `<token>`."""
+    return Credential(
+        username=credential.username or "<token>",
+        password=credential.password or credential.identity_token,
+    )
 
 
 def _post(
@@ -386,7 +411,9 @@ class Authenticator:
         realm = self._realm(self._bearer.parameters["realm"])
         credential = found.credential if found else None
         if key in self._refresh:
-            credential = Credential(identity_token=self._refresh[key])
+            credential = dataclasses.replace(
+                credential or Credential(), identity_token=self._refresh[key]
+            )
         service = self._bearer.parameters.get("service", "")
         flow = fetch_token(realm, service, scopes, credential, named_by=self._named_by)
         try:
