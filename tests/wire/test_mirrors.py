@@ -75,6 +75,33 @@ def test_a_bad_mirror_is_passed_over(
     assert another.requests("GET", BLOBS)
 
 
+def test_a_mirror_is_told_whose_content_is_wanted(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    """distribution-spec, "Registry Proxying": one proxy may stand for many registries."""
+    complete(another)
+    repository = mirrored(client, scripted, another)
+    assert repository.resolve("v1") == MANIFEST
+    assert repository.fetch(MANIFEST).read() == RAW
+    assert repository.fetch(LAYER).read() == DATA
+    namespace = f"?ns=localhost%3A{scripted.port}"
+    assert [r.target.endswith(namespace) for r in another.requests("", "/v2/app/.*")] == [True] * 3
+    assert not scripted.requests()
+    complete(scripted)
+    assert client().fetch(LAYER).read() == DATA
+    assert "ns=" not in scripted.requests()[0].target
+
+
+def test_a_mirror_with_names_of_its_own_is_told_by_them(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("GET", f"/v2/copies/app/blobs/{LAYER.digest}", s.blob(DATA))
+    mirror = {"location": f"{another.name}/copies", "insecure": True}
+    table = {"location": scripted.name, "insecure": True, "mirror": [mirror]}
+    assert client(registries=Registries([table])).fetch(LAYER).read() == DATA
+    assert not scripted.requests()
+
+
 def test_a_mirror_that_breaks_off_leaves_the_rest_to_the_next(
     scripted: s.Scripted, another: s.Scripted, client: Client
 ) -> None:

@@ -7,13 +7,31 @@ goes on where it stopped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from urllib.parse import quote
 
 from argosy.errors import ArgosyError, RegistryError
 from argosy.remote.session import Session
-from argosy.remote.wire import Response
+from argosy.remote.wire import Request, Response
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
+
+
+class Mirror:
+    """A mirror as flows see it: told whose content is wanted (distribution-spec, "Registry Proxying").
+
+    Args:
+        session: How it is asked.
+        registry: The registry it stands for.
+    """
+
+    def __init__(self, session: Session, registry: str) -> None:
+        self._session, self._namespace = session, f"ns={quote(registry, safe='')}"
+
+    def send(self, request: Request) -> Response:
+        """As the session, whose path gets a query more."""
+        joint = "&" if "?" in request.url else "?"
+        return self._session.send(request.replace(url=f"{request.url}{joint}{self._namespace}"))
 
 
 class Place(Value, kw_only=True):

@@ -28,9 +28,9 @@ from argosy.remote import flows, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
 from argosy.remote.download import Download
-from argosy.remote.places import Place, Places
+from argosy.remote.places import Mirror, Place, Places
 from argosy.remote.session import Session
-from argosy.remote.wire import Flow, Request, Response, run
+from argosy.remote.wire import Flow, Request, Response, Transport, run
 from argosy.spec import distribution, mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
@@ -274,7 +274,7 @@ class Repository:
         for place in mirrors:
             # whatever is wrong there: the registry can still be right
             with contextlib.suppress(ArgosyError):
-                return run(flow(place.name), self.registry.session(place))
+                return run(flow(place.name), self._at(place))
         return run(flow(last.name), self.registry.session(last))
 
     def _places(self, *, by_digest: bool) -> list[Endpoint]:
@@ -282,11 +282,17 @@ class Repository:
         places = rules.endpoints(self.registry.name, self.name)
         return [p for p in places if not p.mirror or p.serves(by_digest=by_digest)]
 
+    def _at(self, place: Endpoint) -> Transport:
+        session = self.registry.session(place)
+        # a mirror with names of its own, as mirror.example/quay, knows by them whose content is wanted
+        proxy = place.mirror and place.name == self.name
+        return Mirror(session, self.registry.name) if proxy else session
+
     def _holding(self, desc: Descriptor) -> Iterator[Place]:
         """Where a blob can be read from; its own `urls` only once the registry has said that it lacks it."""
         for place in self._places(by_digest=True):
             session = self.registry.session(place)
-            ask = functools.partial(_ask, session, place.name, desc)
+            ask = functools.partial(_ask, self._at(place), place.name, desc)
             spared = ArgosyError if place.mirror else BlobUnknownError
             yield Place(ask=ask, session=session, spared=spared, trusted=not place.mirror)
         for url in desc.urls[:16] if self.registry.options.foreign else ():
@@ -361,7 +367,7 @@ def _checked(tag_or_digest: str) -> str:
     return Digest(tag_or_digest) if ":" in tag_or_digest else parse_tag(tag_or_digest)
 
 
-def _ask(session: Session, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:
+def _ask(session: Transport, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:
     return run(flows.open_blob(name, desc, offset, ranged=ranged), session)
 
 
