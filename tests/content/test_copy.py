@@ -21,6 +21,7 @@ from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
     LimitExceededError,
+    ManifestBlobUnknownError,
     ManifestUnknownError,
     PlatformUnknownError,
     UsageError,
@@ -28,7 +29,7 @@ from argosy.errors import (
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
 from argosy.testing import random
 
@@ -292,6 +293,45 @@ def test_a_manifest_in_a_manifest_is_copied_with_all_it_is_made_of(as_config: bo
         assert target.exists(node.descriptor)
         assert all(target.exists(child) for child in node.manifest.children())
     assert [node.descriptor for node in walk(target, root)] == [inner, root]
+
+
+class Apart(MemoryStore):
+    """Keeps manifests and blobs apart, and wants every layer among the blobs, as a registry may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blobs: set[Digest] = set()
+        self.manifests: set[Digest] = set()
+
+    def exists(self, desc: Descriptor) -> bool:
+        return desc.digest in (self.manifests if desc.is_manifest() else self.blobs)
+
+    def fetch(self, desc: Descriptor) -> VerifyingReader:
+        if not self.exists(desc):
+            raise (ManifestUnknownError if desc.is_manifest() else BlobUnknownError)(desc.digest)
+        return super().fetch(desc)
+
+    def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
+        raw = content.read(-1)
+        if desc.media_type == mediatypes.OCI_MANIFEST:
+            for child in decode_manifest(raw).children():
+                if child.digest not in self.blobs:
+                    raise ManifestBlobUnknownError(child.digest)
+        super().push(desc, io.BytesIO(raw), tags=tags)
+        (self.manifests if desc.is_manifest() else self.blobs).add(desc.digest)
+
+
+def test_a_manifest_in_a_manifest_is_a_blob_where_a_registry_says_so() -> None:
+    """In a registry whatever a manifest's `layers` hold is a blob, if it asks for that."""
+    source, strict, back = MemoryStore(), Apart(), MemoryStore()
+    inner = random.image(source, 1)
+    made = Manifest(config=source.add(mediatypes.OCI_CONFIG, b"{}"), layers=(inner,))
+    source.add(mediatypes.OCI_MANIFEST, made.encode(), "v1")
+    root = copy(source, "v1", strict, "v1")
+    assert inner.digest in strict.blobs
+    strict.manifests.remove(inner.digest)  # as a tool leaves it that knows layers only as blobs
+    copy(strict, "v1", back, "v1")
+    assert [node.descriptor for node in walk(back, root)] == [inner, root]
 
 
 def test_a_manifest_in_a_manifest_that_is_not_there_is_named() -> None:

@@ -32,12 +32,17 @@ from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
 from argosy.content.protocols import BlobReader, Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
-from argosy.errors import LimitExceededError, PlatformUnknownError, UsageError
+from argosy.errors import (
+    LimitExceededError,
+    ManifestBlobUnknownError,
+    PlatformUnknownError,
+    UsageError,
+)
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform, best
 
 MAX_JOBS = 64
@@ -339,10 +344,26 @@ class _Copy:
                 self.tell(Skipped(desc, "exists"))
                 self.tag(desc, tags)
                 return
-            self.target.push(desc, io.BytesIO(raw), tags=tags)
+            try:
+                self.target.push(desc, io.BytesIO(raw), tags=tags)
+            except ManifestBlobUnknownError:
+                if not self._inner_as_blobs(desc, raw):
+                    raise
+                self.target.push(desc, io.BytesIO(raw), tags=tags)
         self.tell(Copied(desc))
         for tag in tags:
             self.tell(Tagged(desc, tag))
+
+    def _inner_as_blobs(self, desc: Descriptor, raw: bytes) -> bool:
+        """Store the manifests that are layers of this one as blobs too, where a registry asks for them there."""
+        manifest = decode_manifest(raw, desc.media_type)
+        inner = [
+            d for d in manifest.children() if isinstance(manifest, Manifest) and d.is_manifest()
+        ]
+        for child in inner:
+            content = io.BytesIO(graph.read_inner(self.source, child))
+            self.target.push(graph.as_blob(child), content)
+        return bool(inner)
 
 
 class _Noted:
