@@ -23,6 +23,7 @@ from argosy.errors import (
 from argosy.remote import network
 from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
 from argosy.spec import _json, distribution, mediatypes
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
@@ -92,8 +93,8 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     size = _size(response)
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
-    if not mediatypes.is_manifest(media_type) or size is None:
-        return None
+    if not mediatypes.is_manifest(media_type) or not size:
+        return None  # a 0 is the length of what follows a HEAD: no manifest is empty
     try:
         digest = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
     except ArgosyError:
@@ -325,11 +326,29 @@ def delete_blob(name: str, digest: Digest) -> Flow[None]:
         raise UnsupportedError(f"the registry does not delete blobs: {error_of(response, request)}")
 
 
-def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
+class Opened(Value):
+    """An upload session: where it is, and the least bytes of each of its chunks but the last."""
+
+    location: str
+    least: int = 0
+
+
+def opened(response: Response, least: int = 0) -> Opened:
+    """The session an answer names; its chunks' `least` is what was known where the answer does not say.
+
+    Raises:
+        RegistryError: it names none.
+    """
+    text = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
+    said = text.isascii() and text.isdigit() and len(text) < 12
+    return Opened(location_of(response), int(text) if said else least)
+
+
+def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, Opened | None]]:
     """Take a blob over from another repository of the registry (end-11).
 
     Returns:
-        Whether it is there now; and if not, the upload session that was begun instead, or an empty string.
+        Whether it is there now; and if not, the upload session that was begun instead, if one was.
     """
     query = urlencode({"mount": digest, "from": source})
     response = yield Request(
@@ -340,8 +359,8 @@ def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
         statuses=(400, 401, 403, 404, 405, 416, 500),
     )
     if response.status == 201:
-        return True, ""
-    return False, location_of(response) if response.status == 202 else ""
+        return True, None
+    return False, opened(response) if response.status == 202 else None
 
 
 def location_of(response: Response) -> str:
@@ -378,18 +397,20 @@ def _meant(response: Response, text: str) -> str:
 
 
 def page(
-    name: str, url: str, *, scopes: Sequence[str] = ()
+    name: str, url: str, member: str, *, scopes: Sequence[str] = ()
 ) -> Flow[tuple[Mapping[str, object], str]]:
     """One page of a list (end-8): the decoded object, and the next page's URL or an empty string.
 
     Args:
         name: The repository, or an empty string for the catalog.
         url: A path on the registry, or where the page before said to go.
+        member: The member of the object that is the list.
         scopes: What a token must allow, where it is no repository's `pull`.
 
     Raises:
         NameUnknownError: there is no such repository.
         RegistryError: what came is no list.
+        ArgosyError: what came is an error, whatever its status.
     """
     request = Request(method="GET", url=url, scopes=tuple(scopes) or (pull_scope(name),))
     response = yield request
@@ -397,6 +418,8 @@ def page(
         value = _json.loads_object(response.data)
     except (ArgosyError, LimitExceededError) as exc:
         raise RegistryError(f"{redact_url(response.url)} sent no list: {exc}") from None
+    if member not in value and value.get("errors"):
+        raise error_of(response, request)  # some send their errors with a 200
     return value, next_of(response)
 
 
