@@ -32,12 +32,17 @@ from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
 from argosy.content.protocols import BlobReader, Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
-from argosy.errors import PlatformUnknownError, UsageError
+from argosy.errors import (
+    LimitExceededError,
+    ManifestBlobUnknownError,
+    PlatformUnknownError,
+    UsageError,
+)
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform, best
 
 MAX_JOBS = 64
@@ -83,6 +88,7 @@ def copy(
         NotFoundError: the source lacks the tag, a manifest or a blob.
         PlatformUnknownError: no image suits one of `platforms`.
         IntegrityError: the source sent something else than it promised; the target keeps nothing of it.
+        LimitExceededError: there are more than 100 000 descriptors, referrers included, or manifests nest too deep.
         ArgosyError: what the places themselves raise, with a note that says which place it was.
 
     Example:
@@ -211,6 +217,7 @@ class _Copy:
         self.manifests: dict[Digest, Descriptor] = {}
         self._workers = _Workers(jobs)
         self._blobs: set[Digest] = set()
+        self._met = 0
         self._stop = threading.Event()
         self._telling = threading.Lock()
         self._on_event = on_event
@@ -237,6 +244,7 @@ class _Copy:
             if node.descriptor.digest in self.manifests:
                 continue
             self.manifests[node.descriptor.digest] = node.descriptor
+            self._count(1 + len(node.manifest.children()))
             held += len(node.raw)
             nodes.append((node.descriptor, node.raw if held <= _RAW_BUDGET else None))
             self.tell(Planned(node.descriptor))
@@ -245,6 +253,12 @@ class _Copy:
         for desc, raw in nodes:
             mine = tags if desc.digest == chosen.root.digest else ()
             self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
+
+    def _count(self, met: int) -> None:
+        # each walk has its limit, but a registry can name new referrers, and theirs, for ever
+        self._met += met
+        if self._met > graph.MAX_NODES:
+            raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
     def referrers(self) -> None:
         """Copy the manifests that refer to what was copied, and those that refer to them."""
@@ -330,10 +344,26 @@ class _Copy:
                 self.tell(Skipped(desc, "exists"))
                 self.tag(desc, tags)
                 return
-            self.target.push(desc, io.BytesIO(raw), tags=tags)
+            try:
+                self.target.push(desc, io.BytesIO(raw), tags=tags)
+            except ManifestBlobUnknownError:
+                if not self._inner_as_blobs(desc, raw):
+                    raise
+                self.target.push(desc, io.BytesIO(raw), tags=tags)
         self.tell(Copied(desc))
         for tag in tags:
             self.tell(Tagged(desc, tag))
+
+    def _inner_as_blobs(self, desc: Descriptor, raw: bytes) -> bool:
+        """Store the manifests that are layers of this one as blobs too, where a registry asks for them there."""
+        manifest = decode_manifest(raw, desc.media_type)
+        inner = [
+            d for d in manifest.children() if isinstance(manifest, Manifest) and d.is_manifest()
+        ]
+        for child in inner:
+            content = io.BytesIO(graph.read_inner(self.source, child))
+            self.target.push(graph.as_blob(child), content)
+        return bool(inner)
 
 
 class _Noted:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Iterable
-from urllib.parse import urljoin
 
 from argosy.errors import (
     ConflictError,
@@ -18,8 +17,8 @@ from argosy.errors import (
     ResponseError,
     UnsupportedError,
 )
-from argosy.remote.flows import pull_scope, push_scope
-from argosy.remote.wire import Flow, Request, error_of
+from argosy.remote.flows import next_of, pull_scope, push_scope
+from argosy.remote.wire import Flow, Request, error_of, redact_url
 from argosy.spec import distribution, mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -64,14 +63,14 @@ def listed(name: str, url: str) -> Flow[Page | None]:
         return None
     index = _index(response.data)
     if index is None:
-        raise InvalidManifestError(f"{response.url}: expected an image index with the referrers")
+        where = redact_url(response.url)
+        raise InvalidManifestError(f"{where}: expected an image index with the referrers")
     applied = response.headers.get(distribution.FILTERS_HEADER) or index.annotations.get(
         _FILTERED_RC1, ""
     )
-    following = distribution.next_link(response.headers.get_all("Link"))
     return Page(
         index.manifests,
-        urljoin(response.url, following) if following else "",
+        next_of(response),
         "artifactType" in {part.strip() for part in applied.split(",")},
     )
 
