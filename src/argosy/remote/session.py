@@ -392,12 +392,13 @@ class _Bare:
 
 def _redirected(request: Request, status: int, target: str, named_by: str | None) -> Request:
     changed = request.method not in {"GET", "HEAD"}
-    if changed and status == 303:
+    if request.method == "POST" and status == 303:
         return Request(method="GET", url=target, named_by=named_by, limit=request.limit)
-    if changed and status in {301, 302}:
+    # a page that is got instead, of a log-in perhaps, would say 200 and nothing was stored or deleted
+    if changed and status in {301, 302, 303}:
         raise RegistryError(
             f"{request.method} {redact_url(request.url)}: a {status} redirect to {redact_url(target)} would lose "
-            "the request's body"
+            "what was asked for"
         )
     headers = dict(request.headers)
     if network.origin(target) != network.origin(request.url):
