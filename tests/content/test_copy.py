@@ -171,6 +171,16 @@ def test_digest_tags_are_copied_on_request() -> None:
     assert sorted(target.tags()) == [name, "v1"]
 
 
+def test_a_list_of_referrers_is_no_digest_tag() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    image = random.image(source, 1, "v1")
+    name = f"sha256-{image.digest.encoded}"
+    random.index(source, 2, name)
+    own = random.index(target, 3, name)
+    copy(source, "v1", target, "v1", digest_tags=True)
+    assert target.resolve(name) == own
+
+
 def test_what_the_target_can_mount_does_not_move() -> None:
     source, target = MemoryStore(), Mounting()
     random.image(source, 1, "v1", layers=2)

@@ -106,7 +106,7 @@ def _all(
 ) -> None:
     referrers, dry_run, jobs = options
     with places.source(source) as taken:
-        wanted = tags or tuple(taken.tags())
+        wanted = tags or tuple(places.images(taken))
         if dry_run:
             for tag in wanted:
                 print(f"{tag} {taken.resolve(tag).digest}")

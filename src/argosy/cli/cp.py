@@ -26,14 +26,19 @@ from argosy.spec.reference import Reference, parse_tag
 @click.argument("target", type=PLACE)
 @click.option("-t", "--tag", "more_tags", multiple=True, help="One more tag for it; repeatable.")
 @click.option(
-    "-a", "--all-tags", is_flag=True, help="Every tag of the source, under the same names."
+    "-a",
+    "--all-tags",
+    is_flag=True,
+    help="Every tag of the source, under the same names; lists of referrers come with --referrers.",
 )
 @platforms_option
 @click.option(
     "--sparse", is_flag=True, help="With --platform: keep the index whole, and its digest."
 )
 @click.option("-r", "--referrers", is_flag=True, help="Also what refers to it: signatures, SBOMs.")
-@click.option("--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig.")
+@click.option(
+    "--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig; not lists of referrers."
+)
 @click.option("--foreign", is_flag=True, help="Also non-distributable layers.")
 @click.option(
     "--format",
@@ -116,7 +121,7 @@ def command(
         _shown(progress, quiet=quiet) as on_event,
     ):
         if all_tags:
-            for tag in list(taken.tags()):
+            for tag in places.images(taken):
                 place, what = change(taken, tag) if change else (taken, tag)
                 copy(place, what, given, tag, on_event=on_event, **options)  # type: ignore[arg-type]
             return

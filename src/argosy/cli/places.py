@@ -14,6 +14,7 @@ from argosy.content.protocols import Source, Target
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
+from argosy.spec.reference import is_referrers_tag
 
 
 def _connect(location: Location, side: str) -> Connect | None:
@@ -37,6 +38,11 @@ def target(location: Location, side: str = "dest") -> Iterator[Target]:
     """Open a place to write to."""
     with locate.target(location, _connect(location, side)) as place:
         yield place
+
+
+def images(place: Source) -> list[str]:
+    """The tags of a place, but for those of lists of referrers: a list is the target's own, and merged there."""
+    return [tag for tag in place.tags() if not is_referrers_tag(tag)]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
@@ -39,10 +38,10 @@ from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index
 from argosy.spec.platform import Platform, best
+from argosy.spec.reference import digest_tag
 
 MAX_JOBS = 64
 _RAW_BUDGET = 64 * 1024 * 1024
-_DIGEST_TAG = r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?"
 
 
 def copy(
@@ -71,7 +70,8 @@ def copy(
         platforms: Of an index, only the images for these; None for all.
         sparse: With `platforms`: keep the index as it is, though the target then lacks some of its children.
         referrers: Copy the manifests that refer to what is copied too, and theirs, and so on.
-        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied.
+        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied. A list of referrers
+            (`sha256-<hex>`) is none of them: the target has its own, and `referrers` adds to it.
         foreign: Copy non-distributable layers too.
         jobs: How many blobs move at a time, 1 to 64.
         on_event: Told what happens; called from several threads, one at a time.
@@ -260,8 +260,7 @@ class _Copy:
         """Copy the tags that stand for what was copied by having its digest in their name."""
         wanted = {(digest.algorithm, digest.encoded) for digest in self.manifests}
         for tag in self.source.tags():
-            match = re.fullmatch(_DIGEST_TAG, tag)
-            if match and (match[1], match[2]) in wanted:
+            if digest_tag(tag) in wanted:
                 desc = self.source.resolve(tag)
                 self.tree(_Choice(desc))
                 self.tag(desc, (tag,))
