@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +47,22 @@ class Ordered(MemoryStore):
             for node in walk(self, desc):
                 for child in node.manifest.children():
                     assert self.exists(child), "a child came after its parent"
+
+
+class Unlisted(Ordered):
+    """Lists only the referrers it is told to, as where another client has overwritten the list it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: set[Digest] = set()
+        self.asked = 0
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        self.asked += 1
+        found = super().referrers(subject, artifact_type)
+        return (entry for entry in found if entry.digest in self.listed)
 
 
 class Mounting(Ordered):
@@ -159,6 +175,18 @@ def test_referrers_of_every_image_of_an_index_are_copied() -> None:
     assert not target.exists(signature)
     copy(source, "v1", target, "v1", referrers=True)
     assert target.exists(signature)
+
+
+def test_a_referrer_that_is_there_and_in_no_list_is_pushed_again() -> None:
+    source, target = Ordered(), Unlisted()
+    subject = random.image(source, 1, "v1")
+    lost, listed = (random.artifact(source, n, subject=subject) for n in (2, 3))
+    copy(source, "v1", target, "v1", referrers=True)
+    target.listed = {listed.digest}
+    target.arrived.clear()
+    copy(source, "v1", target, "v1", referrers=True)
+    assert target.arrived == [lost.digest]
+    assert target.asked == 1
 
 
 def test_digest_tags_are_copied_on_request() -> None:

@@ -36,7 +36,7 @@ from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index
+from argosy.spec.manifest import Index, decode_manifest
 from argosy.spec.platform import Platform, best
 from argosy.spec.reference import digest_tag
 
@@ -211,6 +211,7 @@ class _Copy:
         self.manifests: dict[Digest, Descriptor] = {}
         self._workers = _Workers(jobs)
         self._blobs: set[Digest] = set()
+        self._lists: dict[Digest, set[Digest]] = {}
         self._stop = threading.Event()
         self._telling = threading.Lock()
         self._on_event = on_event
@@ -325,7 +326,7 @@ class _Copy:
 
     def _manifest(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
         with _Noted(f"while writing {desc.digest} to {self.target}"):
-            if self.target.exists(desc):
+            if self.target.exists(desc) and self._listed(desc, raw):
                 self.tell(Skipped(desc, "exists"))
                 self.tag(desc, tags)
                 return
@@ -333,6 +334,19 @@ class _Copy:
         self.tell(Copied(desc))
         for tag in tags:
             self.tell(Tagged(desc, tag))
+
+    def _listed(self, desc: Descriptor, raw: bytes) -> bool:
+        """Whether what is at the target is found there by its subject too, if it has one.
+
+        Where clients keep the list it may have been lost; to push the manifest again puts it there. A subject's list is
+        read once.
+        """
+        subject = decode_manifest(raw, desc.media_type).subject
+        if subject is None:
+            return True
+        if subject.digest not in self._lists:
+            self._lists[subject.digest] = {e.digest for e in self.target.referrers(subject)}
+        return desc.digest in self._lists[subject.digest]
 
 
 class _Noted:
