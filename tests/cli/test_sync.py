@@ -51,3 +51,110 @@ def test_lists_of_referrers_are_not_copied_as_tags(
     assert tags(target) == sorted(["1.0", "1.1", "2.0", "latest", "mine", LIST])
     argosy("backup", "-q", f"oci:{source}", "-o", tmp_path / "kept")
     assert LIST not in tags(tmp_path / "kept")
+
+
+def test_a_list_of_referrers_is_not_synced_by_its_tag(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    done = argosy("sync", f"oci:{source}", f"oci:{tmp_path}/new", "--tag", LIST, code=64)
+    assert "--referrers" in done.err
+    argosy("sync", "-q", f"oci:{source}", f"oci:{tmp_path}/new")
+    assert tags(tmp_path / "new") == ["1.0", "1.1", "2.0", "latest"]
+
+
+# --------------------------------------------------------------------------------------------------------- pruning
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ([], ["1.0", "1.1", "2.0", "latest"]),
+        (["--include", "[12].*"], ["1.0", "1.1", "2.0", "mine"]),
+        (["--exclude", "latest|mine"], ["1.0", "1.1", "2.0", "mine"]),
+        (["--semver", "^1"], ["1.0", "1.1", "2.5", "mine"]),
+        (["--newest", "1"], ["1.0", "2.0", "mine"]),
+        (["--tag", "1.1"], ["1.0", "1.1", "1.9", "2.5", "mine"]),
+    ],
+)
+def test_what_the_filters_take_and_the_source_lacks_is_pruned(
+    argosy: Run, source: pathlib.Path, target: pathlib.Path, options: list[str], left: list[str]
+) -> None:
+    store = LayoutStore.open(target)
+    store.tag(store.resolve("mine"), "1.9")
+    store.tag(store.resolve("mine"), "2.5")
+    argosy("cp", "-q", f"oci:{source}:1.0", f"oci:{target}")
+    argosy("sync", "-q", "--prune", f"oci:{source}", f"oci:{target}", *options)
+    assert tags(target) == sorted([*left, LIST])
+
+
+def test_a_source_with_a_tag_prunes_no_other(
+    argosy: Run, source: pathlib.Path, target: pathlib.Path
+) -> None:
+    argosy("sync", "-q", "--prune", f"oci:{source}:1.0", f"oci:{target}")
+    assert tags(target) == sorted(["1.0", "mine", LIST])
+
+
+def test_tags_for_digests_are_pruned_on_request(
+    argosy: Run, source: pathlib.Path, target: pathlib.Path
+) -> None:
+    store = LayoutStore.open(target)
+    store.tag(store.resolve("mine"), f"{LIST}.sig")
+    argosy("sync", "-q", "--prune", f"oci:{source}", f"oci:{target}")
+    assert f"{LIST}.sig" in tags(target)
+    argosy("sync", "-q", "--prune", "--digest-tags", f"oci:{source}", f"oci:{target}")
+    assert f"{LIST}.sig" not in tags(target)
+    assert LIST in tags(target)
+
+
+# ---------------------------------------------------------------------------------------------------- wrong usage
+
+
+def test_a_tag_for_the_target_is_wrong_usage(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    done = argosy("sync", f"oci:{source}:1.0", f"oci:{tmp_path}/new:other", code=64)
+    assert "keep their names" in done.err
+    assert not (tmp_path / "new").exists()
+    argosy("sync", "localhost:1/a:v1", "localhost:1/b:v2", code=64)
+    file = tmp_path / "sync.yaml"
+    file.write_text(f"- source: oci:{source}\n")
+    argosy("sync", "-f", file, "--target", f"oci:{tmp_path}/new:other", code=1)
+
+
+@pytest.mark.parametrize("option", ["--include", "--exclude", "--semver"])
+def test_a_filter_that_is_none_is_wrong_usage(
+    argosy: Run, tmp_path: pathlib.Path, option: str
+) -> None:
+    argosy("sync", "oci:nowhere", f"oci:{tmp_path}/new", option, "(", code=64)
+
+
+# -------------------------------------------------------------------------------------------------- what is copied
+
+
+@pytest.mark.parametrize("platforms", [["linux/arm64"], ["linux/amd64", "linux/arm64"]])
+def test_a_platform_is_copied_once_under_the_digest_that_is_told(
+    argosy: Run, tmp_path: pathlib.Path, platforms: list[str]
+) -> None:
+    store = LayoutStore.create(tmp_path / "all")
+    random.index(store, 1, "multi", platforms=("linux/amd64", "linux/arm64", "linux/s390x"))
+    options = [word for name in platforms for word in ("--platform", name)]
+    words = ["sync", "-q", f"oci:{tmp_path}/all", f"oci:{tmp_path}/some", *options]
+    dry = argosy(*words, "--dry-run").out.split()
+    told = argosy(*words).out.split()
+    assert dry == told
+    assert told[-1] == LayoutStore.open(tmp_path / "some").resolve("multi").digest
+    assert argosy(*words).out == ""
+    assert argosy(*words, "--dry-run").out.split()[0] == "same"
+
+
+def test_what_cannot_be_copied_does_not_keep_the_rest_back(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    random.index(LayoutStore.open(source), 7, "0-multi")
+    words = ["sync", "-q", f"oci:{source}", f"oci:{tmp_path}/new", "--keep-going"]
+    done = argosy(*words, "--tag", "nowhere", "--tag", "1.0", code=1)
+    assert "1 of the steps failed" in done.err
+    assert tags(tmp_path / "new") == ["1.0"]
+    argosy(*words, "--platform", "linux/riscv64", code=1)
+    assert "latest" in tags(tmp_path / "new")
+    assert "0-multi" not in tags(tmp_path / "new")

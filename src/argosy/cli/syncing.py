@@ -9,15 +9,23 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from argosy.cli.versions import parse_range, parse_version
+from argosy.content.copy import chosen
 from argosy.content.protocols import Source
-from argosy.errors import ArgosyError, InvalidConfigError, ManifestUnknownError, NameUnknownError
+from argosy.errors import (
+    ArgosyError,
+    InvalidConfigError,
+    ManifestUnknownError,
+    NameUnknownError,
+    UsageError,
+)
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
+from argosy.spec.reference import digest_tag, is_referrers_tag
 
 MAX_FILE = 4 * 1024 * 1024
 _KEYS = {
@@ -46,7 +54,8 @@ class Job:
         newest: Only so many versions, the newest.
         platforms: Of indexes, only these images.
         referrers: Also what refers to them. `digest_tags`: also tags like `sha256-<hex>.sig`.
-        prune: Remove tags of the target that would match and that the source does not have.
+        prune: Remove tags of the target that the filters take and that the source does not have at all; tags for
+            digests only with `digest_tags`.
     """
 
     source: Location
@@ -61,70 +70,114 @@ class Job:
     digest_tags: bool = False
     prune: bool = False
 
+    def selector(self) -> Callable[[str], bool]:
+        """What says whether the filters take a tag. The list of referrers that clients keep under a tag is no image's.
+
+        Raises:
+            UsageError: a filter makes no sense.
+        """
+        wanted, unwanted = _compiled(self.include), _compiled(self.exclude)
+        inside = parse_range(self.semver) if self.semver else None
+        versions = inside is not None or self.newest is not None
+
+        def selects(tag: str) -> bool:
+            version = parse_version(tag) if versions else None
+            return not (
+                is_referrers_tag(tag)
+                or (wanted and not any(p.fullmatch(tag) for p in wanted))
+                or any(p.fullmatch(tag) for p in unwanted)
+                or (versions and version is None)
+                or (inside and version and not inside(version))
+            )
+
+        return selects
+
     def matching(self, tags: Iterable[str]) -> list[str]:
         """The tags of some that this job is about.
 
         Raises:
-            InvalidConfigError: a regular expression is none.
+            UsageError: a filter makes no sense.
         """
-        if self.tags and not (self.include or self.semver):
+        if self.by_name:
             return list(self.tags)
-        wanted, unwanted = _compiled(self.include), _compiled(self.exclude)
-        inside = parse_range(self.semver) if self.semver else None
-        found = []
-        for tag in tags:
-            version = parse_version(tag)
-            if wanted and not any(p.fullmatch(tag) for p in wanted):
-                continue
-            if inside and (version is None or not inside(version)):
-                continue
-            if not any(p.fullmatch(tag) for p in unwanted):
-                found.append(tag)
+        found = list(filter(self.selector(), tags))
         if self.newest is not None:
             versions = [(v, t) for t in found if (v := parse_version(t))]
             found = [tag for _, tag in sorted(versions)[-self.newest :]]
         return [*found, *(tag for tag in self.tags if tag not in found)]
 
+    @property
+    def by_name(self) -> bool:
+        """Whether its tags are named one by one, and not said by a filter."""
+        return bool(self.tags) and not (self.include or self.semver)
+
+    def check(self) -> Job:
+        """Itself, if it makes sense.
+
+        Raises:
+            UsageError: it does not.
+        """
+        self.selector()
+        if own_tag(self.target) is not None:
+            raise UsageError(
+                f"{self.target}: the target has no tag of its own: tags keep their names"
+            )
+        for tag in filter(is_referrers_tag, self.tags):
+            raise UsageError(
+                f"{tag} is a list of referrers, and no image", hint="they come with --referrers"
+            )
+        return self
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing to do: `copy`, `prune`, or nothing because it is the `same`."""
+    """One thing to do: `copy`, `prune`, or nothing because it is the `same`; or `fail`, because it cannot be done.
+
+    `name` is what the source calls it; `tag` its tag at the target, or its digest where it gets none.
+    """
 
     action: str
     tag: str
-    digest: Digest
+    name: str = ""
+    digest: Digest | None = None
+    error: ArgosyError | None = None
 
 
 def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
-    """What must change at the target; nothing is read but lists of tags and digests.
+    """What must change at the target; nothing is read but lists of tags, digests, and with `platforms` indexes.
 
     Raises:
         ArgosyError: one of the places fails.
     """
-    there = job.matching(source.tags()) if _needs_list(job) else list(job.tags)
+    have = () if job.by_name else tuple(source.tags())
+    there = job.matching(have)
     for tag in there:
-        desc = source.resolve(tag)
-        current = _resolved(target, tag)
-        same = current == desc.digest and not job.referrers and not job.digest_tags
-        yield Step(action="same" if same else "copy", tag=tag, digest=desc.digest)
-    if job.prune:
-        for tag in sorted(set(_here(job, target)) - set(there)):
+        yield _step(job, tag, source, target)
+    if job.prune and not job.by_name:
+        for tag in sorted(_surplus(job, target, {*have, *there})):
             found = _resolved(target, tag)
             if found is not None:
                 yield Step(action="prune", tag=tag, digest=found)
 
 
-def _needs_list(job: Job) -> bool:
-    return not job.tags or bool(job.include or job.semver or job.newest)
-
-
-def _here(job: Job, target: Source) -> list[str]:
-    # what a range or a pattern leaves out at the target was never this job's to remove
-    whole = dataclasses.replace(job, tags=(), newest=None)
+def _step(job: Job, name: str, source: Source, target: Source) -> Step:
     try:
-        return whole.matching(target.tags())
+        digest = chosen(source, name, job.platforms).digest
+        same = digest == _resolved(target, name) and not job.referrers and not job.digest_tags
+    except ArgosyError as exc:
+        return Step(action="fail", tag=name, name=name, error=exc)
+    return Step(action="same" if same else "copy", tag=name, name=name, digest=digest)
+
+
+def _surplus(job: Job, target: Source, kept: set[str]) -> Iterator[str]:
+    """The tags at the target that are the job's to remove: what its filters leave out never was."""
+    selects = job.selector()
+    try:
+        for tag in target.tags():
+            if tag not in kept and selects(tag) and (job.digest_tags or digest_tag(tag) is None):
+                yield tag
     except NameUnknownError:
-        return []
+        return
 
 
 def _resolved(target: Source, tag: str) -> Digest | None:
@@ -134,11 +187,16 @@ def _resolved(target: Source, tag: str) -> Digest | None:
         return None
 
 
+def own_tag(place: Location) -> str | None:
+    """The tag or digest that was typed with a place, if any."""
+    return (place.reference.digest or place.reference.tag) if place.reference else place.tag
+
+
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
     try:
         return [re.compile(pattern) for pattern in patterns]
     except re.error as exc:
-        raise InvalidConfigError(f"not a regular expression: {exc}") from None
+        raise UsageError(f"not a regular expression: {exc}") from None
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -188,7 +246,7 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
     return Job(
         source=source,
         target=own,
-        tags=_strings(value, "tags", where),
+        tags=_strings(value, "tags", where) or ((own_tag(source),) if own_tag(source) else ()),
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),
         semver=str(value["semver"]) if "semver" in value else None,
@@ -197,7 +255,7 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
         referrers=bool(value.get("referrers")),
         digest_tags=bool(value.get("digest-tags")),
         prune=bool(value.get("prune")),
-    )
+    ).check()
 
 
 def _strings(value: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -238,7 +296,7 @@ def below(target: Location | None, source: Location, where: str) -> Location:
     """
     if target is None:
         raise InvalidConfigError(f"{where}: no target", hint="give one to all jobs with --target")
-    if source.reference is None:
+    if source.reference is None or own_tag(target) is not None:
         return target
     name = source.reference.name
     if target.reference is not None:

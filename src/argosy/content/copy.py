@@ -108,6 +108,29 @@ def copy(
     return chosen.root
 
 
+def chosen(
+    source: Source, tag_or_digest: str, platforms: Sequence[Platform] | None = None
+) -> Descriptor:
+    """What `copy` returns for the same arguments, found without copying: at most indexes are read.
+
+    Raises:
+        NotFoundError: the source lacks it.
+        PlatformUnknownError: no image suits one of `platforms`.
+
+    Example:
+        >>> from argosy.content.memory import MemoryStore
+        >>> from argosy.testing import random
+        >>> a, b = MemoryStore(), MemoryStore()
+        >>> _ = random.index(a, 1, "v1")
+        >>> chosen(a, "v1", [Platform.parse("linux/arm64")]) == copy(
+        ...     a, "v1", b, platforms=[Platform.parse("linux/arm64")]
+        ... )
+        True
+    """
+    root = source.resolve(tag_or_digest)
+    return _choose(source, root, platforms, sparse=False).root if platforms else root
+
+
 class _Choice(Value):
     """What is copied: a root, of an index perhaps only some images, or a smaller index that was made for it."""
 
