@@ -12,7 +12,7 @@ import click
 
 from argosy.cli import connections, failure, places, progress
 from argosy.cli.options import jobs_option, platforms_option, quiet_option
-from argosy.cli.syncing import MAX_FILE, Job, Step, own_tag, plan, read_jobs
+from argosy.cli.syncing import MAX_FILE, Job, Step, own_tags, plan, read_jobs
 from argosy.content.copy import copy
 from argosy.content.events import OnEvent
 from argosy.content.memory import MemoryStore
@@ -86,11 +86,10 @@ def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **giv
 
 def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
     source, target = (Location.parse(text) for text in named)
-    own = own_tag(source)
     return Job(
         source=source,
         target=target,
-        tags=given["tags"] or ((own,) if own else ()),
+        tags=given["tags"] or own_tags(source),
         include=given["include"],
         exclude=given["exclude"],
         semver=given["semver"],

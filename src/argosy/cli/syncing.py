@@ -118,7 +118,7 @@ class Job:
             UsageError: it does not.
         """
         self.selector()
-        if own_tag(self.target) is not None:
+        if own_tags(self.target):
             raise UsageError(
                 f"{self.target}: the target has no tag of its own: tags keep their names"
             )
@@ -187,9 +187,11 @@ def _resolved(target: Source, tag: str) -> Digest | None:
         return None
 
 
-def own_tag(place: Location) -> str | None:
+def own_tags(place: Location) -> tuple[str, ...]:
     """The tag or digest that was typed with a place, if any."""
-    return (place.reference.digest or place.reference.tag) if place.reference else place.tag
+    name = place.reference
+    typed = (name.digest or name.tag) if name else place.tag
+    return (typed,) if typed else ()
 
 
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
@@ -246,7 +248,7 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
     return Job(
         source=source,
         target=own,
-        tags=_strings(value, "tags", where) or ((own_tag(source),) if own_tag(source) else ()),
+        tags=_strings(value, "tags", where) or own_tags(source),
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),
         semver=str(value["semver"]) if "semver" in value else None,
@@ -296,7 +298,7 @@ def below(target: Location | None, source: Location, where: str) -> Location:
     """
     if target is None:
         raise InvalidConfigError(f"{where}: no target", hint="give one to all jobs with --target")
-    if source.reference is None or own_tag(target) is not None:
+    if source.reference is None or own_tags(target):
         return target
     name = source.reference.name
     if target.reference is not None:
