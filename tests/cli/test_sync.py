@@ -6,7 +6,10 @@ import pathlib
 
 import pytest
 
+from argosy.cli.syncing import read_jobs
+from argosy.errors import InvalidConfigError
 from argosy.layout.store import LayoutStore
+from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.testing import random
 from tests.cli.conftest import Run
@@ -158,3 +161,57 @@ def test_what_cannot_be_copied_does_not_keep_the_rest_back(
     argosy(*words, "--platform", "linux/riscv64", code=1)
     assert "latest" in tags(tmp_path / "new")
     assert "0-multi" not in tags(tmp_path / "new")
+
+
+# ---------------------------------------------------------------------------------------------------------- the file
+
+
+def test_versions_in_a_file_stay_what_is_written(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    store, file = LayoutStore.open(source), tmp_path / "sync.yaml"
+    names = ["3.2", "3.20", "yes", "2024-01-02", "0x10", "1_000", "1e3"]
+    for tag in names:
+        store.tag(store.resolve("latest"), tag)
+    wanted = names[1:]
+    file.write_text(
+        f"- source: oci:{source}\n  target: oci:{tmp_path}/new\n  tags: [{', '.join(wanted)}]\n"
+    )
+    argosy("sync", "-q", "-f", file)
+    assert tags(tmp_path / "new") == sorted(wanted)
+
+
+def test_versions_in_skopeos_file_stay_what_is_written() -> None:
+    text = "r.test:\n  tls-verify: false\n  images:\n    a: [3.20, 3.10]\n    b: []\n    c:\n"
+    text += "  images-by-semver:\n    d: 3.20\n"
+    jobs = read_jobs(text, "file", Location.parse("m.test/x"))
+    assert [job.tags for job in jobs] == [("3.20", "3.10"), (), (), ()]
+    assert jobs[3].semver == "3.20"
+
+
+def test_flags_and_numbers_in_a_file_are_read_as_such() -> None:
+    text = "- {source: a, target: b, prune: yes, referrers: 'false', digest-tags: True, newest: 3}"
+    (job,) = read_jobs(text, "file")
+    assert (job.prune, job.referrers, job.digest_tags, job.newest) == (True, False, True, 3)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("prune", "maybe"),
+        ("prune", "3"),
+        ("newest", "0"),
+        ("newest", "1.5"),
+        ("tags", "[[a]]"),
+        ("tags", "[~]"),
+        ("tags", "[!!float 3.20]"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(key: str, text: str) -> None:
+    with pytest.raises(InvalidConfigError, match=key):
+        read_jobs(f"- {{source: a, target: b, {key}: {text}}}", "file")
+
+
+def test_the_tag_of_a_files_source_is_the_only_one() -> None:
+    (job,) = read_jobs("- {source: 'r.test/a:v1', target: m.test/a}", "file")
+    assert job.tags == ("v1",)

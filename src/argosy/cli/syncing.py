@@ -1,7 +1,7 @@
 """What `argosy sync` is to do: jobs from flags or a file, which tags they mean, and what must change for them.
 
 The file is YAML, a list of jobs, or what `skopeo sync --src yaml` takes: registries with `images`,
-`images-by-tag-regex` and `images-by-semver`.
+`images-by-tag-regex` and `images-by-semver`. Its scalars are read as the text they are: the tag 3.20 is not 3.2.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _KEYS = {
     "source", "target", "tags", "include", "exclude", "semver", "platforms", "referrers", "digest-tags", "prune",
     "newest",
 }  # fmt: skip
+_RESOLVED = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""What YAML 1.1 takes for a truth value."""
 _SKOPEO = {
     "images",
     "images-by-tag-regex",
@@ -215,11 +218,7 @@ def read_jobs(text: str, path: str, target: Location | None = None) -> list[Job]
     Raises:
         InvalidConfigError: it is not YAML, or holds something that is not understood.
     """
-    yaml: Any = importlib.import_module("yaml")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise InvalidConfigError(f"{path}: {' '.join(str(exc).split())}") from None
+    value = _parsed(text, path)
     try:
         if isinstance(value, list):
             return [_job(item, f"{path}: [{n}]", target) for n, item in enumerate(value)]
@@ -232,6 +231,22 @@ def read_jobs(text: str, path: str, target: Location | None = None) -> list[Job]
     raise InvalidConfigError(f"{path}: expected a list of jobs")
 
 
+def _parsed(text: str, path: str) -> Any:
+    """What a file holds, in lists, mappings and texts: only what is left empty is no text."""
+    yaml: Any = importlib.import_module("yaml")
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag in _RESOLVED]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})(text)
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as exc:
+        raise InvalidConfigError(f"{path}: {' '.join(str(exc).split())}") from None
+    finally:
+        loader.dispose()
+
+
 def _job(value: Any, where: str, target: Location | None) -> Job:
     if not isinstance(value, dict) or "source" not in value:
         raise InvalidConfigError(f"{where}: expected a job with a source")
@@ -242,9 +257,6 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
     own = (
         Location.parse(str(value["target"])) if "target" in value else below(target, source, where)
     )
-    newest = value.get("newest")
-    if newest is not None and (type(newest) is not int or newest < 1):
-        raise InvalidConfigError(f"{where}: newest: expected a number from 1 on")
     return Job(
         source=source,
         target=own,
@@ -252,22 +264,36 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),
         semver=str(value["semver"]) if "semver" in value else None,
-        newest=newest,
+        newest=_number(value, "newest", where),
         platforms=tuple(Platform.parse(p) for p in _strings(value, "platforms", where)),
-        referrers=bool(value.get("referrers")),
-        digest_tags=bool(value.get("digest-tags")),
-        prune=bool(value.get("prune")),
+        referrers=_flag(value, "referrers", where),
+        digest_tags=_flag(value, "digest-tags", where),
+        prune=_flag(value, "prune", where),
     ).check()
 
 
 def _strings(value: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     found = value.get(key) or ()
     found = [found] if isinstance(found, str) else found
-    if not isinstance(found, (list, tuple)) or not all(
-        isinstance(s, (str, int, float)) for s in found
-    ):
+    if not isinstance(found, (list, tuple)) or not all(isinstance(s, str) for s in found):
         raise InvalidConfigError(f"{where}: {key}: expected a list of strings")
-    return tuple(map(str, found))
+    return tuple(found)
+
+
+def _flag(value: Mapping[str, Any], key: str, where: str) -> bool:
+    text = str(value.get(key) or "false")
+    if text.lower() not in _FLAGS:
+        raise InvalidConfigError(f"{where}: {key}: expected true or false, got {text[:100]!r}")
+    return _FLAGS[text.lower()]
+
+
+def _number(value: Mapping[str, Any], key: str, where: str) -> int | None:
+    text = value.get(key)
+    if text is None:
+        return None
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", str(text)):
+        raise InvalidConfigError(f"{where}: {key}: expected a number from 1 on")
+    return int(text)
 
 
 def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Iterator[Job]:
@@ -277,12 +303,15 @@ def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Ite
             raise InvalidConfigError(f"{where}: expected an object")
         unknown = set(settings) - _SKOPEO
         if unknown:
-            raise InvalidConfigError(f"{where}: unknown key {min(unknown)!r}")
+            raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
         tables: Iterable[tuple[str, str]] = (
             ("images", "tags"), ("images-by-tag-regex", "include"), ("images-by-semver", "semver"),
         )  # fmt: skip
         for key, field in tables:
-            for name, wanted in (settings.get(key) or {}).items():
+            named = settings.get(key) or {}
+            if not isinstance(named, dict):
+                raise InvalidConfigError(f"{where}: {key}: expected an object")
+            for name, wanted in named.items():
                 job: dict[str, Any] = {"source": f"{registry}/{name}"}
                 if wanted:
                     # skopeo's expressions match anywhere in a tag
