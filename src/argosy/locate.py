@@ -273,7 +273,7 @@ def choose(place: Source, location: Location) -> str:
         return tags[0]
     if not tags:
         with contextlib.suppress(ManifestUnknownError):
-            return str(place.resolve("@0").digest)
+            return place.resolve("@0").digest
         raise ManifestUnknownError(f"{location} holds no image")
     shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
     raise ManifestUnknownError(

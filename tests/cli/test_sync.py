@@ -163,6 +163,61 @@ def test_what_cannot_be_copied_does_not_keep_the_rest_back(
     assert "0-multi" not in tags(tmp_path / "new")
 
 
+# ------------------------------------------------------------------------------------------------- names of images
+
+
+@pytest.fixture
+def saved(argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path) -> str:
+    """A Docker archive with `app:v1` and `team/app:v2`."""
+    place = f"docker-archive:{tmp_path}/saved.tar"
+    for tag, name in (("1.0", "app:v1"), ("1.1", "team/app:v2")):
+        argosy("cp", "-q", f"oci:{source}:{tag}", f"{place}:{name}")
+    return place
+
+
+def test_names_of_an_archive_are_kept_in_a_layout(
+    argosy: Run, saved: str, tmp_path: pathlib.Path
+) -> None:
+    words = ["sync", "-q", "--prune", saved, f"oci:{tmp_path}/new"]
+    assert argosy(*words, "--dry-run").out.count("copy") == 2
+    argosy(*words)
+    assert tags(tmp_path / "new") == ["app:v1", "team/app:v2"]
+    assert argosy(*words).out == ""
+    argosy("sync", "-q", "--prune", f"oci:{tmp_path}/new", f"oci:{tmp_path}/again")
+    assert tags(tmp_path / "again") == ["app:v1", "team/app:v2"]
+
+
+def test_content_named_by_its_digest_gets_no_tag(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    digest = LayoutStore.open(source).resolve("1.1").digest
+    for words in ([f"oci:{source}@{digest}"], [f"oci:{source}:@1"]):
+        new = tmp_path / str(len(words[0]))
+        argosy("sync", "-q", *words, f"oci:{new}")
+        assert tags(new) == []
+        assert LayoutStore.open(new).resolve("@0").digest == digest
+    argosy("sync", "-q", f"oci:{source}", f"oci:{tmp_path}/tag", "--tag", digest)
+    assert tags(tmp_path / "tag") == []
+
+
+def test_a_manifest_is_put_under_a_name_with_a_colon(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "manifest.json"
+    file.write_text(argosy("manifest", "get", f"oci:{source}:1.0").out)
+    argosy("manifest", "put", f"oci:{source}:x.test/app:v1", file)
+    assert "x.test/app:v1" in tags(source)
+
+
+def test_a_new_image_takes_over_a_name_with_a_colon(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    argosy("cp", "-q", f"oci:{source}:1.0", f"oci:{tmp_path}/one:x.test/app:v1")
+    old = LayoutStore.open(tmp_path / "one").resolve("x.test/app:v1")
+    argosy("mutate", "-q", f"oci:{tmp_path}/one", "--label", "a=b")
+    assert LayoutStore.open(tmp_path / "one").resolve("x.test/app:v1") != old
+
+
 # ---------------------------------------------------------------------------------------------------------- the file
 
 

@@ -196,6 +196,30 @@ def test_a_sync_file_that_is_none_is_one_clear_line(
     assert done.err.count("\n") <= 2
 
 
+def test_names_of_an_archive_become_tags_of_a_registry_and_names_again(
+    argosy: Run, layout: pathlib.Path, real: Running, tmp_path: pathlib.Path
+) -> None:
+    saved, target = f"docker-archive:{tmp_path}/saved.tar", f"{real.name}/saved/app"
+    for name in ("app:v1", "app:v2"):
+        argosy("cp", "-q", f"oci:{layout}:v1", f"{saved}:{name}")
+    argosy("sync", "-q", "--prune", saved, target)
+    assert argosy("ls", target).out.split() == ["v1", "v2"]
+    assert argosy("sync", "-q", "--prune", saved, target).out == ""
+    back = f"docker-archive:{tmp_path}/back.tar"
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{back}:another:v1")
+    argosy("tag", f"{target}:v1", "v3")
+    for last in ("v3", "v2"):
+        argosy("sync", "-q", "--prune", target, back)
+        named = [f"{target}:{tag}" for tag in ("v1", "v2", "v3") if tag <= last]
+        assert sorted(argosy("ls", back).out.split()) == sorted(["another:v1", *named])
+        assert argosy("sync", "-q", "--prune", target, back).out == ""
+        if last == "v3":
+            argosy("rm", f"{target}:v3")
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{saved}:other:v1")
+    done = argosy("sync", "-q", saved, f"{target}-two", code=64)
+    assert "would both be v1" in done.err
+
+
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A registry without the referrers API: clients keep the lists under tags."""

@@ -173,7 +173,7 @@ def _only_tag(location: Location) -> Sequence[str]:
         return ()
     with places.source(location) as place:
         chosen = locate.choose(place, location)
-    return () if ":" in chosen else (chosen,)
+    return () if isinstance(chosen, Digest) else (chosen,)
 
 
 def _own_tag(location: Location) -> str | None:

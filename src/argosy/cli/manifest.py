@@ -67,7 +67,7 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     data = file.read(MAX_SIZE + 1)
     manifest = decode_manifest(data, media_type)
     tag = place.tag or "latest"
-    wanted = Digest(tag) if ":" in tag else None
+    wanted = tag if isinstance(tag, Digest) else None
     desc = Descriptor.of(
         manifest.media_type, data, algorithm=wanted.algorithm if wanted else "sha256"
     )

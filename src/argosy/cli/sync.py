@@ -12,7 +12,7 @@ import click
 
 from argosy.cli import connections, failure, places, progress
 from argosy.cli.options import jobs_option, platforms_option, quiet_option
-from argosy.cli.syncing import MAX_FILE, Job, Step, own_tags, plan, read_jobs
+from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
 from argosy.content.events import OnEvent
 from argosy.content.memory import MemoryStore
@@ -89,7 +89,7 @@ def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
     return Job(
         source=source,
         target=target,
-        tags=given["tags"] or own_tags(source),
+        tags=as_names(given["tags"]) or own_tags(source),
         include=given["include"],
         exclude=given["exclude"],
         semver=given["semver"],

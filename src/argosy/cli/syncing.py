@@ -23,9 +23,9 @@ from argosy.errors import (
     UsageError,
 )
 from argosy.locate import Location
-from argosy.spec.digest import Digest
+from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.platform import Platform
-from argosy.spec.reference import digest_tag, is_referrers_tag
+from argosy.spec.reference import Reference, digest_tag, is_referrers_tag
 
 MAX_FILE = 4 * 1024 * 1024
 _KEYS = {
@@ -153,23 +153,54 @@ def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
         ArgosyError: one of the places fails.
     """
     have = () if job.by_name else tuple(source.tags())
-    there = job.matching(have)
-    for tag in there:
-        yield _step(job, tag, source, target)
+    names = _named(job, job.matching(have))
+    for tag, name in names.items():
+        yield _step(job, name, tag, source, target)
     if job.prune and not job.by_name:
-        for tag in sorted(_surplus(job, target, {*have, *there})):
+        kept = {*names, *(_at_target(job, name) for name in have)}
+        for tag in sorted(_surplus(job, target, kept)):
             found = _resolved(target, tag)
             if found is not None:
                 yield Step(action="prune", tag=tag, digest=found)
 
 
-def _step(job: Job, name: str, source: Source, target: Source) -> Step:
+def _named(job: Job, names: Iterable[str]) -> dict[str, str]:
+    """Names at the source by what they will be at the target.
+
+    Raises:
+        UsageError: two of them would be one.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        tag = _at_target(job, name)
+        if found.setdefault(tag, name) != name:
+            raise UsageError(
+                f"{found[tag]} and {name} would both be {tag} at {job.target}",
+                hint="choose one of them with --tag",
+            )
+    return found
+
+
+def _at_target(job: Job, name: str) -> str:
+    """What a name at the source is at the target: a registry takes tags only, a Docker archive whole names."""
+    if isinstance(name, Digest) or name.startswith("@"):
+        return name
+    if job.target.transport == "docker" and set(":/") & set(name):
+        return Reference.parse(name).tag or "latest"
+    if job.target.transport == "docker-archive" and job.source.reference:
+        return str(job.source.reference.with_tag(name))
+    return name
+
+
+def _step(job: Job, name: str, tag: str, source: Source, target: Source) -> Step:
     try:
         digest = chosen(source, name, job.platforms).digest
-        same = digest == _resolved(target, name) and not job.referrers and not job.digest_tags
+        if isinstance(name, Digest) or name.startswith("@"):
+            tag = digest
+        same = digest == _resolved(target, tag) and not job.referrers and not job.digest_tags
     except ArgosyError as exc:
-        return Step(action="fail", tag=name, name=name, error=exc)
-    return Step(action="same" if same else "copy", tag=name, name=name, digest=digest)
+        return Step(action="fail", tag=tag, name=name, error=exc)
+    return Step(action="same" if same else "copy", tag=tag, name=name, digest=digest)
 
 
 def _surplus(job: Job, target: Source, kept: set[str]) -> Iterator[str]:
@@ -177,10 +208,22 @@ def _surplus(job: Job, target: Source, kept: set[str]) -> Iterator[str]:
     selects = job.selector()
     try:
         for tag in target.tags():
-            if tag not in kept and selects(tag) and (job.digest_tags or digest_tag(tag) is None):
+            name = _at_source(job, tag)
+            if name is None or _at_target(job, name) in kept or not selects(name):
+                continue
+            if job.digest_tags or digest_tag(tag) is None:
                 yield tag
     except NameUnknownError:
         return
+
+
+def _at_source(job: Job, tag: str) -> str | None:
+    """What a tag at the target is called at the source; None for an archive's image of another repository."""
+    if job.target.transport != "docker-archive" or job.source.reference is None:
+        return tag
+    found = Reference.parse(tag)
+    same = found.repository == job.source.reference.repository
+    return found.tag or "latest" if same else None
 
 
 def _resolved(target: Source, tag: str) -> Digest | None:
@@ -195,6 +238,15 @@ def own_tags(place: Location) -> tuple[str, ...]:
     name = place.reference
     typed = (name.digest or name.tag) if name else place.tag
     return (typed,) if typed else ()
+
+
+def as_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as they are, digests as digests.
+
+    >>> [type(name).__name__ for name in as_names(["app:v1", "sha256:" + 64 * "0"])]
+    ['str', 'Digest']
+    """
+    return tuple(Digest(t) if t.partition(":")[0] in ALGORITHMS else t for t in tags)
 
 
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
@@ -260,7 +312,7 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
     return Job(
         source=source,
         target=own,
-        tags=_strings(value, "tags", where) or own_tags(source),
+        tags=as_names(_strings(value, "tags", where)) or own_tags(source),
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),
         semver=str(value["semver"]) if "semver" in value else None,
