@@ -163,6 +163,39 @@ def test_what_cannot_be_copied_does_not_keep_the_rest_back(
     assert "0-multi" not in tags(tmp_path / "new")
 
 
+# --------------------------------------------------------------------------------------------- a place for one image
+
+
+@pytest.mark.parametrize("words", [["sync"], ["cp", "-a"], ["backup", "-o"]])
+def test_a_dir_is_not_given_several_images(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path, words: list[str]
+) -> None:
+    place = f"dir:{tmp_path}/dir"
+    argosy("sync", "-q", f"oci:{source}", place, "--tag", "1.0")
+    held = argosy("digest", place).out
+    ends = [f"oci:{source}", place][:: -1 if words[0] == "backup" else 1]
+    done = argosy(*words, *ends, "-q", code=1)
+    assert "holds one image, not 4" in done.err
+    assert f"oci:{tmp_path}/dir" in done.err
+    assert argosy("digest", place).out == held
+    assert argosy("sync", "-q", f"oci:{source}:1.0", place).out == ""
+    assert argosy("sync", "-q", f"oci:{source}:1.1", place).out.startswith("copy")
+
+
+def test_a_dir_has_no_tags(argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    place = f"dir:{tmp_path}/dir"
+    argosy("cp", "-q", f"oci:{source}:1.0", place)
+    held = argosy("digest", place).out
+    for words in (
+        ["tag", place, "v2"],
+        ["cp", "-q", f"oci:{source}:1.1", f"{place}:v2"],
+        ["cp", "-q", f"oci:{source}:1.1", place, "-t", "v2"],
+        ["mutate", "-q", place, "--label", "a=b", "-t", "v2"],
+    ):
+        assert "no tags" in argosy(*words, code=1).err
+    assert argosy("digest", place).out == held
+
+
 # ------------------------------------------------------------------------------------------------- names of images
 
 

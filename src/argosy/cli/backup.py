@@ -107,6 +107,7 @@ def _all(
     referrers, dry_run, jobs = options
     with places.source(source) as taken:
         wanted = tags or tuple(places.images(taken))
+        places.check_room(target, wanted)
         if dry_run:
             for tag in wanted:
                 print(f"{tag} {taken.resolve(tag).digest}")

@@ -101,6 +101,7 @@ def command(
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
     for tag in more_tags:
         parse_tag(tag)
+        places.check_tags(target)
     _check_change(
         kind or compress, level if compress is None else None, referrers or digest_tags or sparse
     )
@@ -121,7 +122,9 @@ def command(
         _shown(progress, quiet=quiet) as on_event,
     ):
         if all_tags:
-            for tag in places.images(taken):
+            tags = tuple(places.images(taken))
+            places.check_room(target, tags)
+            for tag in tags:
                 place, what = change(taken, tag) if change else (taken, tag)
                 copy(place, what, given, tag, on_event=on_event, **options)  # type: ignore[arg-type]
             return

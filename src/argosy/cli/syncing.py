@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from argosy.cli import places
 from argosy.cli.versions import parse_range, parse_version
 from argosy.content.copy import chosen
 from argosy.content.protocols import Source
@@ -154,12 +155,13 @@ def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
     """
     have = () if job.by_name else tuple(source.tags())
     names = _named(job, job.matching(have))
+    places.check_room(job.target, names)
     for tag, name in names.items():
         yield _step(job, name, tag, source, target)
     if job.prune and not job.by_name:
         kept = {*names, *(_at_target(job, name) for name in have)}
         for tag in sorted(_surplus(job, target, kept)):
-            found = _resolved(target, tag)
+            found = _resolved(job, target, tag)
             if found is not None:
                 yield Step(action="prune", tag=tag, digest=found)
 
@@ -197,7 +199,7 @@ def _step(job: Job, name: str, tag: str, source: Source, target: Source) -> Step
         digest = chosen(source, name, job.platforms).digest
         if isinstance(name, Digest) or name.startswith("@"):
             tag = digest
-        same = digest == _resolved(target, tag) and not job.referrers and not job.digest_tags
+        same = digest == _resolved(job, target, tag) and not job.referrers and not job.digest_tags
     except ArgosyError as exc:
         return Step(action="fail", tag=tag, name=name, error=exc)
     return Step(action="same" if same else "copy", tag=tag, name=name, digest=digest)
@@ -226,9 +228,10 @@ def _at_source(job: Job, tag: str) -> str | None:
     return found.tag or "latest" if same else None
 
 
-def _resolved(target: Source, tag: str) -> Digest | None:
+def _resolved(job: Job, target: Source, tag: str) -> Digest | None:
     try:
-        return target.resolve(tag).digest
+        # a `dir:` has no tags, and is its one image
+        return target.resolve("@0" if job.target.transport == "dir" else tag).digest
     except (ManifestUnknownError, NameUnknownError):
         return None
 

@@ -24,6 +24,7 @@ def command(place: Location, tags: tuple[str, ...]) -> None:
     """
     for tag in tags:
         parse_tag(tag)
+    places.check_tags(place)
     with places.target(place) as target:
         desc = target.resolve(locate.choose(target, place))
         for tag in tags:
