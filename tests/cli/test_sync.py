@@ -220,6 +220,16 @@ def test_names_of_an_archive_are_kept_in_a_layout(
     assert tags(tmp_path / "again") == ["app:v1", "team/app:v2"]
 
 
+def test_what_an_archive_was_just_given_is_not_pruned(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = f"docker-archive:{tmp_path}/new.tar"
+    words = ["sync", "-q", "--prune", f"oci:{source}", place, "--exclude", "latest"]
+    argosy(*words)
+    assert sorted(argosy("ls", place).out.split()) == ["1.0:latest", "1.1:latest", "2.0:latest"]
+    assert argosy(*words).out == ""
+
+
 def test_content_named_by_its_digest_gets_no_tag(
     argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -60,11 +60,10 @@ from argosy.spec.digest import Digest
 def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **given: Any) -> int:
     """Keep tags of a repository the same in another place; or many, by a file.
 
-    Only what differs is copied; the target's images are never pulled. Prints a line for what was done. What is given by
-    its tag is all that is touched, also with --prune. Lists of referrers are no tags here: they are kept with
-    --referrers, and never removed. A job in a file
-    has `source`, `target`, `tags`, `include`, `exclude`, `semver`, `newest`, `platforms`, `referrers`, `digest-tags`
-    and `prune`, each as the option here.
+    Only what differs is copied; the target's images are never pulled. Prints a line for what was done. Where tags are
+    named one by one, also by SOURCE's own, --prune touches no other. Lists of referrers are no tags here: --referrers
+    keeps them, and --prune leaves them alone. A job in a file has `source`, `target`, `tags`, `include`, `exclude`,
+    `semver`, `newest`, `platforms`, `referrers`, `digest-tags` and `prune`, each as the option here.
 
     \b
     Examples:

@@ -23,6 +23,7 @@ from argosy.errors import (
     NameUnknownError,
     UsageError,
 )
+from argosy.layout.names import long_name
 from argosy.locate import Location
 from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.platform import Platform
@@ -189,8 +190,9 @@ def _at_target(job: Job, name: str) -> str:
         return name
     if job.target.transport == "docker" and set(":/") & set(name):
         return Reference.parse(name).tag or "latest"
-    if job.target.transport == "docker-archive" and job.source.reference:
-        return str(job.source.reference.with_tag(name))
+    if job.target.transport == "docker-archive":
+        own = job.source.reference
+        return str(own.with_tag(name)) if own else long_name(name) or name
     return name
 
 
