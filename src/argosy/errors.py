@@ -271,6 +271,7 @@ class ResponseError(RegistryError):
         http_status: The status code that was received.
         errors: The specification's error entries, as received (`code`, `message`, `detail`).
         body: What was received when it was not the specification's JSON, at most 64 KiB.
+        retry_after: Seconds to wait that the registry asked for, or None.
     """
 
     def __init__(
@@ -282,6 +283,7 @@ class ResponseError(RegistryError):
         http_status: int = 0,
         errors: tuple[dict[str, object], ...] = (),
         body: bytes = b"",
+        retry_after: float | None = None,
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
@@ -290,6 +292,7 @@ class ResponseError(RegistryError):
         self.http_status = http_status
         self.errors = errors
         self.body = body[: 64 * 1024]
+        self.retry_after = retry_after
 
 
 class TooManyRequestsError(RegistryError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import io
 import pathlib
 import time
@@ -250,9 +251,24 @@ def test_a_500_that_says_blob_unknown_is_a_500() -> None:
     assert isinstance(error_of(Response(404, data=body), GET), NotFoundError)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "1e9", "99999999999", "Sat, 99 Nov 2026"])
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1e9", "Sat, 99 Nov 2026"])
 def test_a_retry_after_that_is_none_is_none(text: str) -> None:
     assert retry_after(Headers([("Retry-After", text)]), now=0) is None
+
+
+@pytest.mark.parametrize("text", ["1000000000", "99999999999", "9" * 5000])
+def test_a_retry_after_of_many_digits_is_very_long(text: str) -> None:
+    assert retry_after(Headers([("Retry-After", text)])) == 1e9
+
+
+def test_a_retry_after_with_a_date_is_reckoned_from_the_clock_here_where_the_answer_has_none() -> (
+    None
+):
+    until = email.utils.formatdate(time.time() + 3600, usegmt=True)
+    wait = retry_after(Headers([("Retry-After", until)]))
+    assert wait is not None
+    assert 3500 < wait <= 3600
+    assert retry_after(Headers([("Retry-After", until), ("Date", until)])) == 0
 
 
 def test_nothing_secret_is_shown() -> None:

@@ -81,6 +81,7 @@ def report(error: BaseException) -> int:
 
 
 _HINTS = {
+    errno.EBADF: "a standard stream is closed",
     errno.ENOSPC: "the disk is full",
     errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer --jobs",
 }

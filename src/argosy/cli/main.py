@@ -105,14 +105,16 @@ def root() -> None:
 
 def run(argv: Sequence[str]) -> NoReturn:
     """Run one command line and exit."""
+    _stand_in()
     code = call(argv)
     if threading.active_count() == 1 and sys.getprofile() is None and sys.gettrace() is None:
         # What is left of a Python process that ends is 20 ms of freeing memory: the kernel is faster at that.
         with contextlib.suppress(OSError, ValueError):
             atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        for stream in (sys.stdout, sys.stderr):  # what could not be written was told by `call`
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 
@@ -126,11 +128,8 @@ def call(argv: Sequence[str]) -> int:
         if "_ARGOSY_COMPLETE" in os.environ:
             root.main(list(argv), prog_name="argosy")
         # Not `root.main`: it turns a closed pipe into exit code 1.
-        with root.make_context("argosy", list(argv)) as ctx:
-            result = root.invoke(ctx)
+        result = _invoked(list(argv))
         sys.stdout.flush()
-    except click.exceptions.Exit as exc:
-        return exc.exit_code
     except click.UsageError as exc:
         return _usage(exc)
     except click.ClickException as exc:
@@ -146,7 +145,33 @@ def call(argv: Sequence[str]) -> int:
         return failure.EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the one place where every failure becomes a line and a code
         return failure.report(exc)
+    return result
+
+
+def _invoked(argv: list[str]) -> int:
+    try:
+        with root.make_context("argosy", argv) as ctx:
+            result = root.invoke(ctx)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _stand_in() -> None:
+    """Put something in the place of standard streams that the caller closed, or the next file opened would be there.
+
+    What is said on stderr goes nowhere; reading or writing one of the others fails, as it does in other programs.
+    """
+    for fd, (name, flags, mode) in enumerate(_STREAMS):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, flags)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - as long as the process lives
+
+
+_STREAMS = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w"))
 
 
 def _usage(exc: click.UsageError) -> int:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
+
+from argosy.cli.failure import printable
+
+_CONTROLS = r"[\x7f-\x9f]"
+"""Control characters that JSON lets through as they are."""
 
 
 def raw(data: bytes) -> None:
@@ -16,18 +22,19 @@ def raw(data: bytes) -> None:
 
 def document(value: object) -> None:
     """A JSON document to stdout, indented for people."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def lines(values: Iterable[object]) -> None:
-    """Values to stdout, one a line."""
+    """Values to stdout, one a line, without control characters."""
     for value in values:
-        print(value)
+        print(printable(str(value)))
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] = ()) -> None:
-    """Rows to stdout in aligned columns; numbers to the right."""
-    text = [[str(cell) for cell in row] for row in ([header, *rows] if header else rows)]
+    """Rows to stdout in aligned columns, without control characters; numbers to the right."""
+    text = [[printable(str(cell)) for cell in row] for row in ([header, *rows] if header else rows)]
     widths = [max(map(len, column)) for column in zip(*text, strict=True)]
     right = [all(isinstance(row[i], int) for row in rows) for i in range(len(widths))]
     for row in text:

@@ -37,11 +37,12 @@ def storage_errors(where: str) -> Iterator[None]:
     Raises:
         DeniedError: permission denied.
         StorageError: anything else: full, read-only, gone.
+        BrokenPipeError: nobody reads the pipe that is written to.
     """
     try:
         yield
     except OSError as exc:
-        if isinstance(exc, ArgosyError):
+        if isinstance(exc, (ArgosyError, BrokenPipeError)):
             raise
         raise storage_error(exc, where) from exc
 

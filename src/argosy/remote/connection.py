@@ -88,6 +88,7 @@ class Raw(io.RawIOBase):
     def __init__(self, sock: socket.socket, timeout: float) -> None:
         self._sock, self._timeout = sock, timeout
         self._moving, self._received, self._until = False, 0, 0.0
+        self._failure: OSError | None = None
         self.total = 0
 
     def start(self, seconds: float, *, moving: bool) -> None:
@@ -103,8 +104,23 @@ class Raw(io.RawIOBase):
     def close(self) -> None:
         """Nothing: an answer that is done does not end its connection."""
 
-    def readinto(self, buffer: Any, /) -> int:
-        """Receive into a buffer; TimeoutError once the deadline has passed."""
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Receive into a buffer; TimeoutError once the deadline has passed.
+
+        Within a body a failure is told twice: with None (nothing for now), which makes the buffer above hand out what
+        it gathered, and as the error by the next call. The buffer would lose those bytes over an error.
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return self._receive(buffer)
+        except OSError as exc:
+            if not self._moving:
+                raise
+            self._failure = exc
+            return None
+
+    def _receive(self, buffer: Any) -> int:
         left = self._until - time.monotonic()
         if left <= 0:
             raise TimeoutError("no progress")
@@ -151,8 +167,10 @@ class Connection:
 
     def readable(self) -> bool:
         """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
+        poll = select.poll()  # select() knows no descriptors from 1024 on
         try:
-            return bool(select.select([self.sock], [], [], 0)[0])
+            poll.register(self.sock, select.POLLIN)
+            return bool(poll.poll(0))
         except (OSError, ValueError):
             return True
 

@@ -123,6 +123,11 @@ class Download:
             raise RegistryError(f"{self._desc.digest}: unexpected status {response.status}")
         length = response.headers.get("Content-Length")
         if length.isdigit() and int(length) != self._desc.size:
+            if self._at:  # no word on what came before, which may well be right
+                raise RegistryError(
+                    f"{self._desc.digest}: asked to go on, the registry sends {length} bytes from the beginning, "
+                    f"of {self._desc.size}"
+                )
             raise SizeMismatchError(
                 f"{self._desc.digest}: the registry sends another size",
                 expected=f"{self._desc.size} bytes",

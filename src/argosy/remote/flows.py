@@ -22,6 +22,7 @@ from argosy.errors import (
 )
 from argosy.remote.wire import Flow, Request, Response, error_of
 from argosy.spec import _json, distribution, mediatypes
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
@@ -91,15 +92,16 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     length = response.headers.get("Content-Length")
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
-    if not mediatypes.is_manifest(media_type) or not (length.isascii() and length.isdigit()):
-        return None
+    size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
+    if not mediatypes.is_manifest(media_type) or not size:
+        return None  # a 0 is the length of what follows a HEAD: no manifest is empty
     try:
         digest = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
     except ArgosyError:
         return None
     if is_digest(tag_or_digest) and digest != tag_or_digest:
         return None
-    return Descriptor(media_type=media_type, digest=digest, size=int(length))
+    return Descriptor(media_type=media_type, digest=digest, size=size)
 
 
 def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:
@@ -318,11 +320,29 @@ def delete_blob(name: str, digest: Digest) -> Flow[None]:
         raise UnsupportedError(f"the registry does not delete blobs: {error_of(response, request)}")
 
 
-def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
+class Opened(Value):
+    """An upload session: where it is, and the least bytes of each of its chunks but the last."""
+
+    location: str
+    least: int = 0
+
+
+def opened(response: Response, least: int = 0) -> Opened:
+    """The session an answer names; its chunks' `least` is what was known where the answer does not say.
+
+    Raises:
+        RegistryError: it names none.
+    """
+    text = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
+    said = text.isascii() and text.isdigit() and len(text) < 12
+    return Opened(location_of(response), int(text) if said else least)
+
+
+def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, Opened | None]]:
     """Take a blob over from another repository of the registry (end-11).
 
     Returns:
-        Whether it is there now; and if not, the upload session that was begun instead, or an empty string.
+        Whether it is there now; and if not, the upload session that was begun instead, if one was.
     """
     query = urlencode({"mount": digest, "from": source})
     response = yield Request(
@@ -333,8 +353,8 @@ def mount(name: str, digest: Digest, source: str) -> Flow[tuple[bool, str]]:
         statuses=(400, 401, 403, 404, 405, 416, 500),
     )
     if response.status == 201:
-        return True, ""
-    return False, location_of(response) if response.status == 202 else ""
+        return True, None
+    return False, opened(response) if response.status == 202 else None
 
 
 def location_of(response: Response) -> str:
@@ -357,18 +377,20 @@ def location_of(response: Response) -> str:
 
 
 def page(
-    name: str, url: str, *, scopes: Sequence[str] = ()
+    name: str, url: str, member: str, *, scopes: Sequence[str] = ()
 ) -> Flow[tuple[Mapping[str, object], str]]:
     """One page of a list (end-8): the decoded object, and the next page's URL or an empty string.
 
     Args:
         name: The repository, or an empty string for the catalog.
         url: A path on the registry, or where the page before said to go.
+        member: The member of the object that is the list.
         scopes: What a token must allow, where it is no repository's `pull`.
 
     Raises:
         NameUnknownError: there is no such repository.
         RegistryError: what came is no list.
+        ArgosyError: what came is an error, whatever its status.
     """
     request = Request(method="GET", url=url, scopes=tuple(scopes) or (pull_scope(name),))
     response = yield request
@@ -376,6 +398,8 @@ def page(
         value = _json.loads_object(response.data)
     except (ArgosyError, LimitExceededError) as exc:
         raise RegistryError(f"{response.url} sent no list: {exc}") from None
+    if member not in value and value.get("errors"):
+        raise error_of(response, request)  # some send their errors with a 200
     following = distribution.next_link(response.headers.get_all("Link"))
     return value, urljoin(response.url, following) if following else ""
 

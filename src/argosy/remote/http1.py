@@ -85,8 +85,10 @@ class Answer:
         for _ in range(MAX_INTERIM):
             minor, self.status = self._status()
             self.fields = self._fields()
-            if self.status >= 200 or self.status == 101:
+            if self.status >= 200:
                 break
+            if self.status == 101:
+                raise ProtocolError("101: another protocol, which nobody asked for")
         else:
             raise ProtocolError("interim answers without end")
         self._chunked = False
@@ -101,6 +103,7 @@ class Answer:
         if len(line) > MAX_LINE or (self.taken > MAX_HEAD and self.left is None):
             raise ProtocolError("the head is too long")
         if not line.endswith(b"\n"):
+            self._file.read(1)  # where it was an error that ended it, that is raised
             if first and not line:
                 raise ClosedError("the connection was closed without an answer")
             raise BrokenOffError(-1)
@@ -165,25 +168,34 @@ class Answer:
     def read(self, size: int) -> bytes:
         """At most `size` bytes of the body; empty at its end.
 
+        What came before a failure is handed out first, and the next call raises.
+
         Raises:
             BrokenOffError: the connection ended before the body did.
+            OSError: it broke, or nothing came in time.
         """
         if self._chunked:
             return self._read_chunked(size)
         if self.left is None:
-            data = self._file.read(size)
+            data = self._some(size)
             self.left = 0 if not data else None
         else:
-            data = self._file.read(min(size, self.left))
+            data = self._some(min(size, self.left))
             if not data and self.left:
                 raise BrokenOffError(self.left)
             self.left -= len(data)
         self.taken += len(data)
         return data
 
+    def _some(self, size: int) -> bytes:
+        # None is a failure that waits behind what was read before it: the second call raises it
+        return self._file.read(size) or self._file.read(size) or b""
+
     def _read_chunked(self, size: int) -> bytes:
         if not self.left:
-            self.left = 0
+            behind, self.left = self.left is not None, 0
+            if behind and self._line():
+                raise ProtocolError("a chunk longer than it said")
             match = re.fullmatch(_CHUNK, self._line())
             if match is None:
                 raise ProtocolError("not a chunk of a body")
@@ -191,13 +203,11 @@ class Answer:
             if not self.left:
                 self._trailers()
                 return b""
-        data = self._file.read(min(size, self.left))
+        data = self._some(min(size, self.left))
         self.taken += len(data)
         if not data:
             raise BrokenOffError(-1)
         self.left -= len(data)
-        if not self.left and self._line():
-            raise ProtocolError("a chunk longer than it said")
         return data
 
     def _trailers(self) -> None:

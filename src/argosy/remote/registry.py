@@ -143,7 +143,7 @@ class Registry:
         visited: set[str] = set()
         while url and url not in visited:
             visited.add(url)
-            value, following = run(flows.page(name, url, scopes=scopes), session)
+            value, following = run(flows.page(name, url, member, scopes=scopes), session)
             found = value.get(member)
             if not isinstance(found, list) and found is not None:
                 raise RegistryError(f"{self.name}: {path}: {member}: expected an array")

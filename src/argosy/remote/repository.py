@@ -62,7 +62,7 @@ class Repository:
         self.registry, self.name = registry, parse_name(name)
         self._lock = threading.Lock()
         self._absent: set[Digest] = set()
-        self._sessions: dict[Digest, str] = {}
+        self._sessions: dict[Digest, flows.Opened] = {}
         self._api: bool | None = None
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ class Repository:
         with self._lock:
             absent = desc.digest in self._absent
             self._absent.discard(desc.digest)
-            session = self._sessions.pop(desc.digest, "")
+            session = self._sessions.pop(desc.digest, None)
         if absent or not self.exists(desc):
             options = self.registry.options
             with upload.remembered(options.state_dir, str(self), desc) as memory:
@@ -175,6 +175,7 @@ class Repository:
                     session=session,
                     chunk_size=options.chunk_size,
                     attempts=options.attempts,
+                    max_wait=options.max_wait,
                 )
                 run(flow, self._own)
         with self._lock:
@@ -253,7 +254,7 @@ class Repository:
         except (AccessError, RegistryError):
             return False
         with self._lock:
-            if session:
+            if session is not None:
                 self._sessions[desc.digest] = session
             self._absent.discard(desc.digest) if mounted else self._absent.add(desc.digest)
         return mounted
@@ -348,13 +349,18 @@ class Repository:
         while url and url not in visited:
             if len(visited) >= lists.MAX_PAGES:
                 raise RegistryError(f"{self}: the list of referrers has no end")
+            first = not visited
             visited.add(url)
             try:
                 page = run(lists.listed(self.name, url), self._own)
             except NameUnknownError:
-                return True
+                page = None
+                if first:
+                    return True
             if page is None:
-                return False
+                if first:
+                    return False
+                raise RegistryError(f"{self}: page {len(visited)} of the referrers is not there")
             yield from page.entries
             url = self.registry.own_link(page.following)
         return True

@@ -228,8 +228,9 @@ class Session:
         return delay * (0.8 + 0.4 * _chance())
 
     def _finished(self, response: Response, request: Request) -> Response:
-        if response.status >= 400:
+        if not 200 <= response.status < 300:
             response.load_error()
+            # also what is no error by its number: a 302 that leads nowhere has stored nothing
             if response.status not in request.statuses:
                 raise error_of(response, request)
             return response

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
+    AccessError,
     ArgosyError,
     IntegrityError,
     InvalidDigestError,
@@ -28,15 +29,17 @@ from argosy.errors import (
     RangeNotSatisfiableError,
     RegistryError,
     ResponseError,
+    TooManyRequestsError,
     TransportError,
     UnsupportedError,
     UploadUnknownError,
 )
-from argosy.remote.flows import check_stored, location_of, push_scope
-from argosy.remote.wire import Flow, Request, Response, SettledError
+from argosy.remote.flows import Opened, check_stored, opened, push_scope
+from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import _json, distribution
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 
 DEFAULT_CHUNK = 16 * 1024 * 1024
 """Bytes of a chunk where the whole was refused (413) or lost, and nobody said which size is right."""
@@ -112,12 +115,13 @@ class Part(Value):
 class Memory:
     """Where one upload session is remembered; this one forgets.
 
-    `location` is the session that an earlier run left, or an empty string.
+    `location` is the session that an earlier run left, or an empty string; `least` the least bytes of its chunks.
     """
 
     location = ""
+    least = 0
 
-    def save(self, location: str) -> None:
+    def save(self, location: str, least: int = 0) -> None:
         """Remember a session."""
 
     def clear(self) -> None:
@@ -132,22 +136,23 @@ class Memory:
 class FileMemory(Memory):
     """One session in a file of its own, mode 0600: a location may hold a signature."""
 
-    def __init__(self, path: str, location: str) -> None:
-        self._path, self.location = path, location
+    def __init__(self, path: str, location: str, least: int = 0) -> None:
+        self._path, self.location, self.least = path, location, least
 
     @property
     def lasting(self) -> bool:
         """True."""
         return True
 
-    def save(self, location: str) -> None:
+    def save(self, location: str, least: int = 0) -> None:
         """Replace the file; that it cannot be written is no reason to fail."""
         temporary = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(OSError):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
             handle = os.open(temporary, flags, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(_json.dumps({"location": location, "saved": int(time.time())}))
+                value = {"location": location, "least": least, "saved": int(time.time())}
+                file.write(_json.dumps(value))
             os.replace(temporary, self._path)
 
     def clear(self) -> None:
@@ -166,7 +171,7 @@ def remembered(state_dir: str | None, repository: str, desc: Descriptor) -> Iter
     path = os.path.join(state_dir, key)
     lock = _locked(state_dir, f"{path}.lock")
     try:
-        yield FileMemory(path, _saved(path)) if lock else Memory()
+        yield FileMemory(path, *_saved(path)) if lock else Memory()
     finally:
         if lock:
             with contextlib.suppress(OSError):
@@ -190,15 +195,17 @@ def _locked(folder: str, path: str) -> IO[bytes] | None:
     return file
 
 
-def _saved(path: str) -> str:
+def _saved(path: str) -> tuple[str, int]:
     try:
         with open(path, "rb") as file:
             value = _json.loads_object(file.read(64 * 1024))
     except (OSError, InvalidError, LimitExceededError):
-        return ""
-    saved, location = value.get("saved"), value.get("location")
+        return "", 0
+    saved, location, least = (value.get(name) for name in ("saved", "location", "least"))
     fresh = isinstance(saved, int) and time.time() - saved < _MAX_AGE
-    return location if fresh and isinstance(location, str) else ""
+    if not fresh or not isinstance(location, str):
+        return "", 0
+    return location, least if isinstance(least, int) else 0
 
 
 # -------------------------------------------------------------------------------------------------------------- flows
@@ -207,14 +214,12 @@ def _saved(path: str) -> str:
 class _Upload:
     """Where an upload stands: the session, what the registry has, and how it wants its chunks."""
 
-    def __init__(
-        self, name: str, content: Content, memory: Memory, *, session: str, chunk: int
-    ) -> None:
+    def __init__(self, name: str, content: Content, memory: Memory, *, chunk: int) -> None:
         self.name, self.content, self.memory = name, content, memory
-        self.location, self.offset = session or memory.location, 0
-        self.chunk, self.least = chunk, 0
-        self.resumed = bool(memory.location) and not session
-        self.mountable = content.desc.size >= REMEMBERED and not session
+        self.location, self.offset = memory.location, 0
+        self.chunk, self.least = chunk, memory.least
+        self.resumed = bool(memory.location)
+        self.mountable = content.desc.size >= REMEMBERED
         self.whole = self.mounted = False
 
     @property
@@ -224,8 +229,12 @@ class _Upload:
     def moved(self, response: Response) -> None:
         """Take a new location from an answer."""
         if response.headers.get("Location"):
-            self.location = location_of(response)
-            self.memory.save(self.location)
+            self.take(opened(response, self.least))
+
+    def take(self, session: Opened) -> None:
+        """Go on in a session, and remember it."""
+        self.location, self.least = session.location, session.least
+        self.memory.save(self.location, self.least)
 
     def request(self, method: str, **more: object) -> Request:
         """A request to the session; the flow, not the session below, knows how to repeat it."""
@@ -238,9 +247,10 @@ def push_blob(
     content: Content,
     memory: Memory,
     *,
-    session: str = "",
+    session: Opened | None = None,
     chunk_size: int | None = None,
     attempts: int = 5,
+    max_wait: float = 120.0,
 ) -> Flow[None]:
     """Upload a blob (end-4 to end-6, end-13, end-14).
 
@@ -251,15 +261,18 @@ def push_blob(
         session: A session that is open already, from a mount that did not happen.
         chunk_size: Bytes of a chunk; None for the whole at once.
         attempts: How many failures in a row are forgiven while nothing moves.
+        max_wait: The most seconds to wait where the registry asks for it; where it asks for more, that is the end.
 
     Raises:
         IntegrityError: the content is not what its descriptor says; the session is cancelled.
         RegistryError: the registry failed more often than is forgiven.
     """
-    state = _Upload(name, content, memory, session=session, chunk=chunk_size or 0)
+    state = _Upload(name, content, memory, chunk=chunk_size or 0)
     failures, mark = 0, 0
     if state.resumed:
-        yield from _ask(state, 0.0)
+        yield from _resume(state)
+    if session is not None:
+        yield from _offer(state, session)
     while True:
         try:
             if not state.location:
@@ -274,7 +287,7 @@ def push_blob(
             InvalidDigestError,
             LimitExceededError,
         ) as exc:
-            if not _forgivable(exc, state):
+            if _asked(exc) > max_wait or not _forgivable(exc, state):
                 yield from _give_up(state, exc)
                 raise
             smaller = isinstance(exc, LimitExceededError) and state.chunk != LEAST_CHUNK
@@ -282,6 +295,7 @@ def push_blob(
             if failures >= attempts:
                 yield from _give_up(state, exc)
                 raise
+            mark = max(mark, state.offset)
             yield from _recover(state, exc, failures)
             mark = max(mark, state.offset)
         except BaseException as exc:
@@ -300,28 +314,44 @@ def _begin(state: _Upload) -> Flow[None]:
         query["digest-algorithm"] = state.desc.digest.algorithm
     if state.mountable:
         query["mount"], statuses = str(state.desc.digest), _UNKNOWN_QUERY
-    response = yield Request(
-        method="POST",
-        url=distribution.uploads_path(state.name) + (f"?{urlencode(query)}" if query else ""),
-        scopes=(push_scope(state.name),),
-        statuses=statuses,
-    )
     asked, state.mountable = state.mountable, False
+    try:
+        response = yield Request(
+            method="POST",
+            url=distribution.uploads_path(state.name) + (f"?{urlencode(query)}" if query else ""),
+            scopes=(push_scope(state.name),),
+            statuses=statuses,
+        )
+    except AccessError:
+        if not asked:
+            raise
+        response = Response(401)  # some want other credentials for this wish alone, whoever asks
     if asked and response.status >= 400:
         yield from _begin(state)
         return
     if asked and response.status == 201:
         state.mounted = True
         return
-    state.location, state.offset, state.resumed = location_of(response), 0, False
-    least = response.headers.get(distribution.CHUNK_MIN_LENGTH_HEADER)
-    state.least = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0
-    state.memory.save(state.location)
+    state.take(opened(response))
+    state.offset, state.resumed = 0, False
+
+
+def _offer(state: _Upload, session: Opened) -> Flow[None]:
+    """Take the session of a mount that did not happen, or cancel it where an earlier run's has some bytes already."""
+    state.mountable = False
+    if not state.offset:
+        state.take(session)
+        state.resumed = False
+        return
+    with contextlib.suppress(ArgosyError):
+        yield state.request("DELETE", url=session.location, statuses=(400, 404, 405))
 
 
 def _send(state: _Upload) -> Flow[None]:
     """Everything the registry lacks, and the request that ends the session."""
     size = state.desc.size
+    if not size:
+        state.content.read(1)  # nothing of it is sent, and all the same it has to be proved
     if state.whole or (size < REMEMBERED and not state.chunk and not state.offset):
         yield from _close(state, state.content.part(0, size))
         return
@@ -353,15 +383,25 @@ def _reached(response: Response, offset: int, length: int) -> int:
 
 def _close(state: _Upload, body: Part | None) -> Flow[None]:
     digest = state.desc.digest
-    joint = "&" if "?" in state.location else "?"
     response = yield state.request(
         "PUT",
-        url=f"{state.location}{joint}digest={digest}",
+        url=_ending(state.location, digest),
         headers={"Content-Type": "application/octet-stream"},
         body=body if body is not None else b"",
         settling=state.desc.size,
     )
+    if response.status == 202:
+        state.moved(response)
+        where = f"PUT {redact_url(response.url)}"
+        raise RegistryError(f"{where}: 202 where the upload ends: the registry has not stored it")
     check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), digest)
+
+
+def _ending(location: str, digest: Digest) -> str:
+    """A session's address with the digest that ends it, and no other; the rest of its query is left as it is signed."""
+    address, _, query = location.partition("#")[0].partition("?")
+    kept = "&".join(field for field in query.split("&") if field.partition("=")[0] != "digest")
+    return f"{address}?{kept}{'&' if kept else ''}digest={digest}"
 
 
 # ----------------------------------------------------------------------------------------------------------- recovery
@@ -380,6 +420,13 @@ def _forgivable(exc: ArgosyError, state: _Upload) -> bool:
     if isinstance(exc, NotFoundError):
         return isinstance(exc, UploadUnknownError) or bool(state.location)
     return True
+
+
+def _asked(exc: BaseException) -> float:
+    """The seconds to wait that an answer asked for."""
+    if isinstance(exc, (ResponseError, TooManyRequestsError)):
+        return exc.retry_after or 0.0
+    return 0.0
 
 
 def _chunkless(exc: ArgosyError) -> bool:
@@ -412,15 +459,23 @@ def _smaller(state: _Upload) -> int:
     return max(min(refused // 2, DEFAULT_CHUNK), LEAST_CHUNK)
 
 
+def _resume(state: _Upload) -> Flow[None]:
+    """Go on with an earlier run's session, if it is still there to be asked. A new one takes its place in memory."""
+    try:
+        yield from _ask(state, 0.0)
+    except TransportError:  # its host may be gone: that must not stop this run and all that come
+        state.location = ""
+
+
 def _ask(state: _Upload, pause: float) -> Flow[None]:
     """Ask how much the registry has (end-13); where it does not say, the next attempt opens a new session."""
     try:
         response = yield state.request("GET", retry=True, pause=pause)
         received = distribution.parse_upload_range(response.headers.get("Range"))
         state.moved(response)
-    except (RegistryError, InvalidError, NotFoundError) as exc:
-        if isinstance(exc, TransportError):
-            raise
+    except TransportError:
+        raise
+    except ArgosyError:  # whatever it answers: a session that cannot be asked is none
         received = -1
     # `0-0` is what an empty session answers too: nothing is lost by taking it for one
     state.offset = received if received > 1 else 0
@@ -432,6 +487,8 @@ def _give_up(state: _Upload, exc: BaseException) -> Flow[None]:
     """Cancel the session (end-14), unless a later run may go on with it; that this fails is no matter."""
     wrong = isinstance(exc, (IntegrityError, InvalidError))
     if not state.location or isinstance(exc, (TransportError, GeneratorExit)):
+        return
+    if _asked(exc):  # a request more is not what it asked for
         return
     if state.memory.lasting and not wrong:
         return

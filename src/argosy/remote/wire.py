@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -318,6 +319,7 @@ def error_of(response: Response, request: Request) -> ArgosyError:
             http_status=response.status,
             errors=tuple(dataclasses.asdict(entry) for entry in entries),
             body=response.data,
+            retry_after=retry_after(response.headers),
         )
     if isinstance(error, UnauthorizedError):
         error.hint = "log in with `argosy login`, or see which credentials are used with `argosy auth ls --explain`"
@@ -328,6 +330,8 @@ def _meant(status: int, where: str) -> str:
     """What a status without a word (an answer to HEAD has no body) says about what was asked for."""
     if status == 404:
         return "there is no such " + ("tag or manifest" if "/manifests/" in where else "content")
+    if status < 400:
+        return "neither done nor refused"
     return {401: "who asks is not known", 403: "who asks may not"}.get(status, "")
 
 
@@ -360,12 +364,17 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+_FOREVER = 1e9
+"""Seconds, more than anybody means to wait."""
+
+
 def retry_after(headers: Headers, now: float | None = None) -> float | None:
     """The seconds a `Retry-After` header asks to wait: either of its forms (RFC 9110, section 10.2.3), or None.
 
     Args:
         headers: The answer's header fields.
-        now: The time as seconds since the epoch, for the form with a date; the answer's own `Date` if None.
+        now: The time as seconds since the epoch, for the form with a date; the answer's own `Date` if None, or where
+            it has none, the time here.
 
     >>> retry_after(Headers([("Retry-After", "7")]))
     7.0
@@ -375,13 +384,13 @@ def retry_after(headers: Headers, now: float | None = None) -> float | None:
     text = headers.get("Retry-After").strip()
     if not text:
         return None
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text)
+    if text.isascii() and text.isdigit():
+        return min(float(text), _FOREVER)
     until = http_date(text)
-    since = now if now is not None else http_date(headers.get("Date"))
-    if until is None or since is None:
+    if until is None:
         return None
-    return max(0.0, until - since)
+    since = now if now is not None else http_date(headers.get("Date"))
+    return max(0.0, until - (since if since is not None else time.time()))
 
 
 def http_date(text: str) -> float | None:
