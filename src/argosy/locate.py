@@ -29,7 +29,7 @@ from argosy.errors import (
     UsageError,
 )
 from argosy.spec._value import Value
-from argosy.spec.digest import Digest
+from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.reference import Reference
 
 Connect = Callable[[Reference, bool], Target]
@@ -147,6 +147,12 @@ class Location(Value, kw_only=True):
             return f"{self.transport}:{self.path}:{self.tag}"
         joint = "@" if isinstance(self.tag, Digest) else ":"
         return f"{self.transport}:{self.path}{joint}{self.tag}"
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest that names the image, or None. A colon makes none: in a layout whole names are tags, too."""
+        known = self.tag is not None and self.tag.partition(":")[0] in ALGORITHMS
+        return Digest(self.tag) if self.tag and (known or isinstance(self.tag, Digest)) else None
 
     def at(self, tag: str) -> Self:
         """The same place, another tag or digest."""
@@ -288,7 +294,7 @@ def choose(place: Source, location: Location) -> str:
         return tags[0]
     if not tags:
         with contextlib.suppress(ManifestUnknownError):
-            return place.resolve("@0").digest
+            return place.resolve("@0").digest  # a `Digest`, not a tag
         raise ManifestUnknownError(f"{location} holds no image")
     shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
     raise ManifestUnknownError(

@@ -111,3 +111,40 @@ def test_tags_are_listed_by_when_their_images_were_made(
         argosy("ls", f"oci:{layout}", "--sort", "date", "--reverse", "--limit", "1").out
         == "newest\n"
     )
+
+
+@pytest.mark.parametrize("tag", ["z z", "", "-x", "a:b", "t" * 129])
+def test_what_is_no_tag_is_wrong_usage(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, tag: str
+) -> None:
+    place, there = f"oci:{layout}:v1", tmp_path / "there"
+    before = argosy("ls", f"oci:{layout}").out
+    argosy("tag", place, "--", "good", tag, code=64)
+    argosy("cp", "-q", place, f"oci:{there}:v1", f"--tag={tag}", code=64)
+    assert not there.exists()
+    if ":" not in tag:
+        argosy("mutate", place, "--label", "a=b", f"--tag={tag}", code=64)
+    assert argosy("ls", f"oci:{layout}").out == before
+
+
+@pytest.mark.parametrize(
+    ("compress", "level"),
+    [("gzip", -1), ("gzip", 4), ("gzip", 99), ("zstd", 0), ("zstd", 23), ("none", 1)],
+)
+@pytest.mark.parametrize("verb", ["cp", "append", "flatten", "recompress", "repack"])
+def test_a_level_that_a_compression_does_not_have_is_wrong_usage(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, verb: str, compress: str, level: int
+) -> None:
+    place, new = f"oci:{layout}:v1", f"oci:{tmp_path}/new:v1"
+    layer = tmp_path / "layer.tar"
+    layer.write_bytes(bytes(1024))
+    words = {
+        "cp": ("cp", place, new),
+        "append": ("append", "-b", place, "-f", layer, "-t", new),
+        "flatten": ("flatten", place, "-t", new),
+        "recompress": ("recompress", place, "-t", new),
+        "repack": ("repack", place, tmp_path / "bundle", "-t", new),
+    }[verb]
+    done = argosy(*words, "--compress", compress, "--level", level, code=64)
+    assert f"{compress} has no level {level}" in done.err
+    assert not (tmp_path / "new").exists()

@@ -118,7 +118,7 @@ def test_tag_refuses_what_is_no_tag_before_it_changes_anything(
     argosy: Run, layout: pathlib.Path
 ) -> None:
     before = argosy("ls", f"oci:{layout}").out
-    done = argosy("tag", f"oci:{layout}:v1", "good", "../bad", code=1)
+    done = argosy("tag", f"oci:{layout}:v1", "good", "../bad", code=64)
     assert "../bad" in done.err
     assert argosy("ls", f"oci:{layout}").out == before
 
@@ -156,7 +156,7 @@ def test_manifest_put_stores_bytes_and_checks_the_digest(
     digest = argosy("manifest", "put", f"oci:{layout}:v2", file).out.strip()
     assert digest == Digest.of(raw.encode())
     assert argosy("manifest", "get", f"oci:{layout}:v2").out == raw
-    argosy("manifest", "put", f"oci:{layout}@{ABSENT}", file, code=64)
+    argosy("manifest", "put", f"oci:{layout}@{ABSENT}", file, code=4)
     argosy("manifest", "rm", f"oci:{layout}:v2")
     argosy("digest", f"oci:{layout}:v2", code=2)
 

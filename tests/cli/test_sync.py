@@ -223,10 +223,12 @@ def test_names_of_an_archive_are_kept_in_a_layout(
 def test_what_an_archive_was_just_given_is_not_pruned(
     argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    place = f"docker-archive:{tmp_path}/new.tar"
-    words = ["sync", "-q", "--prune", f"oci:{source}", place, "--exclude", "latest"]
+    place, store = f"docker-archive:{tmp_path}/new.tar", LayoutStore.open(source)
+    argosy("sync", "-q", f"oci:{source}", place, code=64)
+    store.tag(store.resolve("1.0"), "app:v1")
+    words = ["sync", "-q", "--prune", f"oci:{source}", place, "--include", "app:.*|docker.*"]
     argosy(*words)
-    assert sorted(argosy("ls", place).out.split()) == ["1.0:latest", "1.1:latest", "2.0:latest"]
+    assert argosy("ls", place).out.split() == ["app:v1"]
     assert argosy(*words).out == ""
 
 

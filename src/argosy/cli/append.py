@@ -17,6 +17,7 @@ from argosy.image.draft import NewLayer
 from argosy.image.new import scratch
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
+from argosy.layer.compressor import check_level
 from argosy.locate import Location
 from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
@@ -69,6 +70,7 @@ def command(
       argosy append -b alpine:3.20 -f files.tar -t registry.example/app:v1
       tar -c app | argosy append -f - -t oci:images:app
     """
+    check_level(compress or Compression.GZIP, level)
     with contextlib.ExitStack() as stack:
         if base is None:
             image = scratch(MemoryStore(), platform, docker=docker_empty_base)

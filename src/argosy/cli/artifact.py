@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -25,6 +26,7 @@ from argosy.errors import UsageError
 from argosy.image.deliver import deliver
 from argosy.image.pack import File, pack
 from argosy.image.view import Image
+from argosy.layout.durable import storage_errors
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -161,7 +163,10 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
     Examples:
       argosy artifact pull registry.example/models:v1 -o models
     """
-    os.makedirs(output, exist_ok=True)
+    with storage_errors(output):
+        os.makedirs(output, exist_ok=True)
+        if not os.access(output, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     with places.image(place, platform) as (source, desc):
         image = Image(source=source, descriptor=desc)
         for one in deliver(image, output, keep_old=keep_old_files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -9,7 +10,8 @@ import click
 from argosy.cli import connections, places, progress
 from argosy.cli.options import jobs_option, quiet_option
 from argosy.content.copy import copy
-from argosy.errors import UsageError
+from argosy.errors import InvalidLayoutError, UsageError
+from argosy.layout.archive import sniff
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 
@@ -31,6 +33,23 @@ def _kept(path: str) -> Location:
     if path.partition(":")[0] in ("oci", "oci-archive", "dir", "docker-archive"):
         return Location.parse(path)
     return Location(transport="oci-archive" if path.endswith(_TAR) else "oci", path=path)
+
+
+def _given(path: str) -> Location:
+    """What to restore from: an archive by what is in it, whatever its name is.
+
+    Raises:
+        InvalidLayoutError: it is a file, and no archive.
+    """
+    if not os.path.isfile(path):
+        return _kept(path)
+    kind = sniff(path)
+    if kind is None and not path.endswith(_TAR):
+        raise InvalidLayoutError(
+            f"{path}: it is a file, but neither an OCI archive nor one of Docker",
+            hint="give what `argosy backup` wrote: a directory or a tar file",
+        )
+    return Location(transport=kind or "oci-archive", path=path)
 
 
 _referrers = click.option(
@@ -93,7 +112,7 @@ def restore(
       argosy restore -i app.tar registry.example/app
     """
     place, tags = _split(repository)
-    _all(_kept(given), tags, place, (referrers, dry_run, jobs), progress, quiet)
+    _all(_given(given), tags, place, (referrers, dry_run, jobs), progress, quiet)
 
 
 def _all(
@@ -113,6 +132,6 @@ def _all(
                 print(f"{tag} {taken.resolve(tag).digest}")
             return
         with places.target(target) as given, progress.shown(style, quiet=quiet) as on_event:
-            for tag in wanted:
-                copy(taken, tag, given, tag, referrers=referrers, jobs=jobs, on_event=on_event)
+            for tag, name in places.all_carried(source, target, wanted).items():
+                copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)
     print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)

@@ -8,17 +8,19 @@ from typing import BinaryIO
 
 import click
 
-from argosy.cli import places
+from argosy.cli import files, places
 from argosy.cli.options import place_argument
 from argosy.cli.output import document
-from argosy.content.protocols import Deleter, Source
+from argosy.content.protocols import Deleter, Source, Target
 from argosy.content.verify import CHUNK
-from argosy.errors import BlobUnknownError, UnsupportedError, UsageError
+from argosy.errors import BlobUnknownError, DigestMismatchError, UnsupportedError, UsageError
+from argosy.layout import gc as collecting
+from argosy.layout.target import LayoutTarget
 from argosy.layout.view import LayoutSource
 from argosy.locate import Location
 from argosy.remote.repository import Repository
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.digest import Digest, hasher
+from argosy.spec.digest import ALGORITHMS, Digest, hasher
 from argosy.spec.mediatypes import OCTET_STREAM
 
 _IN_MEMORY = 8 * 1024 * 1024
@@ -52,12 +54,17 @@ _size = click.option("--size", type=click.IntRange(0), help="Its size in bytes, 
 @place_argument
 @_size
 @click.option(
-    "-o", "--output", type=click.File("wb"), default="-", help="A file instead of stdout."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False),
+    default="-",
+    metavar="FILE",
+    help="A file instead of stdout.",
 )
-def get(place: Location, size: int | None, output: BinaryIO) -> None:
+def get(place: Location, size: int | None, output: str) -> None:
     """Print a blob, verified.
 
-    What reaches stdout before an error is not verified: mind the exit code.
+    What reaches stdout before an error is not verified: mind the exit code. A file is written whole or not at all.
 
     \b
     Example:
@@ -65,9 +72,9 @@ def get(place: Location, size: int | None, output: BinaryIO) -> None:
     """
     with places.source(place) as source:
         desc = _described(source, place, size, OCTET_STREAM)
-        with source.fetch(desc) as reader:
+        with source.fetch(desc) as reader, files.whole(output) as out:
             while data := reader.read(CHUNK):
-                output.write(data)
+                out.write(data)
 
 
 @click.command()
@@ -87,7 +94,12 @@ def head(place: Location, media_type: str) -> None:
 @click.command()
 @place_argument
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--algorithm", default="sha256", help="The digest's algorithm.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(list(ALGORITHMS)),
+    default="sha256",
+    help="The digest's algorithm.",
+)
 @click.option("--media-type", default=OCTET_STREAM, help="What to say it is.")
 @click.option("--descriptor", is_flag=True, help="Print the descriptor instead of the digest.")
 def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descriptor: bool) -> None:
@@ -106,7 +118,7 @@ def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descri
             held.write(data)
         desc = Descriptor(media_type=media_type, digest=Digest.done(algorithm, made), size=size)
         if isinstance(place.tag, Digest) and place.tag != desc.digest:
-            raise UsageError(f"the blob's digest is {desc.digest}, not {place.tag}")
+            raise DigestMismatchError("blob", expected=place.tag, actual=desc.digest)
         held.seek(0)
         with places.target(place) as target:
             target.push(desc, held)
@@ -119,7 +131,7 @@ def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descri
 @click.command()
 @place_argument
 def rm(place: Location) -> None:
-    """Remove a blob.
+    """Remove a blob. In a layout or an archive, one that no manifest needs: `argosy layout gc` removes all of those.
 
     \b
     Example:
@@ -128,5 +140,18 @@ def rm(place: Location) -> None:
     with places.target(place) as target:
         if not isinstance(target, Deleter):
             raise UnsupportedError(f"{place.transport}: nothing can be removed there")
-        target.delete(_described(target, place, 0, OCTET_STREAM))
+        target.delete(_unneeded(target, place))
     print(f"removed {place.tag}", file=sys.stderr)
+
+
+def _unneeded(target: Target, place: Location) -> Descriptor:
+    """A blob to remove. A registry knows itself what its manifests need; in a layout it is looked up."""
+    if not isinstance(target, LayoutTarget):
+        return _described(target, place, 0, OCTET_STREAM)
+    desc = _described(target, place, None, OCTET_STREAM)
+    if desc.digest in collecting.needed(target):
+        raise UnsupportedError(
+            f"{desc.digest} is part of what {target} holds, and stays",
+            hint="remove the image with `argosy rm`, then `argosy layout gc` removes what only that needed",
+        )
+    return desc

@@ -17,6 +17,7 @@ from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
+from argosy.layer.compressor import check_level
 from argosy.layer.diff import Change
 from argosy.locate import Location
 from argosy.spec.platform import Platform
@@ -57,6 +58,7 @@ def repack(
     Example:
       argosy unpack oci:images:app bundle; touch bundle/rootfs/x; argosy repack oci:images:app bundle -t v2
     """
+    check_level(compress or Compression.GZIP, level)
     bundle = Bundle.open(directory)
     with places.source(place) as source:
         image = repacked(

@@ -19,7 +19,8 @@ from argosy.engine import logfile, rootless
 from argosy.engine.container import Container
 from argosy.engine.invoke import Runtime, meaning, signal_number, words
 from argosy.engine.options import Published
-from argosy.errors import ContainerStatusError
+from argosy.engine.places import Places
+from argosy.errors import ContainerStatusError, ContainerUnknownError
 
 _FOLLOW = 0.2
 """Seconds between two looks at a log that is followed."""
@@ -300,12 +301,24 @@ def prune(every: bool) -> int | None:
     return None
 
 
-def remove(named: tuple[str, ...], *, force: bool) -> int | None:
-    """Remove containers, for `argosy rm`."""
+def remove(named: tuple[str, ...], *, force: bool, ignore_missing: bool = False) -> int | None:
+    """Remove containers, for `argosy rm`; with `ignore_missing`, those that there are."""
     made = engine.engine()
+    if ignore_missing:
+        named = tuple(name for name in named if _is_there(made.places, name))
+    if not named:
+        return None
     if rootless.needed():
         return rootless.enter(sys.argv[1:], Container.find(made.places, named[0]).record.watcher)
     for name in named:
         made.remove(Container.find(made.places, name), force=force)
         print(name)
     return None
+
+
+def _is_there(places: Places, name: str) -> bool:
+    try:
+        Container.find(places, name)
+    except ContainerUnknownError:
+        return False
+    return True

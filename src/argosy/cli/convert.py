@@ -16,6 +16,7 @@ from argosy.image.convert import to_docker, to_oci, typed_index
 from argosy.image.reproducible import reproducible as made_reproducible
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
+from argosy.layer.compressor import check_level
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -82,6 +83,7 @@ def recompress(
     if compression is None:
         raise UsageError("--compress: expected gzip, zstd or none")
     kind = compression
+    check_level(kind, level)
 
     def change(image: Image) -> Image:
         return recompressed(image, kind, level=level, force=force)

@@ -12,6 +12,7 @@ from argosy.image.convert import each, recompress, to_docker, to_oci, typed_inde
 from argosy.image.indexes import filtered
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
+from argosy.layer.compressor import check_level
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
 
@@ -21,12 +22,19 @@ class Wish:
     """What an image shall become: `format` is `oci`, `docker` or None, `compress` a kind of compression or None.
 
     With `preserve` nothing may become another digest.
+
+    Raises:
+        UsageError: the compression has no such level.
     """
 
     format: str | None = None
     compress: str | None = None
     level: int | None = None
     preserve: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compress is not None:
+            check_level(Compression(self.compress), self.level)
 
 
 def converted(

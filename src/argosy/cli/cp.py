@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from collections.abc import Callable, Mapping
 
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -18,7 +17,7 @@ from argosy.errors import UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
-from argosy.spec.reference import Reference, parse_tag
+from argosy.spec.reference import Reference
 
 
 @click.command()
@@ -97,11 +96,12 @@ def command(
       argosy cp --format oci --compress zstd registry.example/app:v1 mirror.example/app
       argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
     """
-    if all_tags and (more_tags or target.tag not in (None, "latest")):
+    if all_tags and (more_tags or _tag_of(target) not in (None, "latest")):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
-    for tag in more_tags:
-        parse_tag(tag)
+    if more_tags:
         places.check_tags(target)
+    if all_tags and digest_file:
+        raise UsageError("--digest-file is for one digest, and --all-tags copies several images")
     _check_change(
         kind or compress, level if compress is None else None, referrers or digest_tags or sparse
     )
@@ -122,18 +122,19 @@ def command(
         _shown(progress, quiet=quiet) as on_event,
     ):
         if all_tags:
-            tags = tuple(places.images(taken))
-            places.check_room(target, tags)
-            for tag in tags:
+            names = places.all_carried(source, target, places.images(taken))
+            places.check_room(target, names)
+            for tag, name in names.items():
                 place, what = change(taken, tag) if change else (taken, tag)
-                copy(place, what, given, tag, on_event=on_event, **options)  # type: ignore[arg-type]
+                copy(place, what, given, name, on_event=on_event, **options)  # type: ignore[arg-type]
             return
         chosen = locate.choose(taken, source)
-        tags = (*_tags(source, target, chosen), *more_tags)
+        more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
+        tags = (*_tags(source, target, chosen), *more)
         place, what = change(taken, chosen) if change else (taken, chosen)
         root = copy(place, what, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
     if digest_file:
-        _write(digest_file, f"{root.digest}\n")
+        files.line(digest_file, root.digest)
 
 
 _shown = progress.shown
@@ -174,24 +175,11 @@ def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:
     known = target.reference is not None and target.reference.digest is not None
     if known or isinstance(chosen, Digest) or chosen.startswith("@"):
         return ()
-    if target.transport == "docker" and not source.reference:
-        return (
-            (Reference.parse(chosen).tag or "latest",)
-            if ":" in chosen or "/" in chosen
-            else (chosen,)
-        )
-    if target.transport == "docker-archive" and source.reference:
-        return (str(source.reference.with_tag(chosen)),)
-    return (chosen,)
+    return (places.carried(source, target, chosen),)
 
 
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="ascii") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.lexists(temporary):
-            os.unlink(temporary)
-        raise
+def _tag_of(target: Location) -> str | None:
+    """The tag a target names; a docker archive may be given the name that all tags get."""
+    if target.transport != "docker-archive" or target.tag is None or target.digest:
+        return target.tag
+    return Reference.parse(target.tag).tag

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
 
-from argosy.cli import making
+from argosy.cli import files, making
 from argosy.cli.options import place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.contents import Contents, write_flat
@@ -34,7 +31,9 @@ def command(place: Location, output: str, path: str, platform: Platform | None) 
       argosy export alpine:3.20 | tar -t
       argosy export oci:images:app app.tar --path /srv
     """
-    with making.one_image(place, platform) as image, _opened(output) as out:
+    if output == "-" and sys.stdout.isatty():
+        raise UsageError("an archive is not written to a terminal")
+    with making.one_image(place, platform) as image, files.whole(output) as out:
         if not image.is_image and len(image.layers) == 1:
             _raw(image, out)
         else:
@@ -45,22 +44,3 @@ def _raw(image: Image, out: BinaryIO) -> None:
     with image.layers[0].compressed() as reader:
         while data := reader.read(1 << 20):
             out.write(data)
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    """Where an archive is written: stdout, or a file that appears whole or not at all."""
-    if path == "-":
-        if sys.stdout.isatty():
-            raise UsageError("an archive is not written to a terminal")
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -11,6 +11,7 @@ from argosy.image.derive import is_based_on
 from argosy.image.flatten import flatten
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
+from argosy.layer.compressor import check_level
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -43,6 +44,8 @@ def command(
       argosy flatten registry.example/app:v1 -t registry.example/app:flat
       argosy flatten oci:images:app --base alpine:3.20
     """
+
+    check_level(compress or Compression.GZIP, level)
 
     def change(image: Image) -> Image:
         return flatten(

@@ -26,7 +26,9 @@ from argosy.spec.platform import Platform
 @click.option(
     "--raw", "as_stored", is_flag=True, help="Print the manifest or index, byte for byte."
 )
-@click.option("--config", is_flag=True, help="Print the configuration, byte for byte.")
+@click.option(
+    "--config", is_flag=True, help="Print the configuration, byte for byte; also with --raw."
+)
 @click.option("--tags", is_flag=True, help="List all tags of the place, too.")
 @click.option(
     "-f",
@@ -57,11 +59,11 @@ def command(
       argosy inspect -f '{{.Digest}} {{.Size}}' oci:images:alpine
     """
     with places.image(place, platform, single=config) as (source, desc):
+        if config:  # --raw --config is skopeo's way to say this
+            raw(Image(source=source, descriptor=desc).raw_config)
+            return
         if as_stored:
             raw(graph.read(source, desc))
-            return
-        if config:
-            raw(Image(source=source, descriptor=desc).raw_config)
             return
         facts = _facts(place, source, desc)
         if tags:

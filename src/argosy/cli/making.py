@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -29,7 +29,6 @@ from argosy.spec import _json
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
-from argosy.spec.reference import parse_tag
 
 F = TypeVar("F", bound=Callable[..., Any])
 View = Image | ImageIndex
@@ -125,8 +124,7 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
     ):
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
     if destination.digest_file:
-        with open(destination.digest_file, "w", encoding="ascii") as file:
-            file.write(f"{root.digest}\n")
+        files.line(destination.digest_file, root.digest)
     print(where if where.transport == "docker-archive" else where.at(root.digest))
 
 
@@ -146,7 +144,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
                 f"{came_from}: an archive is not changed in place",
                 hint="name another place with -t, such as oci:DIRECTORY:TAG",
             )
-        return came_from.at(parse_tag(tag)), (tag,)
+        return came_from.at(places.tag_in(came_from, tag)), (tag,)
     where = locate.Location.parse(tag)
     named = where.reference.tag if where.reference else where.tag
     if where.reference is not None and where.reference.digest is None:
@@ -173,7 +171,7 @@ def _only_tag(location: Location) -> Sequence[str]:
         return ()
     with places.source(location) as place:
         chosen = locate.choose(place, location)
-    return () if isinstance(chosen, Digest) else (chosen,)
+    return () if location.at(chosen).digest else (chosen,)
 
 
 def _own_tag(location: Location) -> str | None:

@@ -14,10 +14,9 @@ from argosy.cli.options import place_argument, platform_option
 from argosy.cli.output import document, raw
 from argosy.content import graph
 from argosy.content.protocols import Deleter
-from argosy.errors import UnsupportedError, UsageError
+from argosy.errors import DigestMismatchError, UnsupportedError
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.digest import Digest
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
 from argosy.spec.platform import Platform
 
@@ -67,12 +66,12 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     data = file.read(MAX_SIZE + 1)
     manifest = decode_manifest(data, media_type)
     tag = place.tag or "latest"
-    wanted = tag if isinstance(tag, Digest) else None
+    wanted = place.digest
     desc = Descriptor.of(
         manifest.media_type, data, algorithm=wanted.algorithm if wanted else "sha256"
     )
     if wanted is not None and wanted != desc.digest:
-        raise UsageError(f"the manifest's digest is {desc.digest}, not {wanted}")
+        raise DigestMismatchError("manifest", expected=wanted, actual=desc.digest)
     with places.target(place) as target:
         target.push(desc, io.BytesIO(data), tags=() if wanted else (tag,))
     print(desc.digest)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import click
 
 from argosy import locate
 from argosy.content import graph
 from argosy.content.protocols import Source, Target
-from argosy.errors import UnsupportedError
+from argosy.errors import InvalidError, InvalidTagError, UnsupportedError, UsageError
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
-from argosy.spec.reference import is_referrers_tag
+from argosy.spec.reference import Reference, is_referrers_tag, parse_tag
 
 
 def _connect(location: Location, side: str) -> Connect | None:
@@ -67,6 +67,73 @@ def check_tags(location: Location) -> None:
     """
     if location.transport == "dir":
         raise UnsupportedError(f"{location} is one image, and has no tags")
+
+
+def tag_in(target: Location, tag: str, source: Location | None = None) -> str:
+    """A tag as a place takes it. In a docker archive it is a whole name: `NAME:TAG`, or a tag of a name that is known.
+
+    Args:
+        target: The place.
+        tag: What was typed, or what the source calls it.
+        source: Where the image comes from: its name is taken where `target` has none.
+
+    Raises:
+        UsageError: it is no tag, or nobody said of which name.
+    """
+    try:
+        if target.transport != "docker-archive":
+            return parse_tag(tag)
+        if ":" in tag or "/" in tag:
+            return _whole(tag)
+        name = repository(target) or (repository(source) if source else None)
+        if name is not None:
+            return f"{name}:{parse_tag(tag)}"
+    except InvalidError as exc:
+        raise UsageError(str(exc), hint=exc.hint) from None
+    raise UsageError(
+        f"{target}: an image of a docker archive has a whole name, and {tag!r} is only a tag",
+        hint=f"give the name too, as in docker-archive:{target.path}:NAME:{tag}",
+    )
+
+
+def _whole(name: str) -> str:
+    if "@" in name:
+        raise InvalidTagError(f"{name[:300]!r}: expected a name and a tag, without a digest")
+    reference = Reference.parse(name)
+    return str(reference.with_tag(reference.tag or "latest"))
+
+
+def carried(source: Location, target: Location, tag: str) -> str:
+    """What a tag of the source is called in the target: only docker archives, and some layouts, hold whole names."""
+    if target.transport == "docker" and not source.reference and (":" in tag or "/" in tag):
+        return Reference.parse(tag).tag or "latest"
+    return tag_in(target, tag, source) if target.transport == "docker-archive" else tag
+
+
+def all_carried(source: Location, target: Location, tags: Iterable[str]) -> dict[str, str]:
+    """What every tag is called in the target.
+
+    Raises:
+        UsageError: two would be called the same.
+    """
+    names = {tag: carried(source, target, tag) for tag in tags}
+    if len(set(names.values())) < len(names):
+        raise UsageError(
+            f"{source} holds images of several names, whose tags are the same in {target}",
+            hint="copy them one by one, each to a repository of its own",
+        )
+    return names
+
+
+def repository(location: Location) -> str | None:
+    """The name, with neither tag nor digest, of the repository a location means; None where it tells of none."""
+    if location.reference is not None:
+        return location.reference.repository
+    tag = location.tag
+    whole = location.transport == "docker-archive" or (tag and (":" in tag or "/" in tag))
+    if not (tag and whole) or location.digest or tag.startswith("@"):
+        return None
+    return Reference.parse(tag).repository
 
 
 @contextlib.contextmanager

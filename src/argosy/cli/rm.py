@@ -34,40 +34,48 @@ def command(
       argosy rm -f web
     """
     containers = tuple(text for text in named if not set(text) & set(":/@"))
-    for text in named:
-        if text in containers:
-            continue
+    context = click.get_current_context()
+    wanted = [PLACE.convert(text, None, context) for text in named if text not in containers]
+    for place in wanted:
+        _check(place, referrers)
+    for place in wanted:
         try:
-            place = PLACE.convert(text, None, click.get_current_context())
             _remove(place, referrers, dry_run)
         except NotFoundError:
             if not ignore_missing:
                 raise
     if containers:
         module = importlib.import_module("argosy.cli.containers")
-        code: int | None = module.remove(containers, force=force)
+        code: int | None = module.remove(containers, force=force, ignore_missing=ignore_missing)
         return code
     return None
 
 
-def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
+def _check(place: Location, referrers: bool) -> None:
+    """Refuse, before anything is removed, what does not say what to remove."""
     if place.tag is None or (
         place.reference and not (place.reference.tag or place.reference.digest)
     ):
         raise UsageError(f"{place}: name the tag or the digest to remove")
+    if referrers and place.digest is None:
+        raise UsageError(
+            f"--referrers: {place} is a tag, and what refers to its manifest stays with the manifest",
+            hint=f"remove the manifest by digest: `argosy digest --full {place}` prints it",
+        )
+
+
+def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
+    assert place.tag is not None
     with places.target(place) as target:
         if not isinstance(target, Deleter):
             raise UnsupportedError(f"{place.transport}: nothing can be removed there")
         desc = target.resolve(place.tag)
-        doomed = list(target.referrers(desc)) if referrers else []
-        by_digest = ":" in place.tag
-        for entry in doomed:
+        if place.digest is None:
+            if not dry_run:
+                target.untag(place.tag)
+            print(place.tag)
+            return
+        for entry in (*(target.referrers(desc) if referrers else ()), desc):
             if not dry_run:
                 target.delete(entry)
             print(entry.digest)
-        if not dry_run:
-            if by_digest:
-                target.delete(desc)
-            else:
-                target.untag(place.tag)
-        print(desc.digest if by_digest else place.tag)

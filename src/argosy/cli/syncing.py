@@ -6,6 +6,7 @@ The file is YAML, a list of jobs, or what `skopeo sync --src yaml` takes: regist
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import re
@@ -23,7 +24,6 @@ from argosy.errors import (
     NameUnknownError,
     UsageError,
 )
-from argosy.layout.names import long_name
 from argosy.locate import Location
 from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.platform import Platform
@@ -160,7 +160,7 @@ def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
     for tag, name in names.items():
         yield _step(job, name, tag, source, target)
     if job.prune and not job.by_name:
-        kept = {*names, *(_at_target(job, name) for name in have)}
+        kept = {*names, *_had(job, have)}
         for tag in sorted(_surplus(job, target, kept)):
             found = _resolved(job, target, tag)
             if found is not None:
@@ -184,16 +184,18 @@ def _named(job: Job, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def _had(job: Job, names: Iterable[str]) -> Iterator[str]:
+    """What all the source has would be at the target, but for what could not be there."""
+    for name in names:
+        with contextlib.suppress(UsageError):
+            yield _at_target(job, name)
+
+
 def _at_target(job: Job, name: str) -> str:
-    """What a name at the source is at the target: a registry takes tags only, a Docker archive whole names."""
+    """What a name at the source is at the target; content without a name gets none."""
     if isinstance(name, Digest) or name.startswith("@"):
         return name
-    if job.target.transport == "docker" and set(":/") & set(name):
-        return Reference.parse(name).tag or "latest"
-    if job.target.transport == "docker-archive":
-        own = job.source.reference
-        return str(own.with_tag(name)) if own else long_name(name) or name
-    return name
+    return places.carried(job.source, job.target, name)
 
 
 def _step(job: Job, name: str, tag: str, source: Source, target: Source) -> Step:

@@ -8,7 +8,6 @@ from argosy import locate
 from argosy.cli import places
 from argosy.cli.options import place_argument
 from argosy.locate import Location
-from argosy.spec.reference import parse_tag
 
 
 @click.command()
@@ -20,12 +19,13 @@ def command(place: Location, tags: tuple[str, ...]) -> None:
     \b
     Examples:
       argosy tag oci:images:v1.2.3 v1.2 v1 latest
+      argosy tag docker-archive:app.tar:app:v1 v2 other:v1
       argosy tag registry.example/app@sha256:44136fa3… stable
     """
-    for tag in tags:
-        parse_tag(tag)
     places.check_tags(place)
     with places.target(place) as target:
-        desc = target.resolve(locate.choose(target, place))
-        for tag in tags:
+        chosen = locate.choose(target, place)
+        wanted = [places.tag_in(place.at(chosen), tag) for tag in tags]
+        desc = target.resolve(chosen)
+        for tag in wanted:
             target.tag(desc, tag)

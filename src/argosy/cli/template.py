@@ -22,6 +22,8 @@ def render(template: str, value: object) -> str:
     'app: [a][b]'
     """
     parts = _TOKEN.split(template.replace("\\n", "\n").replace("\\t", "\t"))
+    if any("{{" in text for text in parts[::2]):
+        raise UsageError("template: {{ without }}")
     text, rest = _block(parts, 0, value, inside=False)
     if rest != len(parts):
         raise UsageError("template: {{end}} without {{range}}")

@@ -17,6 +17,7 @@ from typing import Final, Self
 
 from isal import isal_zlib
 
+from argosy.errors import UsageError
 from argosy.layer.compression import Compression
 from argosy.layer.tarwriter import SupportsWrite
 from argosy.spec.digest import Digest, hasher
@@ -26,7 +27,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["Compressor", "Written"]
+__all__ = ["Compressor", "Written", "check_level"]
 
 _BLOCK: Final = 1 << 20
 _AHEAD: Final = 6
@@ -38,6 +39,22 @@ _LEVELS: Final = {
     Compression.ZSTD: range(1, 23),
 }
 _DEFAULT: Final = {Compression.NONE: 0, Compression.GZIP: 2, Compression.ZSTD: 3}
+
+
+def check_level(compression: Compression, level: int | None) -> None:
+    """Refuse a level that a method does not have.
+
+    Raises:
+        UsageError: it has no such level.
+
+    >>> check_level(Compression.GZIP, 9)
+    Traceback (most recent call last):
+    argosy.errors.UsageError: gzip has no level 9: expected 0 to 3
+    """
+    levels = _LEVELS[compression]
+    if level is not None and level not in levels:
+        expected = f"{levels[0]} to {levels[-1]}" if len(levels) > 1 else "none at all"
+        raise UsageError(f"{compression.value} has no level {level}: expected {expected}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +84,7 @@ class Compressor:
         algorithm: Of both digests.
 
     Raises:
-        ValueError: The method has no such level.
+        UsageError: The method has no such level.
 
     >>> import io
     >>> with Compressor(io.BytesIO()) as layer:
@@ -85,10 +102,7 @@ class Compressor:
         algorithm: str = "sha256",
     ) -> None:
         level = _DEFAULT[compression] if level is None else level
-        if level not in _LEVELS[compression]:
-            raise ValueError(
-                f"{compression.value} has no level {level}: expected {_LEVELS[compression]}"
-            )
+        check_level(compression, level)
         self._encoder = _ENCODERS[compression](level)
         self._out = out
         self._algorithm = algorithm

@@ -206,16 +206,32 @@ class _Joined(BlobDirectory):
     def __init__(self, path: str, base: Blobs | None) -> None:
         super().__init__(path, durable=False)  # what lasts is the archive
         self._base = base
+        self._removed: set[Digest] = set()
 
     def keep(self, desc: Descriptor) -> bool:
         return self.has(desc)
 
+    def write(self, desc: Descriptor, content: SupportsRead) -> None:
+        self._removed.discard(desc.digest)
+        super().write(desc, content)
+
+    def remove(self, digest: Digest) -> None:
+        if super().find(digest) is not None:
+            super().remove(digest)
+        self._removed.add(
+            digest
+        )  # from the old archive nothing is taken away: it is not taken over
+
     def find(self, digest: Digest) -> int | None:
+        if digest in self._removed:
+            return None
         found = super().find(digest)
         return self._base.find(digest) if found is None and self._base is not None else found
 
     def open(self, desc: Descriptor) -> VerifyingReader:
-        if self._base is None or super().find(desc.digest) == desc.size:
+        if self._base is None or desc.digest in self._removed:
+            return super().open(desc)
+        if super().find(desc.digest) == desc.size:
             return super().open(desc)
         return self._base.open(desc)
 

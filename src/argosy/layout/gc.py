@@ -12,7 +12,7 @@ import dataclasses
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from argosy.content.graph import MAX_NODES
 from argosy.content.verify import CHUNK, VerifyingReader, embedded
@@ -27,7 +27,7 @@ from argosy.layout import names
 from argosy.layout.blobs import GRACE, BlobFile
 from argosy.layout.durable import TEMPORARY, locked, storage_errors
 from argosy.layout.store import LayoutStore
-from argosy.layout.target import read_file
+from argosy.layout.target import LayoutTarget, read_file
 from argosy.layout.view import check_header
 from argosy.spec import imagelayout, mediatypes
 from argosy.spec import manifest as manifests
@@ -85,7 +85,7 @@ def gc(
         for path in sorted({os.path.realpath(one.path) for one in (store, *sharers)}):
             locks.enter_context(locked(path))  # all in one order, lest two wait for each other
         gone = {entry.digest for entry in dropped}
-        kept = _needed(store, gone).union(*(_needed(one, set()) for one in sharers))
+        kept = needed(store, gone).union(*(needed(one) for one in sharers))
         return _sweep(store, kept, dropped, time.time() - grace, dry_run=dry_run)
 
 
@@ -115,23 +115,23 @@ def _refers(store: LayoutStore, entry: Descriptor, kept: set[Digest]) -> bool:
     return facts is None or facts.subject in kept or entry.digest in kept
 
 
-def _needed(store: LayoutStore, gone: set[Digest]) -> set[Digest]:
+def needed(store: LayoutTarget, gone: Collection[Digest] = ()) -> set[Digest]:
     """The digests of everything the index leads to.
 
     Raises:
         InvalidLayoutError: a manifest that is here cannot be read.
     """
     roots = [e for e in store.index().manifests if names.is_named(e) or e.digest not in gone]
-    needed: set[Digest] = set()
+    found: set[Digest] = set()
     for desc in store.catalog.content(roots):
-        needed.add(desc.digest)
+        found.add(desc.digest)
         here = desc.is_manifest() and store.blobs.find(desc.digest) is not None
         if here and store.catalog.facts(desc) is None:
             raise InvalidLayoutError(
                 f"{store}: manifest {desc.digest} cannot be read, so what it needs is not known",
                 hint="see what fsck says of it",
             )
-    return needed
+    return found
 
 
 def _sweep(

@@ -34,6 +34,7 @@ from argosy.remote.wire import (
     SettledError,
     error_of,
     http_date,
+    login_hint,
     redact_url,
 )
 from argosy.spec import _json
@@ -388,6 +389,8 @@ class Authenticator:
         except AccessError as exc:
             if self._refresh.pop(key, None):
                 return self._new(scopes, found, key)
+            if isinstance(exc, UnauthorizedError):
+                exc.hint = login_hint(self._registry)  # not of the token server's host
             if found:
                 exc.add_note(f"with the credentials of {_user(found)} from {found.place}")
             raise
@@ -417,7 +420,7 @@ class Authenticator:
     def _nobody(self) -> UnauthorizedError:
         return UnauthorizedError(
             f"{self._registry} asks who you are, and no credentials for it were found",
-            hint=f"log in with `argosy login {self._registry}`; see `argosy auth ls --explain {self._registry}`",
+            hint=login_hint(self._registry),
         )
 
 

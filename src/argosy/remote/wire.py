@@ -322,8 +322,13 @@ def error_of(response: Response, request: Request) -> ArgosyError:
             retry_after=retry_after(response.headers),
         )
     if isinstance(error, UnauthorizedError):
-        error.hint = "log in with `argosy login`, or see which credentials are used with `argosy auth ls --explain`"
+        error.hint = login_hint(urlsplit(response.url or request.url).netloc.rpartition("@")[2])
     return error
+
+
+def login_hint(registry: str) -> str:
+    """The advice for whom a registry does not let in."""
+    return f"log in with `argosy login {registry}`; see `argosy auth ls --explain {registry}`"
 
 
 def _meant(status: int, where: str) -> str:

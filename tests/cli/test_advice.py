@@ -1,0 +1,53 @@
+"""The advice after an error can be typed as it stands."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """A registry that lets nobody in: there is no token, or every token is a new one and not taken."""
+
+    tokens = True
+    given = itertools.count()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        for_token = self.path.startswith("/token") and self.tokens
+        given = f'{{"token": "t{next(self.given)}"}}'.encode() if for_token else b""
+        self.send_response(200 if given else 401)
+        self.send_header("Content-Length", str(len(given)))
+        port = self.headers["Host"].rpartition(":")[2]
+        self.send_header("WWW-Authenticate", f'Bearer realm="http://localhost:{port}/token"')
+        self.end_headers()
+        self.wfile.write(given)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+
+@pytest.mark.parametrize("tokens", [True, False])
+def test_the_advice_after_401_can_be_typed_as_it_stands(
+    argosy: Run, monkeypatch: pytest.MonkeyPatch, tokens: bool
+) -> None:
+    monkeypatch.setattr(_Refusing, "tokens", tokens)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_address[1]}"
+    try:
+        done = argosy("digest", "--plain-http", f"{host}/app:v1", code=3)
+    finally:
+        server.shutdown()
+        server.server_close()
+    login, explain = re.findall("`argosy ([^`]*)`", done.err)
+    assert login == f"login {host}"
+    argosy(*explain.split())

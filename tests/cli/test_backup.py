@@ -1,0 +1,25 @@
+"""What `argosy restore` takes, and what it says of the rest."""
+
+from __future__ import annotations
+
+import pathlib
+
+from tests.cli.conftest import Run
+
+
+def test_a_file_that_is_no_archive_is_called_that(argosy: Run, tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("no archive")
+    done = argosy("restore", "-i", file, "localhost:1/app", code=1)
+    assert f"{file}: it is a file, but neither an OCI archive nor one of Docker" in done.err
+    assert "no such directory" in argosy("restore", "-i", f"{file}s", "localhost:1/app", code=2).err
+
+
+def test_an_archive_is_taken_whatever_its_name_is(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for place in ("oci-archive:{}/kept:v1", "docker-archive:{}/saved:app:v1"):
+        argosy("cp", "-q", f"oci:{layout}:v1", place.format(tmp_path))
+    for name in ("kept", "saved"):
+        done = argosy("restore", "-i", tmp_path / name, "--dry-run", f"oci:{tmp_path}/there")
+        assert done.out.startswith("v1 sha256:")

@@ -1,0 +1,188 @@
+"""Files that commands write are whole or as they were before."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from argosy.spec.digest import Digest
+from tests.cli.conftest import Run
+
+DENIED = "/sys/argosy-may-not-write-here"
+
+
+def a_layer(argosy: Run, layout: pathlib.Path) -> str:
+    manifest = json.loads(argosy("manifest", "get", f"oci:{layout}:v1").out)
+    return str(manifest["layers"][0]["digest"])
+
+
+def needs_sysfs() -> None:
+    try:
+        os.close(os.open(DENIED, os.O_WRONLY | os.O_CREAT))
+    except PermissionError:
+        return
+    except OSError:
+        pass
+    pytest.skip("a directory that nobody may write to: /sys is none here")
+
+
+def test_a_blob_replaces_a_file_with_the_mode_of_a_new_one(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    digest, file = a_layer(argosy, layout), tmp_path / "blob"
+    file.write_text("old")
+    old = os.umask(0o027)
+    try:
+        argosy("blob", "get", f"oci:{layout}@{digest}", "-o", file)
+    finally:
+        os.umask(old)
+    assert Digest.of(file.read_bytes()) == digest
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_a_damaged_blob_leaves_the_file_as_it_was(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    folder = tmp_path / "out"
+    (tmp_path / "large").write_bytes(os.urandom(5_000_000))
+    digest = argosy("blob", "put", f"oci:{layout}", tmp_path / "large").out.strip()
+    stored = layout / "blobs" / digest.replace(":", "/")
+    data = stored.read_bytes()
+    stored.chmod(0o644)
+    stored.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    folder.mkdir()
+    argosy("blob", "get", f"oci:{layout}@{digest}", "-o", folder / "new", code=4)
+    assert list(folder.iterdir()) == []
+    (folder / "blob").write_text("old")
+    argosy("blob", "get", f"oci:{layout}@{digest}", "-o", folder / "blob", code=4)
+    assert [file.read_bytes() for file in folder.iterdir()] == [b"old"]
+
+
+class _Slow(BaseHTTPRequestHandler):
+    """A registry that begins to send a blob, and then waits for `ended`."""
+
+    ended = threading.Event()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "9000000")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        if "/blobs/" in self.path:
+            self.wfile.write(bytes(8_000_000))
+            self.wfile.flush()
+            self.ended.wait(30)
+
+
+def test_ctrl_c_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "blob").write_text("old")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    place = f"127.0.0.1:{server.server_address[1]}/app@{Digest.of(b'never')}"
+    words = ["blob", "get", "--plain-http", place, "-o", str(folder / "blob")]
+    process = subprocess.Popen([sys.executable, "-m", "argosy", *words], stderr=subprocess.PIPE)
+    try:
+        for _ in range(300):
+            if any(file.stat().st_size > 3 for file in folder.iterdir()):
+                break
+            _Slow.ended.wait(0.1)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        _Slow.ended.set()
+        process.kill()
+        server.shutdown()
+        server.server_close()
+    assert (process.returncode, err) == (130, b"argosy: interrupted\n")
+    assert [file.read_bytes() for file in folder.iterdir()] == [b"old"]
+
+
+def test_what_is_no_file_is_not_replaced_and_links_stay(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("file")
+    words = ("export", f"oci:{layout}:v1")
+    argosy(*words, link)
+    assert link.is_symlink()
+    data = (tmp_path / "file").read_bytes()
+    os.mkfifo(pipe)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    argosy(*words, pipe)
+    reader.join(10)
+    assert got == [data]
+    assert argosy(*words, "/dev/stdout").out.encode(errors="surrogateescape")[:512] == data[:512]
+    assert pipe.is_fifo()
+
+
+def test_a_file_that_may_not_be_written_is_3(argosy: Run, layout: pathlib.Path) -> None:
+    needs_sysfs()
+    digest = a_layer(argosy, layout)
+    done = argosy("blob", "get", f"oci:{layout}@{digest}", "-o", DENIED, code=3)
+    assert done.err == f"argosy: {DENIED}: permission denied\n"
+    argosy("export", f"oci:{layout}:v1", DENIED, code=3)
+
+
+def test_one_digest_file_is_not_for_all_tags(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    words = ("cp", "-q", "-a", f"oci:{layout}", f"oci:{tmp_path}/there")
+    file = tmp_path / "digest"
+    assert "--digest-file" in argosy(*words, "--digest-file", file, code=64).err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layout"]
+
+
+def test_a_digest_file_that_may_not_be_written_is_3(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    needs_sysfs()
+    place, more = f"oci:{layout}:v1", ("--digest-file", DENIED)
+    for words in (
+        ("cp", "-q", place, f"oci:{tmp_path}/there:v1"),
+        ("mutate", "-q", place, "--label", "a=b", "-t", "new"),
+    ):
+        done = argosy(*words, *more, code=3)
+        assert done.err == f"argosy: {DENIED}: permission denied\n"
+
+
+def test_files_of_an_artifact_for_a_directory_that_may_not_be_written_are_3(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_sysfs()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("content")
+    place = f"oci:{layout}:files"
+    argosy("artifact", "push", "-q", place, "file", "--artifact-type", "a/b")
+    assert DENIED in argosy("artifact", "pull", place, "-o", DENIED, code=3).err
+
+
+def test_files_of_an_artifact_for_a_directory_that_is_read_only_are_3(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("content")
+    (tmp_path / "out").mkdir(mode=0o555)
+    place = f"oci:{layout}:files"
+    argosy("artifact", "push", "-q", place, "file", "--artifact-type", "a/b")
+    done = argosy("artifact", "pull", place, "-o", tmp_path / "out", code=3)
+    assert done.err == f"argosy: {tmp_path}/out: permission denied\n"

@@ -1,0 +1,103 @@
+"""`argosy rm`: what goes, and what must stay."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import tarfile
+
+import pytest
+
+from argosy.layout.archive import OCIArchive
+from argosy.layout.dockerarchive import DockerArchive
+from argosy.layout.store import LayoutStore
+from argosy.testing import random
+from tests.cli.conftest import Run
+
+
+def repo_tags(path: pathlib.Path) -> list[list[str]]:
+    """The names that `docker load` finds in an archive, image by image."""
+    with tarfile.open(path) as tar:
+        file = tar.extractfile("manifest.json")
+        assert file is not None
+        return [item["RepoTags"] for item in json.load(file)]
+
+
+def test_a_whole_name_in_a_layout_goes_without_its_siblings(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    store = LayoutStore.open(str(layout))
+    store.tag(store.resolve("v1"), "docker.io/x/y:1")
+    assert argosy("rm", f"oci:{layout}:docker.io/x/y:1").out == "docker.io/x/y:1\n"
+    assert sorted(store.tags()) == ["multi", "v1"]
+    assert argosy("validate", f"oci:{layout}:v1").out == ""
+
+
+def test_a_whole_name_in_a_layout_is_a_tag_to_every_command(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "m.json"
+    file.write_text(argosy("manifest", "get", f"oci:{layout}:v1").out)
+    there = f"oci:{tmp_path}/there"
+    argosy("manifest", "put", f"{there}:docker.io/x/y:1", file)
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{there}:docker.io/x/y:1")
+    argosy("mutate", there, "--label", "a=b")
+    assert argosy("ls", there).out == "docker.io/x/y:1\n"
+    assert '"a": "b"' in argosy("inspect", "--json", there).out
+
+
+def test_a_name_of_a_docker_archive_goes_without_its_siblings(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    path = tmp_path / "e.tar"
+    with DockerArchive.create(path) as archive:
+        random.image(archive, 1, "app:v1", "app:v2")
+        random.image(archive, 2, "other:v1")
+    argosy("rm", f"docker-archive:{path}:app:v1")
+    assert repo_tags(path) == [["docker.io/library/app:v2"], ["docker.io/library/other:v1"]]
+    argosy("rm", f"docker-archive:{path}:app:v2")
+    assert repo_tags(path) == [["docker.io/library/other:v1"]]
+    assert argosy("validate", f"docker-archive:{path}:other:v1").out == ""
+
+
+@pytest.mark.parametrize("kind", [OCIArchive, DockerArchive])
+def test_a_manifest_goes_out_of_an_archive_with_all_its_tags(
+    argosy: Run, tmp_path: pathlib.Path, kind: type[OCIArchive | DockerArchive]
+) -> None:
+    path = tmp_path / "e.tar"
+    with kind.create(path) as archive:
+        gone = random.image(archive, 1, "app:v1", "app:v2")
+        stays = random.image(archive, 2, "app:v3")
+    argosy("rm", f"{kind.transport}:{path}@{gone.digest}")
+    with kind.open(path) as source:
+        assert [desc.digest for desc in source.manifests()] == [stays.digest]
+        assert not source.exists(gone)
+
+
+def test_referrers_go_with_the_manifest_and_never_with_a_tag(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    store = LayoutStore.open(str(layout))
+    image = store.resolve("v1")
+    argosy("tag", f"oci:{layout}:v1", "sibling")
+    done = argosy("rm", "--referrers", f"oci:{layout}:sibling", f"oci:{layout}:v1", code=64)
+    assert f"argosy digest --full oci:{layout}:sibling" in done.err
+    assert len(list(store.referrers(image))) == 1
+    assert sorted(store.tags()) == ["multi", "sibling", "v1"]
+    full = argosy("digest", "--full", f"oci:{layout}:sibling").out.strip()
+    assert len(argosy("rm", "--referrers", full).out.split()) == 2
+    assert list(store.tags()) == ["multi"]
+
+
+def test_wrong_usage_is_found_before_anything_is_removed(argosy: Run, layout: pathlib.Path) -> None:
+    argosy("rm", f"oci:{layout}:v1", f"oci:{layout}", code=64)
+    assert sorted(LayoutStore.open(str(layout)).tags()) == ["multi", "v1"]
+
+
+def test_a_container_that_is_not_there_can_be_no_error(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGOSY_ROOT", str(tmp_path / "engine"))
+    monkeypatch.setenv("ARGOSY_RUNTIME", "/bin/true")
+    assert "no container" in argosy("rm", "nosuch", code=2).err
+    argosy("rm", "--ignore-missing", "nosuch", "norsuch")
