@@ -51,6 +51,22 @@ class Ordered(MemoryStore):
                     assert self.exists(child), "a child came after its parent"
 
 
+class Unlisted(Ordered):
+    """Lists only the referrers it is told to, as where another client has overwritten the list it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: set[Digest] = set()
+        self.asked = 0
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        self.asked += 1
+        found = super().referrers(subject, artifact_type)
+        return (entry for entry in found if entry.digest in self.listed)
+
+
 class Mounting(Ordered):
     """Mounts what it is told it can."""
 
@@ -181,6 +197,18 @@ def test_referrers_of_every_image_of_an_index_are_copied() -> None:
     assert target.exists(signature)
 
 
+def test_a_referrer_that_is_there_and_in_no_list_is_pushed_again() -> None:
+    source, target = Ordered(), Unlisted()
+    subject = random.image(source, 1, "v1")
+    lost, listed = (random.artifact(source, n, subject=subject) for n in (2, 3))
+    copy(source, "v1", target, "v1", referrers=True)
+    target.listed = {listed.digest}
+    target.arrived.clear()
+    copy(source, "v1", target, "v1", referrers=True)
+    assert target.arrived == [lost.digest]
+    assert target.asked == 1
+
+
 def test_digest_tags_are_copied_on_request() -> None:
     source, target = MemoryStore(), MemoryStore()
     image, other = random.image(source, 1, "v1"), random.image(source, 5, "v5")
@@ -189,6 +217,16 @@ def test_digest_tags_are_copied_on_request() -> None:
     random.artifact(source, 3, f"sha256-{other.digest.encoded}.sig")
     copy(source, "v1", target, "v1", digest_tags=True)
     assert sorted(target.tags()) == [name, "v1"]
+
+
+def test_a_list_of_referrers_is_no_digest_tag() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    image = random.image(source, 1, "v1")
+    name = f"sha256-{image.digest.encoded}"
+    random.index(source, 2, name)
+    own = random.index(target, 3, name)
+    copy(source, "v1", target, "v1", digest_tags=True)
+    assert target.resolve(name) == own
 
 
 def test_what_the_target_can_mount_does_not_move() -> None:
