@@ -4,7 +4,7 @@
     oci:directory[:tag][@digest]        an OCI image layout (also `ocidir://directory:tag`)
     oci-archive:file[:tag][@digest]     the same in one tar file, compressed or not
     docker-archive:file[:name:tag]      what `docker save` writes
-    dir:directory                       one image as plain files
+    dir:directory                       one image as plain files, without a tag
     ./path  ../path  /path              whichever of these lies there
 
 `@3` in the place of a tag is the fourth image of a layout or archive. `-` as a file is stdin or stdout.
@@ -22,7 +22,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from argosy.content.protocols import Source, Target
-from argosy.errors import InvalidReferenceError, ManifestUnknownError, UsageError
+from argosy.errors import (
+    InvalidReferenceError,
+    ManifestUnknownError,
+    UnsupportedError,
+    UsageError,
+)
 from argosy.spec._value import Value
 from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.reference import Reference
@@ -213,11 +218,17 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
     An archive appears, whole, when the block ends without an error, and not at all otherwise.
 
     Raises:
+        UnsupportedError: it is a tag of a `dir:`, which has none.
         UsageError: it is in a registry and no `connect` was given, or stdout is a terminal.
     """
     if location.reference is not None:
         yield _connected(location.reference, connect, write=True)
         return
+    if location.transport == "dir" and _is_tag(location.tag):
+        raise UnsupportedError(
+            f"{location}: a dir: is one image, and has no tags",
+            hint=f"dir:{location.path} is the image, oci:{location.path}:{location.tag} a tag",
+        )
     _open_standard_streams(location, write=True)
     new = not os.path.lexists(location.path)
     try:
@@ -227,6 +238,10 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
         if new:
             _remove_empty(location.path)
         raise
+
+
+def _is_tag(tag: str | None) -> bool:
+    return tag is not None and not isinstance(tag, Digest) and not tag.startswith("@")
 
 
 def _remove_empty(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 from collections.abc import Iterator
 
@@ -17,10 +18,11 @@ from argosy.errors import (
 from argosy.remote.config import Options
 from argosy.remote.registry import Registry
 from argosy.remote.repository import Repository
+from argosy.remote.wire import SettledError
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Manifest
+from argosy.spec.manifest import Index, Manifest
 from argosy.spec.reference import Reference
 from tests.wire import scripted as s
 
@@ -159,6 +161,60 @@ def test_a_mirror_is_believed_no_more_than_the_registry(
     ):
         registry.repository("app").fetch(blob).read()
     mirror.close()
+
+
+@pytest.mark.parametrize("broken", ["http://[::1", "http://[x", "http://[x]:1/", "http://h:x/"])
+def test_a_broken_address_is_no_defect_of_ours(
+    scripted: s.Scripted, repository: Repository, broken: str
+) -> None:
+    blob = Descriptor.of(mediatypes.OCI_LAYER, b"layer")
+    index = {"Content-Type": mediatypes.OCI_INDEX, "Link": f'<{broken}>; rel="next"'}
+    scripted.on("GET", "/v2/app/referrers/.*", s.answer(200, index, Index().encode()))
+    scripted.on("GET", ".*/tags/.*", s.answer(200, index, b'{"tags":["a"]}'))
+    scripted.on("GET", ".*/blobs/.*", s.answer(307, {"Location": broken}))
+    scripted.on("POST", ".*", s.answer(202, {"Location": broken}))
+    scripted.on(
+        "HEAD",
+        "/v2/app/manifests/.*",
+        s.answer(401, {"WWW-Authenticate": f'Bearer realm="{broken}"'}),
+    )
+    for act in (
+        lambda: list(repository.tags()),
+        lambda: list(repository.referrers(blob)),
+        lambda: repository.fetch(blob).read(),
+        lambda: repository.push(blob, io.BytesIO(b"layer")),
+        lambda: repository.resolve("v1"),
+    ):
+        with pytest.raises(SettledError, match=r"address|URL|token server"):
+            act()
+
+
+def test_the_realm_of_a_host_that_a_redirect_led_to_may_be_broken_too(
+    scripted: s.Scripted, repository: Repository
+) -> None:
+    other = s.Scripted()
+    scripted.on("GET", ".*", s.answer(307, {"Location": f"{other.url}/x"}))
+    other.on("GET", "/x", s.answer(401, {"WWW-Authenticate": 'Bearer realm="http://["'}))
+    blob = Descriptor.of(mediatypes.OCI_LAYER, b"layer")
+    with pytest.raises(SettledError, match="names no address"):
+        repository.fetch(blob).read()
+    other.close()
+
+
+def test_numbers_without_end_are_no_defect_of_ours(
+    scripted: s.Scripted, repository: Repository
+) -> None:
+    """CPython refuses to read numbers of more than 4300 digits, and floats end at 1e308."""
+    digest = Digest.of(RAW)
+    long = {"Content-Length": "9" * 5000, "Docker-Content-Digest": digest}
+    scripted.on("HEAD", ".*", s.answer(200, {"Content-Type": s.MANIFEST, **long}))
+    token = b'{"token":"t","expires_in":' + b"9" * 400 + b"}"
+    scripted.on("GET", "/token.*", s.answer(200, {}, token))
+    challenge = {"WWW-Authenticate": f'Bearer realm="{scripted.url}/token"'}
+    scripted.on("GET", ".*", s.answer(401, challenge), s.manifest(RAW))
+    assert repository.resolve("v1").size == len(RAW)
+    with pytest.raises(ArgosyError):
+        repository.blob(digest)
 
 
 def test_control_characters_from_a_registry_reach_no_terminal(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from argosy.errors import ArgosyError, BlobUnknownError, TransportError
+from argosy.errors import ArgosyError, BlobUnknownError, ManifestUnknownError, TransportError
 from argosy.remote import network
 from argosy.remote.config import Options
 from argosy.remote.connection import Network
@@ -106,6 +106,46 @@ def test_an_upload_location_leads_to_no_inner_address(target: str) -> None:
     repository, _ = public(plain=True, HEAD=Response(404), POST=Response(202, {"Location": target}))
     with pytest.raises(ArgosyError, match="refused"):
         repository.push(BLOB, io.BytesIO(b"layer"))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "credential",
+    [Credential(identity_token="SECRET"), Credential(username="ada", password="SECRET")],
+    ids=["refresh token", "password"],
+)
+def test_a_secret_that_is_posted_goes_to_no_other_host(
+    scripted: s.Scripted, credential: Credential, status: int
+) -> None:
+    """A token server that sends the request on, body and all, would hand the user's secret to a stranger."""
+    other = s.Scripted()
+    other.on("*", "/steal.*", s.answer(200, {}, b'{"token":"t"}'))
+    scripted.on("GET", "/token.*", s.answer(405))
+    scripted.on("POST", "/token", s.answer(status, {"Location": f"{other.url}/steal"}))
+    challenge = {"WWW-Authenticate": f'Bearer realm="{scripted.url}/token"'}
+    scripted.on("*", ".*", s.answer(401, challenge))
+    options = Options(credentials=CredentialStore(given={"": credential}), attempts=1)
+    with Registry(scripted.name, options) as registry:
+        with pytest.raises(ArgosyError) as caught:
+            registry.repository("app").resolve("v1")
+    assert b"SECRET" in scripted.requests("POST")[0].body
+    assert all(b"SECRET" not in seen.body for seen in other.requests())
+    if status in {307, 308}:
+        assert "refused to take a secret" in str(caught.value)
+        assert not other.requests()
+    other.close()
+
+
+def test_a_secret_that_is_posted_may_move_within_its_host(scripted: s.Scripted) -> None:
+    scripted.on("POST", "/token", s.answer(307, {"Location": "/v2/token"}))
+    scripted.on("POST", "/v2/token", s.answer(200, {}, b'{"token":"t"}'))
+    challenge = {"WWW-Authenticate": f'Bearer realm="{scripted.url}/token"'}
+    scripted.on("HEAD", ".*", s.answer(401, challenge), s.answer(404))
+    known = CredentialStore(given={"": Credential(identity_token="SECRET")})
+    with Registry(scripted.name, Options(credentials=known, attempts=1)) as registry:
+        with pytest.raises(ManifestUnknownError):
+            registry.repository("app").resolve("v1")
+    assert b"SECRET" in scripted.requests("POST", "/v2/token")[0].body
 
 
 def test_https_leads_to_no_http() -> None:

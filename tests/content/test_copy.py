@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from argosy.content import graph
 from argosy.content.copy import copy
 from argosy.content.events import Copied, Event, Mounted, Planned, Progressed, Skipped, Tagged
 from argosy.content.graph import read_index, select, walk
@@ -20,6 +21,7 @@ from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
     LimitExceededError,
+    ManifestBlobUnknownError,
     ManifestUnknownError,
     PlatformUnknownError,
     UsageError,
@@ -27,7 +29,7 @@ from argosy.errors import (
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
 from argosy.testing import random
 
@@ -47,6 +49,22 @@ class Ordered(MemoryStore):
             for node in walk(self, desc):
                 for child in node.manifest.children():
                     assert self.exists(child), "a child came after its parent"
+
+
+class Unlisted(Ordered):
+    """Lists only the referrers it is told to, as where another client has overwritten the list it keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listed: set[Digest] = set()
+        self.asked = 0
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        self.asked += 1
+        found = super().referrers(subject, artifact_type)
+        return (entry for entry in found if entry.digest in self.listed)
 
 
 class Mounting(Ordered):
@@ -150,6 +168,24 @@ def test_referrers_and_theirs_are_copied_before_the_tag() -> None:
     assert isinstance(events[-1], Tagged)
 
 
+def test_referrers_of_referrers_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(MemoryStore):
+        def referrers(
+            self, subject: Descriptor, artifact_type: str | None = None
+        ) -> Iterator[Descriptor]:
+            self.asked = getattr(self, "asked", 0) + 1
+            assert self.asked < 1000, "no end"
+            yield random.artifact(self, self.asked, subject=subject)
+
+    monkeypatch.setattr(graph, "MAX_NODES", 300)
+    source, target = Endless(), MemoryStore()
+    random.image(source, 0, "v1")
+    with pytest.raises(LimitExceededError, match="more than 300 descriptors in one copy"):
+        copy(source, "v1", target, "v1", referrers=True)
+    assert 50 < source.asked <= 300
+    assert list(target.tags()) == []
+
+
 def test_referrers_of_every_image_of_an_index_are_copied() -> None:
     source, target = MemoryStore(), MemoryStore()
     root = random.index(source, 1, "v1")
@@ -161,6 +197,18 @@ def test_referrers_of_every_image_of_an_index_are_copied() -> None:
     assert target.exists(signature)
 
 
+def test_a_referrer_that_is_there_and_in_no_list_is_pushed_again() -> None:
+    source, target = Ordered(), Unlisted()
+    subject = random.image(source, 1, "v1")
+    lost, listed = (random.artifact(source, n, subject=subject) for n in (2, 3))
+    copy(source, "v1", target, "v1", referrers=True)
+    target.listed = {listed.digest}
+    target.arrived.clear()
+    copy(source, "v1", target, "v1", referrers=True)
+    assert target.arrived == [lost.digest]
+    assert target.asked == 1
+
+
 def test_digest_tags_are_copied_on_request() -> None:
     source, target = MemoryStore(), MemoryStore()
     image, other = random.image(source, 1, "v1"), random.image(source, 5, "v5")
@@ -169,6 +217,16 @@ def test_digest_tags_are_copied_on_request() -> None:
     random.artifact(source, 3, f"sha256-{other.digest.encoded}.sig")
     copy(source, "v1", target, "v1", digest_tags=True)
     assert sorted(target.tags()) == [name, "v1"]
+
+
+def test_a_list_of_referrers_is_no_digest_tag() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    image = random.image(source, 1, "v1")
+    name = f"sha256-{image.digest.encoded}"
+    random.index(source, 2, name)
+    own = random.index(target, 3, name)
+    copy(source, "v1", target, "v1", digest_tags=True)
+    assert target.resolve(name) == own
 
 
 def test_what_the_target_can_mount_does_not_move() -> None:
@@ -258,6 +316,82 @@ def test_what_the_watcher_raises_stops_the_copy() -> None:
     with pytest.raises(KeyboardInterrupt):
         copy(source, "v1", target, "v1", on_event=watch)
     assert list(target.tags()) == []
+
+
+@pytest.mark.parametrize("as_config", [False, True], ids=["a layer", "the config"])
+def test_a_manifest_in_a_manifest_is_copied_with_all_it_is_made_of(as_config: bool) -> None:
+    """An entry with a manifest's media type is kept, and asked for, among the manifests."""
+    source, target = MemoryStore(), Ordered()
+    inner = random.image(source, 1, layers=2)
+    config = source.add(mediatypes.OCI_CONFIG, b"{}")
+    made = Manifest(config=inner if as_config else config, layers=() if as_config else (inner,))
+    root = source.add(mediatypes.OCI_MANIFEST, made.encode(), "v1")
+    copy(source, "v1", target, "v1")
+    for node in walk(source, root):
+        assert target.exists(node.descriptor)
+        assert all(target.exists(child) for child in node.manifest.children())
+    assert [node.descriptor for node in walk(target, root)] == [inner, root]
+
+
+class Apart(MemoryStore):
+    """Keeps manifests and blobs apart, and wants every layer among the blobs, as a registry may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blobs: set[Digest] = set()
+        self.manifests: set[Digest] = set()
+
+    def exists(self, desc: Descriptor) -> bool:
+        return desc.digest in (self.manifests if desc.is_manifest() else self.blobs)
+
+    def fetch(self, desc: Descriptor) -> VerifyingReader:
+        if not self.exists(desc):
+            raise (ManifestUnknownError if desc.is_manifest() else BlobUnknownError)(desc.digest)
+        return super().fetch(desc)
+
+    def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
+        raw = content.read(-1)
+        if desc.media_type == mediatypes.OCI_MANIFEST:
+            for child in decode_manifest(raw).children():
+                if child.digest not in self.blobs:
+                    raise ManifestBlobUnknownError(child.digest)
+        super().push(desc, io.BytesIO(raw), tags=tags)
+        (self.manifests if desc.is_manifest() else self.blobs).add(desc.digest)
+
+
+def test_a_manifest_in_a_manifest_is_a_blob_where_a_registry_says_so() -> None:
+    """In a registry whatever a manifest's `layers` hold is a blob, if it asks for that."""
+    source, strict, back = MemoryStore(), Apart(), MemoryStore()
+    inner = random.image(source, 1)
+    made = Manifest(config=source.add(mediatypes.OCI_CONFIG, b"{}"), layers=(inner,))
+    source.add(mediatypes.OCI_MANIFEST, made.encode(), "v1")
+    root = copy(source, "v1", strict, "v1")
+    assert inner.digest in strict.blobs
+    strict.manifests.remove(inner.digest)  # as a tool leaves it that knows layers only as blobs
+    copy(strict, "v1", back, "v1")
+    assert [node.descriptor for node in walk(back, root)] == [inner, root]
+
+
+def test_a_manifest_in_a_manifest_that_is_not_there_is_named() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    inner = random.image(source, 1)
+    made = Manifest(config=source.add(mediatypes.OCI_CONFIG, b"{}"), layers=(inner,))
+    source.add(mediatypes.OCI_MANIFEST, made.encode(), "v1")
+    source.delete(inner)
+    with pytest.raises(ManifestUnknownError, match=inner.digest):
+        copy(source, "v1", target, "v1")
+    assert list(target.tags()) == []
+
+
+def test_manifests_that_nest_without_end_are_refused() -> None:
+    store = MemoryStore()
+    config = store.add(mediatypes.OCI_CONFIG, b"{}")
+    desc = random.image(store, 1)
+    for _ in range(20):
+        raw = Manifest(config=config, layers=(desc, desc)).encode()
+        desc = store.add(mediatypes.OCI_MANIFEST, raw)
+    with pytest.raises(LimitExceededError, match="nest deeper"):
+        copy(store, desc.digest, MemoryStore())
 
 
 def test_indexes_that_nest_without_end_are_refused() -> None:

@@ -80,7 +80,7 @@ import sys, traceback
 import click, dataclasses
 found = []
 def heard(event, args):
-    if event == "compile":
+    if event == "compile" and str(args[1]).startswith("<"):  # and not a module without its cache
         modules = [frame.filename for frame in traceback.extract_stack() if frame.name == "<module>"]
         found.extend(name for name in modules[-1:] if "/argosy/" in name)
 sys.addaudithook(heard)

@@ -14,11 +14,11 @@ import pytest
 from argosy.layout.store import LayoutStore
 from argosy.remote.registry import Registry
 from argosy.testing import random
-from tests.cli.conftest import Run, argosy
+from tests.cli.conftest import Run, argosy, layout
 from tests.interop.registries import Running, running
 from tests.interop.test_client import htpasswd
 
-__all__ = ["argosy"]
+__all__ = ["argosy", "layout"]
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +194,88 @@ def test_a_sync_file_that_is_none_is_one_clear_line(
     file.write_text(text)
     done = argosy("sync", "-f", file, "--retry", "0", code=1)
     assert done.err.count("\n") <= 2
+
+
+def test_names_of_an_archive_become_tags_of_a_registry_and_names_again(
+    argosy: Run, layout: pathlib.Path, real: Running, tmp_path: pathlib.Path
+) -> None:
+    saved, target = f"docker-archive:{tmp_path}/saved.tar", f"{real.name}/saved/app"
+    for name in ("app:v1", "app:v2"):
+        argosy("cp", "-q", f"oci:{layout}:v1", f"{saved}:{name}")
+    argosy("sync", "-q", "--prune", saved, target)
+    assert argosy("ls", target).out.split() == ["v1", "v2"]
+    assert argosy("sync", "-q", "--prune", saved, target).out == ""
+    back = f"docker-archive:{tmp_path}/back.tar"
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{back}:another:v1")
+    argosy("tag", f"{target}:v1", "v3")
+    for last in ("v3", "v2"):
+        argosy("sync", "-q", "--prune", target, back)
+        named = [f"{target}:{tag}" for tag in ("v1", "v2", "v3") if tag <= last]
+        assert sorted(argosy("ls", back).out.split()) == sorted(["another:v1", *named])
+        assert argosy("sync", "-q", "--prune", target, back).out == ""
+        if last == "v3":
+            argosy("rm", f"{target}:v3")
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{saved}:other:v1")
+    done = argosy("sync", "-q", saved, f"{target}-two", code=64)
+    assert "would both be v1" in done.err
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A registry without the referrers API: clients keep the lists under tags."""
+    with running("docker-registry", tmp_path_factory.mktemp("old")) as found:
+        yield found
+
+
+@pytest.fixture
+def note(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a file to attach, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note").write_text("x")
+    return "note:text/plain"
+
+
+def refers(argosy: Run, place: str) -> int:
+    return len(argosy("discover", "--json", place).json["referrers"])
+
+
+def test_prune_leaves_the_lists_of_referrers(
+    argosy: Run, layout: pathlib.Path, old: Running, note: str
+) -> None:
+    target = f"{old.name}/mirror/prune"
+    argosy("sync", "-q", "-r", f"oci:{layout}", target)
+    argosy("attach", "-q", f"{target}:multi", "--artifact-type", "a/own", note)
+    for options in (["-r"], ["-r", "--digest-tags"], ["--digest-tags"], []):
+        argosy("sync", "-q", "--prune", *options, f"oci:{layout}", target)
+        assert (refers(argosy, f"{target}:v1"), refers(argosy, f"{target}:multi")) == (1, 1)
+
+
+def test_a_list_of_referrers_that_was_lost_is_made_again(
+    argosy: Run, layout: pathlib.Path, old: Running
+) -> None:
+    target = f"{old.name}/mirror/lost"
+    argosy("sync", "-q", "-r", f"oci:{layout}", target)
+    (tag,) = [tag for tag in argosy("ls", target).out.split() if tag.startswith("sha256-")]
+    argosy("rm", f"{target}:{tag}")
+    assert refers(argosy, f"{target}:v1") == 0
+    argosy("sync", "-q", "-r", f"oci:{layout}", target)
+    assert refers(argosy, f"{target}:v1") == 1
+
+
+@pytest.mark.parametrize("command", ["cp", "cp -a", "sync"])
+def test_digest_tags_do_not_write_over_the_targets_own_list(
+    argosy: Run, layout: pathlib.Path, old: Running, note: str, command: str
+) -> None:
+    name = f"{old.name}/digest-tags/{command.replace(' -', '-')}"
+    for place in (f"{name}/source", f"{name}/target"):
+        argosy("cp", "-q", f"oci:{layout}:v1", f"{place}:v1")
+        kind = f"a/{place.rpartition('/')[2]}"
+        argosy("attach", "-q", f"{place}:v1", "--artifact-type", kind, note)
+    tag = ":v1" if command == "cp" else ""
+    argosy(*command.split(), "-q", "--digest-tags", f"{name}/source{tag}", f"{name}/target")
+    assert refers(argosy, f"{name}/target:v1") == 1
+    argosy(*command.split(), "-q", "-r", "--digest-tags", f"{name}/source{tag}", f"{name}/target")
+    assert refers(argosy, f"{name}/target:v1") == 2
 
 
 @pytest.mark.parametrize("kept", ["mirror", "mirror.tar"])

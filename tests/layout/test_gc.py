@@ -17,6 +17,7 @@ from argosy.layout.gc import fsck, gc
 from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Manifest
 from argosy.testing import random
 from tests.layout.places import everything
 
@@ -49,6 +50,20 @@ class TestGC:
         assert done.size > 0
         assert list(fsck(store)) == []
         assert gc(store).blobs == ()
+
+    def test_a_manifest_that_is_a_layer_stays(self, tmp_path: pathlib.Path) -> None:
+        store = LayoutStore.create(tmp_path / "l")
+        inner = random.image(store, 1)
+        config = Descriptor.of(mediatypes.OCI_CONFIG, b"{}")
+        store.push(config, io.BytesIO(b"{}"))
+        raw = Manifest(config=config, layers=(inner, inner)).encode()
+        outer = Descriptor.of(mediatypes.OCI_MANIFEST, raw)
+        store.push(outer, io.BytesIO(raw), tags=("v1",))
+        age(store)
+        before = blobs_of(store)
+        assert gc(store, untagged=True).blobs == ()
+        assert blobs_of(store) == before
+        assert inner.digest in before
 
     def test_a_dry_run_removes_nothing(self, tmp_path: pathlib.Path) -> None:
         store, _, _ = self.store(tmp_path)

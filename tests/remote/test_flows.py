@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.utils
 import io
 import pathlib
@@ -21,7 +20,7 @@ from argosy.errors import (
     TooManyRequestsError,
     TransportError,
 )
-from argosy.remote import flows, network
+from argosy.remote import flows, network, referrers
 from argosy.remote.auth import covers, fetch_token, merge_scopes, parse_challenges
 from argosy.remote.config import Options, Registries
 from argosy.remote.credentials import Credential
@@ -30,6 +29,7 @@ from argosy.remote.wire import (
     Headers,
     Request,
     Response,
+    SettledError,
     error_of,
     redact_headers,
     redact_url,
@@ -40,6 +40,7 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.distribution import MAX_ERROR_BODY
+from argosy.spec.manifest import Index
 
 DIGEST = Digest.of(b"x")
 
@@ -56,6 +57,30 @@ def test_a_flow_yields_requests_and_returns_what_it_learnt() -> None:
     with pytest.raises(StopIteration) as stop:
         flow.send(Response(200, headers))
     assert stop.value.value == Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=DIGEST, size=7)
+
+
+@pytest.mark.parametrize(
+    ("base", "link", "leads"),
+    [
+        ("https://r.example/a", "http://r.example/b?n=1", "https://r.example/b?n=1"),
+        ("https://r.example/a", "/b", "https://r.example/b"),
+        ("https://r.example/a", "http://r.example.net/b", "http://r.example.net/b"),
+        ("https://r.example/a", "http://r.example:8080/b", "http://r.example:8080/b"),
+        ("http://r.example/a", "http://r.example/b", "http://r.example/b"),
+    ],
+)
+def test_a_next_page_keeps_the_scheme_that_a_proxy_lost(base: str, link: str, leads: str) -> None:
+    fields = {"Link": f'<{link}>; rel="next"', "Content-Type": mediatypes.OCI_INDEX}
+    flow = flows.page("app", "/v2/app/tags/list", "tags")
+    next(flow)
+    with pytest.raises(StopIteration) as stop:
+        flow.send(Response(200, fields, url=base, data=b"{}"))
+    assert stop.value.value == ({}, leads)
+    listing = referrers.listed("app", "/v2/app/referrers/x")
+    next(listing)
+    with pytest.raises(StopIteration) as stop:
+        listing.send(Response(200, fields, url=base, data=Index().encode()))
+    assert stop.value.value.following == leads
 
 
 def test_an_error_is_thrown_into_the_flow() -> None:
@@ -287,10 +312,55 @@ def test_nothing_secret_is_shown() -> None:
     assert ("Accept", "a") in fields
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://h/p?SECRET",
+        "https://h/p?digest=a;sig=SECRET",
+        "https://h/p#SECRET",
+        "http://[::1?sig=SECRET",
+        "http://u:SECRET@[x/",
+        "http:u:SECRET@h/",
+        "//u:SECRET@h/",
+        "https://u:SECRET@h\uff0fx/",
+    ],
+)
+def test_no_secret_of_a_url_is_shown_not_even_of_a_broken_one(url: str) -> None:
+    assert "SECRET" not in redact_url(url)
+    with pytest.raises(SettledError) as caught:
+        network.split(url + " ")
+    assert "SECRET" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("X-JFrog-Art-Api", "SECRET", "REDACTED"),
+        ("PRIVATE-TOKEN", "SECRET", "REDACTED"),
+        ("X-Auth-Token", "SECRET", "REDACTED"),
+        ("X-Api-Key", "SECRET", "REDACTED"),
+        ("Link", "</v2/x?token=SECRET&n=1>; rel=next", "</v2/x?token=REDACTED&n=1>; rel=next"),
+        ("Link", "</v2/x?token=SECRET", "</v2/x?token=REDACTED"),
+        ("Content-Location", "/x?sig=SECRET", "/x?sig=REDACTED"),
+        ("Refresh", "0; url=http://u:SECRET@h/", "0; url=http://h/"),
+        (
+            "WWW-Authenticate",
+            'Bearer realm="https://t/?sig=SECRET",service="s"',
+            'Bearer realm="https://t/?sig=REDACTED",service="s"',
+        ),
+        ("Accept", "a/b; q=1", "a/b; q=1"),
+        ("Docker-Content-Digest", "sha256:0", "sha256:0"),
+    ],
+)
+def test_a_trace_shows_no_header_that_may_hold_a_secret(name: str, value: str, shown: str) -> None:
+    assert redact_headers([(name, value)], own=["x-jfrog-art-api"]) == ((name, shown),)
+
+
 @given(st.text(max_size=100))
-def test_any_url_can_be_redacted_or_is_refused(text: str) -> None:
-    with contextlib.suppress(ValueError):
-        redact_url(f"https://h/{text}")
+def test_any_url_can_be_redacted(text: str) -> None:
+    redact_url(text)
+    redact_url(f"https://h/{text}")
+    redact_headers([("Link", text), ("Location", text), ("X", text)])
 
 
 # --------------------------------------------------------------------------------------------------------- network

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -88,6 +90,26 @@ def test_dataclasses_takes_it() -> None:
     assert [field.name for field in dataclasses.fields(Point)] == ["x", "y", "names", "secret"]
     assert dataclasses.asdict(point) == {"x": 1, "y": 2, "names": {"en": "here"}, "secret": ""}
     assert point.__replace__(x=4) == Point(4, 2, {"en": "here"})
+
+
+def test_a_question_about_one_class_changes_no_other() -> None:
+    """In an interpreter of its own: here other tests have asked before."""
+    script = """
+from __future__ import annotations
+import dataclasses, pydoc
+from argosy.spec._value import Value
+class Point(Value):
+    x: int
+    y: int = 0
+assert dataclasses.is_dataclass(Value) and dataclasses.fields(Value) == ()
+assert "Point(x=1, y=2)" in pydoc.render_doc(Value)
+assert [f.name for f in dataclasses.fields(Point)] == ["x", "y"]
+assert dataclasses.asdict(Point(1, 2)) == {"x": 1, "y": 2}
+assert dataclasses.replace(Point(1, 2), y=3) == Point(1, 3)
+assert dataclasses.fields(Value) == ()
+assert dataclasses.fields(Point)[0] is dataclasses.fields(Point)[0]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_copies_and_pickles_are_equal() -> None:

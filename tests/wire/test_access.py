@@ -110,6 +110,43 @@ def test_an_identity_token_is_posted(scripted: s.Scripted, client: Client) -> No
 
 
 @pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize(
+    ("known", "user", "password"),
+    [
+        ({"identity_token": "idt"}, "<token>", "idt"),
+        ({"identity_token": "idt", "username": "ada"}, "ada", "idt"),
+        ({"identity_token": "idt", **ADA}, "ada", ADA["password"]),
+    ],
+)
+def test_a_token_server_without_post_is_asked_by_get(
+    scripted: s.Scripted,
+    client: Client,
+    status: int,
+    known: dict[str, str],
+    user: str,
+    password: str,
+) -> None:
+    scripted.on("POST", "/token.*", s.answer(status))
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    client(credentials=given(**known)).resolve("v1")
+    assert [r.method for r in scripted.requests("", "/token.*")] == ["POST", "GET"]
+    basic = Credential(username=user, password=password).basic()
+    assert tokens.asked[0].headers["authorization"] == basic
+
+
+def test_a_token_server_that_knows_neither_way_is_asked_once_by_each(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("*", "/token.*", s.answer(404))
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    with pytest.raises(UnauthorizedError):
+        client(credentials=given(identity_token="idt", **ADA)).resolve("v1")
+    assert [r.method for r in scripted.requests("", "/token.*")] == ["POST", "GET"]
+
+
+@pytest.mark.parametrize("status", [404, 405])
 def test_a_token_server_without_get_is_posted_the_password(
     scripted: s.Scripted, client: Client, status: int
 ) -> None:

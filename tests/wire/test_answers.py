@@ -60,6 +60,17 @@ def test_a_write_that_is_led_nowhere_has_failed(
     assert "secret" not in str(caught.value)
 
 
+def test_a_page_that_is_got_instead_is_no_success(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("HEAD", ".*", s.answer(404))
+    scripted.on("PUT", ".*", s.answer(303, {"Location": "/login"}))
+    scripted.on("DELETE", ".*", s.answer(303, {"Location": "/login"}))
+    scripted.on("GET", "/login", s.answer(200, {}, b"<html>"))
+    with pytest.raises(RegistryError, match=r"PUT .* would lose"):
+        client().push(MANIFEST, io.BytesIO(RAW), tags=["v1"])
+    with pytest.raises(RegistryError, match=r"DELETE .* would lose"):
+        client().delete(LAYER)
+
+
 def test_a_write_answered_with_another_protocol_has_failed(
     scripted: s.Scripted, client: Client
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
+    ConflictError,
     DeniedError,
     DigestMismatchError,
     ManifestBlobUnknownError,
@@ -527,6 +528,51 @@ def test_an_update_in_between_is_not_lost(
     scripted._routes[0][2][0] = get
     client(referrers="tag").push(mine, io.BytesIO(raw))
     assert {e.digest for e in store.entries()} == {mine.digest, theirs.digest}
+
+
+def test_an_update_that_read_the_list_before_is_not_lost_without_conditions(
+    scripted: s.Scripted, client: Client
+) -> None:
+    """A registry that minds no condition: others write what they made of the list that was there before ours."""
+    store = TagStore(scripted)
+    mine, raw = referrer(1)
+    theirs = [referrer(n)[0] for n in (2, 3)]
+    plain_put, before = store.put, [store.raw, store.raw]
+
+    def put(seen: s.Seen, peer: s.Peer) -> bool:
+        answered = plain_put(seen, peer)
+        if before:
+            before.pop()
+            store.raw = Index(manifests=tuple(theirs[: 2 - len(before)])).encode()
+        return answered
+
+    scripted._routes[1][2][0] = put
+    client(referrers="tag").push(mine, io.BytesIO(raw))
+    assert {e.digest for e in store.entries()} == {mine.digest, *(e.digest for e in theirs)}
+
+
+def test_a_list_that_never_stands_is_an_error(scripted: s.Scripted, client: Client) -> None:
+    desc, raw = referrer(1)
+    store = TagStore(scripted)
+    scripted._routes[1][2][0] = s.answer(201)
+    with pytest.raises(ConflictError, match="others change the list of referrers"):
+        client(referrers="tag").push(desc, io.BytesIO(raw))
+    assert not store.raw
+
+
+def test_the_first_list_is_written_only_where_there_is_none(
+    scripted: s.Scripted, client: Client
+) -> None:
+    desc, raw = referrer(1)
+    store = TagStore(scripted, etags=True)
+    client(referrers="tag").push(desc, io.BytesIO(raw))
+    (first,) = scripted.requests("PUT", TAG)
+    assert first.headers["if-none-match"] == "*"
+    assert "if-match" not in first.headers
+    more, raw = referrer(2)
+    client(referrers="tag").push(more, io.BytesIO(raw))
+    assert "if-none-match" not in scripted.requests("PUT", TAG)[1].headers
+    assert len(store.entries()) == 2
 
 
 def test_a_referrers_tag_that_is_no_index_is_not_overwritten(

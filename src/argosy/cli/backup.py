@@ -125,7 +125,8 @@ def _all(
 ) -> None:
     referrers, dry_run, jobs = options
     with places.source(source) as taken:
-        wanted = tags or tuple(taken.tags())
+        wanted = tags or tuple(places.images(taken))
+        places.check_room(target, wanted)
         if dry_run:
             for tag in wanted:
                 print(f"{tag} {taken.resolve(tag).digest}")

@@ -25,14 +25,19 @@ from argosy.spec.reference import Reference
 @click.argument("target", type=PLACE)
 @click.option("-t", "--tag", "more_tags", multiple=True, help="One more tag for it; repeatable.")
 @click.option(
-    "-a", "--all-tags", is_flag=True, help="Every tag of the source, under the same names."
+    "-a",
+    "--all-tags",
+    is_flag=True,
+    help="Every tag of the source, under the same names; lists of referrers come with --referrers.",
 )
 @platforms_option
 @click.option(
     "--sparse", is_flag=True, help="With --platform: keep the index whole, and its digest."
 )
 @click.option("-r", "--referrers", is_flag=True, help="Also what refers to it: signatures, SBOMs.")
-@click.option("--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig.")
+@click.option(
+    "--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig; not lists of referrers."
+)
 @click.option("--foreign", is_flag=True, help="Also non-distributable layers.")
 @click.option(
     "--format",
@@ -93,6 +98,8 @@ def command(
     """
     if all_tags and (more_tags or _tag_of(target) not in (None, "latest")):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
+    if more_tags:
+        places.check_tags(target)
     if all_tags and digest_file:
         raise UsageError("--digest-file is for one digest, and --all-tags copies several images")
     _check_change(
@@ -116,7 +123,9 @@ def command(
         _shown(progress, quiet=quiet) as on_event,
     ):
         if all_tags:
-            for tag, name in places.all_carried(source, target, taken.tags()).items():
+            names = places.all_carried(source, target, places.images(taken))
+            places.check_room(target, names)
+            for tag, name in names.items():
                 place, what = change(taken, tag) if change else (taken, tag)
                 copy(place, what, given, name, on_event=on_event, **options)  # type: ignore[arg-type]
             return

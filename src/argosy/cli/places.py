@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import click
 
 from argosy import locate
 from argosy.content import graph
 from argosy.content.protocols import Source, Target
-from argosy.errors import InvalidError, InvalidTagError, UsageError
+from argosy.errors import InvalidError, InvalidTagError, UnsupportedError, UsageError
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
-from argosy.spec.reference import Reference, parse_tag
+from argosy.spec.reference import Reference, is_referrers_tag, parse_tag
 
 
 def _connect(location: Location, side: str) -> Connect | None:
@@ -39,6 +39,34 @@ def target(location: Location, side: str = "dest") -> Iterator[Target]:
     """Open a place to write to."""
     with locate.target(location, _connect(location, side)) as place:
         yield place
+
+
+def images(place: Source) -> list[str]:
+    """The tags of a place, but for those of lists of referrers: a list is the target's own, and merged there."""
+    return [tag for tag in place.tags() if not is_referrers_tag(tag)]
+
+
+def check_room(location: Location, tags: Collection[str]) -> None:
+    """See that a place can hold so many images, before any of them is lost for the next.
+
+    Raises:
+        UnsupportedError: it is a `dir:`, which is one image.
+    """
+    if location.transport == "dir" and len(tags) > 1:
+        raise UnsupportedError(
+            f"{location} holds one image, not {len(tags)}",
+            hint=f"oci:{location.path} would hold them all",
+        )
+
+
+def check_tags(location: Location) -> None:
+    """See that a place has tags.
+
+    Raises:
+        UnsupportedError: it is a `dir:`.
+    """
+    if location.transport == "dir":
+        raise UnsupportedError(f"{location} is one image, and has no tags")
 
 
 def tag_in(target: Location, tag: str, source: Location | None = None) -> str:

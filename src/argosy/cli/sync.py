@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ import click
 
 from argosy.cli import connections, failure, places, progress
 from argosy.cli.options import jobs_option, platforms_option, quiet_option
-from argosy.cli.syncing import MAX_FILE, Job, Step, plan, read_jobs
+from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
 from argosy.content.events import OnEvent
 from argosy.content.memory import MemoryStore
@@ -41,9 +42,15 @@ from argosy.spec.digest import Digest
 @click.option("--newest", type=click.IntRange(1), help="Only so many versions, the newest.")
 @platforms_option
 @click.option("-r", "--referrers", is_flag=True, help="Also what refers to them.")
-@click.option("--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig.")
 @click.option(
-    "--prune", is_flag=True, help="Remove tags of the target that the source does not have."
+    "--digest-tags",
+    is_flag=True,
+    help="Also tags like sha256-<hex>.sig; only then are these pruned.",
+)
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Of the tags that the filters take, remove those of the target that the source does not have.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--keep-going", is_flag=True, help="Go on with the next tag after a failure.")
@@ -53,9 +60,10 @@ from argosy.spec.digest import Digest
 def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **given: Any) -> int:
     """Keep tags of a repository the same in another place; or many, by a file.
 
-    Only what differs is copied; the target's images are never pulled. Prints a line for what was done. A job in a file
-    has `source`, `target`, `tags`, `include`, `exclude`, `semver`, `newest`, `platforms`, `referrers`, `digest-tags`
-    and `prune`, each as the option here.
+    Only what differs is copied; the target's images are never pulled. Prints a line for what was done. Where tags are
+    named one by one, also by SOURCE's own, --prune touches no other. Lists of referrers are no tags here: --referrers
+    keeps them, and --prune leaves them alone. A job in a file has `source`, `target`, `tags`, `include`, `exclude`,
+    `semver`, `newest`, `platforms`, `referrers`, `digest-tags` and `prune`, each as the option here.
 
     \b
     Examples:
@@ -77,11 +85,10 @@ def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **giv
 
 def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
     source, target = (Location.parse(text) for text in named)
-    own = source.reference.tag if source.reference else source.tag
     return Job(
         source=source,
         target=target,
-        tags=given["tags"] or ((own,) if own else ()),
+        tags=as_names(given["tags"]) or own_tags(source),
         include=given["include"],
         exclude=given["exclude"],
         semver=given["semver"],
@@ -90,7 +97,7 @@ def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
         referrers=given["referrers"],
         digest_tags=given["digest_tags"],
         prune=given["prune"],
-    )
+    ).check()
 
 
 class _Run:
@@ -122,12 +129,17 @@ class _Run:
             with places.source(local, "dest") as target:
                 steps = iter(list(plan(self._job, source, target)))
         for step in steps:
-            self._tell(step)
+            if step.error is not None:
+                self._lost(step.error)
+            else:
+                self._tell(step)
 
     def _one(self, source: Source, target: Target, step: Step) -> None:
         try:
+            if step.error is not None:
+                raise step.error
             if step.action == "copy":
-                self._copy(source, target, step)
+                step = self._copy(source, target, step)
             elif step.action == "prune":
                 if not isinstance(target, Deleter):
                     raise UnsupportedError(f"{self._job.target.transport}: nothing can be removed")
@@ -136,19 +148,20 @@ class _Run:
         except ArgosyError as exc:
             self._lost(exc)
 
-    def _copy(self, source: Source, target: Target, step: Step) -> None:
+    def _copy(self, source: Source, target: Target, step: Step) -> Step:
         job = self._job
-        copy(
+        root = copy(
             source,
-            step.tag,
+            step.name,
             target,
-            *(() if isinstance(step.tag, Digest) or ":" in step.tag else (step.tag,)),
+            *(() if isinstance(step.tag, Digest) else (step.tag,)),
             platforms=job.platforms or None,
             referrers=job.referrers,
             digest_tags=job.digest_tags,
             jobs=self._given["jobs"],
             on_event=self._on_event,
         )
+        return dataclasses.replace(step, digest=root.digest)
 
     def _lost(self, exc: ArgosyError) -> None:
         if not self._given["keep_going"]:

@@ -1,29 +1,42 @@
 """What `argosy sync` is to do: jobs from flags or a file, which tags they mean, and what must change for them.
 
 The file is YAML, a list of jobs, or what `skopeo sync --src yaml` takes: registries with `images`,
-`images-by-tag-regex` and `images-by-semver`.
+`images-by-tag-regex` and `images-by-semver`. Its scalars are read as the text they are: the tag 3.20 is not 3.2.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from argosy.cli import places
 from argosy.cli.versions import parse_range, parse_version
+from argosy.content.copy import chosen
 from argosy.content.protocols import Source
-from argosy.errors import ArgosyError, InvalidConfigError, ManifestUnknownError, NameUnknownError
+from argosy.errors import (
+    ArgosyError,
+    InvalidConfigError,
+    ManifestUnknownError,
+    NameUnknownError,
+    UsageError,
+)
 from argosy.locate import Location
-from argosy.spec.digest import Digest
+from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.platform import Platform
+from argosy.spec.reference import Reference, digest_tag, is_referrers_tag
 
 MAX_FILE = 4 * 1024 * 1024
 _KEYS = {
     "source", "target", "tags", "include", "exclude", "semver", "platforms", "referrers", "digest-tags", "prune",
     "newest",
 }  # fmt: skip
+_RESOLVED = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""What YAML 1.1 takes for a truth value."""
 _SKOPEO = {
     "images",
     "images-by-tag-regex",
@@ -46,7 +59,8 @@ class Job:
         newest: Only so many versions, the newest.
         platforms: Of indexes, only these images.
         referrers: Also what refers to them. `digest_tags`: also tags like `sha256-<hex>.sig`.
-        prune: Remove tags of the target that would match and that the source does not have.
+        prune: Remove tags of the target that the filters take and that the source does not have at all; tags for
+            digests only with `digest_tags`.
     """
 
     source: Location
@@ -61,84 +75,192 @@ class Job:
     digest_tags: bool = False
     prune: bool = False
 
+    def selector(self) -> Callable[[str], bool]:
+        """What says whether the filters take a tag. The list of referrers that clients keep under a tag is no image's.
+
+        Raises:
+            UsageError: a filter makes no sense.
+        """
+        wanted, unwanted = _compiled(self.include), _compiled(self.exclude)
+        inside = parse_range(self.semver) if self.semver else None
+        versions = inside is not None or self.newest is not None
+
+        def selects(tag: str) -> bool:
+            version = parse_version(tag) if versions else None
+            return not (
+                is_referrers_tag(tag)
+                or (wanted and not any(p.fullmatch(tag) for p in wanted))
+                or any(p.fullmatch(tag) for p in unwanted)
+                or (versions and version is None)
+                or (inside and version and not inside(version))
+            )
+
+        return selects
+
     def matching(self, tags: Iterable[str]) -> list[str]:
         """The tags of some that this job is about.
 
         Raises:
-            InvalidConfigError: a regular expression is none.
+            UsageError: a filter makes no sense.
         """
-        if self.tags and not (self.include or self.semver):
+        if self.by_name:
             return list(self.tags)
-        wanted, unwanted = _compiled(self.include), _compiled(self.exclude)
-        inside = parse_range(self.semver) if self.semver else None
-        found = []
-        for tag in tags:
-            version = parse_version(tag)
-            if wanted and not any(p.fullmatch(tag) for p in wanted):
-                continue
-            if inside and (version is None or not inside(version)):
-                continue
-            if not any(p.fullmatch(tag) for p in unwanted):
-                found.append(tag)
+        found = list(filter(self.selector(), tags))
         if self.newest is not None:
             versions = [(v, t) for t in found if (v := parse_version(t))]
             found = [tag for _, tag in sorted(versions)[-self.newest :]]
         return [*found, *(tag for tag in self.tags if tag not in found)]
 
+    @property
+    def by_name(self) -> bool:
+        """Whether its tags are named one by one, and not said by a filter."""
+        return bool(self.tags) and not (self.include or self.semver)
+
+    def check(self) -> Job:
+        """Itself, if it makes sense.
+
+        Raises:
+            UsageError: it does not.
+        """
+        self.selector()
+        if own_tags(self.target):
+            raise UsageError(
+                f"{self.target}: the target has no tag of its own: tags keep their names"
+            )
+        for tag in filter(is_referrers_tag, self.tags):
+            raise UsageError(
+                f"{tag} is a list of referrers, and no image", hint="they come with --referrers"
+            )
+        return self
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing to do: `copy`, `prune`, or nothing because it is the `same`."""
+    """One thing to do: `copy`, `prune`, or nothing because it is the `same`; or `fail`, because it cannot be done.
+
+    `name` is what the source calls it; `tag` its tag at the target, or its digest where it gets none.
+    """
 
     action: str
     tag: str
-    digest: Digest
+    name: str = ""
+    digest: Digest | None = None
+    error: ArgosyError | None = None
 
 
 def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
-    """What must change at the target; nothing is read but lists of tags and digests.
+    """What must change at the target; nothing is read but lists of tags, digests, and with `platforms` indexes.
 
     Raises:
         ArgosyError: one of the places fails.
     """
-    there = job.matching(source.tags()) if _needs_list(job) else list(job.tags)
-    for tag in there:
-        desc = source.resolve(tag)
-        current = _resolved(target, tag)
-        same = current == desc.digest and not job.referrers and not job.digest_tags
-        yield Step(action="same" if same else "copy", tag=tag, digest=desc.digest)
-    if job.prune:
-        for tag in sorted(set(_here(job, target)) - set(there)):
-            found = _resolved(target, tag)
+    have = () if job.by_name else tuple(source.tags())
+    names = _named(job, job.matching(have))
+    places.check_room(job.target, names)
+    for tag, name in names.items():
+        yield _step(job, name, tag, source, target)
+    if job.prune and not job.by_name:
+        kept = {*names, *_had(job, have)}
+        for tag in sorted(_surplus(job, target, kept)):
+            found = _resolved(job, target, tag)
             if found is not None:
                 yield Step(action="prune", tag=tag, digest=found)
 
 
-def _needs_list(job: Job) -> bool:
-    return not job.tags or bool(job.include or job.semver or job.newest)
+def _named(job: Job, names: Iterable[str]) -> dict[str, str]:
+    """Names at the source by what they will be at the target.
+
+    Raises:
+        UsageError: two of them would be one.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        tag = _at_target(job, name)
+        if found.setdefault(tag, name) != name:
+            raise UsageError(
+                f"{found[tag]} and {name} would both be {tag} at {job.target}",
+                hint="choose one of them with --tag",
+            )
+    return found
 
 
-def _here(job: Job, target: Source) -> list[str]:
-    # what a range or a pattern leaves out at the target was never this job's to remove
-    whole = dataclasses.replace(job, tags=(), newest=None)
+def _had(job: Job, names: Iterable[str]) -> Iterator[str]:
+    """What all the source has would be at the target, but for what could not be there."""
+    for name in names:
+        with contextlib.suppress(UsageError):
+            yield _at_target(job, name)
+
+
+def _at_target(job: Job, name: str) -> str:
+    """What a name at the source is at the target; content without a name gets none."""
+    if isinstance(name, Digest) or name.startswith("@"):
+        return name
+    return places.carried(job.source, job.target, name)
+
+
+def _step(job: Job, name: str, tag: str, source: Source, target: Source) -> Step:
     try:
-        return whole.matching(target.tags())
+        digest = chosen(source, name, job.platforms).digest
+        if isinstance(name, Digest) or name.startswith("@"):
+            tag = digest
+        same = digest == _resolved(job, target, tag) and not job.referrers and not job.digest_tags
+    except ArgosyError as exc:
+        return Step(action="fail", tag=tag, name=name, error=exc)
+    return Step(action="same" if same else "copy", tag=tag, name=name, digest=digest)
+
+
+def _surplus(job: Job, target: Source, kept: set[str]) -> Iterator[str]:
+    """The tags at the target that are the job's to remove: what its filters leave out never was."""
+    selects = job.selector()
+    try:
+        for tag in target.tags():
+            name = _at_source(job, tag)
+            if name is None or _at_target(job, name) in kept or not selects(name):
+                continue
+            if job.digest_tags or digest_tag(tag) is None:
+                yield tag
     except NameUnknownError:
-        return []
+        return
 
 
-def _resolved(target: Source, tag: str) -> Digest | None:
+def _at_source(job: Job, tag: str) -> str | None:
+    """What a tag at the target is called at the source; None for an archive's image of another repository."""
+    if job.target.transport != "docker-archive" or job.source.reference is None:
+        return tag
+    found = Reference.parse(tag)
+    same = found.repository == job.source.reference.repository
+    return found.tag or "latest" if same else None
+
+
+def _resolved(job: Job, target: Source, tag: str) -> Digest | None:
     try:
-        return target.resolve(tag).digest
+        # a `dir:` has no tags, and is its one image
+        return target.resolve("@0" if job.target.transport == "dir" else tag).digest
     except (ManifestUnknownError, NameUnknownError):
         return None
+
+
+def own_tags(place: Location) -> tuple[str, ...]:
+    """The tag or digest that was typed with a place, if any."""
+    name = place.reference
+    typed = (name.digest or name.tag) if name else place.tag
+    return (typed,) if typed else ()
+
+
+def as_names(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags as they are, digests as digests.
+
+    >>> [type(name).__name__ for name in as_names(["app:v1", "sha256:" + 64 * "0"])]
+    ['str', 'Digest']
+    """
+    return tuple(Digest(t) if t.partition(":")[0] in ALGORITHMS else t for t in tags)
 
 
 def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
     try:
         return [re.compile(pattern) for pattern in patterns]
     except re.error as exc:
-        raise InvalidConfigError(f"not a regular expression: {exc}") from None
+        raise UsageError(f"not a regular expression: {exc}") from None
 
 
 # -------------------------------------------------------------------------------------------------------------- files
@@ -155,11 +277,7 @@ def read_jobs(text: str, path: str, target: Location | None = None) -> list[Job]
     Raises:
         InvalidConfigError: it is not YAML, or holds something that is not understood.
     """
-    yaml: Any = importlib.import_module("yaml")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise InvalidConfigError(f"{path}: {' '.join(str(exc).split())}") from None
+    value = _parsed(text, path)
     try:
         if isinstance(value, list):
             return [_job(item, f"{path}: [{n}]", target) for n, item in enumerate(value)]
@@ -172,6 +290,22 @@ def read_jobs(text: str, path: str, target: Location | None = None) -> list[Job]
     raise InvalidConfigError(f"{path}: expected a list of jobs")
 
 
+def _parsed(text: str, path: str) -> Any:
+    """What a file holds, in lists, mappings and texts: only what is left empty is no text."""
+    yaml: Any = importlib.import_module("yaml")
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag in _RESOLVED]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    loader = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})(text)
+    try:
+        return loader.get_single_data()
+    except yaml.YAMLError as exc:
+        raise InvalidConfigError(f"{path}: {' '.join(str(exc).split())}") from None
+    finally:
+        loader.dispose()
+
+
 def _job(value: Any, where: str, target: Location | None) -> Job:
     if not isinstance(value, dict) or "source" not in value:
         raise InvalidConfigError(f"{where}: expected a job with a source")
@@ -182,32 +316,43 @@ def _job(value: Any, where: str, target: Location | None) -> Job:
     own = (
         Location.parse(str(value["target"])) if "target" in value else below(target, source, where)
     )
-    newest = value.get("newest")
-    if newest is not None and (type(newest) is not int or newest < 1):
-        raise InvalidConfigError(f"{where}: newest: expected a number from 1 on")
     return Job(
         source=source,
         target=own,
-        tags=_strings(value, "tags", where),
+        tags=as_names(_strings(value, "tags", where)) or own_tags(source),
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),
         semver=str(value["semver"]) if "semver" in value else None,
-        newest=newest,
+        newest=_number(value, "newest", where),
         platforms=tuple(Platform.parse(p) for p in _strings(value, "platforms", where)),
-        referrers=bool(value.get("referrers")),
-        digest_tags=bool(value.get("digest-tags")),
-        prune=bool(value.get("prune")),
-    )
+        referrers=_flag(value, "referrers", where),
+        digest_tags=_flag(value, "digest-tags", where),
+        prune=_flag(value, "prune", where),
+    ).check()
 
 
 def _strings(value: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
     found = value.get(key) or ()
     found = [found] if isinstance(found, str) else found
-    if not isinstance(found, (list, tuple)) or not all(
-        isinstance(s, (str, int, float)) for s in found
-    ):
+    if not isinstance(found, (list, tuple)) or not all(isinstance(s, str) for s in found):
         raise InvalidConfigError(f"{where}: {key}: expected a list of strings")
-    return tuple(map(str, found))
+    return tuple(found)
+
+
+def _flag(value: Mapping[str, Any], key: str, where: str) -> bool:
+    text = str(value.get(key) or "false")
+    if text.lower() not in _FLAGS:
+        raise InvalidConfigError(f"{where}: {key}: expected true or false, got {text[:100]!r}")
+    return _FLAGS[text.lower()]
+
+
+def _number(value: Mapping[str, Any], key: str, where: str) -> int | None:
+    text = value.get(key)
+    if text is None:
+        return None
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", str(text)):
+        raise InvalidConfigError(f"{where}: {key}: expected a number from 1 on")
+    return int(text)
 
 
 def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Iterator[Job]:
@@ -217,12 +362,15 @@ def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Ite
             raise InvalidConfigError(f"{where}: expected an object")
         unknown = set(settings) - _SKOPEO
         if unknown:
-            raise InvalidConfigError(f"{where}: unknown key {min(unknown)!r}")
+            raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
         tables: Iterable[tuple[str, str]] = (
             ("images", "tags"), ("images-by-tag-regex", "include"), ("images-by-semver", "semver"),
         )  # fmt: skip
         for key, field in tables:
-            for name, wanted in (settings.get(key) or {}).items():
+            named = settings.get(key) or {}
+            if not isinstance(named, dict):
+                raise InvalidConfigError(f"{where}: {key}: expected an object")
+            for name, wanted in named.items():
                 job: dict[str, Any] = {"source": f"{registry}/{name}"}
                 if wanted:
                     # skopeo's expressions match anywhere in a tag
@@ -238,7 +386,7 @@ def below(target: Location | None, source: Location, where: str) -> Location:
     """
     if target is None:
         raise InvalidConfigError(f"{where}: no target", hint="give one to all jobs with --target")
-    if source.reference is None:
+    if source.reference is None or own_tags(target):
         return target
     name = source.reference.name
     if target.reference is not None:

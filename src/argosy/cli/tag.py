@@ -22,6 +22,7 @@ def command(place: Location, tags: tuple[str, ...]) -> None:
       argosy tag docker-archive:app.tar:app:v1 v2 other:v1
       argosy tag registry.example/app@sha256:44136fa3… stable
     """
+    places.check_tags(place)
     with places.target(place) as target:
         chosen = locate.choose(target, place)
         wanted = [places.tag_in(place.at(chosen), tag) for tag in tags]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
@@ -32,17 +31,22 @@ from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
 from argosy.content.protocols import BlobReader, Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
-from argosy.errors import PlatformUnknownError, UsageError
+from argosy.errors import (
+    LimitExceededError,
+    ManifestBlobUnknownError,
+    PlatformUnknownError,
+    UsageError,
+)
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform, best
+from argosy.spec.reference import digest_tag
 
 MAX_JOBS = 64
 _RAW_BUDGET = 64 * 1024 * 1024
-_DIGEST_TAG = r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?"
 
 
 def copy(
@@ -71,7 +75,8 @@ def copy(
         platforms: Of an index, only the images for these; None for all.
         sparse: With `platforms`: keep the index as it is, though the target then lacks some of its children.
         referrers: Copy the manifests that refer to what is copied too, and theirs, and so on.
-        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied.
+        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied. A list of referrers
+            (`sha256-<hex>`) is none of them: the target has its own, and `referrers` adds to it.
         foreign: Copy non-distributable layers too.
         jobs: How many blobs move at a time, 1 to 64.
         on_event: Told what happens; called from several threads, one at a time.
@@ -83,6 +88,7 @@ def copy(
         NotFoundError: the source lacks the tag, a manifest or a blob.
         PlatformUnknownError: no image suits one of `platforms`.
         IntegrityError: the source sent something else than it promised; the target keeps nothing of it.
+        LimitExceededError: there are more than 100 000 descriptors, referrers included, or manifests nest too deep.
         ArgosyError: what the places themselves raise, with a note that says which place it was.
 
     Example:
@@ -106,6 +112,29 @@ def copy(
         if more:
             run.tag(chosen.root, tags)
     return chosen.root
+
+
+def chosen(
+    source: Source, tag_or_digest: str, platforms: Sequence[Platform] | None = None
+) -> Descriptor:
+    """What `copy` returns for the same arguments, found without copying: at most indexes are read.
+
+    Raises:
+        NotFoundError: the source lacks it.
+        PlatformUnknownError: no image suits one of `platforms`.
+
+    Example:
+        >>> from argosy.content.memory import MemoryStore
+        >>> from argosy.testing import random
+        >>> a, b = MemoryStore(), MemoryStore()
+        >>> _ = random.index(a, 1, "v1")
+        >>> chosen(a, "v1", [Platform.parse("linux/arm64")]) == copy(
+        ...     a, "v1", b, platforms=[Platform.parse("linux/arm64")]
+        ... )
+        True
+    """
+    root = source.resolve(tag_or_digest)
+    return _choose(source, root, platforms, sparse=False).root if platforms else root
 
 
 class _Choice(Value):
@@ -211,6 +240,8 @@ class _Copy:
         self.manifests: dict[Digest, Descriptor] = {}
         self._workers = _Workers(jobs)
         self._blobs: set[Digest] = set()
+        self._met = 0
+        self._lists: dict[Digest, set[Digest]] = {}
         self._stop = threading.Event()
         self._telling = threading.Lock()
         self._on_event = on_event
@@ -237,6 +268,7 @@ class _Copy:
             if node.descriptor.digest in self.manifests:
                 continue
             self.manifests[node.descriptor.digest] = node.descriptor
+            self._count(1 + len(node.manifest.children()))
             held += len(node.raw)
             nodes.append((node.descriptor, node.raw if held <= _RAW_BUDGET else None))
             self.tell(Planned(node.descriptor))
@@ -245,6 +277,12 @@ class _Copy:
         for desc, raw in nodes:
             mine = tags if desc.digest == chosen.root.digest else ()
             self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
+
+    def _count(self, met: int) -> None:
+        # each walk has its limit, but a registry can name new referrers, and theirs, for ever
+        self._met += met
+        if self._met > graph.MAX_NODES:
+            raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
     def referrers(self) -> None:
         """Copy the manifests that refer to what was copied, and those that refer to them."""
@@ -260,8 +298,7 @@ class _Copy:
         """Copy the tags that stand for what was copied by having its digest in their name."""
         wanted = {(digest.algorithm, digest.encoded) for digest in self.manifests}
         for tag in self.source.tags():
-            match = re.fullmatch(_DIGEST_TAG, tag)
-            if match and (match[1], match[2]) in wanted:
+            if digest_tag(tag) in wanted:
                 desc = self.source.resolve(tag)
                 self.tree(_Choice(desc))
                 self.tag(desc, (tag,))
@@ -326,14 +363,43 @@ class _Copy:
 
     def _manifest(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
         with _Noted(f"while writing {desc.digest} to {self.target}"):
-            if self.target.exists(desc):
+            if self.target.exists(desc) and self._listed(desc, raw):
                 self.tell(Skipped(desc, "exists"))
                 self.tag(desc, tags)
                 return
-            self.target.push(desc, io.BytesIO(raw), tags=tags)
+            try:
+                self.target.push(desc, io.BytesIO(raw), tags=tags)
+            except ManifestBlobUnknownError:
+                if not self._inner_as_blobs(desc, raw):
+                    raise
+                self.target.push(desc, io.BytesIO(raw), tags=tags)
         self.tell(Copied(desc))
         for tag in tags:
             self.tell(Tagged(desc, tag))
+
+    def _inner_as_blobs(self, desc: Descriptor, raw: bytes) -> bool:
+        """Store the manifests that are layers of this one as blobs too, where a registry asks for them there."""
+        manifest = decode_manifest(raw, desc.media_type)
+        inner = [
+            d for d in manifest.children() if isinstance(manifest, Manifest) and d.is_manifest()
+        ]
+        for child in inner:
+            content = io.BytesIO(graph.read_inner(self.source, child))
+            self.target.push(graph.as_blob(child), content)
+        return bool(inner)
+
+    def _listed(self, desc: Descriptor, raw: bytes) -> bool:
+        """Whether what is at the target is found there by its subject too, if it has one.
+
+        Where clients keep the list it may have been lost; to push the manifest again puts it there. A subject's list is
+        read once.
+        """
+        subject = decode_manifest(raw, desc.media_type).subject
+        if subject is None:
+            return True
+        if subject.digest not in self._lists:
+            self._lists[subject.digest] = {e.digest for e in self.target.referrers(subject)}
+        return desc.digest in self._lists[subject.digest]
 
 
 class _Noted:

@@ -6,7 +6,7 @@ outside may still be deep or wide without end, so walks have limits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.content.verify import VerifyingReader, embedded
@@ -14,9 +14,11 @@ from argosy.errors import (
     InvalidManifestError,
     LimitExceededError,
     ManifestUnknownError,
+    NotFoundError,
     PlatformUnknownError,
 )
 from argosy.spec import manifest as manifests
+from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -24,7 +26,7 @@ from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform, best
 
 MAX_DEPTH = 16
-"""How deep indexes may nest."""
+"""How deep indexes, and manifests in manifests, may nest."""
 
 MAX_NODES = 100_000
 """How many descriptors one walk may meet."""
@@ -52,6 +54,26 @@ def read(source: Source, desc: Descriptor, *, limit: int = manifests.MAX_SIZE) -
         return at_hand
     with source.fetch(desc) as reader:
         return readall(reader)
+
+
+def as_blob(desc: Descriptor) -> Descriptor:
+    """Where a registry keeps a manifest that was pushed as a layer or a config of another: among its blobs."""
+    return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=desc.digest, size=desc.size)
+
+
+def read_inner(source: Source, desc: Descriptor) -> bytes:
+    """As `read`, for a manifest that is a layer or the config of another: from the manifests, else from the blobs.
+
+    Raises:
+        ManifestUnknownError: it is in neither place.
+    """
+    try:
+        return read(source, desc)
+    except ManifestUnknownError as exc:
+        try:
+            return read(source, as_blob(desc))
+        except NotFoundError:
+            raise exc from None
 
 
 def readall(reader: BlobReader) -> bytes:
@@ -138,7 +160,7 @@ def walk(
         missing_ok: Leave out children that are not there, instead of raising.
 
     Raises:
-        LimitExceededError: indexes nest deeper than 16, or there are more than 100 000 descriptors.
+        LimitExceededError: manifests nest deeper than 16, or there are more than 100 000 descriptors.
         ManifestUnknownError: a child is not in the source.
         InvalidManifestError: a manifest breaks the image-spec.
     """
@@ -152,27 +174,34 @@ class _Walker:
         self._seen: set[Digest] = set()
         self._met = 0
 
-    def visit(self, desc: Descriptor, depth: int) -> Iterator[Node]:
+    def visit(self, desc: Descriptor, depth: int, *, inner: bool = False) -> Iterator[Node]:
         if desc.digest in self._seen:
             return
         self._seen.add(desc.digest)
         if depth > MAX_DEPTH:
-            raise LimitExceededError(f"indexes nest deeper than {MAX_DEPTH} at {desc.digest}")
-        node = self._node(desc, depth)
+            raise LimitExceededError(f"manifests nest deeper than {MAX_DEPTH} at {desc.digest}")
+        node = self._node(desc, depth, read_inner if inner else read)
         if node is None:
             return
         self._met += 1 + len(node.manifest.children())
         if self._met > MAX_NODES:
             raise LimitExceededError(f"more than {MAX_NODES} descriptors below the root")
-        if isinstance(node.manifest, Index):
-            for child in node.manifest.manifests:
-                if child.is_manifest() and (self._keep is None or child.digest in self._keep):
-                    yield from self.visit(child, depth + 1)
+        for child in self._below(node.manifest):
+            yield from self.visit(child, depth + 1, inner=isinstance(node.manifest, Manifest))
         yield node
 
-    def _node(self, desc: Descriptor, depth: int) -> Node | None:
+    def _below(self, manifest: Manifest | Index) -> Iterator[Descriptor]:
+        """The manifests a manifest is made of: most often an index's, but an artifact's layer may be one too."""
+        chosen = self._keep if isinstance(manifest, Index) else None
+        for child in manifest.children():
+            if child.is_manifest() and (chosen is None or child.digest in chosen):
+                yield child
+
+    def _node(
+        self, desc: Descriptor, depth: int, reads: Callable[[Source, Descriptor], bytes]
+    ) -> Node | None:
         try:
-            raw = read(self._source, desc)
+            raw = reads(self._source, desc)
         except ManifestUnknownError:
             if depth and self._missing_ok:
                 return None

@@ -11,7 +11,7 @@ from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import ArgosyError, BlobUnknownError, ManifestUnknownError
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.digest import Digest
+from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.reference import parse_tag
 
@@ -48,7 +48,7 @@ class MemoryStore:
         """See `Source.resolve`."""
         with self._lock:
             found = self._tags.get(tag_or_digest)
-            if found is None and ":" in tag_or_digest:
+            if found is None and tag_or_digest.partition(":")[0] in ALGORITHMS:
                 found = self._content.get(Digest(tag_or_digest), (None,))[0]
         if found is None:
             raise ManifestUnknownError(f"{tag_or_digest} is not in memory")

@@ -105,8 +105,19 @@ class Catalog:
 
     def content(self, roots: Iterable[Descriptor]) -> Iterator[Descriptor]:
         """Everything below and including `roots`: manifests, configs and layers; some more than once."""
-        for desc in self.manifests(roots):
-            yield desc
-            facts = self.facts(desc)
-            if facts is not None:
-                yield from (c for c in facts.children if not c.is_manifest())
+        seen: set[Digest] = set()
+        todo = list(roots)
+        while todo:
+            inner: list[Descriptor] = []
+            for desc in self.manifests(todo):
+                yield desc
+                facts = self.facts(desc)
+                for child in facts.children if facts else ():
+                    if not child.is_manifest():
+                        yield child
+                    elif not desc.is_index() and child.digest not in seen:
+                        seen.add(
+                            child.digest
+                        )  # an artifact's layer, or its config, that is a manifest
+                        inner.append(child)
+            todo = inner

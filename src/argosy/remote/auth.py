@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from argosy.errors import (
     AccessError,
@@ -26,6 +26,7 @@ from argosy.errors import (
     RegistryError,
     UnauthorizedError,
 )
+from argosy.remote import network
 from argosy.remote.credentials import Credential, Found
 from argosy.remote.wire import (
     Flow,
@@ -44,8 +45,12 @@ CLIENT_ID = "argosy"
 MAX_TOKEN_ANSWER = 128 * 1024
 LEAST_LIFE = 60.0
 """Seconds a token is taken to live where its answer says nothing or less."""
+MOST_LIFE = 7 * 86400.0
+"""Seconds a token is taken to live where its answer says more."""
 
 _MAX_HEADER = 16 * 1024
+_NOT_THIS_WAY = frozenset({404, 405})
+"""What a token server answers to a method that it does not know."""
 
 
 class Challenge(Value):
@@ -162,32 +167,22 @@ def fetch_token(
 ) -> Flow[Token]:
     """Ask a token server for a token.
 
-    With an identity token by POST (OAuth2, `grant_type=refresh_token`), else by GET with Basic; where GET is not
-    allowed, by POST with `grant_type=password`.
+    With an identity token by POST (OAuth2, `grant_type=refresh_token`), else by GET with Basic; where one of them is
+    not known there, by the other.
 
     Raises:
         UnauthorizedError: the token server refused.
         RegistryError: it answered with something that holds no token.
     """
-    if credential is not None and credential.identity_token:
+    posted = credential is not None and bool(credential.identity_token)
+    if credential is not None and posted:
         form = {"grant_type": "refresh_token", "refresh_token": credential.identity_token}
-        return _token_of((yield _post(realm, service, scopes, form, named_by)), scopes)
-    query: list[tuple[str, str]] = [("service", service)] if service else []
-    query += [("scope", scope) for scope in scopes]
-    headers: dict[str, str] = {}
-    if credential is not None and credential.username:
-        query += [("account", credential.username)]
-        headers["Authorization"] = credential.basic()
-    joint = "&" if urlsplit(realm).query else "?"
-    response = yield Request(
-        method="GET",
-        url=f"{realm}{joint}{urlencode(query)}" if query else realm,
-        headers=headers,
-        limit=MAX_TOKEN_ANSWER,
-        statuses=(400, 401, 403, 404, 405),
-        named_by=named_by,
-    )
-    if response.status in {404, 405} and credential is not None and credential.username:
+        response = yield _post(realm, service, scopes, form, named_by)
+        if response.status not in _NOT_THIS_WAY:
+            return _token_of(response, scopes)
+    response = yield _get(realm, service, scopes, credential, named_by)
+    refused = response.status in _NOT_THIS_WAY and not posted
+    if refused and credential is not None and credential.username:
         form = {
             "grant_type": "password",
             "username": credential.username,
@@ -195,6 +190,39 @@ def fetch_token(
         }
         response = yield _post(realm, service, scopes, form, named_by)
     return _token_of(response, scopes)
+
+
+def _get(
+    realm: str,
+    service: str,
+    scopes: Sequence[str],
+    credential: Credential | None,
+    named_by: str | None,
+) -> Request:
+    query: list[tuple[str, str]] = [("service", service)] if service else []
+    query += [("scope", scope) for scope in scopes]
+    headers: dict[str, str] = {}
+    if credential is not None and credential.username:
+        query += [("account", credential.username)]
+    if credential is not None and (credential.username or credential.identity_token):
+        headers["Authorization"] = _as_password(credential).basic()
+    joint = "&" if urlsplit(realm).query else "?"
+    return Request(
+        method="GET",
+        url=f"{realm}{joint}{urlencode(query)}" if query else realm,
+        headers=headers,
+        limit=MAX_TOKEN_ANSWER,
+        statuses=(400, 401, 403, 404, 405),
+        named_by=named_by,
+    )
+
+
+def _as_password(credential: Credential) -> Credential:
+    """As Basic has it, also where there is only an identity token, which helpers give as the password of `<token>`."""
+    return Credential(
+        username=credential.username or "<token>",
+        password=credential.password or credential.identity_token,
+    )
 
 
 def _post(
@@ -209,6 +237,7 @@ def _post(
         limit=MAX_TOKEN_ANSWER,
         statuses=(400, 401, 403, 404, 405),
         named_by=named_by,
+        secret=True,
     )
 
 
@@ -235,11 +264,13 @@ def _token_of(response: Response, scopes: Sequence[str]) -> Token:
 
 def _life(answer: Mapping[str, object], response: Response) -> float:
     stated = answer.get("expires_in")
-    life = float(stated) if isinstance(stated, (int, float)) and stated > 0 else LEAST_LIFE
+    life = LEAST_LIFE
+    if isinstance(stated, (int, float)) and stated > 0:
+        life = float(min(stated, MOST_LIFE))  # a whole number may be too large for a float
     issued, now = _rfc3339(answer.get("issued_at")), http_date(response.headers.get("Date"))
     if issued is not None and now is not None:
         life -= max(0.0, now - issued)  # a cached token is older than its answer
-    return min(max(life, LEAST_LIFE), 7 * 86400.0)
+    return max(life, LEAST_LIFE)
 
 
 def _rfc3339(value: object) -> float | None:
@@ -381,7 +412,9 @@ class Authenticator:
         realm = self._realm(self._bearer.parameters["realm"])
         credential = found.credential if found else None
         if key in self._refresh:
-            credential = Credential(identity_token=self._refresh[key])
+            credential = dataclasses.replace(
+                credential or Credential(), identity_token=self._refresh[key]
+            )
         service = self._bearer.parameters.get("service", "")
         flow = fetch_token(realm, service, scopes, credential, named_by=self._named_by)
         try:
@@ -399,10 +432,11 @@ class Authenticator:
         return token
 
     def _realm(self, text: str) -> str:
-        realm = urljoin(self._base, text)
+        realm = network.join(self._base, text)
         parts = urlsplit(realm)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise SettledError(f"{self._registry} names no token server: {text[:200]!r}")
+            shown = redact_url(text)[:200]
+            raise SettledError(f"{self._registry} names no token server: {shown!r}")
         return realm
 
     def _credential(self, scopes: Sequence[str]) -> Found | None:

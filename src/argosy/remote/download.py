@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from argosy.content.protocols import SupportsRead
-from argosy.errors import RegistryError, SizeMismatchError, TransportError
+from argosy.errors import ArgosyError, RegistryError, SizeMismatchError, TransportError
 from argosy.remote.wire import Response, SettledError
 from argosy.spec.descriptor import Descriptor
 
@@ -30,6 +30,7 @@ class Download:
         ask: Asks the registry for its bytes from an offset on, with a range or without; the answer streams.
         attempts: How many failures in a row are forgiven while nothing comes.
         pause: Called with the number of failures so far before it is asked again.
+        leave: Called with a failure that is final here: whether another place is asked from now on.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Download:
         *,
         attempts: int,
         pause: Callable[[int], object],
+        leave: Callable[[ArgosyError], bool] = lambda _failure: False,
     ) -> None:
         self._desc, self._ask, self._attempts, self._pause = desc, ask, attempts, pause
+        self._leave = leave
         self._response: Response | None = None
         self._at = 0
         self._failures = 0
@@ -66,10 +69,7 @@ class Download:
                 data = body.read(size) if body else b""
                 if not data and self._at < self._desc.size and body:
                     raise TransportError(f"{self._desc.digest}: the body ended at byte {self._at}")
-            except SettledError:
-                self.close()
-                raise
-            except TransportError as exc:
+            except ArgosyError as exc:
                 self._failed(exc)
                 continue
             self._at += len(data)
@@ -81,13 +81,17 @@ class Download:
         if response is not None:
             response.close()
 
-    def _failed(self, exc: TransportError) -> None:
+    def _failed(self, exc: ArgosyError) -> None:
         self.close()
-        self._failures = 1 if self._at - self._mark >= PROGRESS else self._failures + 1
-        self._mark = self._at
-        if self._failures >= self._attempts:
+        if isinstance(exc, TransportError) and not isinstance(exc, SettledError):
+            self._failures = 1 if self._at - self._mark >= PROGRESS else self._failures + 1
+            self._mark = self._at
+            if self._failures < self._attempts:
+                self._pause(self._failures)
+                return
+        if not self._leave(exc):
             raise exc
-        self._pause(self._failures)
+        self._failures, self._mark, self._ranged = 0, self._at, True
 
     def _body(self) -> SupportsRead | None:
         if self._response is None and (self._at < self._desc.size or self._at == 0):

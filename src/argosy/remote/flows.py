@@ -7,7 +7,7 @@ Their docstrings name the end-points of the specification.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote, urlencode, urljoin
+from urllib.parse import quote, urlencode
 
 from argosy.errors import (
     ArgosyError,
@@ -20,7 +20,8 @@ from argosy.errors import (
     RegistryError,
     UnsupportedError,
 )
-from argosy.remote.wire import Flow, Request, Response, error_of
+from argosy.remote import network
+from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -89,10 +90,9 @@ def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
 def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     """What a HEAD answer says a manifest is, or None where it leaves something out or contradicts the question."""
     media_type = mediatypes.essence(response.headers.get("Content-Type"))
-    length = response.headers.get("Content-Length")
+    size = _size(response)
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
-    size = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
     if not mediatypes.is_manifest(media_type) or not size:
         return None  # a 0 is the length of what follows a HEAD: no manifest is empty
     try:
@@ -102,6 +102,12 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     if is_digest(tag_or_digest) and digest != tag_or_digest:
         return None
     return Descriptor(media_type=media_type, digest=digest, size=size)
+
+
+def _size(response: Response) -> int | None:
+    """What `Content-Length` says, or None where it says nothing that can be: of no number so long is made one."""
+    length = response.headers.get("Content-Length")
+    return int(length) if length.isascii() and length.isdigit() and len(length) <= 18 else None
 
 
 def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:
@@ -271,10 +277,10 @@ def describe_blob(name: str, digest: Digest) -> Flow[Descriptor]:
     response = yield request
     if response.status == 404:
         raise missing(response, request, BlobUnknownError)
-    length = response.headers.get("Content-Length")
-    if not (length.isascii() and length.isdigit()):
+    size = _size(response)
+    if size is None:
         raise RegistryError(f"{digest}: the registry does not say the blob's size")
-    return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=int(length))
+    return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=size)
 
 
 def open_blob(
@@ -365,9 +371,23 @@ def location_of(response: Response) -> str:
     """
     text = response.headers.get("Location")
     if not text:
-        raise RegistryError(f"{response.url}: {response.status} without a Location")
-    location = urljoin(response.url, text)
-    base = urljoin(response.url, "/")
+        raise RegistryError(f"{redact_url(response.url)}: {response.status} without a Location")
+    return _meant(response, text)
+
+
+def next_of(response: Response) -> str:
+    """The next page's URL, absolute as a `Location` is made, or an empty string.
+
+    Raises:
+        SettledError: what is named is no address.
+    """
+    following = distribution.next_link(response.headers.get_all("Link"))
+    return _meant(response, following) if following else ""
+
+
+def _meant(response: Response, text: str) -> str:
+    location = network.join(response.url, text)
+    base = network.join(response.url, "/")
     if base.startswith("https://") and location.startswith("http://" + base[len("https://") :]):
         return "https://" + location[len("http://") :]
     return location
@@ -397,11 +417,10 @@ def page(
     try:
         value = _json.loads_object(response.data)
     except (ArgosyError, LimitExceededError) as exc:
-        raise RegistryError(f"{response.url} sent no list: {exc}") from None
+        raise RegistryError(f"{redact_url(response.url)} sent no list: {exc}") from None
     if member not in value and value.get("errors"):
         raise error_of(response, request)  # some send their errors with a 200
-    following = distribution.next_link(response.headers.get_all("Link"))
-    return value, urljoin(response.url, following) if following else ""
+    return value, next_of(response)
 
 
 def first_page(path: str, *, last: str = "", limit: int = PAGE) -> str:

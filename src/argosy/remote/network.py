@@ -8,9 +8,9 @@ against the address that was really connected to, so a name that resolves differ
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
-from argosy.remote.wire import SettledError
+from argosy.remote.wire import SettledError, redact_url
 
 _PORTS = {"http": 80, "https": 443}
 _SHARED = ipaddress.ip_network("100.64.0.0/10")
@@ -76,13 +76,31 @@ def split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as exc:
-        raise SettledError(f"not a URL: {url[:200]!r}: {exc}") from None
+    except ValueError:  # its words may hold what must not be shown
+        raise SettledError(f"not a URL: {_shown(url)}") from None
     if parts.scheme not in _PORTS or not parts.hostname or port == 0:
-        raise SettledError(f"expected an http or https URL, got {url[:200]!r}")
+        raise SettledError(f"expected an http or https URL, got {_shown(url)}")
     if any(c <= " " or c == "\x7f" for c in url):
-        raise SettledError(f"a URL cannot have white space or control characters: {url[:200]!r}")
+        raise SettledError(f"a URL cannot have white space or control characters: {_shown(url)}")
     return parts
+
+
+def join(base: str, text: str) -> str:
+    """Where some text that came from `base` leads: absolute, and certain to have parts.
+
+    Raises:
+        SettledError: it is no address.
+    """
+    try:
+        url = urljoin(base, text)
+        urlsplit(url)
+    except ValueError:
+        raise SettledError(f"{redact_url(base)} names no address: {_shown(text)}") from None
+    return url
+
+
+def _shown(url: str) -> str:
+    return repr(redact_url(url)[:200])
 
 
 def origin(url: str) -> tuple[str, str, int]:

@@ -1,15 +1,16 @@
 """Referrers: the registry's list of them, and the tag that stands for it where the registry has no such list.
 
-The tag schema's list is kept by clients, several at a time perhaps. An update reads the list, merges, writes it (on
-condition that it has not changed, where the registry gives an ETag), and reads again to see that it stands.
+The tag schema's list is kept by clients, several at a time perhaps. An update reads the list, merges, writes it on
+condition that it has not changed, and reads again to see that it stands: many registries mind no condition.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
+import time
 from collections.abc import Callable, Iterable
-from urllib.parse import urljoin
 
 from argosy.errors import (
     ConflictError,
@@ -18,8 +19,8 @@ from argosy.errors import (
     ResponseError,
     UnsupportedError,
 )
-from argosy.remote.flows import pull_scope, push_scope
-from argosy.remote.wire import Flow, Request, error_of
+from argosy.remote.flows import next_of, pull_scope, push_scope
+from argosy.remote.wire import Flow, Request, error_of, redact_url
 from argosy.spec import distribution, mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -27,7 +28,8 @@ from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 
 MAX_PAGES = 1000
-_ATTEMPTS = 8
+_ATTEMPTS = 16
+_MAX_PAUSE = 2.0
 _updating = threading.Lock()  # one update at a time in this process; others are met by merging
 
 _FILTERED_RC1 = "org.opencontainers.referrers.filtersApplied"
@@ -64,14 +66,14 @@ def listed(name: str, url: str) -> Flow[Page | None]:
         return None
     index = _index(response.data)
     if index is None:
-        raise InvalidManifestError(f"{response.url}: expected an image index with the referrers")
+        where = redact_url(response.url)
+        raise InvalidManifestError(f"{where}: expected an image index with the referrers")
     applied = response.headers.get(distribution.FILTERS_HEADER) or index.annotations.get(
         _FILTERED_RC1, ""
     )
-    following = distribution.next_link(response.headers.get_all("Link"))
     return Page(
         index.manifests,
-        urljoin(response.url, following) if following else "",
+        next_of(response),
         "artifactType" in {part.strip() for part in applied.split(",")},
     )
 
@@ -84,8 +86,13 @@ def _index(raw: bytes) -> Index | None:
     return parsed if isinstance(parsed, Index) else None
 
 
-def tagged(name: str, subject: Digest) -> Flow[tuple[Index | None, bytes, str]]:
+def tagged(name: str, subject: Digest, pause: float = 0.0) -> Flow[tuple[Index | None, bytes, str]]:
     """The tag schema's list: the index, its bytes and its ETag; None where there is none.
+
+    Args:
+        name: The repository's name.
+        subject: Whose referrers.
+        pause: Seconds to leave the host alone first.
 
     Raises:
         InvalidManifestError: the tag names something else than an index.
@@ -96,6 +103,7 @@ def tagged(name: str, subject: Digest) -> Flow[tuple[Index | None, bytes, str]]:
         headers={"Accept": mediatypes.OCI_INDEX},
         scopes=(pull_scope(name),),
         statuses=(404,),
+        pause=pause,
     )
     response = yield request
     if response.status == 404:
@@ -154,32 +162,39 @@ def _update(
     subject: Digest,
     change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]],
 ) -> Flow[None]:
+    pause = 0.0
     with _updating:
         for _ in range(_ATTEMPTS):
-            index, _raw, etag = yield from tagged(name, subject)
+            index, _raw, etag = yield from tagged(name, subject, pause)
             entries = index.manifests if index else ()
             wanted = change(entries)
-            if index is not None and wanted == entries:
+            if wanted == entries:
                 return
+            began = time.monotonic()
             made = dataclasses.replace(index or Index(), manifests=wanted)
             try:
-                yield _put(name, subject, made.encode(), etag)
+                yield _put(name, subject, made.encode(), etag if index else None)
             except (ConflictError, ResponseError) as exc:
                 if isinstance(exc, ResponseError) and exc.http_status not in {409, 412}:
                     raise
+            # whoever read the list before this write has written it, too, when twice the time of a write has passed
+            pause = (time.monotonic() - began) * (2 + os.urandom(1)[0] / 128)
+            pause = min(pause, _MAX_PAUSE)
     raise ConflictError(
         f"{name}:{distribution.referrers_tag(subject)}: others change the list of referrers faster than "
         f"it could be written, {_ATTEMPTS} times"
     )
 
 
-def _put(name: str, subject: Digest, raw: bytes, etag: str) -> Request:
+def _put(name: str, subject: Digest, raw: bytes, etag: str | None) -> Request:
+    """Write the list: over the one with this ETag, any if it is empty, or only where there is none yet."""
+    only = {"If-None-Match": "*"} if etag is None else {"If-Match": etag} if etag else {}
     return Request(
         method="PUT",
         url=distribution.manifest_path(name, distribution.referrers_tag(subject)),
         headers={
             "Content-Type": mediatypes.OCI_INDEX,
-            **({"If-Match": etag} if etag else {}),
+            **only,
         },
         body=raw,
         scopes=(push_scope(name),),

@@ -12,7 +12,7 @@ from argosy.remote import flows, network
 from argosy.remote.config import Endpoint, Options
 from argosy.remote.repository import Repository
 from argosy.remote.session import Session
-from argosy.remote.wire import Flow, Request, Response, Transport, run
+from argosy.remote.wire import Flow, Request, Response, Transport, redact_url, run
 from argosy.spec.distribution import API_VERSION_HEADER
 from argosy.spec.reference import parse_registry
 
@@ -129,7 +129,8 @@ class Registry:
             RegistryError: it leads elsewhere.
         """
         if url and network.origin(url) != network.origin(self.session().base):
-            raise RegistryError(f"{self.name}: refused a next page at another host: {url[:200]!r}")
+            shown = redact_url(url)[:200]
+            raise RegistryError(f"{self.name}: refused a next page at another host: {shown!r}")
         return url
 
     def listed(self, name: str, path: str, member: str, scopes: Sequence[str]) -> Iterator[str]:

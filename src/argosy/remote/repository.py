@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import os
 import threading
@@ -26,8 +28,9 @@ from argosy.remote import flows, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
 from argosy.remote.download import Download
+from argosy.remote.places import Mirror, Place, Places
 from argosy.remote.session import Session
-from argosy.remote.wire import Flow, Request, Response, run
+from argosy.remote.wire import Flow, Request, Response, Transport, run
 from argosy.spec import distribution, mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
@@ -113,12 +116,13 @@ class Repository:
         if desc.is_manifest():
             raw = self._read(lambda name: flows.get_manifest(name, desc.digest), by_digest=True)[1]
             return VerifyingReader(io.BytesIO(raw), desc)
-        options = self.registry.options
+        places = Places(desc, self._holding(desc))
         stream = Download(
             desc,
-            lambda offset, ranged: self._opened(desc, offset, ranged=ranged),
-            attempts=options.attempts,
-            pause=self._own.rest,
+            places.open,
+            attempts=self.registry.options.attempts,
+            pause=places.rest,
+            leave=places.leave,
         )
         return VerifyingReader(stream, desc)
 
@@ -269,11 +273,9 @@ class Repository:
         """Run a flow at the first place that can answer it: the mirrors, then the registry."""
         *mirrors, last = self._places(by_digest=by_digest)
         for place in mirrors:
-            try:
-                return run(flow(place.name), self.registry.session(place))
-            except ArgosyError as exc:
-                if not isinstance(exc, (NotFoundError, RegistryError, AccessError)):
-                    raise
+            # whatever is wrong there: the registry can still be right
+            with contextlib.suppress(ArgosyError):
+                return run(flow(place.name), self._at(place))
         return run(flow(last.name), self.registry.session(last))
 
     def _places(self, *, by_digest: bool) -> list[Endpoint]:
@@ -281,28 +283,22 @@ class Repository:
         places = rules.endpoints(self.registry.name, self.name)
         return [p for p in places if not p.mirror or p.serves(by_digest=by_digest)]
 
-    def _opened(self, desc: Descriptor, offset: int, *, ranged: bool) -> Response:
-        try:
-            return self._read(
-                lambda name: flows.open_blob(name, desc, offset, ranged=ranged), by_digest=True
-            )
-        except BlobUnknownError:
-            if not desc.urls or not self.registry.options.foreign:
-                raise
-            return self._foreign(desc, offset if ranged else 0)
+    def _at(self, place: Endpoint) -> Transport:
+        session = self.registry.session(place)
+        # a mirror with names of its own, as mirror.example/quay, knows by them whose content is wanted
+        proxy = place.mirror and place.name == self.name
+        return Mirror(session, self.registry.name) if proxy else session
 
-    def _foreign(self, desc: Descriptor, offset: int) -> Response:
-        """A layer's own `urls`: no credentials, no inner addresses (CVE-2020-15157)."""
-        headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset else {}
-        failure: ArgosyError = BlobUnknownError(f"{desc.digest}: none of its urls can be used")
-        for url in desc.urls[:16]:
-            try:
-                return self._own.send_elsewhere(
-                    Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
-                )
-            except ArgosyError as exc:
-                failure = exc
-        raise failure
+    def _holding(self, desc: Descriptor) -> Iterator[Place]:
+        """Where a blob can be read from; its own `urls` only once the registry has said that it lacks it."""
+        for place in self._places(by_digest=True):
+            session = self.registry.session(place)
+            ask = functools.partial(_ask, self._at(place), place.name, desc)
+            spared = ArgosyError if place.mirror else BlobUnknownError
+            yield Place(ask=ask, session=session, spared=spared, trusted=not place.mirror)
+        for url in desc.urls[:16] if self.registry.options.foreign else ():
+            ask = functools.partial(_ask_elsewhere, self._own, url, desc)
+            yield Place(ask=ask, session=self._own)
 
     def _push_manifest(self, desc: Descriptor, content: SupportsRead, tags: Sequence[str]) -> None:
         raw = VerifyingReader(content, desc, close=lambda: None).readall(limit=MAX_SIZE)
@@ -375,6 +371,24 @@ class Repository:
 
 def _checked(tag_or_digest: str) -> str:
     return Digest(tag_or_digest) if ":" in tag_or_digest else parse_tag(tag_or_digest)
+
+
+def _ask(session: Transport, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:
+    return run(flows.open_blob(name, desc, offset, ranged=ranged), session)
+
+
+def _ask_elsewhere(
+    session: Session,
+    url: str,
+    desc: Descriptor,
+    offset: int,
+    ranged: bool,
+) -> Response:
+    """One of a layer's own `urls`: no credentials, no inner addresses (CVE-2020-15157)."""
+    headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset and ranged else {}
+    return session.send_elsewhere(
+        Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
+    )
 
 
 def _subject(raw: bytes) -> Descriptor | None:

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from urllib.parse import urljoin
 
 from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
@@ -308,7 +307,7 @@ class Session:
             if response.status not in REDIRECTS or not response.headers.get("Location"):
                 return response
             response.load_error()
-            target = urljoin(request.url, response.headers.get("Location"))
+            target = network.join(request.url, response.headers.get("Location"))
             self._check_step(request.url, target)
             if network.origin(target) != network.origin(request.url):
                 headers = {}  # never a credential, a cookie or a wish of the user's to another host
@@ -319,7 +318,7 @@ class Session:
         """What a host that a redirect led to is shown where it asks: a token for nobody in particular, or nothing."""
         challenges = parse_challenges(response.headers.get_all("WWW-Authenticate"))
         bearer = next((c.parameters for c in challenges if c.scheme == "bearer"), {})
-        realm = urljoin(url, bearer.get("realm", ""))
+        realm = network.join(url, bearer.get("realm", ""))
         if not bearer.get("realm") or network.origin(realm)[0] != network.origin(url)[0]:
             return ""
         response.load_error()
@@ -367,13 +366,14 @@ class Session:
     ) -> None:
         if self.options.observe is ignore_exchange:
             return
+        own = self.options.headers
         self.options.observe(
             Exchange(
                 method=request.method,
                 url=redact_url(request.url),
-                request_headers=redact_headers(request.headers.items()),
+                request_headers=redact_headers(request.headers.items(), own),
                 status=response.status if response else 0,
-                response_headers=redact_headers(response.headers) if response else (),
+                response_headers=redact_headers(response.headers, own) if response else (),
                 seconds=time.perf_counter() - started,
                 error=error,
             )
@@ -392,15 +392,20 @@ class _Bare:
 
 def _redirected(request: Request, status: int, target: str, named_by: str | None) -> Request:
     changed = request.method not in {"GET", "HEAD"}
-    if changed and status == 303:
+    if request.method == "POST" and status == 303:
         return Request(method="GET", url=target, named_by=named_by, limit=request.limit)
-    if changed and status in {301, 302}:
+    # a page that is got instead, of a log-in perhaps, would say 200 and nothing was stored or deleted
+    if changed and status in {301, 302, 303}:
         raise RegistryError(
             f"{request.method} {redact_url(request.url)}: a {status} redirect to {redact_url(target)} would lose "
-            "the request's body"
+            "what was asked for"
         )
     headers = dict(request.headers)
     if network.origin(target) != network.origin(request.url):
+        if request.secret:
+            raise SettledError(
+                f"{request.method} {redact_url(request.url)}: refused to take a secret to {redact_url(target)}"
+            )
         headers = {k: v for k, v in headers.items() if k.lower() not in {"authorization", "cookie"}}
     return request.replace(url=target, named_by=named_by, headers=headers)
 

@@ -97,6 +97,7 @@ class Request(Value, kw_only=True):
             lead only to public addresses and those of the same class.
         settling: Bytes the other side has to digest before it can answer, which adds to the patience with it.
         pause: Seconds to leave the host alone first, because something just failed there.
+        secret: The body holds one, and goes to no other place than the one it was made for.
     """
 
     method: str
@@ -111,6 +112,7 @@ class Request(Value, kw_only=True):
     named_by: str | None = None
     settling: int = 0
     pause: float = 0.0
+    secret: bool = False
 
     def replace(self, **changes: object) -> Request:
         """A copy with some fields changed."""
@@ -231,41 +233,68 @@ def run(flow: Flow[T], transport: Transport) -> T:
 
 # ------------------------------------------------------------------------------------------------- what must not show
 
-_SECRET_HEADERS = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-registry-auth"}
-)
+_HIDDEN = r"token|key|secret|auth|password|cookie|signature"
+_CHALLENGES = frozenset({"www-authenticate", "proxy-authenticate"})
+_ADDRESSES = frozenset({"location", "content-location"})
+_URL = r"""<[^>]*|[A-Za-z][A-Za-z0-9+.-]{0,30}:/[^\s"<>]*"""
 _PLAIN_QUERIES = frozenset(
     {"digest", "mount", "from", "n", "last", "service", "scope", "artifactType", "tag", "digest-algorithm", "ns",
      "client_id", "offline_token", "account"}
 )  # fmt: skip
-_QUERY = r"([^&=]+)=([^&]*)"
 
 
 def redact_url(url: str) -> str:
     """A URL that may be shown: no user information, and only queries that are known to hold no secret.
 
+    Of text that is no URL, nothing behind its `?` is shown.
+
     >>> redact_url("https://u:p@cdn.example/b?X-Amz-Signature=abc&digest=sha256:0")
     'https://cdn.example/b?X-Amz-Signature=REDACTED&digest=sha256:0'
+    >>> redact_url("http://u:p@[broken?sig=abc")
+    'http://[broken'
     """
-    parts = urlsplit(url)
-    query = re.sub(
-        _QUERY, lambda m: m[0] if m[1] in _PLAIN_QUERIES else f"{m[1]}=REDACTED", parts.query
-    )
-    netloc = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        scheme, slashes, rest = re.split("[?#]", url, maxsplit=1)[0].rpartition("//")
+        return f"{scheme}{slashes}{rest.rpartition('@')[2]}"
+    query = re.sub("[^&;]+", lambda m: _redact_query(m[0]), parts.query)
+    # with a scheme but no host, as in http:user:password@host, a path begins with what should stand there
+    path = parts.path if parts.netloc or not parts.scheme else parts.path.rpartition("@")[2]
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, query, ""))
 
 
-def redact_headers(fields: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Header fields that may be shown: the scheme of an `Authorization` stays, its secret goes."""
-    return tuple((name, _redact_field(name, value)) for name, value in fields)
+def _redact_query(part: str) -> str:
+    name, equals, _ = part.partition("=")
+    if name in _PLAIN_QUERIES:
+        return part
+    return f"{name}=REDACTED" if equals else "REDACTED"
 
 
-def _redact_field(name: str, value: str) -> str:
-    lower = name.lower()
-    if lower in _SECRET_HEADERS:
+def redact_headers(
+    fields: Iterable[tuple[str, str]], own: Iterable[str] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Header fields that may be shown: the scheme of an `Authorization` stays, its secret goes.
+
+    Args:
+        fields: Names and values.
+        own: Names of the headers that the user gave, whose values nobody else can judge.
+    """
+    hidden = {name.lower() for name in own}
+    return tuple((name, _redact_field(name.lower(), value, hidden)) for name, value in fields)
+
+
+def _redact_field(name: str, value: str, hidden: set[str]) -> str:
+    if name in hidden or (re.search(_HIDDEN, name) and name not in _CHALLENGES):
         scheme, space, _ = value.partition(" ")
-        return f"{scheme} REDACTED" if space and lower.endswith("authorization") else "REDACTED"
-    return redact_url(value) if lower == "location" else value
+        return f"{scheme} REDACTED" if space and name.endswith("authorization") else "REDACTED"
+    if name in _ADDRESSES:
+        return redact_url(value)
+    return re.sub(_URL, lambda m: _redact_found(m[0]), value)
+
+
+def _redact_found(url: str) -> str:
+    return f"<{redact_url(url[1:])}" if url.startswith("<") else redact_url(url)
 
 
 class Exchange(Value, kw_only=True):

@@ -40,11 +40,13 @@ class _DataclassFields:
     """What `dataclasses` asks a class for, made when it asks."""
 
     def __get__(self, instance: object, owner: Any) -> dict[str, Any]:
-        # with a docstring, for without one it would be given a signature, at the price of twenty classes
-        body = {"__doc__": "A twin.", "__annotations__": owner.__annotations__, **owner._fields}
-        twin: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(type("", (), body))
-        owner.__dataclass_fields__ = twin.__dataclass_fields__
-        return owner.__dataclass_fields__  # type: ignore[no-any-return]
+        # kept under another name, and never a base's: put in place of this, that of `Value` would be everybody's
+        if "_table" not in owner.__dict__:
+            # with a docstring, for without one it would be given a signature, at the price of twenty classes
+            body = {"__doc__": "A twin.", "__annotations__": owner.__annotations__, **owner._fields}
+            twin: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(type("", (), body))
+            owner._table = twin.__dataclass_fields__
+        return owner._table  # type: ignore[no-any-return]
 
 
 class Value(metaclass=_Kind):

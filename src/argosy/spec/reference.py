@@ -25,6 +25,8 @@ MAX_NAME_LENGTH = 255
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+_REFERRERS_TAG = r"(?:sha256|sha384|sha512|blake3)-[0-9a-f]{64}"
+_DIGEST_TAG = r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?"
 _HOST = re.compile(
     r"(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
     r"|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?",
@@ -70,6 +72,27 @@ def parse_tag(text: str) -> str:
             "the first of them a letter, digit or '_'"
         )
     return text
+
+
+def is_referrers_tag(tag: str) -> bool:
+    """Whether a tag is one of the referrers tag schema: what it names is a list that clients keep, and no image.
+
+    >>> is_referrers_tag("sha256-" + 64 * "0"), is_referrers_tag("sha256-" + 64 * "0" + ".sig")
+    (True, False)
+    """
+    return bool(re.fullmatch(_REFERRERS_TAG, tag))
+
+
+def digest_tag(tag: str) -> tuple[str, str] | None:
+    """Algorithm and encoded portion of the digest that a tag like `sha256-<hex>.sig` stands beside, or None.
+
+    The tag of a list of referrers is none of these: one such list is merged into another, and never replaces it.
+
+    >>> digest_tag("sha256-" + 64 * "0" + ".sig") == ("sha256", 64 * "0")
+    True
+    """
+    match = re.fullmatch(_DIGEST_TAG, tag)
+    return (match[1], match[2]) if match and not is_referrers_tag(tag) else None
 
 
 def parse_registry(text: str) -> str:

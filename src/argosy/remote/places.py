@@ -1,0 +1,95 @@
+"""Where one blob can be read from: mirrors, the registry itself, and at last the blob's own `urls`.
+
+A download goes through them in that order and never back: a place that failed is not asked again, and the next one
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from urllib.parse import quote
+
+from argosy.errors import ArgosyError, RegistryError
+from argosy.remote.session import Session
+from argosy.remote.wire import Request, Response
+from argosy.spec import mediatypes
+from argosy.spec._value import Value
+from argosy.spec.descriptor import Descriptor
+
+
+class Mirror:
+    """A mirror as flows see it: told whose content is wanted (distribution-spec, "Registry Proxying").
+
+    Args:
+        session: How it is asked.
+        registry: The registry it stands for.
+    """
+
+    def __init__(self, session: Session, registry: str) -> None:
+        self._session, self._namespace = session, f"ns={quote(registry, safe='')}"
+
+    def send(self, request: Request) -> Response:
+        """As the session, whose path gets a query more."""
+        joint = "&" if "?" in request.url else "?"
+        return self._session.send(request.replace(url=f"{request.url}{joint}{self._namespace}"))
+
+
+class Place(Value, kw_only=True):
+    """One place.
+
+    Args:
+        ask: Asks it for the bytes from an offset on, with a range or without; the answer streams.
+        session: What it is asked by.
+        spared: The failures that leave it to the next place.
+        trusted: Whether what it sends is the blob, whatever it says that it is.
+    """
+
+    ask: Callable[[int, bool], Response]
+    session: Session
+    spared: type[ArgosyError] = ArgosyError
+    trusted: bool = False
+
+
+class Places:
+    """The places of one download, and where it is.
+
+    Args:
+        desc: The blob.
+        places: At least one.
+    """
+
+    def __init__(self, desc: Descriptor, places: Iterable[Place]) -> None:
+        self._desc, self._left = desc, list(places)
+
+    def open(self, offset: int, ranged: bool) -> Response:
+        """The bytes from `offset` on, or all of them, from the first place that gives them.
+
+        Raises:
+            ArgosyError: what the last place that could be asked said.
+        """
+        while True:
+            try:
+                return self._asked(self._left[0], offset, ranged=ranged)
+            except ArgosyError as exc:
+                if not self.leave(exc):
+                    raise
+
+    def leave(self, failure: ArgosyError) -> bool:
+        """Turn to the next place, if there is one and the failure is not this place's last word."""
+        if len(self._left) < 2 or not isinstance(failure, self._left[0].spared):
+            return False
+        del self._left[0]
+        return True
+
+    def rest(self, failures: int) -> None:
+        """Leave the place alone for a while, the longer the more often it failed."""
+        self._left[0].session.rest(failures)
+
+    def _asked(self, place: Place, offset: int, *, ranged: bool) -> Response:
+        response = place.ask(offset, ranged)
+        kind = mediatypes.essence(response.headers.get("Content-Type"))
+        if kind == "text/html" != self._desc.media_type and not place.trusted:
+            # a portal's page: if its bytes were taken for the blob's first ones, no other place could help
+            response.close()
+            raise RegistryError(f"{self._desc.digest}: {place.session} sent a page instead")
+        return response

@@ -1,0 +1,53 @@
+"""The list of referrers that clients keep: several of them at a registry that minds no condition."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from argosy.remote import referrers
+from argosy.remote.wire import Request, Response, run
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Index, decode_manifest
+
+SUBJECT, MINE, THEIRS = (
+    Descriptor.of(mediatypes.OCI_MANIFEST, text) for text in (b"subject", b"mine", b"theirs")
+)
+PATIENCE = 0.1
+"""Seconds that every request takes."""
+
+
+class Registry:
+    """Holds the list, on a clock of its own. Another client's write comes `late` seconds after our first."""
+
+    def __init__(self, late: float) -> None:
+        self.now, self.late, self.due = 0.0, late, 0.0
+        self.raw = b""
+
+    def send(self, request: Request) -> Response:
+        self.now += request.pause + PATIENCE
+        if self.due and self.now >= self.due:
+            self.due, self.raw = 0.0, Index(manifests=(THEIRS,)).encode()
+        if request.method == "GET":
+            return Response(200 if self.raw else 404, data=self.raw)
+        if not self.raw:
+            self.due = self.now + self.late
+        assert isinstance(request.body, bytes)
+        self.raw = request.body
+        return Response(201)
+
+
+@pytest.mark.parametrize("late", [0.0, 0.5, 1.5])
+def test_who_read_the_list_before_our_write_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, late: float
+) -> None:
+    registry = Registry(late * PATIENCE)
+    clock = types.SimpleNamespace(monotonic=lambda: registry.now)
+    monkeypatch.setattr(referrers, "time", clock, raising=False)
+    run(referrers.add("app", SUBJECT.digest, MINE), registry)
+    found = decode_manifest(registry.raw)
+    assert isinstance(found, Index)
+    assert {e.digest for e in found.manifests} == {MINE.digest, THEIRS.digest}
+    assert not registry.due

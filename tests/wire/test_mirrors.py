@@ -1,0 +1,173 @@
+"""Mirrors, and the `urls` of a layer: one bad place among several is no reason to fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from argosy.content.verify import VerifyingReader
+from argosy.errors import ArgosyError, SizeMismatchError
+from argosy.remote.config import Registries
+from argosy.remote.repository import Repository
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Manifest
+from tests.wire import scripted as s
+
+Client = Callable[..., Repository]
+
+RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
+MANIFEST = Descriptor.of(mediatypes.OCI_MANIFEST, RAW)
+DATA = os.urandom(3_000_000)
+LAYER = Descriptor.of(mediatypes.OCI_LAYER_GZIP, DATA)
+BLOBS = "/v2/app/blobs/.*"
+PAGE = {"Content-Type": "text/html"}
+
+
+def unsized(body: bytes, kind: str) -> s.Answer:
+    """An answer that ends where its connection does, each time anew."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n"
+    return s.raw(head.encode() + body)
+
+
+BAD = {
+    "a page": s.answer(200, PAGE, b"<html>"),
+    "a page of unknown length": unsized(b"<html>", "text/html"),
+    "405": s.answer(405),
+    "413": s.answer(413),
+    "429": s.answer(429),
+    "no content": s.answer(204),
+    "a broken redirect": s.answer(307, {"Location": "http://["}),
+    "a redirect to what is no http": s.answer(307, {"Location": "ftp://h/"}),
+    "another manifest": s.manifest(RAW + b" ", Docker_Content_Digest=MANIFEST.digest),
+    "no manifest": s.manifest(b"{}"),
+    "no http": s.raw(b"hello\r\n\r\n"),
+    "always broken off": s.cut(DATA, 1000),
+    "no answer": s.reset(),
+}
+
+
+def mirrored(client: Client, scripted: s.Scripted, *mirrors: s.Scripted) -> Repository:
+    entries = [{"location": mirror.name, "insecure": True} for mirror in mirrors]
+    table = {"location": scripted.name, "insecure": True, "mirror": entries}
+    return client(registries=Registries([table]))
+
+
+def complete(server: s.Scripted) -> None:
+    """Let a registry serve all there is."""
+    server.on("*", "/v2/app/manifests/.*", s.manifest(RAW, Docker_Content_Digest=MANIFEST.digest))
+    server.on("GET", BLOBS, s.blob(DATA))
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+def test_a_bad_mirror_is_passed_over(
+    scripted: s.Scripted, another: s.Scripted, client: Client, bad: s.Answer
+) -> None:
+    another.on("*", ".*", bad)
+    complete(scripted)
+    repository = mirrored(client, scripted, another)
+    # by HEAD the mirror may say what is right, and is believed for a tag
+    assert repository.resolve(MANIFEST.digest).digest == MANIFEST.digest
+    assert repository.fetch(MANIFEST).read() == RAW
+    assert repository.fetch(LAYER).read() == DATA
+    assert another.requests("GET", BLOBS)
+
+
+def test_a_mirror_is_told_whose_content_is_wanted(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    """distribution-spec, "Registry Proxying": one proxy may stand for many registries."""
+    complete(another)
+    repository = mirrored(client, scripted, another)
+    assert repository.resolve("v1") == MANIFEST
+    assert repository.fetch(MANIFEST).read() == RAW
+    assert repository.fetch(LAYER).read() == DATA
+    namespace = f"?ns=localhost%3A{scripted.port}"
+    assert [r.target.endswith(namespace) for r in another.requests("", "/v2/app/.*")] == [True] * 3
+    assert not scripted.requests()
+    complete(scripted)
+    assert client().fetch(LAYER).read() == DATA
+    assert "ns=" not in scripted.requests()[0].target
+
+
+def test_a_mirror_with_names_of_its_own_is_told_by_them(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("GET", f"/v2/copies/app/blobs/{LAYER.digest}", s.blob(DATA))
+    mirror = {"location": f"{another.name}/copies", "insecure": True}
+    table = {"location": scripted.name, "insecure": True, "mirror": [mirror]}
+    assert client(registries=Registries([table])).fetch(LAYER).read() == DATA
+    assert not scripted.requests()
+
+
+def test_a_mirror_that_breaks_off_leaves_the_rest_to_the_next(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("GET", BLOBS, s.cut(DATA, 2_000_000), s.reset())
+    complete(scripted)
+    assert mirrored(client, scripted, another).fetch(LAYER).read() == DATA
+    (rest,) = scripted.requests("GET", BLOBS)
+    assert rest.headers["range"] == f"bytes=2000000-{len(DATA) - 1}"
+
+
+def test_a_mirror_that_failed_is_not_asked_again_for_that_blob(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("GET", BLOBS, s.answer(200, {}, b"short"))
+    scripted.on("GET", BLOBS, s.cut(DATA, 2_000_000), s.blob(DATA))
+    assert mirrored(client, scripted, another).fetch(LAYER).read() == DATA
+    assert len(another.requests("GET", BLOBS)) == 1
+
+
+def test_what_the_registry_itself_says_is_the_last_word(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("*", ".*", s.answer(405))
+    scripted.on("GET", BLOBS, s.answer(200, {}, b"short"))
+    scripted.on("*", ".*", s.answer(413))
+    repository = mirrored(client, scripted, another)
+    with pytest.raises(SizeMismatchError):
+        repository.fetch(LAYER).read()
+    with pytest.raises(ArgosyError, match=scripted.name):
+        repository.resolve("v1")
+
+
+def test_what_stops_the_reader_is_no_reason_to_go_on(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("GET", BLOBS, s.blob(DATA))
+
+    def stop(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with mirrored(client, scripted, another).fetch(LAYER) as reader:
+        assert isinstance(reader, VerifyingReader)
+        reader.observe(stop)
+        with pytest.raises(KeyboardInterrupt):
+            reader.read()
+    assert not scripted.requests()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        s.answer(200, PAGE, b"<html>"),
+        unsized(b"<html>", "text/html"),
+        s.answer(200, {}, b"short"),
+        s.answer(404),
+        s.answer(307, {"Location": "http://["}),
+        s.cut(DATA, 1000),
+    ],
+    ids=["a page", "a page of unknown length", "a wrong size", "404", "nowhere", "broken off"],
+)
+def test_of_the_urls_of_a_layer_one_that_works_is_enough(
+    scripted: s.Scripted, another: s.Scripted, client: Client, bad: s.Answer
+) -> None:
+    another.on("GET", "/bad", bad)
+    another.on("GET", "/good", s.blob(DATA))
+    urls = ("nonsense", f"{another.url}/bad", f"{another.url}/good")
+    layer = Descriptor.of(mediatypes.OCI_NONDISTRIBUTABLE, DATA, urls=urls)
+    assert client(foreign=True).fetch(layer).read() == DATA
+    assert len(scripted.requests("GET", BLOBS)) == 1
