@@ -11,12 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from argosy.errors import InvalidLayerError
-from argosy.layer.entry import Entry, Limits
+from argosy.errors import InvalidLayerError, LimitExceededError
+from argosy.image.contents import Contents
+from argosy.image.reproducible import reproducible
+from argosy.layer import kept
+from argosy.layer.entry import Entry, EntryType, Limits
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import header
+from argosy.layer.tree import MergedTree
+from tests.image.kit import image_of
 from tests.layer.making import file, gzip, tar
 from tests.layer.test_tarstream import patched, pax
 
@@ -151,3 +156,49 @@ def test_memory_stays_small_whatever_the_layer(kind: str, tmp_path: Path) -> Non
         check=True,
     )
     assert int(done.stdout) < 120
+
+
+def heavy(kind: str, number: int) -> Entry:
+    """An entry of about 4000 bytes that are kept."""
+    much, name = b"x" * 4000, b"f%d" % number
+    return {
+        "record": Entry(name=name, records={b"X.big": much}),
+        "records": Entry(name=name, records={b"X.%d" % n: b"" for n in range(20)}),
+        "attribute": Entry(name=name, xattrs={b"user.big": much}),
+        "name": Entry(name=name + much),
+        "link": Entry(name=name, type=EntryType.SYMLINK, linkname=much),
+        "map": Entry(name=name, sparse=tuple((n * 2, 1) for n in range(34))),
+        "parents": Entry(name=b"%d/" % number + b"d/" * 61 + b"f"),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["record", "records", "attribute", "name", "link", "map", "parents"]
+)
+def test_headers_that_are_kept_have_one_budget_for_all_layers(kind: str) -> None:
+    tree = MergedTree(Limits(kept=1_000_000))
+    tree.lay(heavy(kind, number) for number in range(150))
+    with pytest.raises(LimitExceededError, match=r"layer 1: entry .*more than 1000000 bytes"):
+        tree.lay(heavy(kind, 150 + number) for number in range(150))
+
+
+def test_what_was_removed_has_a_budget_too() -> None:
+    tree = MergedTree(Limits(kept=1_000_000))
+    deep = Entry(name=b"d" * 4000, type=EntryType.DIRECTORY)
+    short = Entry(name=b"s", type=EntryType.SYMLINK, linkname=deep.name)
+    tree.lay([deep, short, *(Entry(name=b"s/%d" % n, size=1) for n in range(1000))])
+    with pytest.raises(LimitExceededError, match="more than 1000000 bytes"):
+        tree.lay([Entry(name=b".wh." + deep.name)])
+
+
+def test_records_of_a_layer_that_is_written_anew_have_a_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = image_of(pax((b"X.big", b"x")) + tar(file("f")))
+    reproducible(image, 0)
+    assert Contents(image).tree.get("f")
+    monkeypatch.setattr(kept, "_RECORD", Limits().kept)
+    with pytest.raises(LimitExceededError, match="more than 536870912 bytes"):
+        reproducible(image, 0)
+    with pytest.raises(LimitExceededError, match="more than 536870912 bytes"):
+        _ = Contents(image).tree

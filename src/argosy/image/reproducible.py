@@ -15,6 +15,7 @@ from argosy.image.draft import Draft, NewLayer, draft
 from argosy.image.view import Image, Layer
 from argosy.layer.compression import Compression
 from argosy.layer.entry import Entry, EntryType
+from argosy.layer.kept import Kept
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import TarWriter
 from argosy.spec import mediatypes
@@ -109,7 +110,10 @@ def _layer(
 
 def _spooled(stream: Iterable[bytes], file: IO[bytes]) -> Iterator[Entry]:
     reader = TarReader(_copied(stream, file))
-    yield from reader
+    kept = Kept()
+    for entry in reader:
+        kept.add(entry)
+        yield entry
     reader.drain()
 
 

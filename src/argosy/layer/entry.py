@@ -53,6 +53,8 @@ class Limits:
         content: Bytes of the uncompressed stream, and of one file's apparent size.
         ratio: Uncompressed bytes for each compressed one, once `grace` bytes have come out.
         grace: Uncompressed bytes below which the ratio is not looked at.
+        kept: Bytes of names, link targets, records, attributes and sparse maps that are kept in memory, of all layers
+            of an image together; more raises `LimitExceededError`.
         window: The base-2 logarithm of the greatest zstd window, which is memory.
 
     >>> Limits().header
@@ -67,6 +69,7 @@ class Limits:
     content: int = 256 << 30
     ratio: int = 200
     grace: int = 1 << 30
+    kept: int = 512 << 20
     window: int = 26
 
 
