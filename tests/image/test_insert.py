@@ -107,3 +107,12 @@ def test_names_that_are_not_text_survive(tmp_path: pathlib.Path) -> None:
     assert b"d/\xff\xfe" in [
         e.name for e in _entries(insert(image_of(), str(tmp_path / "d"), "d")).values()
     ]
+
+
+def test_an_attribute_whose_name_no_tar_can_hold_is_left_out(tree: pathlib.Path) -> None:
+    os.setxattr(tree / "a", "user.a=b", b"val")
+    os.setxattr(tree / "a", "user.a", b"kept")
+    warnings: list[str] = []
+    image = insert(image_of(), str(tree / "a"), "/a", options=TreeOptions(warn=warnings.append))
+    assert _entries(image)["a"].xattrs == {b"user.a": b"kept"}
+    assert warnings == ["'a': an attribute 'user.a=b' cannot be in a layer, left out"]
