@@ -84,13 +84,13 @@ class Application:
             InvalidLayerError: An entry breaks a rule.
             StorageError: The system refuses.
         """
-        name = b""
+        name: bytes | None = None
         try:
             try:
                 for entry in self._reader:
                     name = entry.name
                     self._entry(entry)
-                name = b""
+                    name = None
             finally:
                 if self._aufs:
                     remove(self._resolver.root, AUFS_LINKS, unlock=self._unlock)
@@ -100,13 +100,13 @@ class Application:
             place = self._reader.place(name)
             raise (
                 error
-                if not name or str(error).startswith(place)
+                if name is None or str(error).startswith(place)
                 else self._reader.error(str(error), name)
             ) from None
         except OSError as error:
             raise self._translated(error, name) from error
 
-    def _translated(self, error: OSError, name: bytes) -> ArgosyError:
+    def _translated(self, error: OSError, name: bytes | None) -> ArgosyError:
         reason = (error.strerror or str(error)).lower()
         if error.errno in _INVALID:
             return self._reader.error(reason, name)

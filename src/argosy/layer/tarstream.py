@@ -119,7 +119,7 @@ class TarReader:
         self._count = 0
         self._left = 0
         self._pad = 0
-        self._current = b""
+        self._current: bytes | None = None
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._entry: Entry | None = None
 
@@ -143,9 +143,10 @@ class TarReader:
         """The error that says which layer and entry broke a rule; the current entry where no name is given."""
         return InvalidLayerError(f"{self.place(self._current if name is None else name)}: {rule}")
 
-    def place(self, name: bytes) -> str:
-        """Where in which layer: the entry of this name, or the offset reached."""
-        return self._where + (f"entry {shown(name)}" if name else f"at offset {self._bytes.offset}")
+    def place(self, name: bytes | None) -> str:
+        """Where in which layer: the entry of this name (which may be empty), or the offset reached."""
+        at = f"at offset {self._bytes.offset}" if name is None else f"entry {shown(name)}"
+        return self._where + at
 
     def chunks(self) -> Iterator[memoryview]:
         """The content of the current entry as it is stored: of a sparse file, its data regions only."""
@@ -218,7 +219,7 @@ class TarReader:
         if missing:
             # Go's writer leaves out the last padding when nobody closes it, and its reader takes that (umoci insert).
             return None
-        self._current = b""
+        self._current = None
         extension: _Extension | None = None
         while True:
             block = self._bytes.read(BLOCK)
