@@ -137,6 +137,7 @@ class RootFS:
             InvalidLayerError: It is damaged or breaks a rule; the message names layer, entry and rule.
             DigestMismatchError: It is not the layer with this diff_id.
             StorageError: The file system refuses.
+            UnsupportedError: The tree is an overlay's, and cannot hold an entry.
         """
         limits = self.options.limits
         algorithm = diff_id.algorithm if diff_id is not None else "sha256"
