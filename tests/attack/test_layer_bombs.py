@@ -7,16 +7,28 @@ import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from argosy.errors import InvalidLayerError
-from argosy.layer.entry import Entry, Limits
+from argosy.cli.main import call
+from argosy.content.copy import copy
+from argosy.errors import InvalidLayerError, LimitExceededError
+from argosy.image.contents import Contents, write_flat
+from argosy.image.differences import file_differences
+from argosy.image.flatten import flatten
+from argosy.image.reproducible import reproducible
+from argosy.image.view import Image
+from argosy.layer import kept, pump
+from argosy.layer.entry import Entry, EntryType, Limits
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import header
+from argosy.layer.tree import MergedTree
+from argosy.layout.dockerarchive import DockerArchive
+from tests.image.kit import image_of
 from tests.layer.making import file, gzip, tar
 from tests.layer.test_tarstream import patched, pax
 
@@ -151,3 +163,110 @@ def test_memory_stays_small_whatever_the_layer(kind: str, tmp_path: Path) -> Non
         check=True,
     )
     assert int(done.stdout) < 120
+
+
+def heavy(kind: str, number: int) -> Entry:
+    """An entry of about 4000 bytes that are kept."""
+    much, name = b"x" * 4000, b"f%d" % number
+    return {
+        "record": Entry(name=name, records={b"X.big": much}),
+        "records": Entry(name=name, records={b"X.%d" % n: b"" for n in range(20)}),
+        "attribute": Entry(name=name, xattrs={b"user.big": much}),
+        "name": Entry(name=name + much),
+        "link": Entry(name=name, type=EntryType.SYMLINK, linkname=much),
+        "map": Entry(name=name, sparse=tuple((n * 2, 1) for n in range(34))),
+        "parents": Entry(name=b"%d/" % number + b"d/" * 61 + b"f"),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind", ["record", "records", "attribute", "name", "link", "map", "parents"]
+)
+def test_headers_that_are_kept_have_one_budget_for_all_layers(kind: str) -> None:
+    tree = MergedTree(Limits(kept=1_000_000))
+    tree.lay(heavy(kind, number) for number in range(150))
+    with pytest.raises(LimitExceededError, match=r"layer 1: entry .*more than 1000000 bytes"):
+        tree.lay(heavy(kind, 150 + number) for number in range(150))
+
+
+def test_what_was_removed_has_a_budget_too() -> None:
+    tree = MergedTree(Limits(kept=1_000_000))
+    deep = Entry(name=b"d" * 4000, type=EntryType.DIRECTORY)
+    short = Entry(name=b"s", type=EntryType.SYMLINK, linkname=deep.name)
+    tree.lay([deep, short, *(Entry(name=b"s/%d" % n, size=1) for n in range(1000))])
+    with pytest.raises(LimitExceededError, match="more than 1000000 bytes"):
+        tree.lay([Entry(name=b".wh." + deep.name)])
+
+
+def test_records_of_a_layer_that_is_written_anew_have_a_budget(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image = image_of(pax((b"X.big", b"x")) + tar(file("f")))
+    reproducible(image, 0)
+    assert Contents(image).tree.get("f")
+    monkeypatch.setattr(kept, "_RECORD", Limits().kept)
+    with pytest.raises(LimitExceededError, match="more than 536870912 bytes"):
+        reproducible(image, 0)
+    with pytest.raises(LimitExceededError, match="more than 536870912 bytes"):
+        _ = Contents(image).tree
+
+
+def holes(size: int, data: bytes = b"", at: int = 0) -> bytes:
+    """A layer with a file `big` of this size, of which only these bytes at this place are stored."""
+    records = (
+        (b"GNU.sparse.major", b"1"),
+        (b"GNU.sparse.minor", b"0"),
+        (b"GNU.sparse.realsize", b"%d" % size),
+        (b"GNU.sparse.name", b"big"),
+    )
+    regions = b"1\n%d\n%d\n" % (at, len(data)) if data else b"0\n"
+    return pax(*records) + tar(file("big", regions.ljust(512, b"\0") + data))
+
+
+def image_size(image: Image) -> int:
+    return Contents(image).file("big").entry.size
+
+
+def written_flat(image: Image) -> None:
+    write_flat(Contents(image), io.BytesIO())
+
+
+WAYS: dict[str, Callable[[Image], object]] = {
+    "cat": lambda image: sum(len(chunk) for chunk in Contents(image).content("big")),
+    "export": written_flat,
+    "flatten": flatten,
+    "diff": lambda image: list(
+        file_differences(Contents(image), Contents(image_of(holes(image_size(image), b"x"))))
+    ),
+    "reproducible": lambda image: reproducible(image, 0),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_holes_count_where_they_are_written_out(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pump, "Limits", lambda: SMALL)
+    WAYS[way](image_of(holes(1 << 19, b"y")))
+    with pytest.raises(InvalidLayerError, match=r"\d+ bytes have become \d+: more than 50 for one"):
+        WAYS[way](image_of(holes(200 << 30, b"y")))
+
+
+def test_holes_of_all_files_count_together() -> None:
+    reader = TarReader(io.BytesIO(holes(700 << 10)[:-1024] + holes(700 << 10)), limits=SMALL)
+    entries = iter(reader)
+    assert next(entries).size == sum(len(part) for part in reader.whole())
+    assert next(entries).size == 700 << 10
+    with pytest.raises(InvalidLayerError, match=r"^entry 'big': .* is a bomb$"):
+        list(reader.whole())
+
+
+def test_a_copied_file_keeps_its_holes(tmp_path: Path) -> None:
+    layer = holes(200 << 30, b"data", 100 << 30)
+    with DockerArchive.create(tmp_path / "a.tar") as archive:
+        image = image_of(layer)
+        copy(image.source, str(image.digest), archive, "a:b")
+    assert call(["fs", "cp", f"docker-archive:{tmp_path}/a.tar:a:b", "/big", f"{tmp_path}/f"]) == 0
+    with (tmp_path / "f").open("rb") as file:
+        file.seek((100 << 30) - 1)
+        assert file.read(6) == b"\0data\0"
+        assert os.fstat(file.fileno()).st_size == 200 << 30
+        assert os.fstat(file.fileno()).st_blocks < 1000

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import pathlib
 import subprocess
@@ -25,6 +26,7 @@ from argosy.errors import (
     InvalidLayoutError,
     NotFoundError,
 )
+from argosy.layer.entry import Limits
 from argosy.layout import tarindex
 from argosy.layout.archive import OCIArchive
 from argosy.layout.blobs import BlobDirectory
@@ -348,6 +350,18 @@ class TestCVE202325153Memory:
         path.write_bytes(gzip.compress(b"\0" * (4 << 20)))
         with pytest.raises(InvalidLayoutError, match="more than 1048576 bytes uncompressed"):
             OCIArchive.open(path)
+
+    def test_layers_in_xz_that_are_bombs_are_refused_together(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """CVE-2017-14992: many small ones are a large one."""
+        monkeypatch.setattr(tarindex, "Limits", lambda **_: Limits(grace=1 << 20))
+        bomb, names = lzma.compress(bytes(600 << 10)), ["0.tar", "1.tar"]
+        item = {"Config": "c.json", "Layers": names}
+        members = [("c.json", b"{}"), ("manifest.json", json.dumps([item]).encode())]
+        members += [(name, bomb + bytes(int(name[0]) * 4)) for name in names]
+        with pytest.raises(InvalidLayoutError, match=r"a.tar: 1.tar: .* is a bomb"):
+            DockerArchive.open(tar(tmp_path / "a.tar", members))
 
     def test_a_config_of_a_gigabyte_takes_no_memory(self, tmp_path: pathlib.Path) -> None:
         item: dict[str, object] = {"Config": "c.json", "RepoTags": ["app:v1"], "Layers": []}

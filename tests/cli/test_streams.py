@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shlex
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from argosy.image.view import Image
 from argosy.layout.store import LayoutStore
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.mediatypes import OCI_INDEX
@@ -77,3 +79,85 @@ def test_a_sound_image_with_an_odd_tag_is_told_of_safely(argosy: Run, layout: Pa
     said = argosy("validate", "--all-tags", f"oci:{layout}").err
     assert "v [31m1: sha256" in said
     assert "\x1b" not in said
+
+
+def hostile(layout: Path, *, number: bytes = b"1", value: str = "\ud800") -> str:
+    """An image whose configuration holds a number and a lone surrogate."""
+    store = LayoutStore.open(str(layout))
+    image = Image.open(store, "v1")
+    document = json.loads(image.raw_config)
+    document |= {"author": value, "x": 0}
+    document["config"] = {"Labels": {"k": value}, "Env": [f"K={value}"]}
+    raw = json.dumps(document).encode().replace(b'"x": 0', b'"x": ' + number)
+    config = Descriptor.of(image.manifest.config.media_type, raw)
+    store.push(config, io.BytesIO(raw))
+    changed = dataclasses.replace(image.manifest, config=config).encode()
+    store.push(Descriptor.of(image.descriptor.media_type, changed), io.BytesIO(changed), tags=["h"])
+    return f"oci:{layout}:h"
+
+
+def test_a_lone_surrogate_is_shown_by_its_number(layout: Path) -> None:
+    place = hostile(layout)
+    for line in ("inspect --json {}", "bundle config {}", "inspect -f '{{{{json .Labels}}}}' {}"):
+        done = shell("argosy " + line.format(place))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\\ud800" in done.stdout
+        json.loads(done.stdout)
+    for line in (
+        "inspect {}",
+        "inspect -f '{{{{.Labels.k}}}}' {}",
+        "history {}",
+        "explain {}",
+        "ls {}",
+    ):
+        done = shell("argosy " + line.format(place))
+        assert (done.returncode, done.stderr) == (0, ""), line
+    edited = shell(f"argosy edit config {place} </dev/null")
+    assert "defect" not in edited.stderr
+
+
+def test_a_document_is_json_whatever_the_encoding_of_the_terminal(layout: Path) -> None:
+    place = hostile(layout, value="ä😀")
+    done = shell(f"PYTHONIOENCODING=ascii argosy inspect --json {place}")
+    assert json.loads(done.stdout)["Labels"] == {"k": "ä😀"}
+    assert "\\xe4" in shell(f"PYTHONIOENCODING=ascii argosy inspect {place}").stdout
+
+
+def test_a_number_that_is_infinite_is_no_defect(argosy: Run, layout: Path) -> None:
+    place = hostile(layout, number=b"1e999")
+    for words in (["mutate", place, "--author", "me"], ["flatten", place], ["inspect", place]):
+        assert "the number 1e999 is too large" in argosy(*words, code=1).err
+    argosy("mutate", f"oci:{layout}:v1", "--set", "config.X=1e999", code=64)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mutate {} --env $'A=\\xff'",
+        "mutate {} --cmd $'\\xff'",
+        "mutate {} --cmd $'[\"\\xff\"]'",
+        "mutate {} --author $'\\xff'",
+        "mutate {} -u $'\\xff'",
+        "mutate {} --set $'config.X=\"\\xff\"'",
+        "mutate {} --history.comment $'\\xff'",
+        "mutate {} -a $'a=\\xff'",
+        "new {}-2 --author $'\\xff'",
+        "index create {} -a $'a=\\xff' -t i",
+        "artifact push {}-3 /dev/null:text/plain --disable-path-validation -a $'a=\\xff'",
+    ],
+)
+def test_what_is_no_utf8_is_not_put_into_a_document(words: str, layout: Path) -> None:
+    before = (layout / "index.json").read_bytes()
+    done = shell("argosy " + words.format(f"oci:{layout}:v1"))
+    assert (done.returncode, done.stdout) == (64, ""), done.stderr
+    assert "expected UTF-8" in done.stderr
+    assert (layout / "index.json").read_bytes() == before
+
+
+def test_a_file_whose_name_is_no_utf8_can_be_inserted(layout: Path, tmp_path: Path) -> None:
+    done = shell(
+        f"cd {tmp_path} && echo hi >$'\\xff' && argosy insert oci:{layout}:v1 $'\\xff' /f -t i && "
+        f"argosy inspect --config oci:{layout}:i"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "argosy insert ? /f" in done.stdout

@@ -89,6 +89,15 @@ def test_two_layers_of_one_title_write_nothing(out: pathlib.Path) -> None:
     assert os.listdir(out) == []
 
 
+def test_a_title_that_is_no_utf8_writes_nothing(out: pathlib.Path) -> None:
+    image = artifact("a")
+    [layer] = image.manifest.layers
+    odd = dataclasses.replace(layer, annotations={TITLE: "a\ud800"})
+    with pytest.raises(InvalidManifestError, match="not UTF-8"):
+        list(deliver(derive(image, layers=[odd]), str(out)))
+    assert os.listdir(out) == []
+
+
 def test_an_archive_that_is_not_its_digest_is_refused(out: pathlib.Path) -> None:
     wrong = archive("d", tar_of(file("d/x", b"1")), **{DIGEST: str(Digest.of(b"other"))})
     with pytest.raises(DigestMismatchError):

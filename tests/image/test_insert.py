@@ -148,3 +148,12 @@ def test_a_directory_that_moves_away_meanwhile_leads_nowhere_else(tmp_path: path
 
     with pytest.raises(StorageError, match="stale"):
         write_tree(Moving(io.BytesIO()), str(tmp_path / "top"), b"t")
+
+
+def test_an_attribute_whose_name_no_tar_can_hold_is_left_out(tree: pathlib.Path) -> None:
+    os.setxattr(tree / "a", "user.a=b", b"val")
+    os.setxattr(tree / "a", "user.a", b"kept")
+    warnings: list[str] = []
+    image = insert(image_of(), str(tree / "a"), "/a", options=TreeOptions(warn=warnings.append))
+    assert _entries(image)["a"].xattrs == {b"user.a": b"kept"}
+    assert warnings == ["'a': an attribute 'user.a=b' cannot be in a layer, left out"]

@@ -36,6 +36,7 @@ from tests.layer.making import (
     symlink,
     tar,
 )
+from tests.layer.test_tarstream import patched
 
 
 def test_the_diff_id_is_over_all_of_the_stream(
@@ -643,3 +644,23 @@ def test_a_file_among_the_parents_of_a_whiteout_is_no_matter(tmp_path: Path) -> 
     put(tmp_path, file("f"), file("..gitme"))
     put(tmp_path, file("f/.wh.x"), file("..gitme/.wh.y"), file("f/.wh..wh..opq"))
     assert sorted(os.listdir(tmp_path)) == ["..gitme", "f"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "./"])
+def test_what_would_take_the_root_away_is_named(name: str, tmp_path: Path) -> None:
+    with (
+        RootFS(tmp_path) as root,
+        pytest.raises(
+            InvalidLayerError, match=rf"^layer 3: entry '{name}': the root must stay a directory$"
+        ),
+    ):
+        root.apply(io.BytesIO(tar(file("a"), file(name))), layer="layer 3")
+
+
+def test_what_is_wrong_with_an_entry_is_not_said_of_the_one_before_it(tmp_path: Path) -> None:
+    layer = tar(file("first"))[:-1024] + patched(tar(file("second")), 156, b"Q")
+    with (
+        RootFS(tmp_path) as root,
+        pytest.raises(InvalidLayerError, match=r"^layer 3: entry 'second': type"),
+    ):
+        root.apply(io.BytesIO(layer), layer="layer 3")

@@ -231,6 +231,20 @@ def test_owners_attributes_and_devices_are_taken(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_an_attribute_whose_name_no_tar_can_hold_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path, file("f"))
+    os.setxattr(tmp_path / "f", "user.a=b", b"val")
+    os.setxattr(tmp_path / "f", "user.a", b"kept")
+    warnings: list[str] = []
+    [entry] = [
+        e
+        for e in TarReader(io.BytesIO(take(tmp_path, warn=warnings.append)))
+        if e.size == 0 and e.name == b"f"
+    ]
+    assert entry.xattrs == {b"user.a": b"kept"}
+    assert warnings == ["'f': an attribute 'user.a=b' cannot be in a layer, left out"]
+
+
 def test_ids_are_mapped_back_and_an_unmapped_one_is_named(
     tmp_path: Path,
 ) -> None:  # umoci: TestUnmapRootless

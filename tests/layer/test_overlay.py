@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+from argosy.errors import UnsupportedError
 from argosy.layer.options import Overlay
 from argosy.layer.tarstream import TarReader
-from tests.layer.making import file, folder, listing, needs_root, put, symlink, take
+from tests.layer.making import char, file, folder, listing, needs_root, put, symlink, take
 
 pytestmark = needs_root
 
@@ -231,7 +232,9 @@ def test_a_mounted_overlay_shows_what_carried_out_whiteouts_leave(
 class Mounted:
     """Two layers, each in its own directory, as one overlay."""
 
-    def __init__(self, top: Path, overlay: Overlay, *layers: list[Any]) -> None:
+    def __init__(
+        self, top: Path, overlay: Overlay, *layers: list[Any], upper: bool = False
+    ) -> None:
         self.merged = top / "merged"
         self.merged.mkdir()
         paths = []
@@ -243,6 +246,10 @@ class Mounted:
         self.options = f"lowerdir={':'.join(reversed(paths))}" + (
             ",userxattr" if overlay is Overlay.USER else ""
         )
+        if upper:
+            for name in ("upper", "work"):
+                (top / name).mkdir()
+            self.options += f",upperdir={top}/upper,workdir={top}/work"
 
     def __enter__(self) -> Path:
         done = subprocess.run(
@@ -256,3 +263,29 @@ class Mounted:
 
     def __exit__(self, *_: object) -> None:
         subprocess.run(["umount", self.merged], check=True)
+
+
+DEVICE = char("d/low")
+REFUSED = "^entry 'd/low': an overlay holds no character device 0:0$"
+
+
+@FORMS
+def test_overlayfs_own_mark_is_no_entry_of_an_upper_directory(
+    overlay: Overlay, tmp_path: Path
+) -> None:
+    with pytest.raises(UnsupportedError, match=REFUSED) as caught:
+        put(tmp_path, DEVICE, overlay=overlay)
+    assert "whiteout is a file named .wh." in str(caught.value.hint)
+    assert not os.path.lexists(tmp_path / "d/low")
+
+
+def test_overlayfs_own_mark_cannot_be_made_on_an_overlay(tmp_path: Path) -> None:
+    with Mounted(tmp_path, Overlay.TRUSTED, LOWER, upper=True) as merged:
+        put(merged, char("null", device=(1, 3)))
+        with pytest.raises(UnsupportedError, match=REFUSED):
+            put(merged, DEVICE)
+
+
+def test_a_device_without_a_number_is_one_where_no_overlay_is(tmp_path: Path) -> None:
+    put(tmp_path, DEVICE)
+    assert is_plain(tmp_path / "d/low")

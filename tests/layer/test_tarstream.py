@@ -387,3 +387,11 @@ def test_numbers_of_both_kinds_are_read_back() -> None:
         assert field is not None
         assert number(field) == value
     assert octal(0o10000000, 8) is None
+
+
+@pytest.mark.parametrize("more", [{"xattrs": {b"user.a=b": b"c"}}, {"records": {b"a=b": b"c"}}])
+def test_a_key_with_an_equals_sign_is_not_written(more: dict[str, Any]) -> None:  # as Go refuses it
+    with pytest.raises(
+        InvalidLayerError, match=r"^entry 'f': no tar header holds an attribute '\S*a=b'"
+    ):
+        tar(file("f", **more))

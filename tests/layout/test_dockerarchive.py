@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import lzma
 import pathlib
 from typing import Any
 
@@ -79,6 +80,25 @@ class TestOldForms:
         assert layers == [packed]
         assert manifest.layers[0].media_type == mediatypes.OCI_LAYER_GZIP
         assert manifest.layers[0].digest == Digest.of(packed)
+
+    @pytest.mark.parametrize("oldest", [False, True])
+    def test_a_layer_in_xz_is_unpacked(self, oldest: bool, tmp_path: pathlib.Path) -> None:
+        top, packed = "b" * 64, lzma.compress(LAYERS[0])
+        item = {"Config": "c.json", "RepoTags": ["app:v1"], "Layers": [f"{top}/layer.tar"] * 2}
+        config = config_of((LAYERS[0], LAYERS[0]))
+        names = [("c.json", config), ("manifest.json", json.dumps([item]).encode())]
+        if oldest:
+            raw = json.dumps({"id": top}).encode()
+            repositories = json.dumps({"app": {"v1": top}}).encode()
+            names = [("repositories", repositories), (f"{top}/json", raw)]
+        path = tar(tmp_path / "a.tar", [*names, (f"{top}/layer.tar", packed)])
+        with DockerArchive.open(path) as archive:
+            manifest, layers = read_image(archive, "app:v1")
+        assert set(layers) == {LAYERS[0]}
+        assert manifest.layers[0].media_type == mediatypes.OCI_LAYER
+        cut = tar(tmp_path / "b.tar", [*names, (f"{top}/layer.tar", packed[:-20])])
+        with pytest.raises(InvalidLayoutError, match=r"b.tar: b*/layer.tar: .*cut off"):
+            DockerArchive.open(cut)
 
     def test_the_oldest_form_has_only_repositories(self, tmp_path: pathlib.Path) -> None:
         low, top = "a" * 64, "b" * 64

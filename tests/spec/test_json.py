@@ -76,3 +76,10 @@ def test_a_document_that_is_no_object_is_named() -> None:
 def test_a_huge_integer_is_an_error_and_not_a_crash() -> None:
     with pytest.raises(InvalidError):
         _json.loads(b"1" * 10_000)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "9" * 400 + ".5"])
+def test_a_number_that_would_become_infinite_is_refused(number: str) -> None:
+    with pytest.raises(InvalidError, match=r"^the number -?[0-9]\S* is too large$"):
+        _json.loads(b'{"x":[%s]}' % number.encode())
+    assert _json.loads(b"[1e308, 1e-999]") == [1e308, 0.0]

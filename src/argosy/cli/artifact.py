@@ -17,6 +17,7 @@ from argosy.cli.options import (
     place_argument,
     platform_option,
     quiet_option,
+    utf8,
 )
 from argosy.cli.output import document
 from argosy.content.copy import copy
@@ -59,7 +60,7 @@ def _file(text: str) -> File:
 
 def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for text in texts:
+    for text in map(utf8, texts):
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UsageError(f"--annotation: expected KEY=VALUE, got {text[:100]!r}")

@@ -18,6 +18,7 @@ from argosy.cli.options import place_argument, platform_option
 from argosy.errors import ArgosyError, UsageError
 from argosy.image.edit import with_config, with_manifest
 from argosy.locate import Location
+from argosy.spec import _json
 from argosy.spec.platform import Platform
 
 
@@ -80,7 +81,7 @@ def edit(raw: bytes, name: str) -> bytes:
 
 def _indented(raw: bytes) -> bytes:
     try:
-        return json.dumps(json.loads(raw), indent=2, ensure_ascii=False).encode() + b"\n"
+        return _json.dumps(json.loads(raw), indent=2) + b"\n"
     except (ValueError, ArgosyError):
         return raw
 

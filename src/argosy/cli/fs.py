@@ -163,10 +163,10 @@ def cp(place: Location, path: str, target: str, platform: Platform | None) -> No
         if node.inode.is_directory:
             _directory(contents, path, target)
         else:
-            _file(contents, path, target, contents.file(path).entry.mode)
+            _file(contents, path, target, contents.file(path).entry)
 
 
-def _file(contents: Contents, path: str, target: str, mode: int) -> None:
+def _file(contents: Contents, path: str, target: str, entry: Entry) -> None:
     if os.path.isdir(target):
         target = os.path.join(target, os.path.basename(path.rstrip("/")))
     try:
@@ -175,10 +175,13 @@ def _file(contents: Contents, path: str, target: str, mode: int) -> None:
         raise StorageError(f"{target}: {os.strerror(exc.errno or 0).lower()}") from exc
     try:
         with os.fdopen(file, "wb") as out:
-            for chunk in contents.content(path):
-                out.write(chunk)
+            for offset, part in contents.regions(path):
+                # Holes stay holes: zeros that cost the image nothing would fill this disk.
+                out.seek(offset)
+                out.write(part)
+            out.truncate(entry.size)
             # Not the set-id bits: on this machine they would be somebody else's power.
-            os.fchmod(out.fileno(), mode & 0o777)
+            os.fchmod(out.fileno(), entry.mode & 0o777)
     except BaseException:
         os.unlink(target)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import importlib
+import io
 import os
 import sys
 import threading
@@ -124,6 +125,9 @@ def call(argv: Sequence[str]) -> int:
     Returns:
         The exit code (see `failure.EXIT_CODES`).
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What has no place in its encoding, such as a lone surrogate out of JSON, is shown by its number.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if "_ARGOSY_COMPLETE" in os.environ:
             root.main(list(argv), prog_name="argosy")

@@ -16,7 +16,7 @@ import click
 
 from argosy import locate
 from argosy.cli import files, places, progress
-from argosy.cli.options import PLACE
+from argosy.cli.options import PLACE, utf8
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
 from argosy.errors import ArgosyError, UsageError
@@ -187,7 +187,7 @@ def pairs(values: Sequence[str], what: str) -> dict[str, str | None]:
     {'a': '1', 'b': None}
     """
     found: dict[str, str | None] = {}
-    for text in values:
+    for text in map(utf8, values):
         key, equals, value = text.partition("=")
         if not equals and key.endswith("-") and len(key) > 1:
             found[key[:-1]] = None
@@ -211,6 +211,7 @@ def arguments(values: Sequence[str]) -> list[str] | None:
     """
     if not values:
         return None
+    values = [utf8(value) for value in values]
     if len(values) == 1 and values[0].startswith("["):
         found = _json.loads(values[0].encode(), error=UsageError)
         if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
@@ -287,9 +288,10 @@ def step(given: Mapping[str, str], created_by: str, *, timed: bool = False) -> H
         moment = time(given["created"])
     return History(
         created=moment,
-        author=given.get("author", ""),
-        created_by=given.get("created_by", created_by),
-        comment=given.get("comment", ""),
+        author=utf8(given.get("author", "")),
+        # What argosy says of itself has names of files in it, which may be any bytes.
+        created_by=utf8(given.get("created_by", created_by.encode(errors="replace").decode())),
+        comment=utf8(given.get("comment", "")),
     )
 
 

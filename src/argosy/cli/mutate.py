@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
 from argosy.cli import making
-from argosy.cli.options import PLATFORM, place_argument, platform_option
+from argosy.cli.options import PLATFORM, place_argument, platform_option, utf8
 from argosy.errors import UsageError
 from argosy.image.configure import CLEARABLE, Changes
 from argosy.image.derive import append_layer, mutate
@@ -132,11 +133,14 @@ def command(
 
 
 def _appended(path: str) -> History:
-    return History(created_by=f"argosy mutate --append {path}")
+    told = f"argosy mutate --append {path}"
+    return History(created_by=told.encode(errors="replace").decode())
 
 
 def changes(given: dict[str, Any]) -> Changes:
     """What the options ask for."""
+    for text in _texts(given):
+        utf8(text)
     ports, no_ports = _with_removed(given["ports"])
     volumes, no_volumes = _with_removed(given["volumes"])
     entrypoint = making.arguments(given["entrypoint"])
@@ -164,6 +168,14 @@ def changes(given: dict[str, Any]) -> Changes:
         properties=_properties(given["properties"]),
         clear=frozenset(clear),
     )
+
+
+def _texts(given: dict[str, Any]) -> Iterator[str]:
+    for value in given.values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, tuple):
+            yield from value
 
 
 def _narrowed(wanted: Changes, given: dict[str, Any], image: Image) -> Changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from argosy.cli import making
-from argosy.cli.options import PLACE, made_platform_option
+from argosy.cli.options import PLACE, made_platform_option, utf8
 from argosy.content.memory import MemoryStore
 from argosy.image.new import scratch
 from argosy.locate import Location
@@ -39,7 +39,7 @@ def command(
         MemoryStore(),
         platform,
         created=making.time(when) if when else None,
-        author=author,
+        author=utf8(author),
         docker=docker,
     )
     making.put(image, None, making.Destination(tag=str(place), quiet=quiet))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from argosy.errors import ArgosyError
+from argosy.errors import ArgosyError, UsageError
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -42,6 +42,19 @@ def _place(text: str) -> Location:
     names: Any = importlib.import_module("argosy.remote.shortnames")
     known = names.ShortNames.read(config.registries_files(os.environ))
     return Location.parse(known.expand(text))
+
+
+def utf8(text: str) -> str:
+    """A text that shall stand in a document.
+
+    Raises:
+        UsageError: it was typed in bytes that are not UTF-8, and no document can hold it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text[:100]!r}: expected UTF-8") from None
+    return text
 
 
 PLACE = _Parsed("place", _place)

@@ -23,6 +23,10 @@ def raw(data: bytes) -> None:
 def document(value: object) -> None:
     """A JSON document to stdout, indented for people."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, or a terminal that knows fewer characters
+        text = json.dumps(value, indent=2)
     print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text))
 
 

@@ -111,17 +111,18 @@ class Contents:
             left[key.layer] += 1
         for layer in self.image.layers:
             if left[layer.position]:
-                yield from self._read(layer, wanted)
+                for key, entry, reader in self._read(layer, wanted):
+                    yield key, entry, reader.whole()
 
     def _read(
         self, layer: Layer, wanted: Mapping[Key, object]
-    ) -> Iterator[tuple[Key, Entry, Iterator[bytes | memoryview]]]:
+    ) -> Iterator[tuple[Key, Entry, TarReader]]:
         with self._opened(layer) as stream:
             reader = TarReader(stream, where=layer.name)
             for entry in reader:
                 key = Key(layer.position, entry.offset)
                 if key in wanted:
-                    yield key, entry, reader.whole()
+                    yield key, entry, reader
             reader.drain()
 
     def file(self, path: str) -> Node:
@@ -148,6 +149,12 @@ class Contents:
         key = key_of(self.file(path).inode)
         for _, _, chunks in self.read({key: None}):
             yield from chunks
+
+    def regions(self, path: str) -> Iterator[tuple[int, memoryview]]:
+        """As `content`, but as (offset, bytes): between them are holes, and there may be one at the end."""
+        key = key_of(self.file(path).inode)
+        for _, _, reader in self._read(self.image.layers[key.layer], {key: None}):
+            yield from reader.regions()
 
 
 def write_flat(

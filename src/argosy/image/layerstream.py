@@ -38,6 +38,7 @@ class LayerStream:
         self._where = where
         algorithm = diff_id.algorithm if diff_id else "sha256"
         self._pump = Pump(blob, limits=limits, where=where, algorithm=algorithm)
+        self.meter = self._pump.meter
         self._pieces: Iterator[bytes] | None = None
         self._rest = memoryview(b"")
 

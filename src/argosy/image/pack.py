@@ -150,6 +150,12 @@ def check_title(title: str) -> None:
 
     >>> check_title("docs/readme.md")
     """
+    try:
+        title.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{title!r} cannot be the name of a file in an artifact: it is not UTF-8"
+        ) from None
     parts = title.split("/")
     if not title or title.startswith("/") or ".." in parts or "\0" in title:
         raise UsageError(

@@ -16,6 +16,8 @@ from argosy.image.order import Order
 from argosy.image.view import Image, Layer
 from argosy.layer.compression import Compression
 from argosy.layer.entry import Entry
+from argosy.layer.kept import Kept
+from argosy.layer.meter import Meter
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import TarWriter
 from argosy.spec import mediatypes
@@ -110,13 +112,16 @@ def _layer(
         ):
             for new, old in order.of(entries):
                 plain = new._replace(sparse=None)
-                tar.add(plain, _content(file.fileno(), old))
+                tar.add(plain, _content(file.fileno(), old, stream.meter))
     return out.layer
 
 
 def _spooled(stream: Iterable[bytes], file: IO[bytes]) -> Iterator[Entry]:
     reader = TarReader(_copied(stream, file))
-    yield from reader
+    kept = Kept()
+    for entry in reader:
+        kept.add(entry)
+        yield entry
     reader.drain()
 
 
@@ -127,11 +132,11 @@ def _copied(stream: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
     file.flush()
 
 
-def _content(file: int, entry: Entry) -> Iterator[bytes]:
+def _content(file: int, entry: Entry, meter: Meter) -> Iterator[bytes]:
     """An entry's content out of the spooled archive, its holes filled."""
     at, end = entry.offset, 0
     for offset, length in ((0, entry.size),) if entry.sparse is None else entry.sparse:
-        yield from _zeros(offset - end)
+        yield from meter.zeros(offset - end)
         end = offset + length
         stop = at + length
         while at < stop:
@@ -140,10 +145,4 @@ def _content(file: int, entry: Entry) -> Iterator[bytes]:
                 raise StorageError("temporary file: it was cut off")
             at += len(data)
             yield data
-    yield from _zeros(entry.size - end)
-
-
-def _zeros(size: int) -> Iterator[bytes]:
-    while size > 0:
-        yield bytes(min(size, _CHUNK))
-        size -= _CHUNK
+    yield from meter.zeros(entry.size - end)

@@ -175,8 +175,18 @@ class _Walker:
             mtime=self._time(status.st_mtime_ns),
             linkname=linkname,
             device=device,
-            xattrs=dict(_xattrs(folder, base)) if options.xattrs else {},
+            xattrs=self._xattrs(folder, base, name) if options.xattrs else {},
         )
+
+    def _xattrs(self, folder: int, base: bytes, name: bytes) -> dict[bytes, bytes]:
+        found = dict(_xattrs(folder, base))
+        for bad in [key for key in found if b"=" in key]:
+            # A record of PAX ends its key at the first "=".
+            del found[bad]
+            self._options.warn(
+                f"{shown(name)}: an attribute {shown(bad)} cannot be in a layer, left out"
+            )
+        return found
 
     def _time(self, mtime: int) -> int:
         options = self._options

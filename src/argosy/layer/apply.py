@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 from typing import Final
 
-from argosy.errors import ArgosyError, InvalidLayerError, StorageError
+from argosy.errors import ArgosyError, InvalidLayerError, StorageError, UnsupportedError
 from argosy.layer.entry import (
     AUFS_LINKS,
     AUFS_PREFIX,
@@ -83,14 +83,15 @@ class Application:
         Raises:
             InvalidLayerError: An entry breaks a rule.
             StorageError: The system refuses.
+            UnsupportedError: An overlay cannot hold an entry.
         """
-        name = b""
+        name: bytes | None = None
         try:
             try:
                 for entry in self._reader:
                     name = entry.name
                     self._entry(entry)
-                name = b""
+                    name = None
             finally:
                 if self._aufs:
                     remove(self._resolver.root, AUFS_LINKS, unlock=self._unlock)
@@ -100,13 +101,13 @@ class Application:
             place = self._reader.place(name)
             raise (
                 error
-                if not name or str(error).startswith(place)
+                if name is None or str(error).startswith(place)
                 else self._reader.error(str(error), name)
             ) from None
         except OSError as error:
             raise self._translated(error, name) from error
 
-    def _translated(self, error: OSError, name: bytes) -> ArgosyError:
+    def _translated(self, error: OSError, name: bytes | None) -> ArgosyError:
         reason = (error.strerror or str(error)).lower()
         if error.errno in _INVALID:
             return self._reader.error(reason, name)
@@ -308,8 +309,25 @@ class Application:
             self._file(entry._replace(type=EntryType.FILE, mode=0, size=0), folder, base)
             return
         kind, device = _DEVICES[entry.type], os.makedev(major, minor)
-        self._fresh(folder, base, lambda: os.mknod(base, kind | 0o600, device, dir_fd=folder.fd))
+        mark = entry.type is EntryType.CHARACTER and not device
+        if mark and self._options.overlay is not None:
+            raise self._taken_for_whiteout(entry)
+        try:
+            self._fresh(
+                folder, base, lambda: os.mknod(base, kind | 0o600, device, dir_fd=folder.fd)
+            )
+        except PermissionError:
+            if mark:  # a mounted overlay makes none, for nobody
+                raise self._taken_for_whiteout(entry) from None
+            raise
         self._metadata.put_special(folder.fd, base, entry, link=False)
+
+    def _taken_for_whiteout(self, entry: Entry) -> UnsupportedError:
+        """The image-spec's whiteouts are names, so this is a mere device; overlayfs would hide a lower file by it."""
+        return UnsupportedError(
+            f"{self._reader.place(entry.name)}: an overlay holds no character device 0:0",
+            hint="it is overlayfs' own mark for what is gone; in a layer a whiteout is a file named .wh.",
+        )
 
     def _fifo(self, entry: Entry, folder: Folder, base: bytes) -> None:
         self._fresh(folder, base, lambda: os.mknod(base, stat.S_IFIFO | 0o600, dir_fd=folder.fd))

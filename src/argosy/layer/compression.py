@@ -16,6 +16,7 @@ from isal import igzip_lib
 
 from argosy.errors import InvalidLayerError
 from argosy.layer.entry import Limits
+from argosy.layer.meter import Meter
 from argosy.layer.tarstream import SupportsRead, chunks_of
 from argosy.spec.mediatypes import COMPRESSION
 
@@ -82,6 +83,7 @@ def uncompressed(
     *,
     limits: Limits | None = None,
     where: str = "",
+    meter: Meter | None = None,
 ) -> Iterator[bytes]:
     r"""A layer's uncompressed bytes, in pieces of at most 256 KiB (of any size when it is not compressed).
 
@@ -90,6 +92,7 @@ def uncompressed(
         compression: What it is compressed with; None looks at its first bytes.
         limits: How much may come out.
         where: What to call the layer in messages.
+        meter: Counts what goes in and comes out, and has the limits; None makes one.
 
     Raises:
         InvalidLayerError: It is damaged, ends early, is followed by something else, or is a bomb.
@@ -98,7 +101,7 @@ def uncompressed(
     >>> b"".join(uncompressed(io.BytesIO(gzip.compress(b"a") + gzip.compress(b"b") + bytes(9))))
     b'ab'
     """
-    limits = limits or Limits()
+    meter = meter or Meter(limits or Limits())
     chunks = chunks_of(stream, _CHUNK)
     head = b""
     while len(head) < _HEAD and (chunk := next(chunks, b"")):
@@ -106,7 +109,7 @@ def uncompressed(
     if compression is None:
         compression = Compression.sniff(head)
     try:
-        yield from _METHODS[compression](head, chunks, limits)
+        yield from _METHODS[compression](head, chunks, meter)
     except _DAMAGED as error:  # type: ignore[misc]  # isal's stubs say instance where they mean class
         raise InvalidLayerError(
             f"{where + ': ' if where else ''}not {compression.value}: {error}"
@@ -115,31 +118,7 @@ def uncompressed(
         raise InvalidLayerError(f"{where + ': ' if where else ''}{error}") from None
 
 
-class _Meter:
-    """Counts both sides of a decoder, and refuses a bomb."""
-
-    __slots__ = ("_limits", "_taken", "made")
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._taken = 0
-        self.made = 0
-
-    def took(self, size: int) -> None:
-        self._taken += size
-
-    def gave(self, size: int) -> None:
-        self.made += size
-        if self.made > self._limits.content:
-            raise InvalidLayerError(f"more than {self._limits.content} bytes uncompressed")
-        if self.made > self._limits.grace and self.made > self._taken * self._limits.ratio:
-            raise InvalidLayerError(
-                f"{self._taken} bytes have become {self.made}: more than {self._limits.ratio} for one is a bomb"
-            )
-
-
-def _stored(head: bytes, chunks: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
-    meter = _Meter(limits)
+def _stored(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
     while head:
         meter.took(len(head))
         meter.gave(len(head))
@@ -149,10 +128,10 @@ def _stored(head: bytes, chunks: Iterator[bytes], limits: Limits) -> Iterator[by
 
 def _members(
     new: Callable[[Limits], _Decoder],
-) -> Callable[[bytes, Iterator[bytes], Limits], Iterator[bytes]]:
-    def read(head: bytes, chunks: Iterator[bytes], limits: Limits) -> Iterator[bytes]:
-        meter, padded = _Meter(limits), False
-        decoder: _Decoder | None = new(limits)
+) -> Callable[[bytes, Iterator[bytes], Meter], Iterator[bytes]]:
+    def read(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
+        padded = False
+        decoder: _Decoder | None = new(meter.limits)
         for piece in _pieces(head, chunks):
             meter.took(len(piece))
             rest: bytes | memoryview = piece
@@ -162,7 +141,7 @@ def _members(
                     if padded:
                         _only_zeros(rest)
                         break
-                    decoder = new(limits)
+                    decoder = new(meter.limits)
                 made = decoder.decompress(rest, _OUTPUT)
                 rest = b""
                 if made:

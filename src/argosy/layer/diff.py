@@ -273,7 +273,7 @@ def _entry(
         mtime=mtime * 10**9,
         linkname=target,
         device=device if type_ in (EntryType.CHARACTER, EntryType.BLOCK) else (0, 0),
-        xattrs=metadata.in_layer(inode.xattrs),
+        xattrs=metadata.in_layer(inode.xattrs, path),
     )
 
 

@@ -50,9 +50,11 @@ class Limits:
         depth: Components in a name.
         header: Bytes of extension headers (PAX, GNU long names) for one entry, as Go's `archive/tar` has it.
         sparse: Data regions in one sparse file.
-        content: Bytes of the uncompressed stream, and of one file's apparent size.
+        content: Bytes of the uncompressed stream with holes that are filled, and of one file's apparent size.
         ratio: Uncompressed bytes for each compressed one, once `grace` bytes have come out.
         grace: Uncompressed bytes below which the ratio is not looked at.
+        kept: Bytes of names, link targets, records, attributes and sparse maps that are kept in memory, of all layers
+            of an image together; more raises `LimitExceededError`.
         window: The base-2 logarithm of the greatest zstd window, which is memory.
 
     >>> Limits().header
@@ -67,6 +69,7 @@ class Limits:
     content: int = 256 << 30
     ratio: int = 200
     grace: int = 1 << 30
+    kept: int = 512 << 20
     window: int = 26
 
 

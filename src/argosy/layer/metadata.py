@@ -150,8 +150,18 @@ class Metadata:
             found[OWNER] = owner
         return found
 
-    def in_layer(self, found: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Attributes stored in this tree as a layer carries them."""
+    def in_layer(self, found: Mapping[bytes, bytes], path: bytes) -> dict[bytes, bytes]:
+        """Attributes stored in this tree, at this path, as a layer carries them."""
+        out = self._named_in_layer(found)
+        # A record of PAX ends its key at the first "=".
+        for name in [name for name in out if b"=" in name]:
+            del out[name]
+            self._options.warn(
+                f"{shown(path)}: an attribute {shown(name)} cannot be in a layer, left out"
+            )
+        return out
+
+    def _named_in_layer(self, found: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         out: dict[bytes, bytes] = {}
         for name, value in found.items():
             if name in FOREIGN or name == OWNER:

@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from argosy.layer.compression import Compression, uncompressed
 from argosy.layer.entry import Limits
+from argosy.layer.meter import Meter
 from argosy.layer.tarstream import SupportsRead
 from argosy.spec.digest import Digest, hasher
 
@@ -50,7 +51,8 @@ class Pump:
         known: Digest | None = None,
     ) -> None:
         self._known = known
-        self._pieces = uncompressed(stream, compression, limits=limits, where=where)
+        self.meter = Meter(limits or Limits())
+        self._pieces = uncompressed(stream, compression, where=where, meter=self.meter)
         self._algorithm = algorithm
         self._hash = hasher(algorithm)
         self._queue: queue.Queue[bytes | None] = queue.Queue(_AHEAD)

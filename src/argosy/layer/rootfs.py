@@ -137,6 +137,7 @@ class RootFS:
             InvalidLayerError: It is damaged or breaks a rule; the message names layer, entry and rule.
             DigestMismatchError: It is not the layer with this diff_id.
             StorageError: The file system refuses.
+            UnsupportedError: The tree is an overlay's, and cannot hold an entry.
         """
         limits = self.options.limits
         algorithm = diff_id.algorithm if diff_id is not None else "sha256"
@@ -149,7 +150,7 @@ class RootFS:
             try:
                 reader.drain()
             except InvalidLayerError as error:
-                raise reader.error(str(error), b"") from None
+                raise reader.error(str(error)) from None
         if diff_id is not None and pump.diff_id != diff_id:
             where = f"{layer}: " if layer else ""
             raise DigestMismatchError(

@@ -13,6 +13,8 @@ from typing import Final, Protocol, cast
 
 from argosy.errors import InvalidLayerError
 from argosy.layer.entry import EMPTY, Entry, EntryType, Limits, shown
+from argosy.layer.meter import Meter
+from argosy.layer.tarbytes import Bytes
 from argosy.layer.tarheader import (
     BLOCK,
     LIBARCHIVE_XATTR,
@@ -64,61 +66,6 @@ def chunks_of(source: SupportsRead | Iterable[bytes], size: int = _CHUNK) -> Ite
     return iter(lambda: read(size), b"")
 
 
-class _Bytes:
-    """Chunks as one stream: whole small reads, and views for content."""
-
-    __slots__ = ("_at", "_chunk", "_chunks", "_done", "_size", "_view")
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._chunk = b""
-        self._view = memoryview(b"")
-        self._size = 0
-        self._at = 0
-        self._done = 0
-
-    @property
-    def offset(self) -> int:
-        """Bytes handed out so far."""
-        return self._done + self._at
-
-    def view(self, limit: int) -> memoryview:
-        """Between 1 and limit bytes; none at the end."""
-        start = self._at
-        if start == self._size:
-            self._done += start
-            self._chunk = next(self._chunks, b"")
-            self._view = memoryview(self._chunk)
-            self._size = len(self._chunk)
-            start = 0
-        end = start + limit
-        self._at = min(self._size, end)
-        return self._view[start:end]
-
-    def read(self, size: int) -> bytes:
-        """Exactly this many bytes, fewer only at the end."""
-        start = self._at
-        end = start + size
-        if end <= self._size:
-            self._at = end
-            return self._chunk[start:end]
-        parts: list[memoryview] = []
-        while size and (part := self.view(size)):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
-
-    def skip(self, size: int) -> int:
-        """Pass over this many bytes; how many were missing."""
-        end = self._at + size
-        if end <= self._size:
-            self._at = end
-            return 0
-        while size and (part := self.view(size)):
-            size -= len(part)
-        return size
-
-
 class _Extension:
     """What extended headers said of the entry that follows them."""
 
@@ -135,7 +82,8 @@ class TarReader:
     r"""The entries of a tar archive, one after the other; each one's content is read before the next.
 
     Args:
-        source: A readable, or an iterable of chunks of any sizes but zero.
+        source: A readable, or an iterable of chunks of any sizes but zero. Its `meter`, where it has one, counts the
+            holes that `whole` fills; else what is read is counted here.
         limits: How much the archive may ask for.
         where: What to call the archive in messages, such as "layer 3".
 
@@ -159,13 +107,19 @@ class TarReader:
         limits: Limits | None = None,
         where: str = "",
     ) -> None:
-        self._bytes = _Bytes(chunks_of(source))
         self._limits = limits or Limits()
+        chunks = chunks_of(source)
+        meter: Meter | None = getattr(source, "meter", None)
+        if meter is None:
+            meter = Meter(self._limits)
+            chunks = meter.passed(chunks)
+        self._meter = meter
+        self._bytes = Bytes(chunks)
         self._where = f"{where}: " if where else ""
         self._count = 0
         self._left = 0
         self._pad = 0
-        self._current = b""
+        self._current: bytes | None = None
         self._owners: dict[bytes, tuple[int, int, int]] = {}
         self._entry: Entry | None = None
 
@@ -189,9 +143,10 @@ class TarReader:
         """The error that says which layer and entry broke a rule; the current entry where no name is given."""
         return InvalidLayerError(f"{self.place(self._current if name is None else name)}: {rule}")
 
-    def place(self, name: bytes) -> str:
-        """Where in which layer: the entry of this name, or the offset reached."""
-        return self._where + (f"entry {shown(name)}" if name else f"at offset {self._bytes.offset}")
+    def place(self, name: bytes | None) -> str:
+        """Where in which layer: the entry of this name (which may be empty), or the offset reached."""
+        at = f"at offset {self._bytes.offset}" if name is None else f"entry {shown(name)}"
+        return self._where + at
 
     def chunks(self) -> Iterator[memoryview]:
         """The content of the current entry as it is stored: of a sparse file, its data regions only."""
@@ -209,17 +164,17 @@ class TarReader:
         return part
 
     def whole(self) -> Iterator[bytes | memoryview]:
-        """The content of the current entry with its holes as zeros."""
+        """The content of the current entry with its holes as zeros, which count as what is uncompressed does."""
         entry = self._entry
         if entry is None or entry.sparse is None:
             yield from self.chunks()
             return
         end = 0
         for offset, length in entry.sparse:
-            yield from _zeros(offset - end)
+            yield from self._hole(offset - end)
             yield from self._exactly(length)
             end = offset + length
-        yield from _zeros(entry.size - end)
+        yield from self._hole(entry.size - end)
 
     def regions(self) -> Iterator[tuple[int, memoryview]]:
         """The content of the current sparse entry as (offset, bytes)."""
@@ -234,6 +189,12 @@ class TarReader:
         """Read what follows the end of the archive, so that a digest over the stream is over all of it."""
         while self._bytes.view(_CHUNK):
             pass
+
+    def _hole(self, size: int) -> Iterator[bytes]:
+        try:
+            yield from self._meter.zeros(size)
+        except InvalidLayerError as error:
+            raise self.error(str(error)) from None
 
     def _exactly(self, length: int) -> Iterator[memoryview]:
         while length:
@@ -258,7 +219,7 @@ class TarReader:
         if missing:
             # Go's writer leaves out the last padding when nobody closes it, and its reader takes that (umoci insert).
             return None
-        self._current = b""
+        self._current = None
         extension: _Extension | None = None
         while True:
             block = self._bytes.read(BLOCK)
@@ -489,10 +450,3 @@ def _record(records: dict[bytes, bytes], key: bytes, default: int) -> int:
 
 def _known(key: bytes) -> bool:
     return key in _KEPT or key.startswith((XATTR, LIBARCHIVE_XATTR, b"GNU.sparse.", b"SCHILY.dev"))
-
-
-def _zeros(size: int) -> Iterator[bytes]:
-    block = bytes(min(size, _CHUNK))
-    while size > 0:
-        yield block[:size]
-        size -= len(block)

@@ -102,7 +102,8 @@ def header(entry: Entry) -> bytes:
     """The header blocks of an entry, its PAX header included.
 
     Raises:
-        InvalidLayerError: A number fits no field, a name holds a NUL, or the PAX header is too large.
+        InvalidLayerError: A number fits no field, a name holds a NUL, an attribute's name a `=`,
+            or the PAX header is too large.
     """
     records = _records(entry)
     if records:
@@ -116,6 +117,11 @@ def _records(entry: Entry) -> dict[bytes, bytes]:
     """The PAX records an entry needs; empty where a ustar header holds it."""
     if b"\0" in entry.name or b"\0" in entry.linkname:
         raise InvalidLayerError(f"entry {shown(entry.name)}: a path holds a NUL byte")
+    if bad := next((name for name in (*entry.xattrs, *entry.records) if b"=" in name), None):
+        # As Go: the record would be read as one of a shorter name, with the rest in its value.
+        raise InvalidLayerError(
+            f"entry {shown(entry.name)}: no tar header holds an attribute {shown(bad)}"
+        )
     found = dict(entry.records)
     found.update((XATTR + name, value) for name, value in entry.xattrs.items())
     seconds = entry.mtime // 10**9

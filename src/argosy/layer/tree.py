@@ -2,7 +2,8 @@
 
 Only headers are kept, each with its layer and the place of its content in that layer's uncompressed stream, so that
 content can be read later. Whiteouts, replacement, implied parents and symbolic links mean what they mean to `RootFS`.
-An entry takes about a kilobyte; `Limits.entries` holds for all layers together.
+An entry takes about a kilobyte and what its names and attributes take; `Limits.entries` and `Limits.kept` hold for all
+layers together.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from argosy.errors import InvalidLayerError, NotFoundError
+from argosy.errors import InvalidLayerError, LimitExceededError, NotFoundError
 from argosy.layer.entry import (
     AUFS_LINKS,
     AUFS_PREFIX,
@@ -24,6 +25,7 @@ from argosy.layer.entry import (
     clean_name,
     shown,
 )
+from argosy.layer.kept import Kept
 
 __all__ = ["Inode", "Lost", "MergedTree", "Node"]
 
@@ -100,12 +102,11 @@ class MergedTree:
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+        self._kept = Kept(limits)
         self.layers = 0
         """How many layers have been laid."""
         self.lost: list[Lost] = []
         """Files hidden so far, in the order in which that happened."""
-        self._count = 0
         self.root = Node(Inode(_implied(b"", 0), -1, implied=True))
 
     def lay(self, entries: Iterable[Entry]) -> None:
@@ -115,16 +116,15 @@ class MergedTree:
             entries: Its headers in order, such as a `TarReader`.
 
         Raises:
-            InvalidLayerError: An entry breaks a rule.
+            InvalidLayerError: An entry breaks a rule, or there are too many.
+            LimitExceededError: Names and attributes of all layers take too much memory.
         """
         for entry in entries:
-            self._count += 1
-            if self._count > self._limits.entries:
-                raise InvalidLayerError(f"more than {self._limits.entries} entries")
             try:
+                self._kept.add(entry)
                 self._place(entry)
-            except InvalidLayerError as error:
-                raise InvalidLayerError(
+            except (InvalidLayerError, LimitExceededError) as error:
+                raise type(error)(
                     f"layer {self.layers}: entry {shown(entry.name)}: {error}"
                 ) from None
         self.root.children.pop(AUFS_LINKS, None)
@@ -240,6 +240,7 @@ class MergedTree:
         while pending:
             here, node = pending.pop()
             if node.entry.size:
+                self._kept.take(len(here))
                 self.lost.append(Lost(here, node.layer, self.layers, node.entry.size))
             pending.extend((here + b"/" + name, child) for name, child in node.children.items())
 
@@ -268,9 +269,10 @@ class MergedTree:
             if node is None or ((parts or make is not None) and not node.inode.is_directory):
                 if make is None:
                     return None
-                node = Node(
-                    Inode(_implied(b"/".join(names), make.mtime), self.layers, implied=True)
-                )
+                implied = _implied(b"/".join(names), make.mtime)
+                # A path of 2000 parts makes as many directories, each with its whole name.
+                self._kept.add(implied)
+                node = Node(Inode(implied, self.layers, implied=True))
                 self._put(chain[-1], part, node, b"/".join(names))
             chain.append(node)
         return chain

@@ -75,7 +75,7 @@ def _image(tar: TarIndex, top: str) -> tuple[bytes, tuple[Member, ...]]:
             raise InvalidLayoutError(f"{tar.where}: no member {current}/{missing}")
         document = _object(tar, raw, f"{current}/json")
         documents.append(document)
-        layers.append(layer)
+        layers.append(tar.plain(layer))
         current = document.get("parent")
     documents.reverse()
     layers.reverse()

@@ -21,6 +21,7 @@ from argosy.content.protocols import SupportsRead
 from argosy.errors import InvalidLayerError, InvalidLayoutError, NameUnknownError
 from argosy.layer.compression import Compression, uncompressed
 from argosy.layer.entry import Entry, EntryType, Limits, shown
+from argosy.layer.meter import Meter
 from argosy.layer.tarheader import pad
 from argosy.layer.tarstream import TarReader
 from argosy.layout.blobs import open_regular
@@ -45,12 +46,16 @@ _LINKS = (EntryType.SYMLINK, EntryType.HARDLINK)
 
 
 class Member(NamedTuple):
-    """One file of the archive: where its content begins, its size in bytes, or what it links to."""
+    """One file of the archive: where its content begins, its size in bytes, or what it links to.
+
+    An unpacked one lies in a file beside the archive.
+    """
 
     name: str
     offset: int
     size: int
     link: str | None = None
+    unpacked: bool = False
 
 
 class MemberReader:
@@ -88,6 +93,11 @@ class TarIndex:
         self._file = _seekable(self.path, self.where)
         self._fd = self._file.fileno()
         self._members: dict[str, Member] = {}
+        self._plain: dict[int, Member] = {}
+        self._beside: BinaryIO | None = None
+        self._meter = Meter(
+            Limits(content=MAX_SIZE)
+        )  # one for all: many small bombs are a large one
         try:
             with storage_errors(self.where):
                 self._scan(os.fstat(self._fd).st_size)
@@ -168,7 +178,7 @@ class TarIndex:
         return self._hash(one) == self._hash(other)
 
     def _hash(self, member: Member) -> str:
-        made, stream = hasher(), MemberReader(self._fd, member)
+        made, stream = hasher(), self.stream(member)
         while data := stream.read(_CHUNK):
             made.update(data)
         return made.hexdigest()
@@ -207,7 +217,37 @@ class TarIndex:
 
     def stream(self, member: Member) -> MemberReader:
         """Read a member."""
-        return MemberReader(self._fd, member)
+        beside = self._beside if member.unpacked else None
+        return MemberReader(self._fd if beside is None else beside.fileno(), member)
+
+    def plain(self, member: Member) -> Member:
+        """A member, or what is in it if it is compressed with xz: no media type of a layer says that.
+
+        Raises:
+            InvalidLayoutError: it is damaged, or is a bomb.
+        """
+        stream = self.stream(member)
+        head = stream.read(len(_XZ))
+        if head != _XZ:
+            return member
+        found = self._plain.get(member.offset)
+        if found is None:
+            where = f"{self.where}: {member.name}"
+            found = self._unpack(_unxz(head, stream, where, self._meter), member.name)
+            self._plain[member.offset] = found
+        return found
+
+    def _unpack(self, pieces: Iterator[bytes], name: str) -> Member:
+        if self._beside is None:
+            self._beside = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the archive
+        start = self._beside.tell()
+        try:
+            with storage_errors("temporary file"):
+                self._beside.writelines(pieces)
+                self._beside.flush()
+        except InvalidLayerError as exc:
+            raise InvalidLayoutError(str(exc)) from None
+        return Member(name, start, self._beside.tell() - start, unpacked=True)
 
     def small(self, name: str, limit: int) -> bytes | None:
         """The content of a small member, or None where there is none.
@@ -232,6 +272,8 @@ class TarIndex:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        if self._beside is not None:
+            self._beside.close()
 
 
 def _seekable(path: str, where: str) -> BinaryIO:
@@ -282,23 +324,24 @@ def _decompressed(file: SupportsRead, where: str) -> Iterator[bytes]:
     while len(head) < len(_XZ) and (data := file.read(len(_XZ) - len(head))):
         head += data
     if head == _XZ:
-        yield from _unxz(head, file, where)
+        yield from _unxz(head, file, where, Meter(Limits(content=MAX_SIZE)))
     else:
         yield from uncompressed(_Again(head, file), limits=Limits(content=MAX_SIZE), where=where)
 
 
-def _unxz(head: bytes, file: SupportsRead, where: str) -> Iterator[bytes]:
+def _unxz(head: bytes, file: SupportsRead, where: str, meter: Meter) -> Iterator[bytes]:
     decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-    data, made = head, 0
+    data = head
     try:
         while not decoder.eof:
+            meter.took(len(data))
             piece = decoder.decompress(data, _CHUNK)
-            made += len(piece)
-            if made > MAX_SIZE:
-                raise InvalidLayerError(f"{where}: more than {MAX_SIZE} bytes uncompressed")
+            meter.gave(len(piece))
             yield piece
             data = file.read(1 << 16) if decoder.needs_input else b""
             if not data and decoder.needs_input and not decoder.eof:
-                raise InvalidLayerError(f"{where}: the compressed stream is cut off")
+                raise InvalidLayerError("the compressed stream is cut off")
+    except InvalidLayerError as exc:
+        raise InvalidLayerError(f"{where}: {exc}") from None
     except lzma.LZMAError as exc:
         raise InvalidLayerError(f"{where}: not xz: {exc}") from None

@@ -1,7 +1,8 @@
 """JSON as the specifications need it: strict reading, stable writing, and a small codec for frozen dataclasses.
 
-Reading refuses what two parsers could understand differently: duplicate names, NaN and Infinity, bytes that are not
-UTF-8, trailing data. It has limits on size and depth, because everything it reads comes from outside.
+Reading refuses what two parsers could understand differently: duplicate names, NaN and Infinity, numbers that become
+Infinity, bytes that are not UTF-8, trailing data. It has limits on size and depth, because everything it reads comes
+from outside.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import binascii
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,7 +27,7 @@ MAX_SIZE = 4 * 1024 * 1024
 T = TypeVar("T")
 
 
-class _DuplicateError(ValueError):
+class _RefusedError(ValueError):
     pass
 
 
@@ -34,15 +36,24 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         name = next(n for n, _ in pairs if n in seen or seen.add(n))  # type: ignore[func-returns-value]
-        raise _DuplicateError(f"duplicate property {name!r}")
+        raise _RefusedError(f"duplicate property {name!r}")
     return found
 
 
 def _no_constant(text: str) -> object:
-    raise _DuplicateError(f"{text} is not JSON")
+    raise _RefusedError(f"{text} is not JSON")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):  # read it would be, but never written again
+        raise _RefusedError(f"the number {text[:64]} is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+)
 
 
 def _depth(value: object) -> int:
@@ -68,7 +79,7 @@ def loads(raw: bytes, *, limit: int = MAX_SIZE, error: type[InvalidError] = Inva
 
     Raises:
         InvalidError: (or `error`) not JSON, not UTF-8, a name twice in one object, too deep; with the byte offset
-            or the property where known.
+            or the property where known; a number that no double holds.
         LimitExceededError: more than `limit` bytes.
     """
     if len(raw) > limit:
@@ -83,7 +94,7 @@ def loads(raw: bytes, *, limit: int = MAX_SIZE, error: type[InvalidError] = Inva
         raise error(
             f"not JSON at byte {len(text[: exc.pos].encode())}: {exc.msg.lower()}"
         ) from None
-    except _DuplicateError as exc:
+    except _RefusedError as exc:
         raise error(str(exc)) from None
     except RecursionError:
         raise error(f"nested deeper than {MAX_DEPTH} levels") from None
