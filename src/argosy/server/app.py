@@ -74,6 +74,7 @@ class App:
         request = Request(scope, receive, f"{self._instance}-{next(self._numbers)}")
         match: Match | None = None
         try:
+            request.check()
             match = self._table.match(request.method, scope["raw_path"])
             response = await self._answer(match, request)
         except ClientGoneError:
@@ -155,7 +156,10 @@ class App:
         hook = self.registry.on_exchange
         if hook is not None:
             label = match.route.label if match else ""
-            hook(Exchange(request, label, status, sent, time.perf_counter() - began))
+            try:
+                hook(Exchange(request, label, status, sent, time.perf_counter() - began))
+            except Exception:  # noqa: BLE001  # the answer is sent, and stays so
+                log.exception("request %s is not in the access log", request.id)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
