@@ -68,12 +68,14 @@ class Request:
     """One request: where it goes was decided from the raw path once; nothing reads the path again.
 
     `name` is the repository ("" where the route has none) and `argument` the last part of the route's pattern.
+    `expected` are the bytes its body is said to have, by something else than `Content-Length`; None if nothing says.
     """
 
     __slots__ = (
         "_query",
         "argument",
         "ended",
+        "expected",
         "headers",
         "id",
         "method",
@@ -96,6 +98,7 @@ class Request:
         self.argument = ""
         self.principal = Principal()
         self.received = 0
+        self.expected: int | None = None
         self.ended = self.headers.get(b"content-length") == b"0"
         self._query: list[tuple[str, str]] | None = None
 
@@ -154,11 +157,13 @@ class Request:
 
         Raises:
             LimitExceededError: it is longer than allowed; as much as one piece over the limit may have been read.
-            SizeMismatchError: it is shorter than `Content-Length`.
+            SizeMismatchError: it is not as long as it was said to be.
             RequestTimeoutError: it takes too long.
             ClientGoneError: the client hung up.
         """
         expected = self.content_length
+        if expected is None:
+            expected = self.expected
         if limits.size and expected is not None and expected > limits.size:
             raise LimitExceededError(f"body of {expected} bytes: expected at most {limits.size}")
         if expected == 0:
@@ -169,6 +174,8 @@ class Request:
             gathered, more, cut = await self._gather(piece, limits.idle, end)
             if limits.size and self.received > limits.size:
                 raise LimitExceededError(f"body: expected at most {limits.size} bytes")
+            if expected is not None and self.received > expected:
+                break
             if gathered:
                 yield gathered
             if cut is not None:
