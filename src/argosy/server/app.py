@@ -77,8 +77,10 @@ class App:
             request.check()
             match = self._table.match(request.method, scope["raw_path"])
             response = await self._answer(match, request)
-        except ClientGoneError:
-            return self._note(request, match, 499, 0, began)
+        except ClientGoneError as exc:
+            headers = [_JSON, (b"connection", b"close")]
+            await self._send(request, Response(400, headers, distribution.encode_errors(exc)), send)
+            return self._note(request, match, exc.status, 0, began)
         except Exception as exc:  # noqa: BLE001
             response = self._failure(exc, match, request)
             await request.drain()

@@ -37,8 +37,12 @@ class RequestTimeoutError(ArgosyError):
 
 
 class ClientGoneError(ArgosyError):
-    """The client hung up. There is nobody to answer."""
+    """The body broke off: the client hung up or closed its half of the connection, or what it sent is no body.
 
+    Nobody can tell which. Whoever still listens is answered 400; the log says 499.
+    """
+
+    code = "SIZE_INVALID"
     status = 499
 
 
@@ -201,7 +205,7 @@ class Request:
                         armed = now
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        cut = ClientGoneError("the client hung up")
+                        cut = ClientGoneError("body: it broke off, or is malformed")
                         break
                     body = message.get("body", b"")
                     size += len(body)
