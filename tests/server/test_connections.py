@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from argosy.spec.digest import Digest
 from tests.server.process import Process
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    with Process(str(tmp_path_factory.mktemp("data"))) as made:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def server(root: Path) -> Iterator[Process]:
+    with Process(str(root)) as made:
         yield made
+
+
+def push(server: Process, data: bytes) -> Digest:
+    digest = Digest.of(data)
+    assert server.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", data)[0] == 201
+    return digest
 
 
 def connected(server: Process, *, room: int = 0) -> socket.socket:
@@ -56,3 +70,22 @@ def test_a_body_that_breaks_off_is_answered_to_whoever_still_listens(
     assert b"docker-distribution-api-version: registry/2.0" in head
     assert json.loads(answer)["errors"][0]["code"] == "SIZE_INVALID"
     assert server.ask("GET", location)[1]["range"] == "0-4"
+
+
+# -- answers that break off -------------------------------------------------------------------------
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(
+    server: Process, root: Path
+) -> None:
+    size = 40 << 20
+    digest = push(server, bytes(size))
+    before = {path for path in (root / "blobs/b").glob("*/*") if path.stat().st_size == size}
+    with connected(server, room=4096) as raw:
+        raw.sendall(
+            f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\nRange: bytes=1-\r\n\r\n".encode()
+        )
+        assert raw.recv(12) == b"HTTP/1.1 206"
+        for path in before:
+            os.truncate(path, size // 2)
+        assert len(everything(raw)) < size

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from argosy.errors import ArgosyError, InvalidUploadError, LimitExceededError, SizeMismatchError
+from argosy.errors import (
+    ArgosyError,
+    BlobUnknownError,
+    InvalidUploadError,
+    LimitExceededError,
+    SizeMismatchError,
+    StorageError,
+)
 from argosy.server.access import Principal
 
 Scope = MutableMapping[str, Any]
@@ -255,6 +263,23 @@ class File:
     path: str
     size: int
 
+    def check(self) -> None:
+        """See that the file is there and whole: who sends it by its path is not told.
+
+        Raises:
+            BlobUnknownError: it is not there.
+            StorageError: it cannot be read, or is shorter than it should be.
+        """
+        name = os.path.basename(self.path)
+        try:
+            found = os.stat(self.path).st_size
+        except FileNotFoundError:
+            raise BlobUnknownError(f"object {name} is not in the storage") from None
+        except OSError as exc:
+            raise StorageError(f"object {name}: {exc.strerror}") from exc
+        if found != self.size:
+            raise StorageError(f"object {name} ends at byte {found}: expected {self.size}")
+
 
 @dataclasses.dataclass(slots=True)
 class Pieces:
@@ -274,12 +299,17 @@ class Stream:
 
 @dataclasses.dataclass(slots=True)
 class Response:
-    """An answer. `Content-Length` is the body's, or `length` where the answer to HEAD has none."""
+    """An answer. `Content-Length` is the body's, or `length` where the answer to HEAD has none.
+
+    `sent` are the bytes of the body that have gone out; `told` is the status the log has, where it is another one.
+    """
 
     status: int = 200
     headers: list[Header] = dataclasses.field(default_factory=list)
     body: bytes | File | Pieces | Stream = b""
     length: int | None = None
+    sent: int = 0
+    told: int = 0
 
     def add(self, name: bytes, value: str) -> None:
         """Add a header."""
