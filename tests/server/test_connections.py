@@ -89,3 +89,13 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(
         for path in before:
             os.truncate(path, size // 2)
         assert len(everything(raw)) < size
+
+
+# -- requests that are turned away ------------------------------------------------------------------
+
+
+def test_who_is_turned_away_while_sending_a_body_is_told_so(tmp_path: Path) -> None:
+    with Process(str(tmp_path), limits={"requests_per_second": 0.1, "burst": 1}) as server:
+        seen = [server.ask("PUT", "/v2/a/manifests/x", bytes(6 << 20)) for _ in range(5)]
+    assert [answer[0] for answer in seen[1:]] == [429] * 4
+    assert all(int(headers["retry-after"]) > 0 for _, headers, _ in seen[1:])
