@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import resource
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from argosy.server import connections as module
+from argosy.server.connections import Connections, capacity, make_room
+from argosy.server.settings import Limits
 from argosy.spec.digest import Digest
 from tests.server.process import Process
 
@@ -99,3 +105,157 @@ def test_who_is_turned_away_while_sending_a_body_is_told_so(tmp_path: Path) -> N
         seen = [server.ask("PUT", "/v2/a/manifests/x", bytes(6 << 20)) for _ in range(5)]
     assert [answer[0] for answer in seen[1:]] == [429] * 4
     assert all(int(headers["retry-after"]) > 0 for _, headers, _ in seen[1:])
+
+
+# -- connections that nothing goes through ----------------------------------------------------------
+
+PATIENCE = 2.0
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A registry that takes few requests and has little patience."""
+    limits = {"concurrency": 4, "concurrency_per_client": 2, "body_idle_seconds": PATIENCE}
+    with Process(str(tmp_path_factory.mktemp("data")), limits=limits) as made:
+        yield made
+
+
+def downloading(server: Process, digest: Digest) -> socket.socket:
+    raw = connected(server, room=4096)
+    raw.sendall(f"GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert raw.recv(12) == b"HTTP/1.1 200"
+    return raw
+
+
+def test_downloads_that_stall_stop_nobody_and_end(small: Process) -> None:
+    size = 8 << 20
+    digest = push(small, bytes(size))
+    with contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(downloading(small, digest)) for _ in range(8)]
+        slow = stack.enter_context(downloading(small, digest))
+        got = 0
+        for _ in range(10):
+            assert small.ask("GET", "/livez")[0] == 200
+            time.sleep(PATIENCE / 4)
+            got += len(slow.recv(4096))
+        for raw in stalled:
+            with pytest.raises(ConnectionResetError):
+                assert len(everything(raw)) < size
+        small.ask("GET", "/v2/")
+        while got < size:
+            got += len(slow.recv(1 << 20))
+
+
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /v2/ HTT", b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n", HTTP2],
+    ids=["nothing", "half a request", "a request", "http2"],
+)  # fmt: skip
+def test_a_connection_on_which_nothing_happens_is_closed(small: Process, said: bytes) -> None:
+    began = time.monotonic()
+    with connected(small) as raw:
+        raw.sendall(said)
+        everything(raw)
+    assert PATIENCE <= time.monotonic() - began < 20
+
+
+def test_more_connections_than_requests_are_taken(small: Process) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(connected(small))
+        assert small.ask("GET", "/livez")[0] == 200
+
+
+class Door:
+    """A listening socket of this process, and the connections it took."""
+
+    def __init__(self, stack: contextlib.ExitStack, count: int) -> None:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        place = listening.getsockname()
+        self.clients: list[socket.socket] = []
+        self._taken: list[socket.socket] = []
+        for _ in range(count):
+            self.clients.append(stack.enter_context(socket.create_connection(place)))
+            self._taken.append(stack.enter_context(listening.accept()[0]))
+        self.peers = [(host, str(port)) for host, port in (c.getsockname() for c in self.clients)]
+
+    def say(self, number: int) -> None:
+        self._taken[number].sendall(b"x")
+        assert self.clients[number].recv(1) == b"x"
+
+    def left(self) -> list[int]:
+        """The connections that have not been ended."""
+        return [n for n, taken in enumerate(self._taken) if not _is_over(taken)]
+
+
+def _is_over(taken: socket.socket) -> bool:
+    try:
+        return taken.recv(1, socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_only_a_connection_that_is_idle_and_asks_nothing_is_ended() -> None:
+    now = [0.0]
+    connections = Connections(Limits(body_idle_seconds=10), clock=lambda: now[0])
+    with contextlib.ExitStack() as stack:
+        door = Door(stack, 3)
+        connections.enter(door.peers[1])
+        connections.enter(door.peers[1])
+        for at in (0, 5, 9):
+            now[0] = at
+            door.say(2)
+            connections.look()
+        assert door.left() == [0, 1, 2]
+        connections.leave(door.peers[1])
+        now[0] = 10
+        connections.look()
+        assert door.left() == [1, 2]
+        connections.leave(door.peers[1])
+        connections.look()
+        assert door.left() == [2]
+        now[0] = 20
+        connections.look()
+        assert door.left() == []
+
+
+def test_no_address_takes_more_than_half_of_the_connections_but_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_MOST", 8)
+    monkeypatch.setattr(module, "_LEAST", 8)
+    limits, now = Limits(concurrency=1), [0.0]
+    with contextlib.ExitStack() as stack:
+        door = Door(stack, 7)
+        Connections(limits, ["127.0.0.0/8"]).look()
+        assert len(door.left()) == 7
+        assert caplog.text == ""
+        connections = Connections(limits, clock=lambda: now[0])
+        connections._share = 7
+        connections.look()
+        now[0], connections._share = 1.0, 4
+        connections.enter(door.peers[0])
+        door.say(3)
+        connections.look()
+        assert len(left := door.left()) == 4
+        assert {0, 3} < set(left)
+        assert "127.0.0.1 has 7 connections: 3 of them are ended" in caplog.text
+
+
+def test_there_are_descriptors_for_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = [(1024, 4096)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limit[0])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: limit.__setitem__(0, both))
+    assert capacity(Limits()) == 384
+    make_room(Limits())
+    assert limit[0] == (2304, 4096)
+    assert capacity(Limits()) == 1024
+    make_room(Limits(concurrency=1000))
+    assert (limit[0], capacity(Limits(concurrency=1000))) == ((4096, 4096), 1920)
+    limit[0] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    make_room(Limits(concurrency=1000))
+    assert capacity(Limits(concurrency=1000)) == 4000
+    limit[0] = (64, 64)
+    assert capacity(Limits()) == 16

@@ -20,7 +20,7 @@ from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
 from argosy.spec import distribution
 
-__all__ = ["Front", "Limiter", "Metered", "origin"]
+__all__ = ["Front", "Limiter", "Metered", "is_within", "origin"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Application = Callable[[Scope, Receive, Send], Any]
@@ -45,7 +45,7 @@ def origin(
     >>> origin("1.2.3.4", {b"x-forwarded-for": b"127.0.0.1"}, net, "http")
     ('1.2.3.4', 'http')
     """
-    if not trusted or not _is_within(peer, trusted):
+    if not trusted or not is_within(peer, trusted):
         return peer, scheme
     told = headers.get(b"x-forwarded-proto", b"").strip().lower()
     scheme = told.decode() if told in {b"http", b"https"} else scheme
@@ -55,7 +55,7 @@ def origin(
         if not _is_address(address):
             break
         peer = address
-        if not _is_within(address, trusted):
+        if not is_within(address, trusted):
             break
     return peer, scheme
 
@@ -68,7 +68,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
+def is_within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an address is of one of the networks."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
