@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
     workers = _workers(settings)
     connections.make_room(settings.limits)
     with (
+        _leaving_on_stop(),
         _reserved(settings.listen.host, settings.listen.port) as held,
         assembled(settings.data, workers) as team,
     ):
@@ -72,6 +73,20 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
         server.serve(target_loader=loader, wrap_loader=False)
+
+
+@contextlib.contextmanager
+def _leaving_on_stop() -> Iterator[None]:
+    """Until the HTTP server hears SIGTERM itself, take it for the end: what was made is removed again."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _hold_stop() -> None:
