@@ -78,7 +78,8 @@ class App:
             request.check()
             match = self._table.match(request.method, scope["raw_path"])
             response = await self._answer(match, request)
-            await self._open(request, response)
+            if not isinstance(response.body, bytes) and request.method != "HEAD":
+                await self._open(request, response, response.body)
         except ClientGoneError as exc:
             headers = [_JSON, (b"connection", b"close")]
             response = Response(400, headers, distribution.encode_errors(exc), told=exc.status)
@@ -119,16 +120,15 @@ class App:
             response.add(b"allow", error.allowed)
         return response
 
-    async def _open(self, request: Request, response: Response) -> None:
+    async def _open(
+        self, request: Request, response: Response, body: File | Pieces | Stream
+    ) -> None:
         """Look whether a long body is there while something else can still be answered.
 
         Raises:
             BlobUnknownError: an object is not in the storage.
             StorageError: an object cannot be read, or is shorter than it should be.
         """
-        body = response.body
-        if isinstance(body, bytes) or request.method == "HEAD":
-            return None
         try:
             if isinstance(body, File):
                 return body.check()

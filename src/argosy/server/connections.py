@@ -18,7 +18,7 @@ import stat
 import struct
 import termios
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -95,20 +95,18 @@ class Connections:
         self._share = capacity(limits) // 2
         self._trusted = [ipaddress.ip_network(cidr) for cidr in trusted]
         self._clock = clock
-        self._asking: Counter[Peer] = Counter()
+        self._asking: dict[Peer, int] = {}
         self._quiet: dict[Peer, tuple[int, float]] = {}
 
     def enter(self, peer: Peer) -> None:
         """A request is under way on a connection: it has time limits of its own."""
-        self._asking[peer] += 1
+        self._asking[peer] = self._asking.get(peer, 0) + 1
 
     def leave(self, peer: Peer) -> None:
         """It is over, but for a file that may still be on its way."""
-        left = self._asking[peer] - 1
-        if left:
-            self._asking[peer] = left
-        else:
-            del self._asking[peer]
+        others = self._asking.pop(peer) - 1
+        if others:
+            self._asking[peer] = others
 
     async def run(self, registry: Registry) -> None:
         """The background task of each worker."""

@@ -25,9 +25,9 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from argosy.errors import StorageError
-from argosy.server import connections
 from argosy.server.app import App
 from argosy.server.assemble import build
+from argosy.server.connections import capacity, make_room
 from argosy.server.settings import Settings, Tls
 from argosy.server.team import Seat, Team, assembled
 
@@ -60,7 +60,7 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
     # Say what is wrong here, not in a worker that is begun again and again.
     build(settings, Seat()).registry.metadata.close()
     workers = _workers(settings)
-    connections.make_room(settings.limits)
+    make_room(settings.limits)
     with (
         _leaving_on_stop(),
         _reserved(settings.listen.host, settings.listen.port) as held,
@@ -150,7 +150,7 @@ def _granian(settings: Settings, workers: int, port: int) -> Any:
         http=HTTPModes.auto,
         websockets=False,
         backlog=1024,
-        backpressure=connections.capacity(settings.limits),
+        backpressure=capacity(settings.limits),
         http1_settings=HTTP1Settings(header_read_timeout=30_000),
         log_enabled=True,
         log_level=LogLevels.warning,
