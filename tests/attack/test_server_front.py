@@ -19,9 +19,12 @@ from argosy.server.http import Request
 from argosy.server.registry import Exchange
 from argosy.server.settings import Limits, Settings
 from argosy.server.telemetry import Telemetry, access_line
+from tests.server import client
 from tests.server.certificates import certificate
 from tests.server.client import Server
 from tests.server.doors import PASSWORD, Door, basic, rule
+
+registry = client.server
 
 
 def test_olareg_a_made_up_forwarded_address_does_not_escape_the_limit(
@@ -89,6 +92,35 @@ def test_a_line_of_the_log_is_one_line_whatever_the_client_sends() -> None:
     line = access_line(Exchange(request, "", 404, 0, 0.1), None, 1_800_000_000.5)
     assert line.isprintable()
     assert json.loads(line)["time"] == "2027-01-15T08:00:00.500Z"
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_no_request_keeps_itself_out_of_the_log_by_many_parameters(
+    registry: Server, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    telemetry = Telemetry(Settings())
+    registry.registry.on_exchange = telemetry.record
+    digest = registry.push_image("a", "t")
+    answer = registry.ask(method, "/v2/a/manifests/t?" + "a&" * 1001)
+    assert (answer.status, answer.code) == (414, "SIZE_INVALID")
+    assert registry.ask("GET", f"/v2/a/manifests/{digest}").status == 200
+    telemetry._lines.flush()  # type: ignore[union-attr]
+    lines = [json.loads(line) for line in caplog.messages[-1].splitlines()]
+    refused = [line for line in lines if line["status"] == 414]
+    assert [(line["method"], line["query"]) for line in refused] == [(method, "")]
+    assert telemetry._counters.requests["", method, 414] == 1
+
+
+def test_what_fails_after_the_answer_is_logged_and_harms_nobody(
+    registry: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Exchange) -> None:
+        raise KeyError("boom")
+
+    registry.registry.on_exchange = broken
+    assert registry.ask("GET", "/v2/").status == 200
+    assert "is not in the access log" in caplog.text
 
 
 # -- Quay CVE-2026-2376 and others: requests to the inside -----------------------------------------

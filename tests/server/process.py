@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Self
 from urllib.parse import urlsplit
 
 _PROGRAM = """
-import dataclasses, sys
+import json, sys
 from argosy.server.serve import serve
-from argosy.server.settings import Collection, Content, Listen, Log, Settings, Storage, Tls
-data, workers, sparse, grace, cert, key = sys.argv[1:]
+from argosy.server.settings import Collection, Content, Limits, Listen, Log, Settings, Storage, Tls
+data, workers, sparse, grace, cert, key, limits = sys.argv[1:]
 settings = Settings(
     data=data,
     listen=Listen(port=0, workers=int(workers), tls=Tls(certificate=cert, key=key) if cert else None),
@@ -25,6 +27,7 @@ settings = Settings(
     content=Content(sparse=sparse == "1"),
     gc=Collection(interval_seconds=0.2, grace_seconds=float(grace), trash_seconds=float(grace)),
     log=Log(access=False),
+    limits=Limits(**json.loads(limits)),
 )
 serve(settings, lambda url: print(url, flush=True))
 """
@@ -41,8 +44,10 @@ class Process:
         sparse: bool = False,
         grace: float = 86400.0,
         certificate: tuple[str, str] = ("", ""),
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         arguments = [data, str(workers), "1" if sparse else "0", str(grace), *certificate]
+        arguments.append(json.dumps(limits or {}))
         began = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, *arguments],

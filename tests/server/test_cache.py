@@ -388,8 +388,7 @@ def test_a_client_that_hangs_up_does_not_stop_the_fill(
             if message.get("body"):
                 raise ConnectionResetError
 
-        with pytest.raises(ConnectionResetError):
-            await mirror.app(request(layer), never, send)
+        await mirror.app(request(layer), never, send)
         assert upstreams.gate is not None
         upstreams.gate.set()
 
@@ -474,8 +473,7 @@ def test_a_poisoned_blob_is_never_committed_and_nobody_gets_all_of_it(
     async def send(message: Any) -> None:
         got.extend(message.get("body", b""))
 
-    with pytest.raises(ArgosyError):
-        mirror.run(mirror.app(request(layer), never, send))
+    mirror.run(mirror.app(request(layer), never, send))
     mirror.settle()
     assert len(got) < len(data)
     assert mirror.stored() == []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import pathlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from argosy.errors import TooManyRequestsError
+from argosy.server import front
 from argosy.server.front import Front, Limiter, Metered, origin
 from argosy.server.settings import Limits, Settings
 from argosy.server.telemetry import Telemetry
@@ -112,6 +114,49 @@ def test_turning_away_is_an_error_clients_understand(tmp_path: pathlib.Path) -> 
         assert answer.header("retry-after") == "2"
         assert server.ask("GET", "/livez").status == 200
         assert server.ask("GET", "/readyz").status == 200
+
+
+def test_a_body_that_is_turned_away_is_read_so_that_the_answer_is(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        for number in range(5):
+            read.append(number)
+            yield bytes(1000)
+
+    limits = Limits(requests_per_second=0.001, burst=1)
+    with Fronted(str(tmp_path), limits) as server:
+        assert server.ask("GET", "/v2/").status == 200
+        answer = server.run(server.streaming("PUT", "/v2/a/manifests/t", body()))
+        assert (answer.status, answer.code, len(read)) == (429, "TOOMANYREQUESTS", 5)
+        monkeypatch.setattr(front, "_DRAINED", 0)
+        answer = server.run(server.streaming("PUT", "/v2/a/manifests/t", body()))
+        assert (answer.status, len(read)) == (429, 5)
+
+
+def test_a_body_that_is_turned_away_takes_nobodys_place(tmp_path: pathlib.Path) -> None:
+    async def go(server: Fronted) -> list[int]:
+        loop = asyncio.get_running_loop()
+        until = {name: loop.create_future() for name in ("first", "second")}
+
+        async def body(name: str) -> AsyncIterator[bytes]:
+            yield b"x"
+            await until[name]
+
+        asks = [
+            asyncio.ensure_future(server.streaming("PUT", "/v2/a/manifests/t", body(name)))
+            for name in until
+        ]
+        await asyncio.sleep(0.05)
+        until["first"].set_result(None)
+        answers = [(await asks[0]).status, (await server.asking("GET", "/v2/")).status]
+        until["second"].set_result(None)
+        return [*answers, (await asks[1]).status]
+
+    with Fronted(str(tmp_path), Limits(concurrency_per_client=1)) as server:
+        assert server.run(go(server)) == [400, 200, 429]
 
 
 def test_a_request_that_fails_is_counted_out(tmp_path: pathlib.Path) -> None:

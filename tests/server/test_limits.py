@@ -15,6 +15,7 @@ from argosy.errors import StorageError
 from argosy.server.http import etags, matches
 from argosy.server.metadata import schema
 from argosy.server.metadata.sqlite import Sqlite, check_file_system, check_version
+from argosy.server.registry import Exchange
 from argosy.server.settings import Limits, Settings
 from argosy.server.storage import InsufficientStorageError
 from argosy.server.storage.filesystem import FileSystem
@@ -67,7 +68,7 @@ def test_a_body_that_stops_and_did_not_say_where_it_begins_leaves_the_session_as
         location = server.ask("PATCH", location, b"first").location
         whole = f"{location}?digest={Digest.of(b'firstlast')}"
         sent = interrupted(server, method, whole if method == "PUT" else location, then)
-        assert [m.get("status") for m in sent[:1]] == ([408] if then == "silence" else [])
+        assert sent[0]["status"] == (408 if then == "silence" else 400)
         assert server.ask("GET", location).header("range") == "0-4"
         assert server.ask("PUT", whole, b"last").status == 201
         invariants.check(server)
@@ -94,7 +95,43 @@ def test_a_websocket_is_refused(server: Server) -> None:
     assert sent == [{"type": "websocket.close", "code": 1008}]
 
 
+def asked(server: Server, target: str, send: Any, **headers: str) -> list[Exchange]:
+    """A GET whose answer goes to `send`; what the log and the counters are told of it."""
+    seen: list[Exchange] = []
+    server.registry.on_exchange = seen.append
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": target.encode(),
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    server.run(server.app(scope, None, send))  # type: ignore[arg-type]
+    return seen
+
+
+def test_a_client_that_stops_reading_is_left_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[Any] = []
+
+    async def send(message: Any) -> None:
+        if len(taken) == 3:
+            await asyncio.sleep(3600)
+        taken.append(message)
+
+    settings = Settings(limits=Limits(body_idle_seconds=0.05))
+    with Server(str(tmp_path), settings=settings) as server:
+        digest = server.push_blob("a", os.urandom(5 << 20))
+        (seen,) = asked(server, f"/v2/a/blobs/{digest}", send, range="bytes=1-")
+    assert (seen.route, seen.status, seen.sent) == ("blob", 206, 2 << 20)
+    assert "the answer broke off" in caplog.text
+
+
 # -- the disk -------------------------------------------------------------------------------------
+
+
+def emptied(path: str) -> None:
+    os.truncate(path, 0)
 
 
 def test_a_full_disk_refuses_pushes_and_goes_on_serving(tmp_path: Path) -> None:
@@ -108,6 +145,24 @@ def test_a_full_disk_refuses_pushes_and_goes_on_serving(tmp_path: Path) -> None:
         assert b"storage is full" in answer.body
         assert server.ask("GET", f"/v2/a/manifests/{digest}").status == 200
         assert server.ask("GET", f"/v2/a/blobs/{Digest.of(b'layer')}").body == b"layer"
+
+
+@pytest.mark.parametrize("headers", [{}, {"range": "bytes=0-3"}], ids=["whole", "range"])
+@pytest.mark.parametrize(
+    ("harm", "status", "code"), [(os.unlink, 404, "BLOB_UNKNOWN"), (emptied, 500, "UNKNOWN")]
+)
+def test_a_blob_whose_object_is_lost_is_an_error_clients_understand(
+    server: Server, headers: dict[str, str], harm: Any, status: int, code: str
+) -> None:
+    digest = server.push_blob("a", b"hello")
+    (key,) = server.registry.storage.keys("b/")
+    harm(server.registry.storage.locate(key).path)
+    seen: list[Exchange] = []
+    server.registry.on_exchange = seen.append
+    answer = server.ask("GET", f"/v2/a/blobs/{digest}", headers=headers)
+    assert (answer.status, answer.code) == (status, code)
+    assert answer.header("docker-distribution-api-version") == "registry/2.0"
+    assert [exchange.status for exchange in seen] == [status]
 
 
 def test_room_for_the_whole_body_is_asked_for_before_it_is_read(tmp_path: Path) -> None:

@@ -111,6 +111,22 @@ def test_a_content_range_that_lies_about_its_length_is_refused(server: Server) -
     assert (answer.status, answer.code) == (400, "BLOB_UPLOAD_INVALID")
 
 
+@pytest.mark.parametrize("body", [[b"hello"], [b"x" * 600_000, b"y" * 600_000]])
+@pytest.mark.parametrize("method", ["PATCH", "PUT"])
+def test_a_stream_that_is_not_as_long_as_its_range_says_is_refused_and_the_session_goes_on(
+    server: Server, body: list[bytes], method: str
+) -> None:
+    location = server.ask("PATCH", begin(server), b"so far").location
+    whole = b"so far" + b"".join(body)
+    target = f"{location}?digest={Digest.of(whole)}" if method == "PUT" else location
+    answer = server.ask(method, target, body, {"content-range": "6-105"})
+    assert (answer.status, answer.code) == (400, "SIZE_INVALID")
+    assert server.ask("GET", location).header("range") == "0-5"
+    good = {"content-range": f"6-{len(whole) - 1}"}
+    location = server.ask("PATCH", location, body, good).location
+    assert server.ask("PUT", f"{location}?digest={Digest.of(whole)}", b"").status == 201
+
+
 @pytest.mark.parametrize("form", ["post", "put", "patch", "patch and put", "stream"])
 def test_a_wrong_digest_keeps_nothing(server: Server, form: str) -> None:
     wrong = Digest.of(b"other")

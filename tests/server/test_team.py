@@ -8,6 +8,8 @@ import os
 import re
 import select
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +201,25 @@ def test_nothing_is_left_when_the_server_ends(tmp_path: Path) -> None:
     with assembled(str(tmp_path / "none"), 1) as team:
         assert team is None
     assert not (tmp_path / "none").exists()
+
+
+_STOPPED = """
+import os, signal, sys
+from argosy.server import serve, team
+from argosy.server.settings import Listen, Settings
+where = {"serve": serve, "team": team}[sys.argv[2]]
+setattr(where, sys.argv[3], lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+serve.serve(Settings(data=sys.argv[1], listen=Listen(port=0, workers=2)))
+"""
+
+
+@pytest.mark.parametrize("where", [("serve", "_granian"), ("team", "_furnish")])
+def test_nothing_is_left_when_the_server_is_stopped_before_it_serves(
+    tmp_path: Path, where: tuple[str, str]
+) -> None:
+    program = [sys.executable, "-c", _STOPPED, str(tmp_path), *where]
+    assert subprocess.run(program, check=False, timeout=30).returncode == 0
+    assert list((tmp_path / "workers").iterdir()) == []
 
 
 def test_what_killed_servers_left_behind_goes_and_what_is_used_stays(tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from argosy.errors import (
     ArgosyError,
+    BlobUnknownError,
     StorageError,
     TooManyRequestsError,
     UnauthorizedError,
@@ -27,7 +28,7 @@ from argosy.server.http import (
     Send,
     Stream,
 )
-from argosy.server.registry import Exchange, Registry, log, prefetched
+from argosy.server.registry import Exchange, Registry, begun, log, prefetched
 from argosy.server.routes import ROUTES, Match, Route, Table, WrongMethodError
 from argosy.spec import distribution
 
@@ -74,15 +75,23 @@ class App:
         request = Request(scope, receive, f"{self._instance}-{next(self._numbers)}")
         match: Match | None = None
         try:
+            request.check()
             match = self._table.match(request.method, scope["raw_path"])
             response = await self._answer(match, request)
-        except ClientGoneError:
-            return self._note(request, match, 499, 0, began)
+            if not isinstance(response.body, bytes) and request.method != "HEAD":
+                await self._open(request, response, response.body)
+        except ClientGoneError as exc:
+            headers = [_JSON, (b"connection", b"close")]
+            response = Response(400, headers, distribution.encode_errors(exc), told=exc.status)
         except Exception as exc:  # noqa: BLE001
             response = self._failure(exc, match, request)
             await request.drain()
-        sent = await self._send(request, response, send)
-        return self._note(request, match, response.status, sent, began)
+        try:
+            await self._send(request, response, send)
+        except Exception as exc:  # noqa: BLE001  # the answer has begun: there can be no other
+            log.warning("request %s: the answer broke off: %s", request.id, str(exc) or repr(exc))
+        finally:
+            self._note(request, match, response, began)
 
     async def _answer(self, match: Match, request: Request) -> Response:
         registry, route = self.registry, match.route
@@ -111,7 +120,26 @@ class App:
             response.add(b"allow", error.allowed)
         return response
 
-    async def _send(self, request: Request, response: Response, send: Send) -> int:
+    async def _open(
+        self, request: Request, response: Response, body: File | Pieces | Stream
+    ) -> None:
+        """Look whether a long body is there while something else can still be answered.
+
+        Raises:
+            BlobUnknownError: an object is not in the storage.
+            StorageError: an object cannot be read, or is shorter than it should be.
+        """
+        try:
+            if isinstance(body, File):
+                return body.check()
+            if isinstance(body, Pieces):
+                body = Stream(prefetched(self.registry, body.source), body.size)
+            response.body = Stream(await begun(body.source), body.size)
+        except BlobUnknownError as exc:  # the database knows it: something is lost
+            log.error("request %s: %s", request.id, exc)
+            raise
+
+    async def _send(self, request: Request, response: Response, send: Send) -> None:
         headers, body = response.headers, response.body
         headers.append(_API)
         headers.append(_NOSNIFF)
@@ -129,33 +157,35 @@ class App:
         await send(start)
         if request.method == "HEAD":
             await send(_STREAMED)
-            return 0
-        if isinstance(body, bytes):
+        elif isinstance(body, bytes):
             await send({"type": "http.response.body", "body": body, "more_body": False})
-            return len(body)
-        return await self._send_long(body, send)
-
-    async def _send_long(self, body: File | Pieces | Stream, send: Send) -> int:
-        if isinstance(body, File):
+            response.sent = len(body)
+        elif isinstance(body, File):
             await send({"type": "http.response.pathsend", "path": body.path})
-            return body.size
-        sent = 0
-        pieces = prefetched(self.registry, body.source) if isinstance(body, Pieces) else body.source
+            response.sent = body.size
+        elif isinstance(body, Stream):
+            await self._stream(response, body.source, send)
+
+    async def _stream(self, response: Response, pieces: AsyncIterator[bytes], send: Send) -> None:
         patience = self.registry.settings.limits.body_idle_seconds
         async for piece in pieces:
             async with asyncio.timeout(patience):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-            sent += len(piece)
+            response.sent += len(piece)
         await send(_STREAMED)
-        return sent
 
     def _note(
-        self, request: Request, match: Match | None, status: int, sent: int, began: float
+        self, request: Request, match: Match | None, response: Response, began: float
     ) -> None:
         hook = self.registry.on_exchange
         if hook is not None:
             label = match.route.label if match else ""
-            hook(Exchange(request, label, status, sent, time.perf_counter() - began))
+            status = response.told or response.status
+            try:
+                seconds = time.perf_counter() - began
+                hook(Exchange(request, label, status, response.sent, seconds))
+            except Exception:  # noqa: BLE001  # the answer is sent, and stays so
+                log.exception("request %s is not in the access log", request.id)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -12,6 +12,7 @@ from argosy.server.access import Access, Anonymous
 from argosy.server.app import App
 from argosy.server.cache import Cache, ReadOnly, SourceFor
 from argosy.server.config import is_open
+from argosy.server.connections import Connections, Peer
 from argosy.server.front import Front, Limiter, Metered
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.metadata import Metadata
@@ -88,6 +89,8 @@ class _Fronted(App):
         access: Access = gate or Anonymous()
         telemetry = Telemetry(settings, gate, seat)
         limiter = Limiter(settings.limits, seat)
+        trusted = settings.listen.trusted_proxies
+        self._connections = Connections(settings.limits, trusted)
         if gate is not None:
             access = Metered(access, limiter)
         if cache is not None:
@@ -99,7 +102,11 @@ class _Fronted(App):
             access=access,
             mirror=cache,
             chunk_min_length=_CHUNK_MIN_LENGTH if settings.storage.type == "s3" else 0,
-            tasks=[*(_once(seat, task) for task in _tasks(settings, gate)), telemetry.run],
+            tasks=[
+                *(_once(seat, task) for task in _tasks(settings, gate)),
+                telemetry.run,
+                self._connections.run,
+            ],
             on_exchange=telemetry.record,
         )
         if cache is not None:
@@ -107,10 +114,17 @@ class _Fronted(App):
         super().__init__(registry, (*_token_routes(gate), *telemetry.routes()))
         inner = super().__call__
         app = Namespaces(inner, settings.cache) if cache is not None else inner
-        self._front = Front(app, limiter, settings.listen.trusted_proxies)
+        self._front = Front(app, limiter, trusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._front(scope, receive, send)
+        peer: Peer | None = scope.get("client")
+        if peer is None:
+            return await self._front(scope, receive, send)
+        self._connections.enter(peer)
+        try:
+            await self._front(scope, receive, send)
+        finally:
+            self._connections.leave(peer)
 
 
 def _token_routes(gate: Gate | None) -> tuple[Route, ...]:

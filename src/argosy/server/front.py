@@ -7,7 +7,6 @@ counted by the address of the connection.
 from __future__ import annotations
 
 import ipaddress
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +14,21 @@ from typing import Any
 
 from argosy.errors import TooManyRequestsError
 from argosy.server.access import Access, Principal, TagGuard, Verb
-from argosy.server.http import Receive, Scope, Send
+from argosy.server.http import Receive, Request, Scope, Send
 from argosy.server.settings import Limits
 from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
+from argosy.spec import distribution
 
-__all__ = ["Front", "Limiter", "Metered", "origin"]
+__all__ = ["Front", "Limiter", "Metered", "is_within", "origin"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Application = Callable[[Scope, Receive, Send], Any]
 
 _EXEMPT = frozenset({b"/livez", b"/readyz", b"/metrics"})
 _EVERYBODY = "everybody"
+_DRAINED = 64
+"""So many refused bodies are read at a time, in each worker; who sends one more may not see why it was refused."""
 
 
 def origin(
@@ -43,7 +45,7 @@ def origin(
     >>> origin("1.2.3.4", {b"x-forwarded-for": b"127.0.0.1"}, net, "http")
     ('1.2.3.4', 'http')
     """
-    if not trusted or not _is_within(peer, trusted):
+    if not trusted or not is_within(peer, trusted):
         return peer, scheme
     told = headers.get(b"x-forwarded-proto", b"").strip().lower()
     scheme = told.decode() if told in {b"http", b"https"} else scheme
@@ -53,7 +55,7 @@ def origin(
         if not _is_address(address):
             break
         peer = address
-        if not _is_within(address, trusted):
+        if not is_within(address, trusted):
             break
     return peer, scheme
 
@@ -66,7 +68,8 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_within(address: str, networks: Sequence[Network]) -> bool:
+def is_within(address: str, networks: Sequence[Network]) -> bool:
+    """Whether an address is of one of the networks."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
@@ -194,6 +197,7 @@ class Front:
         self._app = app
         self._limiter = limiter
         self._trusted = [ipaddress.ip_network(cidr) for cidr in trusted]
+        self._drained = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count one request in and out, or turn it away."""
@@ -208,7 +212,7 @@ class Front:
         try:
             self._limiter.enter(visit)
         except TooManyRequestsError as error:
-            await _refuse(error, send)
+            await self._refuse(error, Request(scope, receive, ""), send)
             return
         try:
             await self._app(scope, receive, send)
@@ -221,14 +225,20 @@ class Front:
         address, scheme = origin(peer, headers, self._trusted, str(scope.get("scheme", "http")))
         return Visit(address, scheme, address)
 
-
-async def _refuse(error: TooManyRequestsError, send: Send) -> None:
-    body = json.dumps({"errors": [{"code": error.code, "message": str(error)}]}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"retry-after", b"%d" % max(1, round(error.retry_after or 1))),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    async def _refuse(self, error: TooManyRequestsError, request: Request, send: Send) -> None:
+        """Answer once the body is read, as everywhere. It counts for nobody: who is refused takes no other's place."""
+        if self._drained < _DRAINED:
+            self._drained += 1
+            try:
+                await request.drain()
+            finally:
+                self._drained -= 1
+        body = distribution.encode_errors(error)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"retry-after", b"%d" % max(1, round(error.retry_after or 1))),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})

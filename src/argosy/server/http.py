@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
-from argosy.errors import ArgosyError, InvalidUploadError, LimitExceededError, SizeMismatchError
+from argosy.errors import (
+    ArgosyError,
+    BlobUnknownError,
+    InvalidUploadError,
+    LimitExceededError,
+    SizeMismatchError,
+    StorageError,
+)
 from argosy.server.access import Principal
 
 Scope = MutableMapping[str, Any]
@@ -25,6 +33,8 @@ PIECE = 768 * 1024
 _LINGER, _STALLED = 30.0, 5.0
 """Seconds in all, and without a byte, for which a body that was refused is still read; as nginx has them."""
 _LENGTH = re.compile(rb"[0-9]{1,19}")
+_FIELDS = 1000
+"""Query parameters one request may have."""
 
 
 class RequestTimeoutError(ArgosyError):
@@ -35,8 +45,12 @@ class RequestTimeoutError(ArgosyError):
 
 
 class ClientGoneError(ArgosyError):
-    """The client hung up. There is nobody to answer."""
+    """The body broke off: the client hung up or closed its half of the connection, or what it sent is no body.
 
+    Nobody can tell which. Whoever still listens is answered 400; the log says 499.
+    """
+
+    code = "SIZE_INVALID"
     status = 499
 
 
@@ -66,12 +80,14 @@ class Request:
     """One request: where it goes was decided from the raw path once; nothing reads the path again.
 
     `name` is the repository ("" where the route has none) and `argument` the last part of the route's pattern.
+    `expected` are the bytes its body is said to have, by something else than `Content-Length`; None if nothing says.
     """
 
     __slots__ = (
         "_query",
         "argument",
         "ended",
+        "expected",
         "headers",
         "id",
         "method",
@@ -94,6 +110,7 @@ class Request:
         self.argument = ""
         self.principal = Principal()
         self.received = 0
+        self.expected: int | None = None
         self.ended = self.headers.get(b"content-length") == b"0"
         self._query: list[tuple[str, str]] | None = None
 
@@ -101,6 +118,15 @@ class Request:
         """A header's value (lower-case name), or None."""
         value = self.headers.get(name)
         return value.decode("latin-1") if value is not None else None
+
+    def check(self) -> None:
+        """Refuse what nobody could read, before anything is done.
+
+        Raises:
+            TooLongError: more than 1000 query parameters.
+        """
+        if self.raw_query.count(b"&") >= _FIELDS:
+            raise TooLongError(f"more than {_FIELDS} query parameters")
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -110,12 +136,8 @@ class Request:
             TooLongError: more than 1000 of them.
         """
         if self._query is None:
-            try:
-                self._query = parse_qsl(
-                    self.raw_query.decode("latin-1"), keep_blank_values=True, max_num_fields=1000
-                )
-            except ValueError:
-                raise TooLongError("more than 1000 query parameters") from None
+            self.check()
+            self._query = parse_qsl(self.raw_query.decode("latin-1"), keep_blank_values=True)
         return self._query
 
     def parameter(self, name: str) -> str | None:
@@ -147,11 +169,13 @@ class Request:
 
         Raises:
             LimitExceededError: it is longer than allowed; as much as one piece over the limit may have been read.
-            SizeMismatchError: it is shorter than `Content-Length`.
+            SizeMismatchError: it is not as long as it was said to be.
             RequestTimeoutError: it takes too long.
             ClientGoneError: the client hung up.
         """
         expected = self.content_length
+        if expected is None:
+            expected = self.expected
         if limits.size and expected is not None and expected > limits.size:
             raise LimitExceededError(f"body of {expected} bytes: expected at most {limits.size}")
         if expected == 0:
@@ -162,6 +186,8 @@ class Request:
             gathered, more, cut = await self._gather(piece, limits.idle, end)
             if limits.size and self.received > limits.size:
                 raise LimitExceededError(f"body: expected at most {limits.size} bytes")
+            if expected is not None and self.received > expected:
+                break
             if gathered:
                 yield gathered
             if cut is not None:
@@ -187,7 +213,7 @@ class Request:
                         armed = now
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        cut = ClientGoneError("the client hung up")
+                        cut = ClientGoneError("body: it broke off, or is malformed")
                         break
                     body = message.get("body", b"")
                     size += len(body)
@@ -237,6 +263,23 @@ class File:
     path: str
     size: int
 
+    def check(self) -> None:
+        """See that the file is there and whole: who sends it by its path is not told.
+
+        Raises:
+            BlobUnknownError: it is not there.
+            StorageError: it cannot be read, or is shorter than it should be.
+        """
+        name = os.path.basename(self.path)
+        try:
+            found = os.stat(self.path).st_size
+        except FileNotFoundError:
+            raise BlobUnknownError(f"object {name} is not in the storage") from None
+        except OSError as exc:
+            raise StorageError(f"object {name}: {exc.strerror}") from exc
+        if found != self.size:
+            raise StorageError(f"object {name} ends at byte {found}: expected {self.size}")
+
 
 @dataclasses.dataclass(slots=True)
 class Pieces:
@@ -256,12 +299,17 @@ class Stream:
 
 @dataclasses.dataclass(slots=True)
 class Response:
-    """An answer. `Content-Length` is the body's, or `length` where the answer to HEAD has none."""
+    """An answer. `Content-Length` is the body's, or `length` where the answer to HEAD has none.
+
+    `sent` are the bytes of the body that have gone out; `told` is the status the log has, where it is another one.
+    """
 
     status: int = 200
     headers: list[Header] = dataclasses.field(default_factory=list)
     body: bytes | File | Pieces | Stream = b""
     length: int | None = None
+    sent: int = 0
+    told: int = 0
 
     def add(self, name: bytes, value: str) -> None:
         """Add a header."""

@@ -238,3 +238,16 @@ async def prefetched(registry: Registry, source: Any) -> AsyncIterator[bytes]:
             await asyncio.wait([coming])
         if hasattr(iterator, "close"):
             iterator.close()
+
+
+async def begun(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same pieces, once the first of them is there: what fails until then can still be told."""
+    first = await anext(pieces, b"")
+    return _behind(first, pieces)
+
+
+async def _behind(first: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    async for piece in pieces:
+        yield piece

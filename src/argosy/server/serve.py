@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from granian.log import LogLevels
 from argosy.errors import StorageError
 from argosy.server.app import App
 from argosy.server.assemble import build
+from argosy.server.connections import capacity, make_room
 from argosy.server.settings import Settings, Tls
 from argosy.server.team import Seat, Team, assembled
 
@@ -59,7 +60,9 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
     # Say what is wrong here, not in a worker that is begun again and again.
     build(settings, Seat()).registry.metadata.close()
     workers = _workers(settings)
+    make_room(settings.limits)
     with (
+        _leaving_on_stop(),
         _reserved(settings.listen.host, settings.listen.port) as held,
         assembled(settings.data, workers) as team,
     ):
@@ -70,6 +73,20 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
         server.serve(target_loader=loader, wrap_loader=False)
+
+
+@contextlib.contextmanager
+def _leaving_on_stop() -> Iterator[None]:
+    """Until the HTTP server hears SIGTERM itself, take it for the end: what was made is removed again."""
+
+    def leave(*_: object) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _hold_stop() -> None:
@@ -133,7 +150,7 @@ def _granian(settings: Settings, workers: int, port: int) -> Any:
         http=HTTPModes.auto,
         websockets=False,
         backlog=1024,
-        backpressure=settings.limits.concurrency,
+        backpressure=capacity(settings.limits),
         http1_settings=HTTP1Settings(header_read_timeout=30_000),
         log_enabled=True,
         log_level=LogLevels.warning,

@@ -124,7 +124,10 @@ class Limits:
     page: int = _field(1000, "most entries of one page of a list", minimum=1, maximum=10000)
     tags_per_push: int = _field(100, "most tags of one manifest PUT", minimum=10, maximum=1000)
     body_idle_seconds: float = _field(
-        60.0, "how long a body may send nothing", exclusiveMinimum=0, maximum=3600
+        60.0,
+        "how long nothing may come of a body, or go through a connection",
+        exclusiveMinimum=0,
+        maximum=3600,
     )
     body_seconds: float = _field(
         6 * 3600.0, "how long a body may take", exclusiveMinimum=0, maximum=86400

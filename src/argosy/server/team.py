@@ -72,27 +72,30 @@ def assembled(data: str | None, size: int) -> Iterator[Team | None]:
     if size == 1:
         yield None
         return
-    try:
-        folder = _folder(data)
-        team = Team(folder, size, secrets.token_bytes(16))
-        for number in range(team.seats):
-            with open(_path(team, number), "xb") as table:
-                table.truncate(_TABLE_BYTES)
-        for name, size_bytes in (("rates", _RATES_BYTES), ("lead", 0), ("door", 0)):
-            with open(os.path.join(folder, name), "xb") as file:
-                file.truncate(size_bytes)
-    except OSError as exc:
-        raise StorageError(
-            f"{exc.filename}: {exc.strerror}",
-            hint="several workers share a directory; listen.workers: 1 needs none",
-        ) from exc
-    # Forked workers inherit the lock: it says that one of them lives, even where the main process has been killed.
-    held = _lock(folder, wait=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = _folder(data)
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            team = Team(folder, size, secrets.token_bytes(16))
+            _furnish(team)
+            # Forked workers inherit the lock: it says that one of them lives, even where the main process was killed.
+            stack.callback(os.close, _lock(folder, wait=True))
+        except OSError as exc:
+            raise StorageError(
+                f"{exc.filename}: {exc.strerror}",
+                hint="several workers share a directory; listen.workers: 1 needs none",
+            ) from exc
         yield team
-    finally:
-        os.close(held)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _furnish(team: Team) -> None:
+    """Put the tables and locks into a team's directory."""
+    for number in range(team.seats):
+        with open(_path(team, number), "xb") as table:
+            table.truncate(_TABLE_BYTES)
+    for name, size_bytes in (("rates", _RATES_BYTES), ("lead", 0), ("door", 0)):
+        with open(os.path.join(team.folder, name), "xb") as file:
+            file.truncate(size_bytes)
 
 
 def _folder(data: str | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from argosy.errors import DeniedError
-from argosy.server.http import MisdirectedError, Request, Response
+from argosy.server.http import MisdirectedError, Request, Response, TooLongError
 from argosy.server.metadata import collect
 from argosy.server.registry import Exchange, Registry, log
 from argosy.server.routes import Route
@@ -72,7 +72,11 @@ def _shown_path(exchange: Exchange) -> str:
 def _shown_query(request: Request) -> str:
     if not request.raw_query or len(request.raw_query) > 8192:
         return ""
-    return urlencode([(k, v[:256]) for k, v in request.query if k in _SHOWN][:20])
+    try:
+        query = request.query
+    except TooLongError:  # what it was refused for
+        return ""
+    return urlencode([(k, v[:256]) for k, v in query if k in _SHOWN][:20])
 
 
 class _Lines:

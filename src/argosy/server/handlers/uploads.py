@@ -210,6 +210,7 @@ def _start(request: Request) -> int | None:
         raise InvalidUploadError(
             f"Content-Range {value}: expected {end - start + 1} bytes, got {length}"
         )
+    request.expected = end - start + 1  # a chunked body is counted as it comes
     return start
 
 
@@ -226,6 +227,7 @@ async def append(registry: Registry, request: Request) -> Response:
     Raises:
         UploadUnknownError: no such session for this repository and principal.
         RangeNotSatisfiableError: out of order; said before the body is read, and the session goes on.
+        SizeMismatchError: a chunk of another length than its range; nothing of it is kept, and the session goes on.
         TooManyRequestsError: another body of the session is under way.
     """
     upload = await _claim(registry, request, _identity(registry, request), None)
