@@ -247,6 +247,30 @@ def test_a_blob_over_the_limit_is_413(tmp_path: Any) -> None:
         assert server.ask("PATCH", location, DATA[:900]).status == 413
 
 
+@pytest.mark.parametrize("form", ["length", "chunked"])
+def test_the_limit_of_a_blob_is_not_passed_one_byte_at_a_time(tmp_path: Any, form: str) -> None:
+    byte: bytes | list[bytes] = b"x" if form == "length" else [b"x"]
+    with Server(str(tmp_path), settings=Settings(limits=Limits(blob_bytes=1000))) as server:
+        location = server.ask("PATCH", begin(server), b"x" * 1000).location
+        for _ in range(3):
+            assert server.ask("PATCH", location, byte).status == 413
+        assert server.ask("GET", location).header("range") == "0-999"
+        assert server.ask("PATCH", location, [b""]).status == 202
+        digest = Digest.of(b"x" * 1000)
+        assert server.ask("PUT", f"{location}?digest={digest}", [b""]).status == 201
+        location = server.ask("PATCH", begin(server), b"x" * 1000).location
+        digest = Digest.of(b"x" * 1001)
+        assert server.ask("PUT", f"{location}?digest={digest}", byte).status == 413
+
+
+def test_the_limit_of_a_blob_holds_when_its_upload_ends(tmp_path: Any) -> None:
+    with Server(str(tmp_path)) as server:
+        location = server.ask("PATCH", begin(server), DATA).location
+    with Server(str(tmp_path), settings=Settings(limits=Limits(blob_bytes=10))) as server:
+        assert server.ask("PUT", f"{location}?digest={DIGEST}", b"").status == 413
+        assert server.ask("GET", location).status == 404
+
+
 # -- mounts ---------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import time
 from argosy.errors import (
     ArgosyError,
     DigestMismatchError,
+    LimitExceededError,
     StorageError,
     TooManyRequestsError,
 )
@@ -92,9 +93,20 @@ def limited(registry: Registry, received: int) -> Limits:
     """What a body may take that comes behind so many bytes of its blob."""
     settings = registry.settings.limits
     limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
-    if settings.blob_bytes:
+    if settings.blob_bytes:  # 0 would be no limit: a byte too many is refused once it has come
         limits.size = max(1, settings.blob_bytes - received)
     return limits
+
+
+def check_size(registry: Registry, size: int) -> None:
+    """Refuse a blob of more bytes than are allowed, in however many bodies they came.
+
+    Raises:
+        LimitExceededError: it has.
+    """
+    most = registry.settings.limits.blob_bytes
+    if most and size > most:
+        raise LimitExceededError(f"blob of {size} bytes: expected at most {most}")
 
 
 async def receive(
@@ -119,6 +131,7 @@ async def receive(
     feeding = _Feeding(registry, body)
     try:
         last, cut = await _pieces(registry, request, upload, limits, feeding)
+        check_size(registry, upload.received + request.received)
         if cut is None:
             segment = await registry.blocking(body.finish, last, upload.algorithm, digest)
             return body, segment
