@@ -344,6 +344,17 @@ def test_a_body_that_lost_its_lease_is_refused(engine: Engine) -> None:
     assert not engine.write(lambda tx: uploads.renew(tx, first, NOW))
 
 
+def test_a_lease_that_was_given_back_is_not_renewed(engine: Engine) -> None:
+    identity = begin(engine)
+    held = claim(engine, identity)
+    assert engine.write(lambda tx: uploads.renew(tx, held, NOW + 60))
+    with pytest.raises(TooManyRequestsError):
+        claim(engine, identity, now=NOW + 31)
+    engine.write(lambda tx: uploads.release(tx, held))
+    assert not engine.write(lambda tx: uploads.renew(tx, held, NOW + 90))
+    assert claim(engine, identity).version == 2
+
+
 def test_parts_of_an_upload_become_a_blob_in_order(engine: Engine) -> None:
     identity = begin(engine)
     for number in (1, 2):

@@ -351,7 +351,8 @@ async def _last_body(registry: Registry, request: Request, upload: Upload, diges
     try:
         body, segment = await bodies.receive(registry, request, upload, digest if same else None)
         if not same:
-            await _check(registry, upload, segment, digest)
+            async with bodies.Hold(registry, upload):
+                await _check(registry, upload, segment, digest)
     except (DigestMismatchError, LimitExceededError):
         await registry.write(lambda tx: uploads.drop(tx, change, upload))
         raise
