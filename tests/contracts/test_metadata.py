@@ -16,6 +16,7 @@ from argosy.errors import (
     BlobUnknownError,
     ConflictError,
     DeniedError,
+    InvalidManifestError,
     ManifestBlobUnknownError,
     ManifestUnknownError,
     RangeNotSatisfiableError,
@@ -437,6 +438,23 @@ def test_a_precondition_is_asked_inside_the_transaction(engine: Engine) -> None:
     with pytest.raises(ConflictError):
         engine.manifest(B, tags=("t",), precondition=lambda digest: digest is None)
     engine.manifest(B, tags=("t",), precondition=lambda digest: digest == A)
+
+
+def test_the_type_a_manifest_came_with_first_stays(engine: Engine) -> None:
+    engine.manifest(A, tags=("t",))
+    other = make(A)._replace(media_type="application/vnd.docker.distribution.manifest.v2+json")
+    repo = engine.repo()
+    for tags in ((), ("t",), ("new",)):
+        with pytest.raises(InvalidManifestError, match="another media type"):
+            engine.write(
+                functools.partial(manifests.put, change=CHANGE, repo=repo, new=other, tags=tags)
+            )
+    assert engine.read(lambda tx: manifests.find(tx, "r", "t")).media_type == make(A).media_type
+    assert engine.read(lambda tx: manifests.find(tx, "r", "new")) is None
+    late = CHANGE._replace(now=NOW + 50)
+    engine.write(lambda tx: manifests.put(tx, late, repo, make(A), ()))
+    row = engine.read(lambda tx: tx.row("SELECT protected_until FROM manifest"))
+    assert row == (NOW + 150,)
 
 
 def test_deleting_a_manifest_takes_its_tags_and_frees_its_blobs(engine: Engine) -> None:

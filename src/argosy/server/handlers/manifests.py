@@ -84,7 +84,7 @@ async def put(registry: Registry, request: Request) -> Response:
     `If-Match` and `If-None-Match` compare with what the reference is at this moment, inside the transaction.
 
     Raises:
-        InvalidManifestError: the document breaks the specification, or can be taken for two things.
+        InvalidManifestError: the document breaks the specification, can be taken for two things, or is here as another.
         DigestMismatchError: the bytes hash to another digest than the one in the path.
         ManifestBlobUnknownError: it refers to what the repository does not hold.
         LimitExceededError: too large (413), or more tags than are taken (414).

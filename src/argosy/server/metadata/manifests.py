@@ -6,7 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from argosy.errors import ConflictError, ManifestBlobUnknownError, ManifestUnknownError
+from argosy.errors import (
+    ConflictError,
+    InvalidManifestError,
+    ManifestBlobUnknownError,
+    ManifestUnknownError,
+)
 from argosy.server.access import TagGuard
 from argosy.server.metadata import Transaction, outbox
 from argosy.server.metadata.outbox import Change
@@ -123,6 +128,7 @@ def put(
 
     Raises:
         ManifestBlobUnknownError: it refers to something that is not in the repository; all of it is named.
+        InvalidManifestError: the repository has the same bytes under another type, which tags already serve.
         ConflictError: the precondition does not hold.
         DeniedError: the guard refuses a tag.
         ForeignKeyError: a blob was collected this moment.
@@ -202,11 +208,7 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
         ),
     )
     if made is None:
-        tx.rows(
-            "UPDATE manifest SET media_type = ?, artifact_type = ?, protected_until = ?"
-            " WHERE repo_id = ? AND digest = ?",
-            (new.media_type, new.artifact_type, change.now + change.grace, repo_id, new.digest),
-        )
+        _push_again(tx, change, repo_id, new)
         return
     tx.rows(
         "INSERT INTO manifest_body (repo_id, digest, content) VALUES (?, ?, ?)",
@@ -218,6 +220,19 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
         " WHERE repo_id = ? AND target = ? AND kind = 'manifest' AND child IS NULL",
         (repo_id, new.digest),
     )
+
+
+def _push_again(tx: Transaction, change: Change, repo_id: int, new: New) -> None:
+    """Start the grace of what is there again. Bytes that do not say their type keep the one they came with first."""
+    same = tx.row(
+        "UPDATE manifest SET artifact_type = ?, protected_until = ?"
+        " WHERE repo_id = ? AND digest = ? AND media_type = ? RETURNING 1",
+        (new.artifact_type, change.now + change.grace, repo_id, new.digest, new.media_type),
+    )
+    if same is None:
+        raise InvalidManifestError(
+            f"manifest {new.digest} is here under another media type than {new.media_type}"
+        )
 
 
 def _insert_references(tx: Transaction, repo_id: int, new: New, present: set[str]) -> None:
