@@ -290,6 +290,41 @@ def test_mounting_links_and_lists_the_holders(engine: Engine) -> None:
     assert engine.read(lambda tx: blobs.holders(tx, A, 10)) == ["r", "other"]
 
 
+def test_protecting_says_whether_there_is_still_something(engine: Engine) -> None:
+    engine.blob(A)
+    engine.manifest(B)
+    repo_id, _ = engine.repo()
+    stored = engine.read(lambda tx: manifests.find(tx, "r", B))
+    assert engine.write(lambda tx: blobs.protect(tx, CHANGE, repo_id, A))
+    assert engine.write(lambda tx: manifests.protect(tx, CHANGE, stored))
+    assert engine.read(lambda tx: blobs.find(tx, "r", A)).protected_until == NOW + 200
+    assert engine.read(lambda tx: manifests.lease(tx, stored)) == NOW + 200
+    engine.write(lambda tx: blobs.unlink(tx, CHANGE, "r", A))
+    engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", B))
+    assert not engine.write(lambda tx: blobs.protect(tx, CHANGE, repo_id, A))
+    assert not engine.write(lambda tx: manifests.protect(tx, CHANGE, stored))
+    assert engine.read(lambda tx: manifests.lease(tx, stored)) is None
+
+
+def test_a_manifest_is_wanted_by_a_tag_an_index_or_its_subject(engine: Engine) -> None:
+    engine.manifest(A, subject=B)
+    repo_id, _ = engine.repo()
+
+    def wanted() -> bool:
+        return bool(engine.read(lambda tx: manifests.is_wanted(tx, repo_id, A)))
+
+    assert not wanted()
+    engine.manifest(B)
+    assert wanted()
+    engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", B))
+    assert not wanted()
+    engine.manifest(C, A, kind="manifest")
+    assert wanted()
+    engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", C))
+    engine.manifest(A, subject=B, tags=("t",))
+    assert wanted()
+
+
 # -- uploads --------------------------------------------------------------------------------------
 
 

@@ -41,7 +41,8 @@ async def get(registry: Registry, request: Request) -> Response:
     if mirror is not None and mirror.covers(request.name):
         await mirror.manifest(request)
     found = await registry.metadata.read(lambda tx: manifests.find(tx, request.name, reference))
-    if found is None:
+    head = request.method == "HEAD"
+    if found is None or (head and not await _protected(registry, request, found)):
         _checked(reference)
         raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
     headers = _headers(found)
@@ -50,7 +51,7 @@ async def get(registry: Registry, request: Request) -> Response:
         found.digest in (tags := etags(known.decode("latin-1"))) or "*" in tags
     ):
         return Response(304, headers)
-    if request.method == "HEAD":
+    if head:
         return Response(200, headers, length=found.size)
     content = registry.manifests.get(found.digest)
     if content is None:
@@ -59,6 +60,26 @@ async def get(registry: Registry, request: Request) -> Response:
             raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
         registry.manifests.put(found.digest, content)
     return Response(200, headers, content)
+
+
+async def _protected(registry: Registry, request: Request, found: Stored) -> bool:
+    """Whoever hears that a manifest without a tag is there has the whole grace to refer to it, as for blobs; False
+    where it was collected meanwhile. Nothing is asked where such manifests stay for ever, or a tag holds this one."""
+    rules = registry.settings.gc
+    if not rules.untagged or ":" not in request.argument:
+        return True
+    change = registry.change(request)
+
+    def is_safe(tx: Transaction) -> bool:
+        until = manifests.lease(tx, found)
+        return until is not None and (
+            until - change.now >= change.grace
+            or manifests.is_wanted(tx, found.repo_id, found.digest)
+        )
+
+    if await registry.metadata.read(is_safe):
+        return True
+    return await registry.write(lambda tx: manifests.protect(tx, change, found))
 
 
 def _headers(found: Stored) -> list[Header]:

@@ -137,36 +137,16 @@ def _manifest(tx: Transaction, change: Change, item: Item, untagged: Policy) -> 
     if name is None or not untagged(name):
         return Outcome()
     found = tx.row(
-        "SELECT protected_until, subject FROM manifest WHERE repo_id = ? AND digest = ?"
-        " /*pg FOR UPDATE*/",
+        "SELECT protected_until FROM manifest WHERE repo_id = ? AND digest = ? /*pg FOR UPDATE*/",
         (item.repo_id, item.digest),
     )
-    if found is None or _wanted(tx, item, found[1]):
+    if found is None or manifests.is_wanted(tx, item.repo_id, item.digest):
         return Outcome()
     if found[0] > change.now:
         review(tx, item.repo_id, item.kind, item.digest, found[0])
         return Outcome()
     manifests.remove(tx, change, (item.repo_id, name), item.digest)
     return Outcome(collected=True)
-
-
-def _wanted(tx: Transaction, item: Item, subject: str | None) -> bool:
-    key = (item.repo_id, item.digest)
-    return (
-        tx.row("SELECT 1 FROM tag WHERE repo_id = ? AND digest = ? LIMIT 1", key) is not None
-        or tx.row(
-            "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'manifest' LIMIT 1",
-            key,
-        )
-        is not None
-        or (
-            subject is not None
-            and tx.row(
-                "SELECT 1 FROM manifest WHERE repo_id = ? AND digest = ?", (item.repo_id, subject)
-            )
-            is not None
-        )
-    )
 
 
 def _repository(tx: Transaction, change: Change, item: Item, untagged: Policy) -> Outcome:

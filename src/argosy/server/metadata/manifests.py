@@ -96,6 +96,22 @@ def content(tx: Transaction, stored: Stored) -> bytes | None:
     return bytes(found[0]) if found else None
 
 
+def is_wanted(tx: Transaction, repo_id: int, digest: str) -> bool:
+    """Whether a manifest has a tag, an index that lists it, or a subject that is there."""
+    return any(tx.row(query, (repo_id, digest)) is not None for query in _WANTED)
+
+
+_OF_SUBJECT = (
+    "SELECT 1 FROM manifest WHERE (repo_id, digest) ="
+    " (SELECT repo_id, subject FROM manifest WHERE repo_id = ? AND digest = ?)"
+)
+_WANTED = (
+    "SELECT 1 FROM tag WHERE repo_id = ? AND digest = ? LIMIT 1",
+    "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'manifest' LIMIT 1",
+    _OF_SUBJECT,
+)
+
+
 def referrers(
     tx: Transaction, name: str, subject: str, artifact_type: str | None, last: str, limit: int
 ) -> list[Referrer]:
@@ -293,6 +309,24 @@ def _loosen(tx: Transaction, change: Change, repo_id: int, digests: Iterable[str
             (until, repo_id, digest),
         )
         review(tx, repo_id, "manifest", digest, until)
+
+
+def lease(tx: Transaction, stored: Stored) -> float | None:
+    """Until when a manifest is protected, or None where it has gone."""
+    found = tx.row(
+        "SELECT protected_until FROM manifest WHERE repo_id = ? AND digest = ?",
+        (stored.repo_id, stored.digest),
+    )
+    return found[0] if found else None
+
+
+def protect(tx: Transaction, change: Change, stored: Stored) -> bool:
+    """Start the lease of an untagged manifest again, as `blobs.protect` does; False if it was collected meanwhile."""
+    kept = tx.row(
+        "UPDATE manifest SET protected_until = ? WHERE repo_id = ? AND digest = ? RETURNING 1",
+        (change.now + 2 * change.grace, stored.repo_id, stored.digest),
+    )
+    return kept is not None
 
 
 def delete_tag(
