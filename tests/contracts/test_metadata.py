@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ from argosy.server.metadata import (
     manifests,
     outbox,
     repositories,
+    schema,
     uploads,
 )
 from argosy.server.metadata.blobs import Segment
@@ -524,12 +526,55 @@ def test_referrers_are_listed_by_digest_and_filtered(engine: Engine) -> None:
 
     def ask(kind: str | None, last: str = "") -> list[str]:
         found = engine.read(lambda tx: manifests.referrers(tx, "r", A, kind, last, 10))
-        assert all(one.annotations == {"k": "v"} for one in found)
+        assert all(one.noted == len('{"k":"v"}') for one in found)
         return [one.digest for one in found]
 
     assert ask(None) == [B, C]
     assert ask("x/sig") == [C]
     assert ask(None, B) == [C]
+
+
+def test_annotations_come_as_the_bytes_that_were_counted(engine: Engine) -> None:
+    notes: tuple[dict[str, str], ...] = (
+        {"ü\0": "\U0001f600\ud800"},
+        {"ü\0": "\U0001f600"},
+        {},
+    )
+    for digest, noted in zip((A, B, C), notes, strict=True):
+        engine.manifest(digest, subject=A, annotations=noted)
+    found = engine.read(lambda tx: manifests.annotations_of(tx, "r", [A, B, C, "sha256:none"]))
+    assert {digest: json.loads(text) for digest, text in found.items()} == {
+        A: notes[0],
+        B: notes[1],
+    }
+    listed = engine.read(lambda tx: manifests.referrers(tx, "r", A, None, "", 10))
+    assert [one.noted for one in listed] == [len(found[A]), len(found[B]), 0]
+    assert engine.read(lambda tx: manifests.annotations_of(tx, "other", [A])) == {}
+
+
+_BEFORE_3 = (
+    "ALTER TABLE manifest ADD COLUMN annotations TEXT",
+    (
+        "UPDATE manifest SET annotations = (SELECT b.annotations FROM manifest_body b"
+        " WHERE b.repo_id = manifest.repo_id AND b.digest = manifest.digest)"
+    ),
+    "ALTER TABLE manifest_body DROP COLUMN annotations",
+    "UPDATE schema_version SET version = 2",
+)
+
+
+def test_annotations_stay_where_the_schema_is_brought_up_to_date(engine: Engine) -> None:
+    engine.manifest(A, subject=C, annotations={"k": "v"})
+    engine.manifest(B, subject=C)
+
+    def work(tx: Transaction) -> list[str]:
+        for statement in (*_BEFORE_3, *schema.statements(2)):
+            tx.rows(statement)
+        return [one.digest for one in manifests.referrers(tx, "r", C, None, "", 9) if one.noted]
+
+    assert engine.write(work) == [A]
+    assert engine.read(lambda tx: manifests.annotations_of(tx, "r", [A, B])) == {A: b'{"k":"v"}'}
+    assert engine.read(schema.current_version) == schema.VERSION
 
 
 # -- collecting -----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def everything(server: Server) -> dict[str, list[tuple[Any, ...]]]:
     of = {
         "tags": "SELECT r.name, t.name, t.digest FROM tag t JOIN repository r ON r.id = t.repo_id",
         "manifests": "SELECT r.name, m.digest, m.media_type, m.size, m.subject, m.artifact_type,"
-        " m.annotations, b.content FROM manifest m JOIN repository r ON r.id = m.repo_id"
+        " b.annotations, b.content FROM manifest m JOIN repository r ON r.id = m.repo_id"
         " JOIN manifest_body b ON b.repo_id = m.repo_id AND b.digest = m.digest",
         "links": "SELECT r.name, l.digest FROM repo_blob l JOIN repository r ON r.id = l.repo_id",
         "blobs": "SELECT b.digest, b.size, s.position, s.key, s.size FROM blob b"

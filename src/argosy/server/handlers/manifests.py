@@ -13,6 +13,7 @@ from argosy.errors import (
     ManifestUnknownError,
     UnsupportedError,
 )
+from argosy.server.handlers import referrers
 from argosy.server.http import Header, Limits, Request, Response, TooLongError, etags, matches
 from argosy.server.metadata import ForeignKeyError, Transaction, manifests, repositories
 from argosy.server.metadata.manifests import New, Reference, Stored
@@ -108,7 +109,7 @@ async def put(registry: Registry, request: Request) -> Response:
         InvalidManifestError: the document breaks the specification, can be taken for two things, or is here as another.
         DigestMismatchError: the bytes hash to another digest than the one in the path.
         ManifestBlobUnknownError: it refers to what the repository does not hold.
-        LimitExceededError: too large (413), or more tags than are taken (414).
+        LimitExceededError: it or its annotations are too large (413), or more tags than are taken (414).
         ConflictError: the precondition does not hold.
         DeniedError: one of the tags may not be set.
     """
@@ -168,11 +169,17 @@ def _add_warnings(response: Response, problems: Iterable[str]) -> None:
 async def _parsed(
     registry: Registry, raw: bytes, content_type: str | None, given: Digest | None
 ) -> New:
-    work = functools.partial(parse, raw, content_type, given)
+    work = functools.partial(_pushed, raw, content_type, given)
     if len(raw) < _BIG:
         return work()
     async with registry.big:  # a few large documents at a time: each costs many times its bytes
         return await registry.blocking(work)
+
+
+def _pushed(raw: bytes, content_type: str | None, given: Digest | None) -> New:
+    new = parse(raw, content_type, given)
+    referrers.check(new)
+    return new
 
 
 def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> New:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from argosy.server.access import TagGuard
 from argosy.server.metadata import Transaction, outbox
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.repositories import review
+from argosy.spec import _json
 
 _BATCH = 500
 
@@ -54,13 +54,13 @@ class New(NamedTuple):
 
 
 class Referrer(NamedTuple):
-    """One entry of a referrers list."""
+    """One entry of a referrers list, without its annotations: `noted` are the bytes they have as JSON."""
 
     digest: str
     media_type: str
     size: int
     artifact_type: str | None
-    annotations: dict[str, str]
+    noted: int
 
 
 Precondition = Callable[[str | None], bool]
@@ -118,12 +118,31 @@ def referrers(
     """Manifests whose subject this is, by digest, after `last`."""
     wanted = " AND m.artifact_type = ?" if artifact_type is not None else ""
     rows = tx.rows(
-        "SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations FROM repository r"  # noqa: S608
-        f" JOIN manifest m ON m.repo_id = r.id WHERE r.name = ? AND m.subject = ?{wanted}"
+        "SELECT m.digest, m.media_type, m.size, m.artifact_type,"  # noqa: S608
+        " COALESCE(octet_length(b.annotations), 0) FROM repository r"
+        " JOIN manifest m ON m.repo_id = r.id"
+        " JOIN manifest_body b ON b.repo_id = m.repo_id AND b.digest = m.digest"
+        f" WHERE r.name = ? AND m.subject = ?{wanted}"
         " AND m.digest > ? ORDER BY m.digest LIMIT ?",
         (name, subject, *([artifact_type] if artifact_type is not None else []), last, limit),
     )
-    return [Referrer(r[0], r[1], r[2], r[3], json.loads(r[4]) if r[4] else {}) for r in rows]
+    return [Referrer(*row) for row in rows]
+
+
+def annotations_of(tx: Transaction, name: str, digests: Sequence[str]) -> dict[str, bytes]:
+    """The annotations of some manifests as JSON, in UTF-8; one without any, or that has gone, is not in it."""
+    found: dict[str, bytes] = {}
+    for at in range(0, len(digests), _BATCH):
+        batch = digests[at : at + _BATCH]
+        marks = ", ".join("?" * len(batch))
+        rows = tx.rows(
+            "SELECT digest, annotations FROM manifest_body"  # noqa: S608
+            " WHERE repo_id = (SELECT id FROM repository WHERE name = ?)"
+            f" AND annotations IS NOT NULL AND digest IN ({marks})",
+            (name, *batch),
+        )
+        found.update((digest, text.encode()) for digest, text in rows)
+    return found
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -209,7 +228,7 @@ _QUERIES = {
 def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: set[str]) -> None:
     made = tx.row(
         "INSERT INTO manifest (repo_id, digest, media_type, size, subject, artifact_type,"
-        " annotations, pushed, protected_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " pushed, protected_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (repo_id, digest) DO NOTHING RETURNING 1",
         (
             repo_id,
@@ -218,7 +237,6 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
             len(new.content),
             new.subject,
             new.artifact_type,
-            json.dumps(new.annotations) if new.annotations else None,
             change.now,
             change.now + change.grace,
         ),
@@ -226,9 +244,10 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
     if made is None:
         _push_again(tx, change, repo_id, new)
         return
+    noted = _json.dumps(new.annotations).decode() if new.annotations else None
     tx.rows(
-        "INSERT INTO manifest_body (repo_id, digest, content) VALUES (?, ?, ?)",
-        (repo_id, new.digest, new.content),
+        "INSERT INTO manifest_body (repo_id, digest, content, annotations) VALUES (?, ?, ?, ?)",
+        (repo_id, new.digest, new.content, noted),
     )
     _insert_references(tx, repo_id, new, present)
     tx.rows(
