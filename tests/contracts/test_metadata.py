@@ -269,6 +269,22 @@ def test_a_push_heals_a_damaged_blob(engine: Engine) -> None:
     assert engine.read(lambda tx: blobs.find(tx, "r", A)).segments[0].key == "b/d/good-1"
 
 
+def test_damaged_blobs_are_read_again_and_healed(engine: Engine) -> None:
+    engine.blob(A)
+    engine.blob(B)
+    assert engine.write(lambda tx: collect.damage(tx, CHANGE, A, 1))
+    first, second = engine.read(lambda tx: collect.unverified(tx, NOW + 1, 10))
+    assert (first.is_damaged, second.is_damaged) == (True, False)
+    last = (first.verified, first.digest)
+    assert engine.read(lambda tx: collect.unverified(tx, NOW + 1, 10, last)) == [second]
+    assert not engine.write(lambda tx: collect.heal(tx, A, 1, NOW + 5))
+    assert not engine.write(lambda tx: collect.heal(tx, B, 1, NOW + 5))
+    assert engine.write(lambda tx: collect.heal(tx, A, first.version, NOW + 5))
+    assert engine.read(lambda tx: blobs.find(tx, "r", A)) is not None
+    assert engine.read(lambda tx: collect.unverified(tx, NOW + 5, 10)) == [second]
+    assert len(engine.read(lambda tx: collect.sample(tx, 1))) == 1
+
+
 def test_a_blob_a_manifest_refers_to_cannot_be_unlinked(engine: Engine) -> None:
     engine.blob(A)
     engine.manifest(B, A)

@@ -251,22 +251,39 @@ def undelete(tx: Transaction, change: Change, name: str, digest: str) -> None:
 
 
 class Check(NamedTuple):
-    """A blob to read again."""
+    """A blob to read again; `verified` is when that was done last."""
 
     digest: str
     size: int
     version: int
     segments: tuple[Segment, ...]
+    verified: float = 0.0
+    is_damaged: bool = False
 
 
-def unverified(tx: Transaction, before: float, limit: int) -> list[Check]:
-    """Healthy blobs that were last proved before a time, the oldest first."""
+def unverified(
+    tx: Transaction, before: float, limit: int, after: tuple[float, str] = (-1.0, "")
+) -> list[Check]:
+    """Blobs that were last read before a time, the oldest first; the damaged ones too, for they may be good again.
+
+    Args:
+        after: Time and digest of the last one that was looked at.
+    """
     rows = tx.rows(
-        "SELECT digest, size, version FROM blob WHERE verified < ? AND state = 'ok'"
-        " ORDER BY verified, digest LIMIT ?",
-        (before, limit),
+        "SELECT digest, size, version, verified, state FROM blob"
+        " WHERE verified < ? AND (verified, digest) > (?, ?) ORDER BY verified, digest LIMIT ?",
+        (before, *after, limit),
     )
-    return [Check(d, size, v, tuple(segments_of(tx, d))) for d, size, v in rows]
+    return [
+        Check(digest, size, version, tuple(segments_of(tx, digest)), verified, state != "ok")
+        for digest, size, version, verified, state in rows
+    ]
+
+
+def sample(tx: Transaction, limit: int) -> list[Segment]:
+    """Some objects of blobs, whichever come first."""
+    rows = tx.rows("SELECT key, size FROM blob_segment WHERE size > 0 LIMIT ?", (limit,))
+    return [Segment(*row) for row in rows]
 
 
 def segmented(tx: Transaction, limit: int) -> list[Check]:
@@ -288,7 +305,7 @@ def segments_of(tx: Transaction, digest: str) -> list[Segment]:
 
 
 def proved(tx: Transaction, digest: str, version: int, now: float) -> None:
-    """Remember that a blob's bytes were right."""
+    """Remember that a blob was read, and found as it was before: right, or damaged."""
     tx.rows("UPDATE blob SET verified = ? WHERE digest = ? AND version = ?", (now, digest, version))
 
 
@@ -302,6 +319,16 @@ def damage(tx: Transaction, change: Change, digest: str, version: int) -> bool:
     if marked is not None:
         outbox.add(tx, change, outbox.BLOB_DAMAGED, "", digest=digest)
     return marked is not None
+
+
+def heal(tx: Transaction, digest: str, version: int, now: float) -> bool:
+    """Serve a blob again whose bytes were found right after all; False if it changed meanwhile."""
+    healed = tx.row(
+        "UPDATE blob SET state = 'ok', version = version + 1, verified = ?"
+        " WHERE digest = ? AND version = ? AND state = 'damaged' RETURNING 1",
+        (now, digest, version),
+    )
+    return healed is not None
 
 
 def compact(tx: Transaction, change: Change, check: Check, segment: Segment) -> bool:
