@@ -104,6 +104,22 @@ def test_cve_2026_31801_who_may_create_may_not_overwrite(tmp_path: Path, guarded
         assert found == (first if guarded else second)
 
 
+def test_who_may_create_may_not_change_the_type_a_tag_serves(tmp_path: Path) -> None:
+    docker = "application/vnd.docker.distribution.manifest.v2+json"
+    with Server(str(tmp_path), access=CreateOnly()) as server:
+        server.push_blob("a", b"{}")
+        document = json.loads(image())
+        del document["mediaType"]
+        raw = json.dumps(document).encode()
+        assert server.put_manifest("a", raw, "v1").status == 201
+        for reference in (Digest.of(raw), "v2", f"{Digest.of(raw)}?tag=v3"):
+            answer = server.put_manifest("a", raw, reference, docker)
+            assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
+        found = server.ask("HEAD", "/v2/a/manifests/v1").header("content-type")
+        assert found == mediatypes.OCI_MANIFEST
+        assert server.ask("GET", "/v2/a/tags/list").json()["tags"] == ["v1"]
+
+
 @both
 def test_zot_4266_every_tag_of_a_push_is_checked(
     tmp_path: Path, guarded: bool, monkeypatch: pytest.MonkeyPatch

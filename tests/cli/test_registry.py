@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,6 +97,15 @@ def test_scrub_finds_damage_and_exits_with_4(argosy: Run, data: pathlib.Path) ->
     path.write_bytes(b"LAYER")
     found = argosy("registry", "scrub", "--data", data, "--json", code=4)
     assert found.json["damaged"] == [Digest.of(b"layer")]
+
+
+def test_scrub_says_nothing_of_a_storage_that_is_away(argosy: Run, data: pathlib.Path) -> None:
+    (data / "blobs").rename(data / "elsewhere")
+    assert "is it mounted" in argosy("registry", "scrub", "--data", data, code=1).err
+    shutil.rmtree(data / "blobs")
+    (data / "elsewhere").rename(data / "blobs")
+    found = argosy("registry", "scrub", "--data", data, "--json").json
+    assert (found["blobs"], found["damaged"], found["unreadable"]) == (3, [], 0)
 
 
 def test_backup_copies_the_database_to_a_new_file(

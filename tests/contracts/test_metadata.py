@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from argosy.errors import (
     BlobUnknownError,
     ConflictError,
     DeniedError,
+    InvalidManifestError,
     ManifestBlobUnknownError,
     ManifestUnknownError,
     RangeNotSatisfiableError,
@@ -33,6 +35,7 @@ from argosy.server.metadata import (
     manifests,
     outbox,
     repositories,
+    schema,
     uploads,
 )
 from argosy.server.metadata.blobs import Segment
@@ -266,6 +269,22 @@ def test_a_push_heals_a_damaged_blob(engine: Engine) -> None:
     assert engine.read(lambda tx: blobs.find(tx, "r", A)).segments[0].key == "b/d/good-1"
 
 
+def test_damaged_blobs_are_read_again_and_healed(engine: Engine) -> None:
+    engine.blob(A)
+    engine.blob(B)
+    assert engine.write(lambda tx: collect.damage(tx, CHANGE, A, 1))
+    first, second = engine.read(lambda tx: collect.unverified(tx, NOW + 1, 10))
+    assert (first.is_damaged, second.is_damaged) == (True, False)
+    last = (first.verified, first.digest)
+    assert engine.read(lambda tx: collect.unverified(tx, NOW + 1, 10, last)) == [second]
+    assert not engine.write(lambda tx: collect.heal(tx, A, 1, NOW + 5))
+    assert not engine.write(lambda tx: collect.heal(tx, B, 1, NOW + 5))
+    assert engine.write(lambda tx: collect.heal(tx, A, first.version, NOW + 5))
+    assert engine.read(lambda tx: blobs.find(tx, "r", A)) is not None
+    assert engine.read(lambda tx: collect.unverified(tx, NOW + 5, 10)) == [second]
+    assert len(engine.read(lambda tx: collect.sample(tx, 1))) == 1
+
+
 def test_a_blob_a_manifest_refers_to_cannot_be_unlinked(engine: Engine) -> None:
     engine.blob(A)
     engine.manifest(B, A)
@@ -287,6 +306,41 @@ def test_mounting_links_and_lists_the_holders(engine: Engine) -> None:
     assert engine.write(lambda tx: blobs.mount(tx, CHANGE, "r", other, A))
     assert not engine.write(lambda tx: blobs.mount(tx, CHANGE, "none", other, B))
     assert engine.read(lambda tx: blobs.holders(tx, A, 10)) == ["r", "other"]
+
+
+def test_protecting_says_whether_there_is_still_something(engine: Engine) -> None:
+    engine.blob(A)
+    engine.manifest(B)
+    repo_id, _ = engine.repo()
+    stored = engine.read(lambda tx: manifests.find(tx, "r", B))
+    assert engine.write(lambda tx: blobs.protect(tx, CHANGE, repo_id, A))
+    assert engine.write(lambda tx: manifests.protect(tx, CHANGE, stored))
+    assert engine.read(lambda tx: blobs.find(tx, "r", A)).protected_until == NOW + 200
+    assert engine.read(lambda tx: manifests.lease(tx, stored)) == NOW + 200
+    engine.write(lambda tx: blobs.unlink(tx, CHANGE, "r", A))
+    engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", B))
+    assert not engine.write(lambda tx: blobs.protect(tx, CHANGE, repo_id, A))
+    assert not engine.write(lambda tx: manifests.protect(tx, CHANGE, stored))
+    assert engine.read(lambda tx: manifests.lease(tx, stored)) is None
+
+
+def test_a_manifest_is_wanted_by_a_tag_an_index_or_its_subject(engine: Engine) -> None:
+    engine.manifest(A, subject=B)
+    repo_id, _ = engine.repo()
+
+    def wanted() -> bool:
+        return bool(engine.read(lambda tx: manifests.is_wanted(tx, repo_id, A)))
+
+    assert not wanted()
+    engine.manifest(B)
+    assert wanted()
+    engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", B))
+    assert not wanted()
+    engine.manifest(C, A, kind="manifest")
+    assert wanted()
+    engine.write(lambda tx: manifests.delete(tx, CHANGE, "r", C))
+    engine.manifest(A, subject=B, tags=("t",))
+    assert wanted()
 
 
 # -- uploads --------------------------------------------------------------------------------------
@@ -342,6 +396,17 @@ def test_a_body_that_lost_its_lease_is_refused(engine: Engine) -> None:
     grown = engine.write(lambda tx: uploads.extend(tx, second, Segment("b/d/1-2", 5), A))
     assert grown.received == 5
     assert not engine.write(lambda tx: uploads.renew(tx, first, NOW))
+
+
+def test_a_lease_that_was_given_back_is_not_renewed(engine: Engine) -> None:
+    identity = begin(engine)
+    held = claim(engine, identity)
+    assert engine.write(lambda tx: uploads.renew(tx, held, NOW + 60))
+    with pytest.raises(TooManyRequestsError):
+        claim(engine, identity, now=NOW + 31)
+    engine.write(lambda tx: uploads.release(tx, held))
+    assert not engine.write(lambda tx: uploads.renew(tx, held, NOW + 90))
+    assert claim(engine, identity).version == 2
 
 
 def test_parts_of_an_upload_become_a_blob_in_order(engine: Engine) -> None:
@@ -428,6 +493,23 @@ def test_a_precondition_is_asked_inside_the_transaction(engine: Engine) -> None:
     engine.manifest(B, tags=("t",), precondition=lambda digest: digest == A)
 
 
+def test_the_type_a_manifest_came_with_first_stays(engine: Engine) -> None:
+    engine.manifest(A, tags=("t",))
+    other = make(A)._replace(media_type="application/vnd.docker.distribution.manifest.v2+json")
+    repo = engine.repo()
+    for tags in ((), ("t",), ("new",)):
+        with pytest.raises(InvalidManifestError, match="another media type"):
+            engine.write(
+                functools.partial(manifests.put, change=CHANGE, repo=repo, new=other, tags=tags)
+            )
+    assert engine.read(lambda tx: manifests.find(tx, "r", "t")).media_type == make(A).media_type
+    assert engine.read(lambda tx: manifests.find(tx, "r", "new")) is None
+    late = CHANGE._replace(now=NOW + 50)
+    engine.write(lambda tx: manifests.put(tx, late, repo, make(A), ()))
+    row = engine.read(lambda tx: tx.row("SELECT protected_until FROM manifest"))
+    assert row == (NOW + 150,)
+
+
 def test_deleting_a_manifest_takes_its_tags_and_frees_its_blobs(engine: Engine) -> None:
     engine.blob(A)
     engine.manifest(B, A, tags=("x", "y"))
@@ -460,12 +542,55 @@ def test_referrers_are_listed_by_digest_and_filtered(engine: Engine) -> None:
 
     def ask(kind: str | None, last: str = "") -> list[str]:
         found = engine.read(lambda tx: manifests.referrers(tx, "r", A, kind, last, 10))
-        assert all(one.annotations == {"k": "v"} for one in found)
+        assert all(one.noted == len('{"k":"v"}') for one in found)
         return [one.digest for one in found]
 
     assert ask(None) == [B, C]
     assert ask("x/sig") == [C]
     assert ask(None, B) == [C]
+
+
+def test_annotations_come_as_the_bytes_that_were_counted(engine: Engine) -> None:
+    notes: tuple[dict[str, str], ...] = (
+        {"ü\0": "\U0001f600\ud800"},
+        {"ü\0": "\U0001f600"},
+        {},
+    )
+    for digest, noted in zip((A, B, C), notes, strict=True):
+        engine.manifest(digest, subject=A, annotations=noted)
+    found = engine.read(lambda tx: manifests.annotations_of(tx, "r", [A, B, C, "sha256:none"]))
+    assert {digest: json.loads(text) for digest, text in found.items()} == {
+        A: notes[0],
+        B: notes[1],
+    }
+    listed = engine.read(lambda tx: manifests.referrers(tx, "r", A, None, "", 10))
+    assert [one.noted for one in listed] == [len(found[A]), len(found[B]), 0]
+    assert engine.read(lambda tx: manifests.annotations_of(tx, "other", [A])) == {}
+
+
+_BEFORE_3 = (
+    "ALTER TABLE manifest ADD COLUMN annotations TEXT",
+    (
+        "UPDATE manifest SET annotations = (SELECT b.annotations FROM manifest_body b"
+        " WHERE b.repo_id = manifest.repo_id AND b.digest = manifest.digest)"
+    ),
+    "ALTER TABLE manifest_body DROP COLUMN annotations",
+    "UPDATE schema_version SET version = 2",
+)
+
+
+def test_annotations_stay_where_the_schema_is_brought_up_to_date(engine: Engine) -> None:
+    engine.manifest(A, subject=C, annotations={"k": "v"})
+    engine.manifest(B, subject=C)
+
+    def work(tx: Transaction) -> list[str]:
+        for statement in (*_BEFORE_3, *schema.statements(2)):
+            tx.rows(statement)
+        return [one.digest for one in manifests.referrers(tx, "r", C, None, "", 9) if one.noted]
+
+    assert engine.write(work) == [A]
+    assert engine.read(lambda tx: manifests.annotations_of(tx, "r", [A, B])) == {A: b'{"k":"v"}'}
+    assert engine.read(schema.current_version) == schema.VERSION
 
 
 # -- collecting -----------------------------------------------------------------------------------

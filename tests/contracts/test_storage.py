@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.storage import Storage
+from argosy.server import marker
+from argosy.server.metadata import Transaction, blobs, repositories
+from argosy.server.metadata.outbox import Change
+from argosy.server.metadata.sqlite import Sqlite
+from argosy.server.storage import ShortObjectError, Storage
 from argosy.server.storage.filesystem import FileSystem
 from argosy.server.storage.objects import Objects
 
@@ -86,6 +91,45 @@ def test_reading_past_the_end_is_an_error(storage: Storage) -> None:
 def test_an_object_that_is_not_there_is_unknown(storage: Storage) -> None:
     with pytest.raises(BlobUnknownError):
         list(storage.read("b/20260101/none-1"))
+
+
+def test_an_object_that_ends_too_soon_is_told_from_one_that_cannot_be_read(
+    storage: Storage,
+) -> None:
+    put(storage, "b/20260101/x-1", b"abc")
+    with pytest.raises(ShortObjectError):
+        list(storage.read("b/20260101/x-1", 0, 10))
+
+
+def test_a_storage_is_marked_where_it_is_the_databases(storage: Storage, tmp_path: Path) -> None:
+    metadata = Sqlite(str(tmp_path / "registry.db"))
+    change = Change(0.0)
+    assert not marker.is_marked(storage)
+    with asyncio.Runner() as runner:
+
+        def push(key: str, digest: str) -> None:
+            def work(tx: Transaction) -> None:
+                repo = (repositories.ensure(tx, "r", change), "r")
+                blobs.commit(tx, change, repo, digest, 1, [blobs.Segment(key, 1)])
+
+            runner.run(metadata.write(work))
+
+        push("b/20260101/gone-1", "sha256:1")
+        for _ in range(2):
+            with pytest.raises(marker.StorageAwayError, match="mounted"):
+                runner.run(marker.check(metadata, storage))
+        assert not marker.is_marked(storage)
+        put(storage, "b/20260101/x-1", b"x")
+        push("b/20260101/x-1", "sha256:2")
+        runner.run(marker.check(metadata, storage))
+        assert marker.is_marked(storage)
+        storage.delete(["b/20260101/x-1"])
+        runner.run(marker.check(metadata, storage))
+        storage.delete([marker.KEY])
+        runner.run(metadata.write(lambda tx: tx.rows("DELETE FROM blob_segment")))
+        runner.run(marker.check(metadata, storage))
+        assert marker.is_marked(storage)
+        metadata.close()
 
 
 def test_an_aborted_object_leaves_nothing(storage: Storage) -> None:

@@ -319,6 +319,8 @@ def test_a_database_of_the_first_version_is_brought_up_to_date(tmp_path: pathlib
     path = str(tmp_path / "registry.db")
     metadata = Sqlite(path)
     metadata._writer.rows("ALTER TABLE upload DROP COLUMN holder")
+    metadata._writer.rows("ALTER TABLE manifest ADD COLUMN annotations TEXT")
+    metadata._writer.rows("ALTER TABLE manifest_body DROP COLUMN annotations")
     metadata._writer.rows("UPDATE schema_version SET version = 1")
     metadata.close()
     with Server(str(tmp_path)) as server:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.gc import Upkeep
+from argosy.server import gc, marker
+from argosy.server.gc import ScrubReport, Upkeep
+from argosy.server.metadata import collect
+from argosy.server.metadata.blobs import Segment
 from argosy.server.settings import Collection, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
@@ -192,6 +198,135 @@ def test_the_scrub_finds_damage_and_the_next_push_heals_it(server: Server, how: 
     assert server.ask("GET", f"/v2/a/blobs/{LAYER}").code == "BLOB_UNKNOWN"
     server.push_blob("a", b"layer")
     assert server.ask("GET", f"/v2/a/blobs/{LAYER}").body == b"layer"
+
+
+class Moody(FileSystem):
+    """A storage that does not read: `away` as a volume that is not mounted, or with an error of the system."""
+
+    away = False
+    error: int | None = None
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        if self.error is not None and key.startswith("b/"):
+            raise StorageError(f"object {key}: {os.strerror(self.error)}")
+        if self.away:
+            raise BlobUnknownError(f"object {key} is not in the storage")
+        return super().read(key, start, stop)
+
+
+@pytest.fixture
+def moody(tmp_path: Any) -> Iterator[tuple[Server, Moody]]:
+    storage = Moody(f"{tmp_path}/blobs", reserve=0)
+    with Server(str(tmp_path), storage=storage) as server:
+        server.push_image("a", "t", b"layer")
+        server.push_blob("a", b"empty"[:0])
+        server.clock.now += 1  # type: ignore[attr-defined]
+        yield server, storage
+
+
+def scrub(server: Server) -> ScrubReport:
+    server.clock.now += 1  # type: ignore[attr-defined]
+    report: ScrubReport = server.run(server.upkeep.scrub(older_than=0))
+    return report
+
+
+@pytest.mark.parametrize("scrubbed_before", [False, True])
+def test_a_storage_that_is_away_is_no_damage(
+    moody: tuple[Server, Moody], scrubbed_before: bool
+) -> None:
+    server, storage = moody
+    if scrubbed_before:
+        assert scrub(server).damaged == []
+    storage.away = True
+    with pytest.raises(StorageError, match="mounted"):
+        scrub(server)
+    assert server.rows("SELECT count(*) FROM blob WHERE state = 'damaged'") == [(0,)]
+    storage.away = False
+    assert head(server, LAYER) == 200
+    assert scrub(server) == ScrubReport(blobs=3, bytes=7)
+
+
+def test_a_storage_that_goes_while_it_is_scrubbed_is_no_damage(moody: tuple[Server, Moody]) -> None:
+    server, storage = moody
+    scrub(server)
+    check = server.run(server.registry.metadata.read(lambda tx: collect.unverified(tx, 1e12, 1)))[0]
+    storage.away = True
+    with pytest.raises(StorageError, match="away"):
+        server.run(server.upkeep._problem(check._replace(segments=(Segment("b/20270101/x-1", 1),))))
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.EACCES])
+def test_an_error_of_the_system_is_no_damage_and_is_tried_again(
+    moody: tuple[Server, Moody], error: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, storage = moody
+    storage.error = error
+    if error == errno.EIO:
+        scrub_with_marker(server)
+    report = scrub_with_marker(server)
+    assert (report.unreadable, report.damaged) == (2, [])
+    assert "cannot be read" in caplog.text
+    storage.error = None
+    assert scrub(server).bytes == 7
+    assert head(server, LAYER) == 200
+
+
+def scrub_with_marker(server: Server) -> ScrubReport:
+    if not marker.is_marked(server.registry.storage):
+        marker._mark(server.registry.storage)
+    return scrub(server)
+
+
+def test_an_error_that_stays_does_not_keep_the_others_from_their_turn(tmp_path: Any) -> None:
+    storage = Moody(f"{tmp_path}/blobs", reserve=0)
+    with Server(str(tmp_path), storage=storage) as server:
+        for number in range(60):
+            server.push_blob("a", b"%d" % number)
+        keys = [row[0] for row in server.rows("SELECT key FROM blob_segment ORDER BY digest")]
+        marker._mark(storage)
+        bad = set(keys[:55])
+        good = storage.read
+        storage.read = lambda key, *more: good("x" if key in bad else key, *more)  # type: ignore[method-assign]
+        report = scrub(server)
+        assert (report.blobs, report.unreadable) == (60, 55)
+
+
+def test_a_blob_that_comes_back_is_healed_by_the_next_scrub(server: Server) -> None:
+    server.push_image("a", "t", b"layer")
+    key = server.rows("SELECT key FROM blob_segment WHERE digest = ?", (LAYER,))[0][0]
+    path = server.registry.storage.locate(key).path
+    assert path is not None
+    os.rename(path, path + "-away")
+    server.clock.now += 1  # type: ignore[attr-defined]
+    assert scrub(server).damaged == [LAYER]
+    assert scrub(server).damaged == [LAYER]
+    events = server.rows("SELECT count(*) FROM event WHERE kind = 'blob.damaged'")
+    assert events == [(1,)]
+    os.rename(path + "-away", path)
+    report = scrub(server)
+    assert (report.healed, report.damaged) == ([LAYER], [])
+    assert head(server, LAYER) == 200
+    assert scrub(server).healed == []
+
+
+def test_a_pass_in_the_background_survives_a_storage_that_is_away(
+    moody: tuple[Server, Moody], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, storage = moody
+    storage.away = True
+    server.registry.settings = Settings(gc=Collection(interval_seconds=0.01))
+    server.clock.now += 40 * 86_400  # type: ignore[attr-defined]
+
+    async def until_said() -> None:
+        task = asyncio.ensure_future(gc.run(server.registry))
+        async with asyncio.timeout(10):
+            while "the scrub is put off" not in caplog.text:
+                await asyncio.sleep(0.001)
+        assert not task.done()
+        task.cancel()
+
+    server.run(until_said())
+    assert server.rows("SELECT count(*) FROM blob WHERE state = 'damaged'") == [(0,)]
 
 
 def test_a_damaged_blob_is_not_taken_for_a_known_one(server: Server) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 from typing import Any
 
@@ -11,6 +13,7 @@ from argosy.errors import StorageError
 from argosy.server import journal
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.settings import Content, Settings
+from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
 from tests.server.client import Server, image, index, subject
 
@@ -25,7 +28,7 @@ def everything(server: Server) -> dict[str, list[tuple[Any, ...]]]:
     of = {
         "tags": "SELECT r.name, t.name, t.digest FROM tag t JOIN repository r ON r.id = t.repo_id",
         "manifests": "SELECT r.name, m.digest, m.media_type, m.size, m.subject, m.artifact_type,"
-        " m.annotations, b.content FROM manifest m JOIN repository r ON r.id = m.repo_id"
+        " b.annotations, b.content FROM manifest m JOIN repository r ON r.id = m.repo_id"
         " JOIN manifest_body b ON b.repo_id = m.repo_id AND b.digest = m.digest",
         "links": "SELECT r.name, l.digest FROM repo_blob l JOIN repository r ON r.id = l.repo_id",
         "blobs": "SELECT b.digest, b.size, s.position, s.key, s.size FROM blob b"
@@ -73,6 +76,37 @@ def test_a_rebuilt_registry_holds_what_the_lost_one_held(tmp_path: Any) -> None:
             assert found.body == b"in pieces"
             second.push_image("f", "new", b"layer four")
             write(second)
+
+
+def test_a_journal_in_which_a_manifest_changed_its_type_is_replayed(tmp_path: Any) -> None:
+    """Older versions let the second push of the same bytes change it."""
+    with Server(str(tmp_path)) as server:
+        digest = server.push_image("a", "t")
+        write(server)
+        key = next(server.registry.storage.keys("j/"))
+        lines = [
+            json.loads(line) for line in b"".join(server.registry.storage.read(key)).splitlines()
+        ]
+        pushed = next(line for line in lines if line["kind"] == "manifest.pushed")
+        document = json.loads(base64.b64decode(pushed["content"]))
+        del document["mediaType"]
+        raw = json.dumps(document).encode()
+        other = Digest.of(raw)
+        pushed |= {"digest": other, "content": base64.b64encode(raw).decode()}
+        again = pushed | {"media_type": mediatypes.DOCKER_MANIFEST}
+        tagged = next(line for line in lines if line["kind"] == "tag.set") | {"digest": other}
+        entries = [line for line in lines if line["kind"] == "blob.pushed"]
+        entries += [pushed, again, tagged]
+        for number, entry in enumerate(entries, 1):
+            entry["id"] = number
+        server.registry.storage.delete([key])
+        writer = server.registry.storage.create(key)
+        writer.write("\n".join(map(json.dumps, entries)).encode())
+        writer.commit()
+        with rebuilt(server, tmp_path) as second:
+            answer = second.ask("GET", "/v2/a/manifests/t")
+            assert (answer.body, answer.header("content-type")) == (raw, mediatypes.OCI_MANIFEST)
+        assert digest != other
 
 
 def test_a_rebuild_survives_collected_content(server: Server, tmp_path: Any) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import pytest
 
 from argosy.errors import DeniedError
 from argosy.server.access import Anonymous, Principal, Verb
+from argosy.server.metadata import manifests
 from argosy.server.settings import Limits, Settings
 from argosy.spec import distribution, mediatypes
 from argosy.spec.digest import Digest
@@ -172,6 +174,75 @@ def test_a_page_of_referrers_ends_at_four_megabytes(server: Server) -> None:
     first = referrers(server, of)
     assert len(first.body) < 4.2 * 1024 * 1024
     assert len(follow(server, f"/v2/a/referrers/{of}", "manifests")) == 4
+
+
+NOTE = 3 * 1024 * 1024
+
+
+def test_annotations_that_do_not_fit_on_a_page_are_not_read(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = server.push_image("a", "t")
+    for number in range(5):
+        notes = {"n": str(number), "note": "x" * NOTE}
+        server.push_manifest("a", image(subject=subject(of), annotations=notes))
+    read: list[int] = []
+    ask = manifests.annotations_of
+
+    def counted(tx: Any, name: str, digests: Any) -> dict[str, bytes]:
+        assert threading.current_thread() is not threading.main_thread()
+        found = ask(tx, name, digests)
+        read.append(sum(map(len, found.values())))
+        return found
+
+    monkeypatch.setattr(manifests, "annotations_of", counted)
+    listed = follow(server, f"/v2/a/referrers/{of}", "manifests")
+    assert len(listed) == 5
+    assert max(read) < 4 * 1024 * 1024
+    assert all(len(one["annotations"]["note"]) == NOTE for one in listed)  # type: ignore[index]
+
+
+def test_annotations_no_page_could_show_are_refused_beside_a_subject(server: Server) -> None:
+    of = server.push_image("a", "t")
+    big = {"note": "x" * (4 * 1024 * 1024)}
+    refused = server.put_manifest("a", image(subject=subject(of), annotations=big), "r")
+    assert (refused.status, refused.code) == (413, "SIZE_INVALID")
+    assert server.put_manifest("a", image(annotations=big), "r").status == 201
+    wide = {"note": "ü" * (2 * 1024 * 1024 - 20)}
+    document = json.loads(image(subject=subject(of), annotations=wide))
+    server.push_manifest("a", json.dumps(document, ensure_ascii=False).encode())
+    assert referrers(server, of).json()["manifests"][0]["annotations"] == wide
+
+
+def test_annotations_of_an_older_version_that_no_page_can_show_are_left_out(server: Server) -> None:
+    of = server.push_image("a", "t")
+    one = server.push_manifest("a", image(subject=subject(of), annotations={"a": "b"}))
+    big = json.dumps({"note": "x" * (5 * 1024 * 1024)})
+    server.run(
+        server.registry.metadata.write(
+            lambda tx: tx.rows(
+                "UPDATE manifest_body SET annotations = ? WHERE digest = ?", (big, one)
+            )
+        )
+    )
+    (entry,) = referrers(server, of).json()["manifests"]
+    assert entry["digest"] == one
+    assert "annotations" not in entry
+
+
+def test_a_referrer_that_goes_while_a_page_is_made_is_left_out(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = server.push_image("a", "t")
+    kept, gone = (
+        server.push_manifest("a", image(subject=subject(of), annotations={"n": n})) for n in "12"
+    )
+    ask = manifests.annotations_of
+    monkeypatch.setattr(
+        manifests, "annotations_of", lambda tx, name, _all: ask(tx, name, [kept, of])
+    )
+    assert gone
+    assert [one["digest"] for one in referrers(server, of).json()["manifests"]] == [kept]
 
 
 def test_a_deleted_referrer_is_not_listed(server: Server) -> None:

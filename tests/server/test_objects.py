@@ -126,6 +126,26 @@ def test_a_store_that_is_gone_is_said_and_nothing_hangs() -> None:
         list(gone.keys("b/"))
 
 
+def test_a_bucket_that_is_not_there_or_refuses_proves_no_damage(
+    objects: S3Server, tmp_path: pathlib.Path
+) -> None:
+    bucket = objects.bucket()
+    wrong = s3(bucket, endpoint=objects.endpoint, access_key=objects.access_key, secret_key="wrong")
+    with Server(str(tmp_path), storage=Objects(objects.store(bucket))) as server:
+        server.push_blob("a", b"layer")
+        server.clock.now += 1  # type: ignore[attr-defined]
+        for store in (objects.store("no-such-bucket"), wrong):
+            server.registry.storage = Objects(store)
+            with pytest.raises(StorageError):
+                server.run(server.upkeep.scrub(older_than=0))
+        server.registry.storage = Objects(objects.store(bucket))
+        assert server.run(server.upkeep.scrub(older_than=0)).damaged == []
+        keys = list(server.registry.storage.keys("b/"))
+        server.registry.storage.delete(keys)
+        server.clock.now += 1  # type: ignore[attr-defined]
+        assert len(server.run(server.upkeep.scrub(older_than=0)).damaged) == 1
+
+
 def test_a_wrong_key_is_refused_by_the_store(objects: S3Server) -> None:
     wrong = s3(
         objects.bucket(),

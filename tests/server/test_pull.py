@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from argosy.errors import RangeNotSatisfiableError
+from argosy.server.gc import Upkeep
 from argosy.server.handlers.blobs import parse_range
+from argosy.server.settings import Collection, Settings
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
 from tests.server.client import Server, image, index
@@ -174,6 +177,74 @@ def test_a_head_near_the_end_of_a_lease_starts_it_again(server: Server) -> None:
     server.clock.now += 80_000  # type: ignore[attr-defined]
     server.run(server.upkeep.collect())
     assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
+
+
+def test_a_head_with_a_known_digest_starts_the_lease_again(server: Server) -> None:
+    digest = server.push_blob("a", b"x")
+    server.clock.now += 80_000  # type: ignore[attr-defined]
+    known = {"if-none-match": f'"{digest}"'}
+    assert server.ask("HEAD", f"/v2/a/blobs/{digest}", headers=known).status == 304
+    server.clock.now += 80_000  # type: ignore[attr-defined]
+    server.run(server.upkeep.collect())
+    assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
+
+
+class Overtaken:
+    """A database in which the collector runs before a write that follows a read."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._metadata = server, server.registry.metadata
+        self.collected = 0
+
+    async def read(self, work: Any, *, slow: bool = False) -> Any:
+        return await self._metadata.read(work, slow=slow)
+
+    async def write(self, work: Any, **more: Any) -> Any:
+        registry = self._server.registry
+        upkeep = Upkeep(self._metadata, registry.storage, registry.settings.gc, self._server.clock)
+        self.collected += (await upkeep.collect()).collected
+        return await self._metadata.write(work, **more)
+
+    async def backup(self, path: str) -> None:
+        await self._metadata.backup(path)
+
+    def close(self) -> None:
+        self._metadata.close()
+
+
+@pytest.mark.parametrize("headers", [{}, {"if-none-match": "*"}])
+def test_a_head_never_says_that_what_was_just_collected_is_there(
+    tmp_path: Any, headers: dict[str, str]
+) -> None:
+    with Server(str(tmp_path), settings=Settings(gc=Collection(untagged=True))) as server:
+        blob = server.push_blob("a", b"x")
+        child = server.push_manifest("a", index())
+        server.clock.now += 86_400  # type: ignore[attr-defined]
+        overtaken = Overtaken(server)
+        server.registry.metadata = overtaken
+        for target in (f"/v2/a/blobs/{blob}", f"/v2/a/manifests/{child}"):
+            assert server.ask("HEAD", target, headers=headers).status == 404
+        assert overtaken.collected >= 2
+
+
+@pytest.mark.parametrize("headers", [{}, {"if-none-match": "*"}])
+def test_a_head_starts_the_lease_of_an_untagged_manifest_where_such_ones_go(
+    tmp_path: Any, headers: dict[str, str]
+) -> None:
+    with Server(str(tmp_path), settings=Settings(gc=Collection(untagged=True))) as server:
+        child, other = (server.push_manifest("a", index(n=n)) for n in "12")
+        server.clock.now += 80_000  # type: ignore[attr-defined]
+        asked = server.ask("HEAD", f"/v2/a/manifests/{child}", headers=headers).status
+        assert asked == (304 if headers else 200)
+        server.clock.now += 80_000  # type: ignore[attr-defined]
+        server.run(server.upkeep.collect())
+        assert server.ask("GET", f"/v2/a/manifests/{other}").status == 404
+        assert server.put_manifest("a", index(child), "t").status == 201
+        server.clock.now += 200_000  # type: ignore[attr-defined]
+        server.run(server.upkeep.collect())
+        before = server.rows("PRAGMA data_version")
+        assert server.ask("HEAD", f"/v2/a/manifests/{child}").status == 200
+        assert server.rows("PRAGMA data_version") == before
 
 
 def test_nested_indexes_are_pulled(server: Server) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from argosy.errors import DeniedError
 from argosy.server.access import Access, Anonymous, Principal, Verb
+from argosy.server.handlers import bodies
 from argosy.server.settings import Content, Limits, Settings
+from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.server.client import Answer, Server
 
@@ -234,6 +238,77 @@ def test_two_bodies_of_one_session_at_once_are_one_too_many(server: Server) -> N
     assert server.ask("GET", location).header("range") == "0-99"
 
 
+async def renewed(server: Server) -> None:
+    """Let almost a whole lease pass, and wait until it is said again."""
+    server.clock.now += 25  # type: ignore[attr-defined]
+    until = server.clock() + bodies.LEASE
+    async with asyncio.timeout(10):
+        while await held(server) < until:
+            await asyncio.sleep(0.001)
+
+
+async def held(server: Server) -> float:
+    row = await server.registry.metadata.read(lambda tx: tx.row("SELECT lease_until FROM upload"))
+    assert row is not None
+    return float(row[0])
+
+
+def test_a_slow_body_keeps_its_session_however_little_comes(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "RENEW", 0.001)
+    location = begin(server)
+
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield b"x"
+            await renewed(server)
+            assert (await server.asking("PATCH", location, b"y")).status == 429
+
+    assert server.run(server.streaming("PATCH", location, slow())).header("range") == "0-3"
+    assert server.rows("SELECT lease_until FROM upload") == [(0.0,)]
+
+
+class Slow(FileSystem):
+    """Reads nothing until it is let."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root, reserve=0)
+        self.reading, self.may_read = threading.Event(), threading.Event()
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        self.reading.set()
+        assert self.may_read.wait(30)
+        return super().read(key, start, stop)
+
+
+@pytest.mark.parametrize("why", ["the state of the hash is gone", "another algorithm"])
+def test_reading_a_session_again_keeps_its_lease(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    monkeypatch.setattr(bodies, "RENEW", 0.001)
+    storage = Slow(f"{tmp_path}/blobs")
+    with Server(str(tmp_path), storage=storage) as server:
+        location = server.ask("PATCH", begin(server), DATA).location
+        method, target = "PATCH", location
+        if why == "another algorithm":
+            method, target = "PUT", f"{location}?digest={Digest.of(DATA * 2, 'sha512')}"
+        else:
+            server.registry.hashers.clear()
+
+        async def both() -> Answer:
+            asking = asyncio.ensure_future(server.asking(method, target, DATA))
+            try:
+                assert await asyncio.to_thread(storage.reading.wait, 30)
+                await renewed(server)
+                await renewed(server)
+            finally:
+                storage.may_read.set()
+            return await asking
+
+        assert server.run(both()).status in {201, 202}
+
+
 def test_two_small_bodies_that_end_one_session_at_once_are_one_too_many(server: Server) -> None:
     target = f"{begin(server)}?digest={Digest.of(DATA)}"
 
@@ -261,6 +336,30 @@ def test_a_blob_over_the_limit_is_413(tmp_path: Any) -> None:
             assert server.ask("PUT", f"{location}?digest={DIGEST}", body).status == 413
         location = server.ask("PATCH", begin(server), DATA[:900]).location
         assert server.ask("PATCH", location, DATA[:900]).status == 413
+
+
+@pytest.mark.parametrize("form", ["length", "chunked"])
+def test_the_limit_of_a_blob_is_not_passed_one_byte_at_a_time(tmp_path: Any, form: str) -> None:
+    byte: bytes | list[bytes] = b"x" if form == "length" else [b"x"]
+    with Server(str(tmp_path), settings=Settings(limits=Limits(blob_bytes=1000))) as server:
+        location = server.ask("PATCH", begin(server), b"x" * 1000).location
+        for _ in range(3):
+            assert server.ask("PATCH", location, byte).status == 413
+        assert server.ask("GET", location).header("range") == "0-999"
+        assert server.ask("PATCH", location, [b""]).status == 202
+        digest = Digest.of(b"x" * 1000)
+        assert server.ask("PUT", f"{location}?digest={digest}", [b""]).status == 201
+        location = server.ask("PATCH", begin(server), b"x" * 1000).location
+        digest = Digest.of(b"x" * 1001)
+        assert server.ask("PUT", f"{location}?digest={digest}", byte).status == 413
+
+
+def test_the_limit_of_a_blob_holds_when_its_upload_ends(tmp_path: Any) -> None:
+    with Server(str(tmp_path)) as server:
+        location = server.ask("PATCH", begin(server), DATA).location
+    with Server(str(tmp_path), settings=Settings(limits=Limits(blob_bytes=10))) as server:
+        assert server.ask("PUT", f"{location}?digest={DIGEST}", b"").status == 413
+        assert server.ask("GET", location).status == 404
 
 
 # -- mounts ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -18,9 +19,11 @@ import pytest
 
 from argosy.errors import StorageError
 from argosy.server import http as asgi
+from argosy.server import marker
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.serve import serve
 from argosy.server.settings import Listen, Settings
+from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.server.client import image
 from tests.server.process import Process
@@ -170,6 +173,35 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
         settings = Settings(data=str(tmp_path), listen=Listen(port=taken.getsockname()[1]))
         with pytest.raises(StorageError, match=r"cannot listen on 127\.0\.0\.1"):
             serve(settings)
+
+
+def test_a_storage_that_is_not_mounted_is_one_clear_line(tmp_path: Path) -> None:
+    with Process(str(tmp_path)) as server:
+        push(server, "a", DATA)
+        server.stop()
+    marked = tmp_path / "blobs" / marker.KEY
+    assert marked.is_file()
+    os.rename(tmp_path / "blobs", tmp_path / "elsewhere")
+    settings = Settings(data=str(tmp_path), listen=Listen(port=0))
+    with pytest.raises(StorageError, match="is it mounted"):
+        serve(settings)
+    shutil.rmtree(tmp_path / "blobs")
+    os.rename(tmp_path / "elsewhere", tmp_path / "blobs")
+    marked.unlink()  # as an older version left it
+    with Process(str(tmp_path)) as server:
+        assert server.ask("HEAD", f"/v2/a/blobs/{DIGEST}")[0] == 200
+    assert marked.is_file()
+
+
+def test_a_storage_that_does_not_answer_does_not_keep_a_registry_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "m").write_text("a file where a folder should be")
+    metadata = Sqlite(str(tmp_path / "registry.db"))
+    marker.require(metadata, FileSystem(str(tmp_path / "blobs"), reserve=0))
+    metadata.close()
+    assert "nobody knows" in caplog.text
 
 
 def test_tls_and_a_new_certificate_without_a_restart(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def gc(config: str | None, data: str | None, dry_run: bool, as_json: bool) -> No
 @_data
 @json_option
 def scrub(config: str | None, data: str | None, as_json: bool) -> None:
-    """Read all blobs again and mark the damaged ones; pushing them again heals them. Exit code 4 if there are any.
+    """Read all blobs again and mark the damaged ones; pushing them again heals them, and so does a scrub that finds
+    their bytes right. Exit code 4 if any is damaged or cannot be read.
 
     \b
     Example:
@@ -140,7 +141,7 @@ def scrub(config: str | None, data: str | None, as_json: bool) -> None:
         settings, lambda m: _upkeep(settings, m).scrub(older_than=0.0, most_bytes=1 << 62)
     )
     _show(dataclasses.asdict(report), as_json=as_json)
-    if report.damaged:
+    if report.damaged or report.unreadable:
         click.get_current_context().exit(4)
 
 

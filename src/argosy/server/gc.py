@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from argosy.errors import ArgosyError, BlobUnknownError, StorageError
+from argosy.server import marker
 from argosy.server.handlers.blobs import read
 from argosy.server.metadata import (
     ForeignKeyError,
@@ -29,7 +30,7 @@ from argosy.server.metadata.collect import Check, Item, Outcome, Policy
 from argosy.server.metadata.outbox import Change
 from argosy.server.registry import Registry
 from argosy.server.settings import Collection
-from argosy.server.storage import Storage
+from argosy.server.storage import ShortObjectError, Storage
 from argosy.spec.digest import Digest, hasher
 
 log = logging.getLogger("argosy.server")
@@ -38,6 +39,7 @@ _BATCH = 200
 _PASS = 5000
 _SCRUB_AFTER = 30 * 86400.0
 _SCRUB_BYTES = 256 * 1024 * 1024
+_MOST_UNREADABLE = 1000
 
 
 @dataclasses.dataclass(slots=True)
@@ -55,11 +57,14 @@ class Report:
 
 @dataclasses.dataclass(slots=True)
 class ScrubReport:
-    """What a scrub found: blobs and bytes read, and the digests of those that are damaged."""
+    """What a scrub found: blobs and bytes read, the digests of those that are damaged and of those that were and are
+    good again, and how many could not be read, which says nothing about them."""
 
     blobs: int = 0
     bytes: int = 0
     damaged: list[str] = dataclasses.field(default_factory=list)
+    healed: list[str] = dataclasses.field(default_factory=list)
+    unreadable: int = 0
 
 
 class _UndoneError(Exception):
@@ -271,41 +276,83 @@ class Upkeep:
     async def scrub(
         self, *, older_than: float = _SCRUB_AFTER, most_bytes: int = _SCRUB_BYTES
     ) -> ScrubReport:
-        """Read blobs again, those proved longest ago first, and mark what is damaged.
+        """Read blobs again, those read longest ago first, mark what is damaged, and heal what is good again.
 
-        A damaged blob is answered with 404, so that the next push of it heals it.
+        A damaged blob is answered with 404, so that the next push of it heals it. Damaged are bytes that are wrong,
+        and objects that are missing from a storage that is surely there; any other error is no fault of the blob, and
+        it is tried again the next time.
 
         Args:
-            older_than: Seconds since a blob was proved last; 0 for all.
+            older_than: Seconds since a blob was read last; 0 for all.
             most_bytes: Stop after as many bytes.
+
+        Raises:
+            StorageError: the storage is away, or does not answer.
         """
         report = ScrubReport()
         before = self.clock() - max(0.0, older_than)
-        while report.bytes < most_bytes:
-            checks = await self.metadata.read(lambda tx: collect.unverified(tx, before, 50))
+        last = (-1.0, "")
+        while report.bytes < most_bytes and report.unreadable < _MOST_UNREADABLE:
+            checks = await self.metadata.read(
+                lambda tx, last=last: collect.unverified(tx, before, 50, last)  # type: ignore[misc]
+            )
             if not checks:
-                return report
+                break
+            if not report.blobs:
+                await marker.check(self.metadata, self.storage)
             for check in checks:
                 await self._scrub(check, report)
+            last = checks[-1].verified, checks[-1].digest
+        if report.unreadable:
+            log.warning("%d blobs cannot be read; they are tried again", report.unreadable)
         return report
 
     async def _scrub(self, check: Check, report: ScrubReport) -> None:
         report.blobs += 1
-        report.bytes += check.size
         try:
-            actual: str | None = await asyncio.to_thread(self._hash, check)
-        except (BlobUnknownError, StorageError) as exc:
-            log.warning("blob %s cannot be read: %s", check.digest, exc)
-            actual = None
-        if actual == check.digest:
+            problem = await self._problem(check)
+        except StorageError as exc:
+            if not report.unreadable:
+                log.warning("blob %s cannot be read: %s", check.digest, exc)
+            report.unreadable += 1
+            return
+        report.bytes += check.size
+        if problem is None:
+            await self._good(check, report)
+        elif check.is_damaged or await self._damage(check, problem):
+            report.damaged.append(check.digest)
+        if check.is_damaged == (problem is not None):
             now = max(self.clock(), 0.0)
             await self.metadata.write(
                 lambda tx: collect.proved(tx, check.digest, check.version, now), durable=False
             )
-        elif await self._damage(check):
-            report.damaged.append(check.digest)
 
-    async def _damage(self, check: Check) -> bool:
+    async def _problem(self, check: Check) -> str | None:
+        """What is wrong with a blob's bytes, or None.
+
+        Raises:
+            StorageError: nobody can say now.
+        """
+        try:
+            actual = await asyncio.to_thread(self._hash, check)
+        except ShortObjectError as exc:
+            return str(exc)
+        except BlobUnknownError as exc:
+            if await asyncio.to_thread(marker.is_marked, self.storage):
+                return str(exc)
+            raise StorageError(f"the storage is away: {exc}") from None
+        return None if actual == check.digest else f"its bytes hash to {actual}"
+
+    async def _good(self, check: Check, report: ScrubReport) -> None:
+        if not check.is_damaged:
+            return
+        now = self.clock()
+        if await self.metadata.write(lambda tx: collect.heal(tx, check.digest, check.version, now)):
+            log.info("blob %s is good again", check.digest)
+            report.healed.append(check.digest)
+
+    async def _damage(self, check: Check, problem: str) -> bool:
+        log.warning("blob %s is damaged: %s", check.digest, problem)
         change = self.change("scrub")
         return await self.metadata.write(
             lambda tx: collect.damage(tx, change, check.digest, check.version)
@@ -330,7 +377,10 @@ async def run(registry: Registry) -> None:
         await asyncio.sleep(settings.gc.interval_seconds)
         report = await upkeep.collect()
         report.compacted = await upkeep.compact()
-        await upkeep.scrub()
+        try:
+            await upkeep.scrub()
+        except StorageError as exc:
+            log.warning("the scrub is put off: %s", exc)
         await upkeep.trim(settings.events.keep_seconds)
         if report.collected or report.objects_deleted or report.failed:
             log.info("collected: %s", report)

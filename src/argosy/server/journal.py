@@ -20,6 +20,7 @@ from typing import Any
 from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
+    InvalidManifestError,
     ManifestUnknownError,
     NotFoundError,
     StorageError,
@@ -278,7 +279,10 @@ def _manifest(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any
         raise ManifestUnknownError(entry["digest"])
     raw = base64.b64decode(entry["content"])
     new = parse(raw, entry["media_type"], Digest(entry["digest"]))
-    manifests.put(tx, change, repo, new, (), sparse=True)
+    with contextlib.suppress(
+        InvalidManifestError
+    ):  # older versions let the type change: the first one stays
+        manifests.put(tx, change, repo, new, (), sparse=True)
 
 
 def _manifest_deleted(tx: Transaction, change: Change, repo: _Repo, entry: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from argosy.errors import StorageError
+from argosy.server import marker
 from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.connections import capacity, make_room
@@ -55,10 +56,17 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         build: Makes the application in a worker. A function of a module, because workers may be spawned.
 
     Raises:
-        StorageError: the address cannot be bound, or the application cannot be made.
+        StorageError: the address cannot be bound, the application cannot be made, or the storage is away.
     """
     # Say what is wrong here, not in a worker that is begun again and again.
-    build(settings, Seat()).registry.metadata.close()
+    registry = build(settings, Seat()).registry
+    try:
+        if (
+            settings.storage.type == "filesystem"
+        ):  # an object store's threads would not survive the fork
+            marker.require(registry.metadata, registry.storage)
+    finally:
+        registry.metadata.close()
     workers = _workers(settings)
     make_room(settings.limits)
     with (

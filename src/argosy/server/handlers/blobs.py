@@ -30,7 +30,8 @@ async def get(registry: Registry, request: Request) -> Response:
     """
     digest = Digest(request.argument)
     found = await registry.metadata.read(lambda tx: blobs.find(tx, request.name, digest))
-    if found is None:
+    head = request.method == "HEAD"
+    if found is None or (head and not await _protected(registry, request, digest, found)):
         return await _elsewhere(registry, request, digest)
     encoded = digest.encode()
     headers = [
@@ -43,8 +44,7 @@ async def get(registry: Registry, request: Request) -> Response:
     known = request.header(b"if-none-match")
     if known is not None and (digest in (tags := etags(known)) or "*" in tags):
         return Response(304, headers)
-    if request.method == "HEAD":
-        await _protect(registry, request, digest, found)
+    if head:
         return Response(200, headers, length=found.size)
     part = _wanted(request, digest, found.size)
     return _serve(registry.storage, found, headers, part)
@@ -59,12 +59,15 @@ async def _elsewhere(registry: Registry, request: Request, digest: Digest) -> Re
     raise BlobUnknownError(f"blob {digest} is not in {request.name}")
 
 
-async def _protect(registry: Registry, request: Request, digest: str, found: Blob) -> None:
-    """Whoever hears that a blob is there has the whole grace to refer to it. The lease is made twice as long, so that
-    many who ask cost one write a grace, and none where a manifest refers to the blob."""
+async def _protected(registry: Registry, request: Request, digest: str, found: Blob) -> bool:
+    """Whoever hears that a blob is there has the whole grace to refer to it; False where it was collected meanwhile.
+
+    The lease is made twice as long, so that many who ask cost one write a grace, and none where a manifest refers to
+    the blob.
+    """
     grace = registry.settings.gc.grace_seconds
     if found.protected_until - registry.clock() >= grace:
-        return
+        return True
 
     def used(tx: Transaction) -> bool:
         return (
@@ -75,9 +78,10 @@ async def _protect(registry: Registry, request: Request, digest: str, found: Blo
             is not None
         )
 
-    if not await registry.metadata.read(used):
-        change = registry.change(request)
-        await registry.write(lambda tx: blobs.protect(tx, change, found.repo_id, digest))
+    if await registry.metadata.read(used):
+        return True
+    change = registry.change(request)
+    return await registry.write(lambda tx: blobs.protect(tx, change, found.repo_id, digest))
 
 
 def _wanted(request: Request, digest: str, size: int) -> tuple[int, int] | None:

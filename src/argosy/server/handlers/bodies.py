@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+from typing import Self
 
 from argosy.errors import (
     ArgosyError,
     DigestMismatchError,
+    LimitExceededError,
     StorageError,
     TooManyRequestsError,
 )
@@ -23,6 +24,9 @@ from argosy.spec.digest import Digest, Hasher, hasher
 
 LEASE = 30.0
 """Seconds a body holds its session without saying that it goes on."""
+
+RENEW = LEASE / 3
+"""Seconds after which it says so."""
 
 SMALL = 2 * PIECE
 """Bytes of a body that is taken whole before anything is done with it: no more than a long one holds at a time."""
@@ -92,9 +96,20 @@ def limited(registry: Registry, received: int) -> Limits:
     """What a body may take that comes behind so many bytes of its blob."""
     settings = registry.settings.limits
     limits = Limits(settings.body_idle_seconds, settings.body_seconds, 0)
-    if settings.blob_bytes:
+    if settings.blob_bytes:  # 0 would be no limit: a byte too many is refused once it has come
         limits.size = max(1, settings.blob_bytes - received)
     return limits
+
+
+def check_size(registry: Registry, size: int) -> None:
+    """Refuse a blob of more bytes than are allowed, in however many bodies they came.
+
+    Raises:
+        LimitExceededError: it has.
+    """
+    most = registry.settings.limits.blob_bytes
+    if most and size > most:
+        raise LimitExceededError(f"blob of {size} bytes: expected at most {most}")
 
 
 async def receive(
@@ -107,6 +122,70 @@ async def receive(
     Args:
         digest: What the whole blob must hash to, where this is its last body and its algorithm is the session's.
     """
+    async with Hold(registry, upload) as hold:
+        return await _received(registry, request, upload, digest, hold)
+
+
+class Hold:
+    """Keeps the lease of a session for as long as it is entered: a slow client or a long hash loses nothing.
+
+    A timer says it, not the body itself, which may have nothing to do for minutes; a quick one never hears of it.
+    """
+
+    def __init__(self, registry: Registry, upload: Upload) -> None:
+        self._registry, self._upload = registry, upload
+        self._timer: asyncio.TimerHandle | None = None
+        self._renewing: asyncio.Task[None] | None = None
+        self._is_over = self._is_lost = False
+
+    async def __aenter__(self) -> Self:
+        self._wait()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if (
+            self._renewing is not None
+        ):  # what comes next may give the lease back, and must be the last to speak
+            await asyncio.wait([self._renewing])
+
+    def check(self) -> None:
+        """Go on only while the lease is ours.
+
+        Raises:
+            TooManyRequestsError: another body has it.
+        """
+        if self._is_lost:
+            raise TooManyRequestsError(
+                f"upload {self._upload.id}: another body took over", retry_after=1
+            )
+
+    def _wait(self) -> None:
+        if not (self._is_over or self._is_lost):
+            self._timer = asyncio.get_running_loop().call_later(RENEW, self._begin)
+
+    def _begin(self) -> None:
+        self._renewing = asyncio.ensure_future(self._renew())
+
+    async def _renew(self) -> None:
+        upload, until = self._upload, self._registry.clock() + LEASE
+        try:
+            kept = await self._registry.write(
+                lambda tx: uploads.renew(tx, upload, until), durable=False
+            )
+            self._is_lost = not kept
+        except (
+            ArgosyError
+        ) as exc:  # the next time may still be soon enough, and the last commit decides
+            log.warning("upload %s: its lease was not renewed: %s", upload.id, exc)
+        self._wait()
+
+
+async def _received(
+    registry: Registry, request: Request, upload: Upload, digest: Digest | None, hold: Hold
+) -> tuple[Body, Segment | None]:
     limits = limited(registry, upload.received)
     hashed = await _hasher(registry, upload)
     body = Body(
@@ -118,7 +197,8 @@ async def receive(
     )
     feeding = _Feeding(registry, body)
     try:
-        last, cut = await _pieces(registry, request, upload, limits, feeding)
+        last, cut = await _pieces(request, limits, feeding, hold)
+        check_size(registry, upload.received + request.received)
         if cut is None:
             segment = await registry.blocking(body.finish, last, upload.algorithm, digest)
             return body, segment
@@ -134,7 +214,7 @@ async def receive(
 
 
 async def _pieces(
-    registry: Registry, request: Request, upload: Upload, limits: Limits, feeding: _Feeding
+    request: Request, limits: Limits, feeding: _Feeding, hold: Hold
 ) -> tuple[list[bytes] | None, ArgosyError | None]:
     """Feed a body but for its end, which is answered; or what cut it off, after everything that came was fed.
 
@@ -143,16 +223,13 @@ async def _pieces(
     """
     last: list[bytes] | None = None
     cut: ArgosyError | None = None
-    renewed = time.monotonic()
     try:
         async for piece in request.pieces(limits):
             if request.ended:
                 last = piece
             else:
                 await feeding.begin(piece)
-            if time.monotonic() - renewed > LEASE / 3:
-                renewed = time.monotonic()
-                await _renew(registry, upload)
+            hold.check()
     except CUT as exc:
         cut = exc
     await feeding.end()
@@ -221,12 +298,6 @@ async def extend(registry: Registry, upload: Upload, body: Body, segment: Segmen
     )
     registry.keep_hasher(upload.id, upload.version, body.hashed)
     return grown
-
-
-async def _renew(registry: Registry, upload: Upload) -> None:
-    until = registry.clock() + LEASE
-    if not await registry.write(lambda tx: uploads.renew(tx, upload, until), durable=False):
-        raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
 
 
 async def _hasher(registry: Registry, upload: Upload) -> Hasher:

@@ -13,6 +13,7 @@ from argosy.errors import (
     ManifestUnknownError,
     UnsupportedError,
 )
+from argosy.server.handlers import referrers
 from argosy.server.http import Header, Limits, Request, Response, TooLongError, etags, matches
 from argosy.server.metadata import ForeignKeyError, Transaction, manifests, repositories
 from argosy.server.metadata.manifests import New, Reference, Stored
@@ -41,7 +42,8 @@ async def get(registry: Registry, request: Request) -> Response:
     if mirror is not None and mirror.covers(request.name):
         await mirror.manifest(request)
     found = await registry.metadata.read(lambda tx: manifests.find(tx, request.name, reference))
-    if found is None:
+    head = request.method == "HEAD"
+    if found is None or (head and not await _protected(registry, request, found)):
         _checked(reference)
         raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
     headers = _headers(found)
@@ -50,7 +52,7 @@ async def get(registry: Registry, request: Request) -> Response:
         found.digest in (tags := etags(known.decode("latin-1"))) or "*" in tags
     ):
         return Response(304, headers)
-    if request.method == "HEAD":
+    if head:
         return Response(200, headers, length=found.size)
     content = registry.manifests.get(found.digest)
     if content is None:
@@ -59,6 +61,26 @@ async def get(registry: Registry, request: Request) -> Response:
             raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
         registry.manifests.put(found.digest, content)
     return Response(200, headers, content)
+
+
+async def _protected(registry: Registry, request: Request, found: Stored) -> bool:
+    """Whoever hears that a manifest without a tag is there has the whole grace to refer to it, as for blobs; False
+    where it was collected meanwhile. Nothing is asked where such manifests stay for ever, or a tag holds this one."""
+    rules = registry.settings.gc
+    if not rules.untagged or ":" not in request.argument:
+        return True
+    change = registry.change(request)
+
+    def is_safe(tx: Transaction) -> bool:
+        until = manifests.lease(tx, found)
+        return until is not None and (
+            until - change.now >= change.grace
+            or manifests.is_wanted(tx, found.repo_id, found.digest)
+        )
+
+    if await registry.metadata.read(is_safe):
+        return True
+    return await registry.write(lambda tx: manifests.protect(tx, change, found))
 
 
 def _headers(found: Stored) -> list[Header]:
@@ -84,10 +106,10 @@ async def put(registry: Registry, request: Request) -> Response:
     `If-Match` and `If-None-Match` compare with what the reference is at this moment, inside the transaction.
 
     Raises:
-        InvalidManifestError: the document breaks the specification, or can be taken for two things.
+        InvalidManifestError: the document breaks the specification, can be taken for two things, or is here as another.
         DigestMismatchError: the bytes hash to another digest than the one in the path.
         ManifestBlobUnknownError: it refers to what the repository does not hold.
-        LimitExceededError: too large (413), or more tags than are taken (414).
+        LimitExceededError: it or its annotations are too large (413), or more tags than are taken (414).
         ConflictError: the precondition does not hold.
         DeniedError: one of the tags may not be set.
     """
@@ -147,11 +169,17 @@ def _add_warnings(response: Response, problems: Iterable[str]) -> None:
 async def _parsed(
     registry: Registry, raw: bytes, content_type: str | None, given: Digest | None
 ) -> New:
-    work = functools.partial(parse, raw, content_type, given)
+    work = functools.partial(_pushed, raw, content_type, given)
     if len(raw) < _BIG:
         return work()
     async with registry.big:  # a few large documents at a time: each costs many times its bytes
         return await registry.blocking(work)
+
+
+def _pushed(raw: bytes, content_type: str | None, given: Digest | None) -> New:
+    new = parse(raw, content_type, given)
+    referrers.check(new)
+    return new
 
 
 def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> New:

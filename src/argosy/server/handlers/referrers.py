@@ -1,16 +1,23 @@
-"""Referrers (end-12)."""
+"""Referrers (end-12): what fits on a page is chosen by its size, before any annotations are read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from argosy.errors import LimitExceededError
 from argosy.server.handlers import paging
 from argosy.server.http import Request, Response
 from argosy.server.metadata import manifests
-from argosy.server.metadata.manifests import Referrer
+from argosy.server.metadata.manifests import New, Referrer
 from argosy.server.registry import Registry
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec.digest import Digest
 
 _MOST_BYTES = 4 * 1024 * 1024
+"""Of a page, and of the annotations of one manifest: no client needs to take a larger index."""
+
+_MUCH = 64 * 1024
+_NOTED = b',"annotations":'
 
 
 async def listing(registry: Registry, request: Request) -> Response:
@@ -27,20 +34,13 @@ async def listing(registry: Registry, request: Request) -> Response:
     found = await registry.metadata.read(
         lambda tx: manifests.referrers(tx, request.name, subject, artifact_type, last, size + 1)
     )
-    entries: list[bytes] = []
-    used = 0
-    for referrer in found[:size]:
-        entry = _json.dumps(_descriptor(referrer))
-        used += len(entry) + 1
-        if entries and used > _MOST_BYTES:
-            break
-        entries.append(entry)
+    page = _fitting(found[:size])
     response = Response(200, [(b"content-type", mediatypes.OCI_INDEX.encode())])
-    response.body = _HEAD + b",".join(entries) + b"]}"
+    response.body = _HEAD + b",".join(await _entries(registry, request.name, page)) + b"]}"
     if artifact_type is not None:
         response.add(distribution.FILTERS_HEADER.lower().encode(), "artifactType")
-    if entries and len(entries) < len(found):
-        more: dict[str, str | int] = {"n": size, "last": found[len(entries) - 1].digest}
+    if page and len(page) < len(found):
+        more: dict[str, str | int] = {"n": size, "last": page[-1].digest}
         if artifact_type is not None:
             more["artifactType"] = artifact_type
         path = distribution.referrers_path(request.name, subject)
@@ -51,7 +51,51 @@ async def listing(registry: Registry, request: Request) -> Response:
 _HEAD = b'{"schemaVersion":2,"mediaType":"%s","manifests":[' % mediatypes.OCI_INDEX.encode()
 
 
-def _descriptor(referrer: Referrer) -> dict[str, object]:
+def check(new: New) -> None:
+    """Refuse a manifest that no page of referrers could show with all its annotations, as it must.
+
+    Raises:
+        LimitExceededError: its annotations are too large.
+    """
+    if new.subject is not None and len(new.content) > _MOST_BYTES:
+        size = len(_json.dumps(new.annotations))
+        if size > _MOST_BYTES:
+            raise LimitExceededError(
+                f"annotations of {size} bytes: expected at most {_MOST_BYTES} beside a subject"
+            )
+
+
+def _fitting(found: Sequence[Referrer]) -> list[Referrer]:
+    """As many as fit on a page, one at least."""
+    page: list[Referrer] = []
+    used = 0
+    for referrer in found:
+        used += len(_entry(referrer)) + _noted(referrer)
+        if page and used > _MOST_BYTES:
+            break
+        page.append(referrer)
+    return page
+
+
+def _noted(referrer: Referrer) -> int:
+    """Bytes of the annotations that are shown: none where they are more than a page (older versions took such)."""
+    return referrer.noted + len(_NOTED) if 0 < referrer.noted <= _MOST_BYTES else 0
+
+
+async def _entries(registry: Registry, name: str, page: Sequence[Referrer]) -> list[bytes]:
+    """The descriptors of a page. A manifest that went while its annotations were looked for is left out."""
+    wanted = [referrer.digest for referrer in page if _noted(referrer)]
+    notes: dict[str, bytes] = {}
+    if wanted:
+        slow = sum(map(_noted, page)) > _MUCH
+        notes = await registry.metadata.read(
+            lambda tx: manifests.annotations_of(tx, name, wanted), slow=slow
+        )
+    gone = set(wanted) - notes.keys()
+    return [_entry(one, notes.get(one.digest)) for one in page if one.digest not in gone]
+
+
+def _entry(referrer: Referrer, annotations: bytes | None = None) -> bytes:
     made: dict[str, object] = {
         "mediaType": referrer.media_type,
         "digest": referrer.digest,
@@ -59,6 +103,5 @@ def _descriptor(referrer: Referrer) -> dict[str, object]:
     }
     if referrer.artifact_type:
         made["artifactType"] = referrer.artifact_type
-    if referrer.annotations:
-        made["annotations"] = referrer.annotations
-    return made
+    entry = _json.dumps(made)
+    return entry[:-1] + _NOTED + annotations + b"}" if annotations is not None else entry

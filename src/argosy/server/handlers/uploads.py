@@ -314,9 +314,13 @@ def _is_empty(request: Request) -> bool:
 async def _close(registry: Registry, request: Request, upload: Upload, digest: Digest) -> None:
     """The usual end: everything was received and hashed before, so two strings are compared."""
     change = registry.change(request)
-    if upload.so_far != digest:
+    try:
+        bodies.check_size(registry, upload.received)
+        if upload.so_far != digest:
+            raise DigestMismatchError("blob", expected=digest, actual=upload.so_far)
+    except (DigestMismatchError, LimitExceededError):
         await registry.write(lambda tx: uploads.drop(tx, change, upload))
-        raise DigestMismatchError("blob", expected=digest, actual=upload.so_far)
+        raise
     await _committed(
         registry,
         lambda tx: uploads.finish(tx, change, upload, request.name, digest, upload.received, None),
@@ -349,7 +353,8 @@ async def _last_body(registry: Registry, request: Request, upload: Upload, diges
     try:
         body, segment = await bodies.receive(registry, request, upload, digest if same else None)
         if not same:
-            await _check(registry, upload, segment, digest)
+            async with bodies.Hold(registry, upload):
+                await _check(registry, upload, segment, digest)
     except (DigestMismatchError, LimitExceededError):
         await registry.write(lambda tx: uploads.drop(tx, change, upload))
         raise

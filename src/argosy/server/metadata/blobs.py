@@ -162,13 +162,16 @@ def holders(tx: Transaction, digest: str, limit: int) -> list[str]:
     return [row[0] for row in rows]
 
 
-def protect(tx: Transaction, change: Change, repo_id: int, digest: str) -> None:
-    """Start the lease of an unreferenced blob again, twice as long: a client was just told that it is there."""
-    tx.rows(
-        "UPDATE repo_blob SET protected_until = ? WHERE repo_id = ? AND digest = ?"
-        " AND NOT EXISTS (SELECT 1 FROM manifest_ref f WHERE f.repo_id = ? AND f.blob = ?)",
-        (change.now + 2 * change.grace, repo_id, digest, repo_id, digest),
+def protect(tx: Transaction, change: Change, repo_id: int, digest: str) -> bool:
+    """Start the lease of a blob again, twice as long, because a client is told that it is there; False if it is not.
+
+    The collector may have taken it since it was found. Where a manifest refers to it, its lease does not matter.
+    """
+    kept = tx.row(
+        "UPDATE repo_blob SET protected_until = ? WHERE repo_id = ? AND digest = ? RETURNING 1",
+        (change.now + 2 * change.grace, repo_id, digest),
     )
+    return kept is not None
 
 
 def unlink(tx: Transaction, change: Change, name: str, digest: str) -> None:

@@ -137,36 +137,16 @@ def _manifest(tx: Transaction, change: Change, item: Item, untagged: Policy) -> 
     if name is None or not untagged(name):
         return Outcome()
     found = tx.row(
-        "SELECT protected_until, subject FROM manifest WHERE repo_id = ? AND digest = ?"
-        " /*pg FOR UPDATE*/",
+        "SELECT protected_until FROM manifest WHERE repo_id = ? AND digest = ? /*pg FOR UPDATE*/",
         (item.repo_id, item.digest),
     )
-    if found is None or _wanted(tx, item, found[1]):
+    if found is None or manifests.is_wanted(tx, item.repo_id, item.digest):
         return Outcome()
     if found[0] > change.now:
         review(tx, item.repo_id, item.kind, item.digest, found[0])
         return Outcome()
     manifests.remove(tx, change, (item.repo_id, name), item.digest)
     return Outcome(collected=True)
-
-
-def _wanted(tx: Transaction, item: Item, subject: str | None) -> bool:
-    key = (item.repo_id, item.digest)
-    return (
-        tx.row("SELECT 1 FROM tag WHERE repo_id = ? AND digest = ? LIMIT 1", key) is not None
-        or tx.row(
-            "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'manifest' LIMIT 1",
-            key,
-        )
-        is not None
-        or (
-            subject is not None
-            and tx.row(
-                "SELECT 1 FROM manifest WHERE repo_id = ? AND digest = ?", (item.repo_id, subject)
-            )
-            is not None
-        )
-    )
 
 
 def _repository(tx: Transaction, change: Change, item: Item, untagged: Policy) -> Outcome:
@@ -271,22 +251,39 @@ def undelete(tx: Transaction, change: Change, name: str, digest: str) -> None:
 
 
 class Check(NamedTuple):
-    """A blob to read again."""
+    """A blob to read again; `verified` is when that was done last."""
 
     digest: str
     size: int
     version: int
     segments: tuple[Segment, ...]
+    verified: float = 0.0
+    is_damaged: bool = False
 
 
-def unverified(tx: Transaction, before: float, limit: int) -> list[Check]:
-    """Healthy blobs that were last proved before a time, the oldest first."""
+def unverified(
+    tx: Transaction, before: float, limit: int, after: tuple[float, str] = (-1.0, "")
+) -> list[Check]:
+    """Blobs that were last read before a time, the oldest first; the damaged ones too, for they may be good again.
+
+    Args:
+        after: Time and digest of the last one that was looked at.
+    """
     rows = tx.rows(
-        "SELECT digest, size, version FROM blob WHERE verified < ? AND state = 'ok'"
-        " ORDER BY verified, digest LIMIT ?",
-        (before, limit),
+        "SELECT digest, size, version, verified, state FROM blob"
+        " WHERE verified < ? AND (verified, digest) > (?, ?) ORDER BY verified, digest LIMIT ?",
+        (before, *after, limit),
     )
-    return [Check(d, size, v, tuple(segments_of(tx, d))) for d, size, v in rows]
+    return [
+        Check(digest, size, version, tuple(segments_of(tx, digest)), verified, state != "ok")
+        for digest, size, version, verified, state in rows
+    ]
+
+
+def sample(tx: Transaction, limit: int) -> list[Segment]:
+    """Some objects of blobs, whichever come first."""
+    rows = tx.rows("SELECT key, size FROM blob_segment WHERE size > 0 LIMIT ?", (limit,))
+    return [Segment(*row) for row in rows]
 
 
 def segmented(tx: Transaction, limit: int) -> list[Check]:
@@ -308,7 +305,7 @@ def segments_of(tx: Transaction, digest: str) -> list[Segment]:
 
 
 def proved(tx: Transaction, digest: str, version: int, now: float) -> None:
-    """Remember that a blob's bytes were right."""
+    """Remember that a blob was read, and found as it was before: right, or damaged."""
     tx.rows("UPDATE blob SET verified = ? WHERE digest = ? AND version = ?", (now, digest, version))
 
 
@@ -322,6 +319,16 @@ def damage(tx: Transaction, change: Change, digest: str, version: int) -> bool:
     if marked is not None:
         outbox.add(tx, change, outbox.BLOB_DAMAGED, "", digest=digest)
     return marked is not None
+
+
+def heal(tx: Transaction, digest: str, version: int, now: float) -> bool:
+    """Serve a blob again whose bytes were found right after all; False if it changed meanwhile."""
+    healed = tx.row(
+        "UPDATE blob SET state = 'ok', version = version + 1, verified = ?"
+        " WHERE digest = ? AND version = ? AND state = 'damaged' RETURNING 1",
+        (now, digest, version),
+    )
+    return healed is not None
 
 
 def compact(tx: Transaction, change: Change, check: Check, segment: Segment) -> bool:

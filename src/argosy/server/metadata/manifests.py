@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from argosy.errors import ConflictError, ManifestBlobUnknownError, ManifestUnknownError
+from argosy.errors import (
+    ConflictError,
+    InvalidManifestError,
+    ManifestBlobUnknownError,
+    ManifestUnknownError,
+)
 from argosy.server.access import TagGuard
 from argosy.server.metadata import Transaction, outbox
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.repositories import review
+from argosy.spec import _json
 
 _BATCH = 500
 
@@ -49,13 +54,13 @@ class New(NamedTuple):
 
 
 class Referrer(NamedTuple):
-    """One entry of a referrers list."""
+    """One entry of a referrers list, without its annotations: `noted` are the bytes they have as JSON."""
 
     digest: str
     media_type: str
     size: int
     artifact_type: str | None
-    annotations: dict[str, str]
+    noted: int
 
 
 Precondition = Callable[[str | None], bool]
@@ -91,18 +96,53 @@ def content(tx: Transaction, stored: Stored) -> bytes | None:
     return bytes(found[0]) if found else None
 
 
+def is_wanted(tx: Transaction, repo_id: int, digest: str) -> bool:
+    """Whether a manifest has a tag, an index that lists it, or a subject that is there."""
+    return any(tx.row(query, (repo_id, digest)) is not None for query in _WANTED)
+
+
+_OF_SUBJECT = (
+    "SELECT 1 FROM manifest WHERE (repo_id, digest) ="
+    " (SELECT repo_id, subject FROM manifest WHERE repo_id = ? AND digest = ?)"
+)
+_WANTED = (
+    "SELECT 1 FROM tag WHERE repo_id = ? AND digest = ? LIMIT 1",
+    "SELECT 1 FROM manifest_ref WHERE repo_id = ? AND target = ? AND kind = 'manifest' LIMIT 1",
+    _OF_SUBJECT,
+)
+
+
 def referrers(
     tx: Transaction, name: str, subject: str, artifact_type: str | None, last: str, limit: int
 ) -> list[Referrer]:
     """Manifests whose subject this is, by digest, after `last`."""
     wanted = " AND m.artifact_type = ?" if artifact_type is not None else ""
     rows = tx.rows(
-        "SELECT m.digest, m.media_type, m.size, m.artifact_type, m.annotations FROM repository r"  # noqa: S608
-        f" JOIN manifest m ON m.repo_id = r.id WHERE r.name = ? AND m.subject = ?{wanted}"
+        "SELECT m.digest, m.media_type, m.size, m.artifact_type,"  # noqa: S608
+        " COALESCE(octet_length(b.annotations), 0) FROM repository r"
+        " JOIN manifest m ON m.repo_id = r.id"
+        " JOIN manifest_body b ON b.repo_id = m.repo_id AND b.digest = m.digest"
+        f" WHERE r.name = ? AND m.subject = ?{wanted}"
         " AND m.digest > ? ORDER BY m.digest LIMIT ?",
         (name, subject, *([artifact_type] if artifact_type is not None else []), last, limit),
     )
-    return [Referrer(r[0], r[1], r[2], r[3], json.loads(r[4]) if r[4] else {}) for r in rows]
+    return [Referrer(*row) for row in rows]
+
+
+def annotations_of(tx: Transaction, name: str, digests: Sequence[str]) -> dict[str, bytes]:
+    """The annotations of some manifests as JSON, in UTF-8; one without any, or that has gone, is not in it."""
+    found: dict[str, bytes] = {}
+    for at in range(0, len(digests), _BATCH):
+        batch = digests[at : at + _BATCH]
+        marks = ", ".join("?" * len(batch))
+        rows = tx.rows(
+            "SELECT digest, annotations FROM manifest_body"  # noqa: S608
+            " WHERE repo_id = (SELECT id FROM repository WHERE name = ?)"
+            f" AND annotations IS NOT NULL AND digest IN ({marks})",
+            (name, *batch),
+        )
+        found.update((digest, text.encode()) for digest, text in rows)
+    return found
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -123,6 +163,7 @@ def put(
 
     Raises:
         ManifestBlobUnknownError: it refers to something that is not in the repository; all of it is named.
+        InvalidManifestError: the repository has the same bytes under another type, which tags already serve.
         ConflictError: the precondition does not hold.
         DeniedError: the guard refuses a tag.
         ForeignKeyError: a blob was collected this moment.
@@ -187,7 +228,7 @@ _QUERIES = {
 def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: set[str]) -> None:
     made = tx.row(
         "INSERT INTO manifest (repo_id, digest, media_type, size, subject, artifact_type,"
-        " annotations, pushed, protected_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " pushed, protected_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (repo_id, digest) DO NOTHING RETURNING 1",
         (
             repo_id,
@@ -196,21 +237,17 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
             len(new.content),
             new.subject,
             new.artifact_type,
-            json.dumps(new.annotations) if new.annotations else None,
             change.now,
             change.now + change.grace,
         ),
     )
     if made is None:
-        tx.rows(
-            "UPDATE manifest SET media_type = ?, artifact_type = ?, protected_until = ?"
-            " WHERE repo_id = ? AND digest = ?",
-            (new.media_type, new.artifact_type, change.now + change.grace, repo_id, new.digest),
-        )
+        _push_again(tx, change, repo_id, new)
         return
+    noted = _json.dumps(new.annotations).decode() if new.annotations else None
     tx.rows(
-        "INSERT INTO manifest_body (repo_id, digest, content) VALUES (?, ?, ?)",
-        (repo_id, new.digest, new.content),
+        "INSERT INTO manifest_body (repo_id, digest, content, annotations) VALUES (?, ?, ?, ?)",
+        (repo_id, new.digest, new.content, noted),
     )
     _insert_references(tx, repo_id, new, present)
     tx.rows(
@@ -218,6 +255,19 @@ def _insert(tx: Transaction, change: Change, repo_id: int, new: New, present: se
         " WHERE repo_id = ? AND target = ? AND kind = 'manifest' AND child IS NULL",
         (repo_id, new.digest),
     )
+
+
+def _push_again(tx: Transaction, change: Change, repo_id: int, new: New) -> None:
+    """Start the grace of what is there again. Bytes that do not say their type keep the one they came with first."""
+    same = tx.row(
+        "UPDATE manifest SET artifact_type = ?, protected_until = ?"
+        " WHERE repo_id = ? AND digest = ? AND media_type = ? RETURNING 1",
+        (new.artifact_type, change.now + change.grace, repo_id, new.digest, new.media_type),
+    )
+    if same is None:
+        raise InvalidManifestError(
+            f"manifest {new.digest} is here under another media type than {new.media_type}"
+        )
 
 
 def _insert_references(tx: Transaction, repo_id: int, new: New, present: set[str]) -> None:
@@ -278,6 +328,24 @@ def _loosen(tx: Transaction, change: Change, repo_id: int, digests: Iterable[str
             (until, repo_id, digest),
         )
         review(tx, repo_id, "manifest", digest, until)
+
+
+def lease(tx: Transaction, stored: Stored) -> float | None:
+    """Until when a manifest is protected, or None where it has gone."""
+    found = tx.row(
+        "SELECT protected_until FROM manifest WHERE repo_id = ? AND digest = ?",
+        (stored.repo_id, stored.digest),
+    )
+    return found[0] if found else None
+
+
+def protect(tx: Transaction, change: Change, stored: Stored) -> bool:
+    """Start the lease of an untagged manifest again, as `blobs.protect` does; False if it was collected meanwhile."""
+    kept = tx.row(
+        "UPDATE manifest SET protected_until = ? WHERE repo_id = ? AND digest = ? RETURNING 1",
+        (change.now + 2 * change.grace, stored.repo_id, stored.digest),
+    )
+    return kept is not None
 
 
 def delete_tag(

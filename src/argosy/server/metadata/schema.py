@@ -18,7 +18,7 @@ from __future__ import annotations
 from argosy.errors import StorageError
 from argosy.server.metadata import Transaction
 
-VERSION = 2
+VERSION = 3
 """The schema version this code writes."""
 
 _STEP = "UPDATE schema_version SET version = version + 1"
@@ -59,16 +59,18 @@ TABLES: tuple[str, ...] = (
         size INTEGER NOT NULL,
         subject TEXT,
         artifact_type TEXT,
-        annotations TEXT,
         pushed REAL NOT NULL,
         protected_until REAL NOT NULL,
         PRIMARY KEY (repo_id, digest)) WITHOUT ROWID""",
     """CREATE INDEX manifest_subject ON manifest (repo_id, subject, digest)
         WHERE subject IS NOT NULL""",
+    # All that may be long: who looks for a row of a table WITHOUT ROWID reads whole rows on the way. Annotations are
+    # JSON.
     """CREATE TABLE manifest_body (
         repo_id INTEGER NOT NULL,
         digest TEXT NOT NULL,
         content BLOB NOT NULL,
+        annotations TEXT,
         PRIMARY KEY (repo_id, digest),
         FOREIGN KEY (repo_id, digest) REFERENCES manifest (repo_id, digest) ON DELETE CASCADE)""",
     """CREATE TABLE manifest_ref (
@@ -184,6 +186,16 @@ TABLES: tuple[str, ...] = (
 
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE upload ADD COLUMN holder TEXT",),
+    2: (
+        "ALTER TABLE manifest_body ADD COLUMN annotations TEXT",
+        (
+            "UPDATE manifest_body SET annotations = (SELECT m.annotations FROM manifest m"
+            " WHERE m.repo_id = manifest_body.repo_id AND m.digest = manifest_body.digest)"
+            " WHERE (repo_id, digest) IN"
+            " (SELECT m.repo_id, m.digest FROM manifest m WHERE m.annotations IS NOT NULL)"
+        ),
+        "ALTER TABLE manifest DROP COLUMN annotations",
+    ),
 }
 """From a version to the next one: statements in the same words."""
 

@@ -145,9 +145,10 @@ def claim(
 
 
 def renew(tx: Transaction, upload: Upload, until: float) -> bool:
-    """Hold the lease longer; False if it was lost."""
+    """Hold the lease longer; False if it was lost, or given back: it is not taken again."""
     kept = tx.row(
-        "UPDATE upload SET lease_until = ? WHERE repo_id = ? AND id = ? AND version = ? RETURNING 1",
+        "UPDATE upload SET lease_until = ? WHERE repo_id = ? AND id = ? AND version = ?"
+        " AND lease_until > 0 RETURNING 1",
         (until, upload.repo_id, upload.id, upload.version),
     )
     return kept is not None

@@ -14,7 +14,14 @@ from typing import NamedTuple, Protocol
 
 from argosy.errors import StorageError
 
-__all__ = ["InsufficientStorageError", "Place", "SegmentWriter", "Storage", "checked_key"]
+__all__ = [
+    "InsufficientStorageError",
+    "Place",
+    "SegmentWriter",
+    "ShortObjectError",
+    "Storage",
+    "checked_key",
+]
 
 _KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)+", re.ASCII)
 
@@ -35,6 +42,10 @@ class InsufficientStorageError(StorageError):
 
     code = "DENIED"
     status = 507
+
+
+class ShortObjectError(StorageError):
+    """An object ends before it should: the rest is lost, and reading it again does not bring it back."""
 
 
 class Place(NamedTuple):
@@ -92,7 +103,8 @@ class Storage(Protocol):
 
         Raises:
             BlobUnknownError: no such object.
-            StorageError: it cannot be read, or ends too soon.
+            ShortObjectError: it ends too soon.
+            StorageError: it cannot be read now.
         """
         ...
 

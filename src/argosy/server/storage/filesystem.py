@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.storage import InsufficientStorageError, Place, checked_key
+from argosy.server.storage import InsufficientStorageError, Place, ShortObjectError, checked_key
 
 _PIECE = 1024 * 1024
 _FOLDERS = 8
@@ -229,7 +229,7 @@ def _pieces(fd: int, key: str, start: int, stop: int | None) -> Iterator[bytes]:
             wanted = _PIECE if stop is None else min(_PIECE, stop - offset)
             piece = os.pread(fd, wanted, offset)
             if not piece and stop is not None:
-                raise StorageError(f"object {key} ends at byte {offset}: expected {stop}")
+                raise ShortObjectError(f"object {key} ends at byte {offset}: expected {stop}")
             if not piece:
                 return
             offset += len(piece)

@@ -26,7 +26,7 @@ from obstore import exceptions as obstore_errors
 from obstore.store import S3Store
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.storage import Place, SegmentWriter, checked_key
+from argosy.server.storage import Place, SegmentWriter, ShortObjectError, checked_key
 
 __all__ = ["Objects", "s3"]
 
@@ -132,7 +132,7 @@ class Objects:
                 if failures >= _TRIES:
                     raise _failed("read", key, error) from None
         if stop is not None and start < stop:
-            raise StorageError(f"object {key} ends at byte {start}, expected {stop}")
+            raise ShortObjectError(f"object {key} ends at byte {start}, expected {stop}")
 
     def _stream(self, key: str, start: int, stop: int | None) -> Iterator[bytes]:
         if stop is not None:
