@@ -96,7 +96,12 @@ def test_ctrl_c_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     place = f"127.0.0.1:{server.server_address[1]}/app@{Digest.of(b'never')}"
     words = ["blob", "get", "--plain-http", place, "-o", str(folder / "blob")]
-    process = subprocess.Popen([sys.executable, "-m", "argosy", *words], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "argosy", *words],
+        stderr=subprocess.PIPE,
+        # in the background of a shell it would be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         for _ in range(300):
             if any(file.stat().st_size > 3 for file in folder.iterdir()):
@@ -107,6 +112,7 @@ def test_ctrl_c_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
     finally:
         _Slow.ended.set()
         process.kill()
+        process.communicate()
         server.shutdown()
         server.server_close()
     assert (process.returncode, err) == (130, b"argosy: interrupted\n")
