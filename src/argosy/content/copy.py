@@ -240,6 +240,7 @@ class _Copy:
         self.manifests: dict[Digest, Descriptor] = {}
         self._workers = _Workers(jobs)
         self._blobs: set[Digest] = set()
+        self._fresh: set[Digest] = set()
         self._met = 0
         self._lists: dict[Digest, set[Digest]] = {}
         self._stop = threading.Event()
@@ -336,6 +337,7 @@ class _Copy:
         with _Noted(f"while copying {desc.digest} to {self.target}"):
             if self.target.exists(desc):
                 return Skipped(desc, "exists")
+            self._fresh.add(desc.digest)
             if self._mounter is not None and self._mounter.mount(desc, self.source):
                 return Mounted(desc)
             with self._opened(desc) as reader:
@@ -363,7 +365,11 @@ class _Copy:
 
     def _manifest(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
         with _Noted(f"while writing {desc.digest} to {self.target}"):
-            if self.target.exists(desc) and self._listed(desc, raw):
+            if (
+                not self._is_fresh(desc, raw)
+                and self.target.exists(desc)
+                and self._listed(desc, raw)
+            ):
                 self.tell(Skipped(desc, "exists"))
                 self.tag(desc, tags)
                 return
@@ -387,6 +393,14 @@ class _Copy:
             content = io.BytesIO(graph.read_inner(self.source, child))
             self.target.push(graph.as_blob(child), content)
         return bool(inner)
+
+    def _is_fresh(self, desc: Descriptor, raw: bytes) -> bool:
+        """Whether some content of a manifest was not there: then it was not either, and nobody need be asked."""
+        children = decode_manifest(raw, desc.media_type).children()
+        fresh = any(child.digest in self._fresh for child in children)
+        if fresh:
+            self._fresh.add(desc.digest)
+        return fresh
 
     def _listed(self, desc: Descriptor, raw: bytes) -> bool:
         """Whether what is at the target is found there by its subject too, if it has one.
