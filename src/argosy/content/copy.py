@@ -364,11 +364,12 @@ class _Copy:
         return moved
 
     def _manifest(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
+        manifest = decode_manifest(raw, desc.media_type)
         with _Noted(f"while writing {desc.digest} to {self.target}"):
             if (
-                not self._is_fresh(desc, raw)
+                self._may_be_there(desc, manifest)
                 and self.target.exists(desc)
-                and self._listed(desc, raw)
+                and self._listed(desc, manifest)
             ):
                 self.tell(Skipped(desc, "exists"))
                 self.tag(desc, tags)
@@ -376,39 +377,37 @@ class _Copy:
             try:
                 self.target.push(desc, io.BytesIO(raw), tags=tags)
             except ManifestBlobUnknownError:
-                if not self._inner_as_blobs(desc, raw):
+                if not self._inner_as_blobs(manifest):
                     raise
                 self.target.push(desc, io.BytesIO(raw), tags=tags)
         self.tell(Copied(desc))
         for tag in tags:
             self.tell(Tagged(desc, tag))
 
-    def _inner_as_blobs(self, desc: Descriptor, raw: bytes) -> bool:
+    def _inner_as_blobs(self, manifest: Manifest | Index) -> bool:
         """Store the manifests that are layers of this one as blobs too, where a registry asks for them there."""
-        manifest = decode_manifest(raw, desc.media_type)
-        inner = [
-            d for d in manifest.children() if isinstance(manifest, Manifest) and d.is_manifest()
-        ]
+        if isinstance(manifest, Index):
+            return False
+        inner = [child for child in manifest.children() if child.is_manifest()]
         for child in inner:
             content = io.BytesIO(graph.read_inner(self.source, child))
             self.target.push(graph.as_blob(child), content)
         return bool(inner)
 
-    def _is_fresh(self, desc: Descriptor, raw: bytes) -> bool:
-        """Whether some content of a manifest was not there: then it was not either, and nobody need be asked."""
-        children = decode_manifest(raw, desc.media_type).children()
-        fresh = any(child.digest in self._fresh for child in children)
+    def _may_be_there(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
+        """Whether to ask for a manifest at all: where some content of it was missing, it was missing itself."""
+        fresh = any(child.digest in self._fresh for child in manifest.children())
         if fresh:
             self._fresh.add(desc.digest)
-        return fresh
+        return not fresh
 
-    def _listed(self, desc: Descriptor, raw: bytes) -> bool:
+    def _listed(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
         """Whether what is at the target is found there by its subject too, if it has one.
 
         Where clients keep the list it may have been lost; to push the manifest again puts it there. A subject's list is
         read once.
         """
-        subject = decode_manifest(raw, desc.media_type).subject
+        subject = manifest.subject
         if subject is None:
             return True
         if subject.digest not in self._lists:

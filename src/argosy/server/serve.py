@@ -61,9 +61,8 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
     # Say what is wrong here, not in a worker that is begun again and again.
     registry = build(settings, Seat()).registry
     try:
-        if (
-            settings.storage.type == "filesystem"
-        ):  # an object store's threads would not survive the fork
+        # the threads of an object store's client would not survive the fork
+        if settings.storage.type == "filesystem":
             marker.require(registry.metadata, registry.storage)
     finally:
         registry.metadata.close()
