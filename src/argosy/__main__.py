@@ -20,6 +20,9 @@ def main() -> None:
         print(f"argosy {__version__}")  # noqa: T201
         return
     gc.set_threshold(GARBAGE)
+    from argosy.cli.early import load_click
+
+    load_click()
     from argosy.cli.main import run
 
     run(sys.argv[1:])

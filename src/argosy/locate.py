@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib
 import os
 import re
@@ -28,7 +27,7 @@ from argosy.errors import (
     UnsupportedError,
     UsageError,
 )
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.reference import Reference
 
@@ -157,12 +156,10 @@ class Location(Value, kw_only=True):
     def at(self, tag: str) -> Self:
         """The same place, another tag or digest."""
         if self.reference is None:
-            return dataclasses.replace(self, tag=tag)
+            return replace(self, tag=tag)
         if ":" in tag:
-            return dataclasses.replace(
-                self, reference=self.reference.with_digest(Digest(tag)), tag=tag
-            )
-        return dataclasses.replace(self, reference=self.reference.with_tag(tag), tag=tag)
+            return replace(self, reference=self.reference.with_digest(Digest(tag)), tag=tag)
+        return replace(self, reference=self.reference.with_tag(tag), tag=tag)
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -7,9 +7,10 @@ nothing half: at worst blobs nobody refers to yet, which the next run finds and 
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import io
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
@@ -38,7 +39,7 @@ from argosy.errors import (
     UsageError,
 )
 from argosy.spec import mediatypes
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
@@ -159,7 +160,7 @@ def _choose(
     if len(digests) == 1:
         return _Choice(graph.select(source, kept[0], platforms[0]))
     entries = tuple(e for e in index.manifests if e.digest in digests)
-    raw = dataclasses.replace(index, manifests=entries).encode()
+    raw = replace(index, manifests=entries).encode()
     smaller = Descriptor.of(root.media_type, raw)
     return _Choice(smaller, made=(smaller, raw))
 
@@ -177,6 +178,17 @@ def _with(source: Source, made: tuple[Descriptor, bytes]) -> Source:
     upper = MemoryStore()
     upper.push(made[0], io.BytesIO(made[1]))
     return Overlay(source, upper)
+
+
+def _wait_for_a_turn() -> None:
+    """Have this thread take no core from another when it wakes up: it moves data, and is in no hurry.
+
+    Where the other end of a connection is on this machine, it would stop the one it waits for. A policy that somebody
+    chose for this process stays.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class _Cancelled(Exception):  # noqa: N818 - never leaves this module
@@ -206,6 +218,7 @@ class _Workers:
             thread.start()
 
     def _run(self) -> None:
+        _wait_for_a_turn()
         while (work := self._todo.get()) is not None:
             try:
                 work()

@@ -7,10 +7,10 @@ one name: then they are meant to differ in their platform.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from argosy.errors import InvalidError, ManifestUnknownError
+from argosy.spec._value import replace
 from argosy.spec.annotations import CONTAINERD_IMAGE_NAME, REF_NAME, is_ref_name
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import ALGORITHMS
@@ -35,13 +35,13 @@ def unnamed(entry: Descriptor) -> Descriptor:
     if not any(name in entry.annotations for name in names):
         return entry
     rest = {k: v for k, v in entry.annotations.items() if k not in names}
-    return dataclasses.replace(entry, annotations=rest)
+    return replace(entry, annotations=rest)
 
 
 def named(entry: Descriptor, tag: str) -> Descriptor:
     """An entry called `tag` and nothing else."""
     annotations = {**unnamed(entry).annotations, REF_NAME: tag}
-    return dataclasses.replace(entry, annotations=annotations)
+    return replace(entry, annotations=annotations)
 
 
 def is_named(entry: Descriptor) -> bool:

@@ -11,7 +11,6 @@ Rules:
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
@@ -23,6 +22,7 @@ from argosy.layout.blobs import BlobDirectory, open_regular
 from argosy.layout.durable import locked, storage_error, storage_errors, write_file
 from argosy.layout.view import LayoutSource, decode_index
 from argosy.spec import imagelayout
+from argosy.spec._value import replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import Index
 
@@ -165,7 +165,7 @@ class LayoutTarget(LayoutSource):
             entries = change(list(index.manifests))
             if entries == list(index.manifests):
                 return
-            raw = dataclasses.replace(index, manifests=tuple(entries)).encode()
+            raw = replace(index, manifests=tuple(entries)).encode()
             write_file(self._file(imagelayout.INDEX_FILE), raw)
 
 

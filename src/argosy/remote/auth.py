@@ -10,7 +10,6 @@ it may not lead from the outside to an inner address.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import re
@@ -39,7 +38,7 @@ from argosy.remote.wire import (
     redact_url,
 )
 from argosy.spec import _json
-from argosy.spec._value import Value
+from argosy.spec._value import Value, field, replace
 
 CLIENT_ID = "argosy"
 MAX_TOKEN_ANSWER = 128 * 1024
@@ -57,7 +56,7 @@ class Challenge(Value):
     """One challenge: its scheme in lower case, and its parameters by names in lower case."""
 
     scheme: str
-    parameters: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
@@ -151,10 +150,10 @@ def repository_of(scopes: Sequence[str]) -> str:
 class Token(Value, kw_only=True):
     """A bearer token: what was asked for with it, and how many seconds it lives from its answer on."""
 
-    value: str = dataclasses.field(repr=False)
+    value: str = field(repr=False)
     scopes: tuple[str, ...] = ()
     life: float = LEAST_LIFE
-    refresh: str = dataclasses.field(default="", repr=False)
+    refresh: str = field(default="", repr=False)
 
 
 def fetch_token(
@@ -412,9 +411,7 @@ class Authenticator:
         realm = self._realm(self._bearer.parameters["realm"])
         credential = found.credential if found else None
         if key in self._refresh:
-            credential = dataclasses.replace(
-                credential or Credential(), identity_token=self._refresh[key]
-            )
+            credential = replace(credential or Credential(), identity_token=self._refresh[key])
         service = self._bearer.parameters.get("service", "")
         flow = fetch_token(realm, service, scopes, credential, named_by=self._named_by)
         try:

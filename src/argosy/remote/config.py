@@ -5,7 +5,6 @@ The environment is not read here: `Options.from_environment` takes it as a mappi
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import re
@@ -17,7 +16,7 @@ from argosy.errors import DeniedError, InvalidConfigError, StorageError
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, CredentialStore, credential_files
 from argosy.remote.wire import Exchange
-from argosy.spec._value import Value
+from argosy.spec._value import Value, field
 from argosy.spec.reference import DOCKER_HUB
 
 USER_AGENT = f"argosy/{__version__}"
@@ -70,17 +69,17 @@ class Options(Value, kw_only=True):
         (True, 120.0)
     """
 
-    credentials: CredentialStore = dataclasses.field(default_factory=CredentialStore)
-    registries: Registries = dataclasses.field(default_factory=lambda: Registries())  # noqa: PLW0108 - it stands below
+    credentials: CredentialStore = field(default_factory=CredentialStore)
+    registries: Registries = field(default_factory=lambda: Registries())  # noqa: PLW0108 - it stands below
     plain_http: bool = False
     insecure: bool = False
     tls: TLS = TLS()
     cert_dirs: tuple[str, ...] = ()
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     user_agent: str = USER_AGENT
-    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict)
     no_proxy: str = ""
-    resolve: Mapping[Address, Address] = dataclasses.field(default_factory=dict)
+    resolve: Mapping[Address, Address] = field(default_factory=dict)
     timeout: float = 60.0
     connect_timeout: float = 15.0
     attempts: int = 5

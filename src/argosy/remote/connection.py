@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import io
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from argosy.errors import InvalidConfigError, TransportError
 from argosy.remote.http1 import Answer, BrokenOffError, ClosedError, ProtocolError
 from argosy.remote.wire import Request, SettledError, redact_url
-from argosy.spec._value import Value
+from argosy.spec._value import Value, field
 
 if TYPE_CHECKING:
     import ssl
@@ -75,9 +74,9 @@ class Network(Value, kw_only=True):
     """
 
     tls: Callable[[str], TLS] = lambda _host: TLS()
-    proxies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict)
     no_proxy: str = ""
-    resolve: Mapping[Address, Address] = dataclasses.field(default_factory=dict)
+    resolve: Mapping[Address, Address] = field(default_factory=dict)
     connect_timeout: float = 15.0
     timeout: float = 60.0
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import binascii
 import contextlib
-import dataclasses
 import importlib
 import os
 import re
@@ -26,7 +25,7 @@ from argosy.errors import (
     UnauthorizedError,
 )
 from argosy.spec import _json
-from argosy.spec._value import Value
+from argosy.spec._value import Value, field
 from argosy.spec.reference import DOCKER_HUB
 
 HUB_KEY = "https://index.docker.io/v1/"
@@ -44,9 +43,9 @@ class Credential(Value, kw_only=True):
     """A user name and password, or a token that stands for them. `repr` shows no secret."""
 
     username: str = ""
-    password: str = dataclasses.field(default="", repr=False)
-    identity_token: str = dataclasses.field(default="", repr=False)
-    registry_token: str = dataclasses.field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    identity_token: str = field(default="", repr=False)
+    registry_token: str = field(default="", repr=False)
 
     def basic(self) -> str:
         """The value of a Basic `Authorization` header."""

@@ -6,7 +6,6 @@ condition that it has not changed, and reads again to see that it stands: many r
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import threading
 import time
@@ -22,7 +21,7 @@ from argosy.errors import (
 from argosy.remote.flows import next_of, pull_scope, push_scope
 from argosy.remote.wire import Flow, Request, error_of, redact_url
 from argosy.spec import distribution, mediatypes
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
@@ -119,9 +118,7 @@ def tagged(name: str, subject: Digest, pause: float = 0.0) -> Flow[tuple[Index |
 def entry_of(desc: Descriptor, manifest: Manifest | Index) -> Descriptor:
     """How a manifest stands in a list of referrers: with its artifact type and its annotations."""
     kind = manifest.kind if isinstance(manifest, Manifest) else manifest.artifact_type
-    return dataclasses.replace(
-        desc.bare(), artifact_type=kind, annotations=dict(manifest.annotations)
-    )
+    return replace(desc.bare(), artifact_type=kind, annotations=dict(manifest.annotations))
 
 
 def add(name: str, subject: Digest, entry: Descriptor) -> Flow[None]:
@@ -171,7 +168,7 @@ def _update(
             if wanted == entries:
                 return
             began = time.monotonic()
-            made = dataclasses.replace(index or Index(), manifests=wanted)
+            made = replace(index or Index(), manifests=wanted)
             try:
                 yield _put(name, subject, made.encode(), etag if index else None)
             except (ConflictError, ResponseError) as exc:

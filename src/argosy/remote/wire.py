@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import re
 import time
@@ -23,7 +22,7 @@ from argosy.errors import (
     UnsupportedError,
     error_class,
 )
-from argosy.spec._value import Value
+from argosy.spec._value import Value, field
 from argosy.spec.distribution import MAX_ERROR_BODY, ErrorEntry, decode_errors
 
 T = TypeVar("T")
@@ -102,7 +101,7 @@ class Request(Value, kw_only=True):
 
     method: str
     url: str
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Body | None = None
     scopes: tuple[str, ...] = ()
     stream: bool = False
@@ -346,7 +345,7 @@ def error_of(response: Response, request: Request) -> ArgosyError:
             method=request.method,
             url=redact_url(response.url or request.url),
             http_status=response.status,
-            errors=tuple(dataclasses.asdict(entry) for entry in entries),
+            errors=tuple(entry._asdict() for entry in entries),
             body=response.data,
             retry_after=retry_after(response.headers),
         )

@@ -8,7 +8,6 @@ from outside.
 from __future__ import annotations
 
 import binascii
-import dataclasses
 import json
 import math
 import re
@@ -16,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from argosy.errors import InvalidConfigError, InvalidError, LimitExceededError
-from argosy.spec._value import Value
+from argosy.spec._value import ABSENT, Value, field
 
 MAX_DEPTH = 128
 """How deep arrays and objects may nest."""
@@ -244,7 +243,7 @@ def object_of(cls: type[Any]) -> Kind:
     return Kind(decode, encode_object)
 
 
-def prop(name: str, kind: Kind, default: Any = dataclasses.MISSING, *, always: bool = False) -> Any:
+def prop(name: str, kind: Kind, default: Any = ABSENT, *, always: bool = False) -> Any:
     """A dataclass field that is the JSON property `name`.
 
     Args:
@@ -255,13 +254,13 @@ def prop(name: str, kind: Kind, default: Any = dataclasses.MISSING, *, always: b
     """
     metadata = {"name": name, "kind": kind, "always": always}
     if isinstance(default, dict):
-        return dataclasses.field(default_factory=dict, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 def extra() -> Any:
     """The dataclass field that keeps the properties nobody knows."""
-    return dataclasses.field(default_factory=dict)
+    return field(default_factory=dict)
 
 
 _PROPERTIES: dict[Any, tuple[tuple[str, str, Kind, bool, bool], ...]] = {}
@@ -275,7 +274,7 @@ def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool], ...]:
                 attribute,
                 f.metadata["name"],
                 f.metadata["kind"],
-                f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING,
+                f.default is ABSENT and f.default_factory is ABSENT,
                 f.metadata["always"],
             )
             for attribute, f in cls._fields.items()

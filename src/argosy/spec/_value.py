@@ -2,19 +2,77 @@
 
 They are declared and used as frozen dataclasses with slots are, and `dataclasses.replace`, `fields` and `asdict` take
 them. But for a dataclass its methods are written and compiled, and the class is made twice, when its module is loaded:
-of a short command's start that was an eighth. Here the methods are written once, for all.
+of a short command's start that was an eighth. Here the methods are written once, for all; and `dataclasses` itself,
+which brings half of the compiler along, is loaded where something asks for it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar, Self, dataclass_transform
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
-_ABSENT: Any = dataclasses.MISSING
+V = TypeVar("V", bound="Value")
+
+ABSENT: Any = type(
+    "Absent", (), {"__doc__": "What stands where no value was given.", "__slots__": ()}
+)()
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+class Field:
+    """What a value's class says of one field: as `dataclasses.Field`, of which these names are."""
+
+    __slots__ = ("default", "default_factory", "metadata", "repr")
+
+    def __init__(self, default: Any, default_factory: Any, metadata: Any, repr: bool) -> None:  # noqa: A002
+        self.default = default
+        self.default_factory = default_factory
+        self.metadata = metadata
+        self.repr = repr
+
+
+_NO_METADATA: Mapping[str, Any] = MappingProxyType({})
+
+
+def field(
+    *,
+    default: Any = ABSENT,
+    default_factory: Any = ABSENT,
+    metadata: Mapping[str, Any] = _NO_METADATA,
+    repr: bool = True,  # noqa: A002 - the name it has in `dataclasses`
+) -> Any:
+    """A field of which more is to be said than its type and default, as `dataclasses.field`.
+
+    Args:
+        default: The value where none is given; without it and `default_factory` the field must be given.
+        default_factory: Makes that value, for each instance a new one.
+        metadata: What others want to know of the field.
+        repr: Whether it is shown in the value's `repr`.
+
+    Example:
+        >>> class Login(Value):
+        ...     user: str
+        ...     password: str = field(default="", repr=False)
+        >>> Login("jane", "secret")
+        Login(user='jane')
+    """
+    return Field(default, default_factory, metadata, repr)
+
+
+def replace(value: V, /, **changes: Any) -> V:
+    """A value as this one but for these fields, as `dataclasses.replace`.
+
+    Example:
+        >>> class Point(Value):
+        ...     x: int
+        ...     y: int = 0
+        >>> replace(Point(1, 2), x=3)
+        Point(x=3, y=2)
+    """
+    return value.__replace__(**changes)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class _Kind(type):
     """What makes such a class of what its body says."""
 
@@ -22,11 +80,12 @@ class _Kind(type):
         mcls, name: str, bases: tuple[type, ...], body: dict[str, Any], *, kw_only: bool = False
     ) -> _Kind:
         fields: dict[str, Any] = {}
-        for field, kind in body.get("__annotations__", {}).items():
+        for attribute, kind in body.get("__annotations__", {}).items():
             if not kind.startswith("ClassVar"):
-                default = body.pop(field, _ABSENT)
-                made = isinstance(default, dataclasses.Field)
-                fields[field] = default if made else dataclasses.field(default=default)
+                default = body.pop(attribute, ABSENT)
+                fields[attribute] = (
+                    default if isinstance(default, Field) else field(default=default)
+                )
         cls: Any = super().__new__(mcls, name, bases, {**body, "__slots__": tuple(fields)})
         cls._fields = fields
         cls._plan = tuple(
@@ -42,8 +101,14 @@ class _DataclassFields:
     def __get__(self, instance: object, owner: Any) -> dict[str, Any]:
         # kept under another name, and never a base's: put in place of this, that of `Value` would be everybody's
         if "_table" not in owner.__dict__:
+            import dataclasses
+
             # with a docstring, for without one it would be given a signature, at the price of twenty classes
-            body = {"__doc__": "A twin.", "__annotations__": owner.__annotations__, **owner._fields}
+            body = {"__doc__": "A twin.", "__annotations__": owner.__annotations__}
+            for name, said in owner._fields.items():
+                asked = {part: getattr(said, part) for part in Field.__slots__}
+                given = {part: what for part, what in asked.items() if what is not ABSENT}
+                body[name] = dataclasses.field(**given)
             twin: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(type("", (), body))
             owner._table = twin.__dataclass_fields__
         return owner._table  # type: ignore[no-any-return]
@@ -58,8 +123,6 @@ class Value(metaclass=_Kind):
         ...     y: int = 0
         >>> Point(1, y=2), Point(1) == Point(1, 0), Point(1, 2) in {Point(1, 2)}
         (Point(x=1, y=2), True, True)
-        >>> dataclasses.replace(Point(1, 2), x=3)
-        Point(x=3, y=2)
     """
 
     __dataclass_fields__ = _DataclassFields()
@@ -73,9 +136,9 @@ class Value(metaclass=_Kind):
         for name, put, default, factory in self._plan:
             if name in given:
                 put(self, given.pop(name))
-            elif default is not _ABSENT:
+            elif default is not ABSENT:
                 put(self, default)
-            elif factory is not _ABSENT:
+            elif factory is not ABSENT:
                 put(self, factory())
             else:
                 raise TypeError(f"{type(self).__name__}() lacks {name}")
@@ -94,11 +157,11 @@ class Value(metaclass=_Kind):
 
     def __setattr__(self, name: str, value: object) -> None:
         """Refuse: values do not change."""
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+        raise _frozen(f"cannot assign to field {name!r}")
 
     def __delattr__(self, name: str) -> None:
         """Refuse: values do not change."""
-        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+        raise _frozen(f"cannot delete field {name!r}")
 
     def __replace__(self, **changes: Any) -> Self:
         """As `dataclasses.replace`."""
@@ -126,6 +189,12 @@ class Value(metaclass=_Kind):
         fields = self._fields.items()
         shown = [f"{name}={getattr(self, name)!r}" for name, field in fields if field.repr]
         return f"{self.__class__.__qualname__}({', '.join(shown)})"
+
+
+def _frozen(text: str) -> Exception:
+    import dataclasses
+
+    return dataclasses.FrozenInstanceError(text)
 
 
 def _remade(cls: type[Value], fields: dict[str, Any]) -> Value:

@@ -7,12 +7,11 @@ is the only way in for bytes from outside; it refuses a document that two tools 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 from argosy.errors import InvalidManifestError, UnsupportedError
 from argosy.spec import _json, mediatypes
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import DESCRIPTOR, MEDIA_TYPE, Descriptor
 
 MAX_SIZE = 8 * 1024 * 1024
@@ -130,7 +129,7 @@ def decode_manifest(
     cls = _class_of(value, mediatypes.essence(media_type) if media_type else None)
     parsed = _json.decode_object(cls, value, "", InvalidManifestError)
     if "mediaType" not in value and media_type:
-        parsed = dataclasses.replace(parsed, media_type=mediatypes.essence(media_type))
+        parsed = replace(parsed, media_type=mediatypes.essence(media_type))
     return parsed
 
 

@@ -7,13 +7,12 @@ letter. `parse(str(r)) == r` for every reference.
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import re
 from typing import Self
 
 from argosy.errors import InvalidNameError, InvalidReferenceError, InvalidTagError
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 from argosy.spec.digest import Digest
 
 DOCKER_HUB = "docker.io"
@@ -204,11 +203,11 @@ class Reference(Value, kw_only=True):
 
     def with_tag(self, tag: str | None) -> Self:
         """The same repository under another tag, without a digest."""
-        return dataclasses.replace(self, tag=tag, digest=None)
+        return replace(self, tag=tag, digest=None)
 
     def with_digest(self, digest: Digest) -> Self:
         """The same repository by digest, the tag kept for people to read."""
-        return dataclasses.replace(self, digest=digest)
+        return replace(self, digest=digest)
 
 
 def _split_registry(text: str, default: str | None) -> tuple[str, str]:
