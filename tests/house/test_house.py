@@ -23,6 +23,7 @@ MOST_LINES_OF_A_FUNCTION = 60
 LAZY = {
     # (file, module): why an import stands inside a function
     ("__main__.py", "argosy._version"): "--version alone loads nothing else",
+    ("__main__.py", "argosy.cli.early"): "--version alone loads nothing else",
     ("__main__.py", "argosy.cli.main"): "--version alone loads nothing else",
     ("spec/digest.py", "blake3"): "optional back end",
     ("cli/serving.py", "argosy.remote.config"): "a registry without upstreams needs none",

@@ -96,6 +96,66 @@ def test_nothing_is_compiled_while_the_commands_that_move_images_are_loaded() ->
     assert done.stdout == "", "a dataclass or a NamedTuple; a `Value` costs a tenth to load"
 
 
+SPARED = """
+import sys
+from argosy.cli.early import LATER, load_click
+load_click()
+import argosy.cli.main, argosy.cli.cp, argosy.cli.digest, argosy.cli.remotes, argosy.cli.connections
+import argosy.layout.store, argosy.remote.registry
+print(*sorted({*LATER, "dataclasses", "locale"} & set(sys.modules)), end="")
+"""
+
+
+def test_the_commands_that_move_images_do_without_what_click_wants_of_python() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", SPARED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+
+
+STANDING = """
+import sys
+from argosy.cli.early import LATER, load_click
+load_click()
+import click.core, click.types
+true = {name: __import__(name) for name in LATER}
+for name, module in true.items():
+    assert sys.modules[name] is module and module.__spec__.name == name, name
+assert click.core.inspect is not true["inspect"]
+assert click.core.inspect.signature is true["inspect"].signature
+for text in ("", " one", "\\tone ", "one\\n  two\\n    three\\n", "\\n\\n one"):
+    assert click.core.inspect.cleandoc(text) == true["inspect"].cleandoc(text), text
+assert LATER["platform"]["system"]() == true["platform"].system()
+assert [LATER["gettext"]["ngettext"]("one", "many", n) for n in (0, 1, 2)] == ["many", "one", "many"]
+try:
+    click.core.inspect.nothing
+except AttributeError:
+    load_click()
+    assert sys.modules["inspect"] is true["inspect"]
+"""
+
+
+def test_what_stands_in_while_click_is_loaded_is_met_by_click_alone_and_gives_the_true_thing() -> (
+    None
+):
+    subprocess.run([sys.executable, "-I", "-c", STANDING], check=True)
+
+
+FORWARDED = """
+import sys
+from argosy.cli import early
+early.LATER = {**early.LATER, "errno": {}}
+sys.modules.pop("errno", None)
+early.load_click()
+import errno
+assert errno.ENOENT == 2 and type(errno).__name__ == "module"
+"""
+
+
+def test_what_click_asks_at_once_is_loaded_at_once() -> None:
+    subprocess.run([sys.executable, "-I", "-c", FORWARDED], check=True)
+
+
 def test_help_loads_click_alone() -> None:
     help_of_root = (
         "from argosy.cli.main import root; import click; root.get_help(click.Context(root))"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from argosy.spec._value import Value
+from argosy.spec._value import Value, field, replace
 
 
 class Point(Value):
@@ -19,8 +19,8 @@ class Point(Value):
 
     x: int
     y: int = 0
-    names: dict[str, str] = dataclasses.field(default_factory=dict)
-    secret: str = dataclasses.field(default="", repr=False)
+    names: dict[str, str] = field(default_factory=dict)
+    secret: str = field(default="", repr=False)
 
 
 class Named(Value, kw_only=True):
@@ -63,6 +63,21 @@ def test_what_a_class_refuses_is_not_made() -> None:
         dataclasses.replace(Named(name="a"), size=-1)
 
 
+def test_another_value_is_made_of_one() -> None:
+    assert replace(Point(1, 2), y=3) == Point(1, 3)
+    with pytest.raises(ValueError, match="size"):
+        replace(Named(name="a"), size=-1)
+    with pytest.raises(TypeError, match="no z"):
+        replace(Point(1), z=3)
+
+
+def test_a_field_of_dataclasses_is_refused_and_no_default() -> None:
+    with pytest.raises(TypeError, match=r"Wrong\.x"):
+
+        class Wrong(Value):
+            x: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
 def test_a_value_does_not_change_and_has_no_other_attributes() -> None:
     point: Any = Point(1)
     for name in ("x", "other"):
@@ -87,7 +102,7 @@ def test_dataclasses_takes_it() -> None:
     point = Point(1, 2, {"en": "here"})
     assert dataclasses.is_dataclass(point)
     assert dataclasses.replace(point, y=3) == Point(1, 3, {"en": "here"})
-    assert [field.name for field in dataclasses.fields(Point)] == ["x", "y", "names", "secret"]
+    assert [each.name for each in dataclasses.fields(Point)] == ["x", "y", "names", "secret"]
     assert dataclasses.asdict(point) == {"x": 1, "y": 2, "names": {"en": "here"}, "secret": ""}
     assert point.__replace__(x=4) == Point(4, 2, {"en": "here"})
 

@@ -361,16 +361,19 @@ class _Copy:
         with _Noted(f"while reading from {self.source}"):
             reader = self.source.fetch(desc)
         watched = reader if isinstance(reader, VerifyingReader) else VerifyingReader(reader, desc)
-        watched.observe(self._observer(desc))
+        watched.observe(self._stopping if self._on_event is ignore else self._observer(desc))
         return watched
+
+    def _stopping(self, _size: int) -> None:
+        if self._stop.is_set():
+            raise _Cancelled
 
     def _observer(self, desc: Descriptor) -> Callable[[int], object]:
         done = 0
 
         def moved(size: int) -> None:
             nonlocal done
-            if self._stop.is_set():
-                raise _Cancelled
+            self._stopping(size)
             done += size
             self.tell(Progressed(desc, done))
 

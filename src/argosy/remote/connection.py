@@ -143,10 +143,16 @@ class Connection:
         self.encrypted = hasattr(sock, "cipher")
         self.reused = False
         self._had = 0
+        self._poll = select.poll()  # select() knows no descriptors from 1024 on
+        self._poll.register(sock, select.POLLIN)
 
     def sendall(self, data: Any) -> None:
         """Send all of it, within the timeout."""
         self.sock.settimeout(self.timeout)
+        self.sock.sendall(data)
+
+    def more(self, data: Any) -> None:
+        """Send more, directly behind `sendall`: the timeout holds for each piece, and setting it is a system call."""
         self.sock.sendall(data)
 
     def answer(self, method: str) -> Answer:
@@ -166,12 +172,9 @@ class Connection:
 
     def readable(self) -> bool:
         """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""
-        poll = select.poll()  # select() knows no descriptors from 1024 on
-        try:
-            poll.register(self.sock, select.POLLIN)
-            return bool(poll.poll(0))
-        except (OSError, ValueError):
+        if self.sock.fileno() < 0:
             return True
+        return bool(self._poll.poll(0))
 
     def destroy(self) -> None:
         """Close the socket."""

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from argosy.remote.wire import SettledError, redact_url
 
 _PORTS = {"http": 80, "https": 443}
-_SHARED = ipaddress.ip_network("100.64.0.0/10")
+_UNSEEN = frozenset(map(chr, (*range(33), 127)))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 PUBLIC, PRIVATE, LOOPBACK, LINK_LOCAL = "public", "private", "loopback", "link-local"
@@ -80,7 +80,7 @@ def split(url: str) -> SplitResult:
         raise SettledError(f"not a URL: {_shown(url)}") from None
     if parts.scheme not in _PORTS or not parts.hostname or port == 0:
         raise SettledError(f"expected an http or https URL, got {_shown(url)}")
-    if any(c <= " " or c == "\x7f" for c in url):
+    if not _UNSEEN.isdisjoint(url):
         raise SettledError(f"a URL cannot have white space or control characters: {_shown(url)}")
     return parts
 

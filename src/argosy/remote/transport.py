@@ -370,7 +370,7 @@ def _send_body(connection: Connection, body: Body | None) -> bool:
         # over TLS a readable socket may only hold a session ticket
         if not connection.encrypted and connection.readable():
             return False
-        connection.sendall(data)
+        connection.more(data)
         sent += len(data)
     if sent != body.length:
         raise TransportError(f"the content ended after {sent} of {body.length} bytes")

@@ -8,11 +8,10 @@ which brings half of the compiler along, is loaded where something asks for it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
-
-V = TypeVar("V", bound="Value")
 
 ABSENT: Any = type(
     "Absent", (), {"__doc__": "What stands where no value was given.", "__slots__": ()}
@@ -59,19 +58,6 @@ def field(
     return Field(default, default_factory, metadata, repr)
 
 
-def replace(value: V, /, **changes: Any) -> V:
-    """A value as this one but for these fields, as `dataclasses.replace`.
-
-    Example:
-        >>> class Point(Value):
-        ...     x: int
-        ...     y: int = 0
-        >>> replace(Point(1, 2), x=3)
-        Point(x=3, y=2)
-    """
-    return value.__replace__(**changes)
-
-
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class _Kind(type):
     """What makes such a class of what its body says."""
@@ -82,10 +68,10 @@ class _Kind(type):
         fields: dict[str, Any] = {}
         for attribute, kind in body.get("__annotations__", {}).items():
             if not kind.startswith("ClassVar"):
-                default = body.pop(attribute, ABSENT)
-                fields[attribute] = (
-                    default if isinstance(default, Field) else field(default=default)
-                )
+                said = body.pop(attribute, ABSENT)
+                if type(said).__module__ == "dataclasses":  # it would be the default itself
+                    raise TypeError(f"{name}.{attribute}: expected a field of this module")
+                fields[attribute] = said if isinstance(said, Field) else field(default=said)
         cls: Any = super().__new__(mcls, name, bases, {**body, "__slots__": tuple(fields)})
         cls._fields = fields
         cls._plan = tuple(
@@ -101,15 +87,14 @@ class _DataclassFields:
     def __get__(self, instance: object, owner: Any) -> dict[str, Any]:
         # kept under another name, and never a base's: put in place of this, that of `Value` would be everybody's
         if "_table" not in owner.__dict__:
-            import dataclasses
-
+            made: Any = importlib.import_module("dataclasses")
             # with a docstring, for without one it would be given a signature, at the price of twenty classes
             body = {"__doc__": "A twin.", "__annotations__": owner.__annotations__}
             for name, said in owner._fields.items():
                 asked = {part: getattr(said, part) for part in Field.__slots__}
                 given = {part: what for part, what in asked.items() if what is not ABSENT}
-                body[name] = dataclasses.field(**given)
-            twin: Any = dataclasses.dataclass(init=False, repr=False, eq=False)(type("", (), body))
+                body[name] = made.field(**given)
+            twin = made.dataclass(init=False, repr=False, eq=False)(type("", (), body))
             owner._table = twin.__dataclass_fields__
         return owner._table  # type: ignore[no-any-return]
 
@@ -191,10 +176,25 @@ class Value(metaclass=_Kind):
         return f"{self.__class__.__qualname__}({', '.join(shown)})"
 
 
-def _frozen(text: str) -> Exception:
-    import dataclasses
+V = TypeVar("V", bound=Value)
 
-    return dataclasses.FrozenInstanceError(text)
+
+def replace(value: V, /, **changes: Any) -> V:
+    """A value as this one but for these fields, as `dataclasses.replace`.
+
+    Example:
+        >>> class Point(Value):
+        ...     x: int
+        ...     y: int = 0
+        >>> replace(Point(1, 2), x=3)
+        Point(x=3, y=2)
+    """
+    return value.__replace__(**changes)
+
+
+def _frozen(text: str) -> Exception:
+    error: Exception = importlib.import_module("dataclasses").FrozenInstanceError(text)
+    return error
 
 
 def _remade(cls: type[Value], fields: dict[str, Any]) -> Value:
