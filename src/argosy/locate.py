@@ -23,6 +23,7 @@ from typing import Any, Self
 from argosy.content.protocols import Source, Target
 from argosy.errors import (
     InvalidReferenceError,
+    InvalidTagError,
     ManifestUnknownError,
     UnsupportedError,
     UsageError,
@@ -216,7 +217,7 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
 
     Raises:
         UnsupportedError: it is a tag of a `dir:`, which has none.
-        UsageError: it is in a registry and no `connect` was given, or stdout is a terminal.
+        UsageError: it is in a registry and no `connect` was given, stdout is a terminal, or the tag is none.
     """
     if location.reference is not None:
         yield _connected(location.reference, connect, write=True)
@@ -226,10 +227,16 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
             f"{location}: a dir: is one image, and has no tags",
             hint=f"dir:{location.path} is the image, oci:{location.path}:{location.tag} a tag",
         )
+    kind = _class(location.transport)
+    if _is_tag(location.tag):
+        try:
+            kind.check_tag(location.tag)  # before anything is moved, and made
+        except InvalidTagError as exc:
+            raise UsageError(f"{location}: {exc}") from None
     _open_standard_streams(location, write=True)
     new = not os.path.lexists(location.path)
     try:
-        with _closing(_class(location.transport).create(location.path)) as place:
+        with _closing(kind.create(location.path)) as place:
             yield place
     except BaseException:
         if new:

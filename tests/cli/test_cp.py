@@ -128,6 +128,29 @@ def test_what_is_no_tag_is_wrong_usage(
 
 
 @pytest.mark.parametrize(
+    "there", ["oci:y:z z", "oci-archive:y:-x", "docker-archive:y:A B", f"oci:y:{'t' * 2000}\t"]
+)
+def test_a_target_that_is_no_tag_is_told_before_anything_is_made(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, there: str
+) -> None:
+    target = there.replace(":y:", f":{tmp_path}/y:", 1)
+    done = argosy("cp", f"oci:{layout}:v1", target, code=64)
+    assert "copied" not in done.err
+    assert len(done.err) < 3000
+    assert not (tmp_path / "y").exists()
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?P<a", "[z-a]", "a" + "(" * 5000])
+def test_what_is_no_regular_expression_is_wrong_usage(
+    argosy: Run, layout: pathlib.Path, pattern: str
+) -> None:
+    done = argosy("ls", f"oci:{layout}", "--include", "v.*", "--exclude", pattern, code=64)
+    assert f"{pattern[:90]}" in done.err
+    assert len(done.err) < 500
+    argosy("catalog", "localhost:1", "--include", pattern, code=64)
+
+
+@pytest.mark.parametrize(
     ("compress", "level"),
     [("gzip", -1), ("gzip", 4), ("gzip", 99), ("zstd", 0), ("zstd", 23), ("none", 1)],
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import click
 
 from argosy.cli import connections, remotes
-from argosy.cli.options import json_option
+from argosy.cli.options import json_option, patterns
 from argosy.cli.output import document, lines
 from argosy.spec.reference import parse_registry
 
@@ -37,13 +36,10 @@ def command(
     Example:
       argosy catalog localhost:5000
     """
-    try:
-        wanted = re.compile(include) if include else None
-    except re.error as exc:
-        raise click.BadParameter(f"not a regular expression: {exc}") from None
+    wanted = patterns([include] if include else [])
     host = _host(registry)
     made = remotes.registry(click.get_current_context(), host)
-    names = (n for n in made.catalog() if wanted is None or wanted.fullmatch(n))
+    names = (n for n in made.catalog() if all(p.fullmatch(n) for p in wanted))
     shown = (f"{host}/{n}" if full else n for n in itertools.islice(names, limit))
     if as_json:
         document(list(shown))

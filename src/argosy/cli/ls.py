@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from argosy.cli import places
-from argosy.cli.options import json_option, place_argument
+from argosy.cli.options import json_option, patterns, place_argument
 from argosy.cli.output import document, lines
 from argosy.locate import Location
 
@@ -72,11 +72,7 @@ def command(
       argosy ls alpine --include '3\\..*' --sort semver --reverse --limit 3
       argosy ls registry.example/app --sort date --reverse --limit 5
     """
-    try:
-        wanted = [re.compile(pattern) for pattern in include]
-        unwanted = [re.compile(pattern) for pattern in exclude]
-    except re.error as exc:
-        raise click.BadParameter(f"not a regular expression: {exc}") from None
+    wanted, unwanted = patterns(include), patterns(exclude)
     with places.source(place) as source:
         tags = [
             tag

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -55,6 +56,21 @@ def utf8(text: str) -> str:
     except UnicodeEncodeError:
         raise UsageError(f"{text[:100]!r}: expected UTF-8") from None
     return text
+
+
+def patterns(texts: Iterable[str]) -> list[re.Pattern[str]]:
+    """Regular expressions.
+
+    Raises:
+        UsageError: one of them is none.
+    """
+    found = []
+    for text in texts:
+        try:
+            found.append(re.compile(text))
+        except (re.error, OverflowError, RecursionError) as exc:
+            raise UsageError(f"{text[:100]!r} is not a regular expression: {exc}") from None
+    return found
 
 
 PLACE = _Parsed("place", _place)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from argosy.cli import places
+from argosy.cli.options import patterns
 from argosy.cli.versions import parse_range, parse_version
 from argosy.content.copy import chosen
 from argosy.content.protocols import Source
@@ -81,7 +82,7 @@ class Job:
         Raises:
             UsageError: a filter makes no sense.
         """
-        wanted, unwanted = _compiled(self.include), _compiled(self.exclude)
+        wanted, unwanted = patterns(self.include), patterns(self.exclude)
         inside = parse_range(self.semver) if self.semver else None
         versions = inside is not None or self.newest is not None
 
@@ -254,13 +255,6 @@ def as_names(tags: Iterable[str]) -> tuple[str, ...]:
     ['str', 'Digest']
     """
     return tuple(Digest(t) if t.partition(":")[0] in ALGORITHMS else t for t in tags)
-
-
-def _compiled(patterns: Iterable[str]) -> list[re.Pattern[str]]:
-    try:
-        return [re.compile(pattern) for pattern in patterns]
-    except re.error as exc:
-        raise UsageError(f"not a regular expression: {exc}") from None
 
 
 # -------------------------------------------------------------------------------------------------------------- files

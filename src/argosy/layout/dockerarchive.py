@@ -86,6 +86,11 @@ class DockerArchive(TarSource):
         return DockerArchiveWriter(path, compression=compression)
 
     @staticmethod
+    def check_tag(tag: str) -> None:
+        """See `LayoutSource.check_tag`: it is the name of an image."""
+        _name(tag)
+
+    @staticmethod
     def _contents(tar: TarIndex) -> tuple[Index, Blobs]:
         return _layout(tar) or _made(tar)
 

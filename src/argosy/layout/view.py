@@ -87,6 +87,15 @@ class LayoutSource:
     def __str__(self) -> str:
         return self._name
 
+    @staticmethod
+    def check_tag(tag: str) -> None:
+        """See that something can have this tag in such a place.
+
+        Raises:
+            InvalidTagError: it cannot.
+        """
+        names.check_tag(tag)
+
     def index(self) -> Index:
         """What `index.json` says now, unknown properties included."""
         raise NotImplementedError
