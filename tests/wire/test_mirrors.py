@@ -11,9 +11,9 @@ from argosy.content.verify import VerifyingReader
 from argosy.errors import ArgosyError, SizeMismatchError
 from argosy.remote.config import Registries
 from argosy.remote.repository import Repository
-from argosy.spec import mediatypes
+from argosy.spec import distribution, mediatypes
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.manifest import Manifest
+from argosy.spec.manifest import Index, Manifest
 from tests.wire import scripted as s
 
 Client = Callable[..., Repository]
@@ -171,3 +171,16 @@ def test_of_the_urls_of_a_layer_one_that_works_is_enough(
     layer = Descriptor.of(mediatypes.OCI_NONDISTRIBUTABLE, DATA, urls=urls)
     assert client(foreign=True).fetch(layer).read() == DATA
     assert len(scripted.requests("GET", BLOBS)) == 1
+
+
+def test_a_mirror_without_the_list_of_referrers_hides_none(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    """Where clients keep the list under a tag: a mirror holds of it what somebody asked for, or an old one."""
+    old = Descriptor.of(mediatypes.OCI_MANIFEST, b"old")
+    fallback = f"/v2/app/manifests/{distribution.referrers_tag(MANIFEST.digest)}"
+    scripted.on("GET", fallback, s.manifest(Index(manifests=(MANIFEST, old)).encode()))
+    for stale in (s.answer(404), s.manifest(Index(manifests=(old,)).encode())):
+        another.on("GET", fallback, stale)
+        repository = mirrored(client, scripted, another)
+        assert list(repository.referrers(MANIFEST)) == [MANIFEST, old]

@@ -332,7 +332,8 @@ class Repository:
             if known and mode != "both":
                 return
         if mode != "api":
-            index, _, _ = self._read(lambda name: lists.tagged(name, subject), by_digest=False)
+            # as every list, from the registry itself: a mirror holds of it what somebody asked for
+            index, _, _ = run(lists.tagged(self.name, subject), self._own)
             yield from index.manifests if index else ()
 
     def _from_api(
