@@ -186,7 +186,7 @@ def _wait_for_a_turn() -> None:
     Where the other end of a connection is on this machine, it would stop the one it waits for. A policy that somebody
     chose for this process stays.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(OSError):
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 

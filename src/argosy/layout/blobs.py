@@ -25,7 +25,7 @@ from argosy.errors import (
     InvalidLayoutError,
     ManifestUnknownError,
 )
-from argosy.layout.durable import storage_error, storage_errors, sync_directory
+from argosy.layout.durable import WriteBack, storage_error, storage_errors, sync_directory
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -156,7 +156,7 @@ class BlobDirectory:
                     os.unlink(partial)
                     return
                 with _undone(fd, partial):
-                    _fill(fd, reader)
+                    _fill(fd, reader, durable=self._durable)
                     if self._durable:
                         os.fsync(fd)
                     os.rename(partial, path)
@@ -198,15 +198,18 @@ def _proving(content: SupportsRead, desc: Descriptor) -> VerifyingReader:
     return VerifyingReader(content, desc)
 
 
-def _fill(fd: int, reader: VerifyingReader) -> None:
+def _fill(fd: int, reader: VerifyingReader, *, durable: bool) -> None:
     """Write what is missing behind the front part that an earlier run left, and prove the whole."""
     with open(os.dup(fd), "rb", buffering=0) as front:
         taken = reader.resume(front)
     os.ftruncate(fd, taken)
     os.lseek(fd, taken, os.SEEK_SET)
+    written = WriteBack(fd, taken)
     try:
         while data := reader.read(CHUNK):
             _write_all(fd, data)
+            if durable:
+                written.grown(len(data))
     except DigestMismatchError as exc:
         if taken:
             exc.hint = "the part kept from an earlier run was wrong and is gone: try once more"

@@ -49,6 +49,34 @@ def storage_errors(where: str) -> Iterator[None]:
         raise storage_error(exc, where) from exc
 
 
+class WriteBack:
+    """Has a file that grows written to its disk meanwhile, so that the `fsync` at its end finds little left to do.
+
+    Else the kernel begins after half a minute, or when a tenth of the memory waits to be written: what comes slowly
+    would be written at the end, while nothing comes. The content stays in memory for who reads it next.
+
+    Args:
+        fd: The file, written to from `offset` on.
+        offset: In bytes.
+    """
+
+    STEP = 8 * 1024 * 1024
+
+    def __init__(self, fd: int, offset: int = 0) -> None:
+        self._fd, self._begun, self._end = fd, offset, offset
+
+    def grown(self, count: int) -> None:
+        """So many bytes were added."""
+        self._end += count
+        if self._end - self._begun >= self.STEP:
+            # Of pages that are dirty this begins to write them (`sync_file_range`, which Python has not).
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(
+                    self._fd, self._begun, self._end - self._begun, os.POSIX_FADV_DONTNEED
+                )
+            self._begun = self._end
+
+
 def sync_directory(path: str) -> None:
     """Make the names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from argosy.errors import BlobUnknownError, StorageError
+from argosy.layout.durable import WriteBack
 from argosy.server.storage import InsufficientStorageError, Place, ShortObjectError, checked_key
 
 _PIECE = 1024 * 1024
@@ -66,13 +67,16 @@ class _Writer:
         self._folder, self._name, self._key = folder, name, key
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(name, flags, 0o600, dir_fd=folder.fd)
+        self._written = WriteBack(self._fd)
         self._done = False
 
     def write(self, *data: bytes | bytearray | memoryview) -> None:
         views = [memoryview(one) for one in data if one]
         try:
             while views:
-                _skip(views, os.writev(self._fd, views[:_MOST]))
+                count = os.writev(self._fd, views[:_MOST])
+                self._written.grown(count)
+                _skip(views, count)
         except OSError as exc:
             raise _translated(exc, f"object {self._key}") from exc
 
