@@ -232,7 +232,7 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
         try:
             kind.check_tag(location.tag)  # before anything is moved, and made
         except InvalidTagError as exc:
-            raise UsageError(f"{location}: {exc}") from None
+            raise UsageError(f"{location}: {exc}", hint=exc.hint) from None
     _open_standard_streams(location, write=True)
     new = not os.path.lexists(location.path)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -303,6 +304,34 @@ def test_the_first_failure_stops_the_others() -> None:
     random.image(source, 1, "v1", layers=8)
     with pytest.raises(BlobUnknownError):
         copy(source, "v1", MemoryStore(), jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("callers", "movers"),
+    [(os.SCHED_OTHER, os.SCHED_BATCH), (os.SCHED_IDLE, os.SCHED_IDLE)],
+)
+def test_who_moves_data_takes_no_core_from_others_and_a_chosen_policy_stays(
+    callers: int, movers: int
+) -> None:
+    class Watched(MemoryStore):
+        def push(
+            self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()
+        ) -> None:
+            if not desc.is_manifest():
+                found.append(os.sched_getscheduler(0))
+            super().push(desc, content, tags=tags)
+
+    def run() -> None:
+        os.sched_setscheduler(0, callers, os.sched_param(0))
+        source = MemoryStore()
+        copy(source, random.image(source, 1, layers=2).digest, Watched())
+        found.append(os.sched_getscheduler(0))
+
+    found: list[int] = []
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert found == [movers, movers, movers, callers]
 
 
 def test_what_the_watcher_raises_stops_the_copy() -> None:
