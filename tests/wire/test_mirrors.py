@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import pathlib
 from collections.abc import Callable
 
 import pytest
 
+from argosy.content.copy import copy
+from argosy.content.events import Event, Progressed
+from argosy.content.memory import MemoryStore
 from argosy.content.verify import VerifyingReader
-from argosy.errors import ArgosyError, SizeMismatchError
+from argosy.errors import ArgosyError, DigestMismatchError, SizeMismatchError
+from argosy.layout.store import LayoutStore
 from argosy.remote.config import Registries
 from argosy.remote.repository import Repository
 from argosy.spec import distribution, mediatypes
@@ -22,6 +27,10 @@ RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
 MANIFEST = Descriptor.of(mediatypes.OCI_MANIFEST, RAW)
 DATA = os.urandom(3_000_000)
 LAYER = Descriptor.of(mediatypes.OCI_LAYER_GZIP, DATA)
+CONFIG = Descriptor.of(mediatypes.OCI_CONFIG, b"{}")
+WHOLE_RAW = Manifest(config=CONFIG, layers=(LAYER,)).encode()
+WHOLE = Descriptor.of(mediatypes.OCI_MANIFEST, WHOLE_RAW)
+LAYER_PATH = f"/v2/app/blobs/{LAYER.digest}.*"
 BLOBS = "/v2/app/blobs/.*"
 PAGE = {"Content-Type": "text/html"}
 
@@ -59,6 +68,13 @@ def complete(server: s.Scripted) -> None:
     """Let a registry serve all there is."""
     server.on("*", "/v2/app/manifests/.*", s.manifest(RAW, Docker_Content_Digest=MANIFEST.digest))
     server.on("GET", BLOBS, s.blob(DATA))
+
+
+def image(server: s.Scripted, layer: bytes) -> None:
+    """Let a registry serve an image whose layer is these bytes."""
+    server.on("*", "/v2/app/manifests/.*", s.manifest(WHOLE_RAW))
+    server.on("GET", f"/v2/app/blobs/{CONFIG.digest}.*", s.blob(b"{}"))
+    server.on("GET", LAYER_PATH, s.blob(layer))
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
@@ -184,3 +200,56 @@ def test_a_mirror_without_the_list_of_referrers_hides_none(
         another.on("GET", fallback, stale)
         repository = mirrored(client, scripted, another)
         assert list(repository.referrers(MANIFEST)) == [MANIFEST, old]
+
+
+@pytest.mark.parametrize("sent", [len(DATA), 2_000_000], ids=["all of it", "its front"])
+def test_wrong_bytes_of_a_mirror_are_fetched_anew_from_the_next(
+    scripted: s.Scripted, another: s.Scripted, client: Client, tmp_path: pathlib.Path, sent: int
+) -> None:
+    wrong = DATA[: sent - 1] + bytes([DATA[sent - 1] ^ 1]) + DATA[sent:]
+    another.on("GET", LAYER_PATH, s.cut(wrong, sent), s.reset())
+    image(scripted, DATA)
+    done: list[int] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progressed) and event.descriptor.digest == LAYER.digest:
+            done.append(event.done)
+
+    store = LayoutStore.create(tmp_path)
+    repository = mirrored(client, scripted, another)
+    assert copy(repository, WHOLE.digest, store, "v1", on_event=watch) == WHOLE
+    with store.fetch(LAYER) as reader:
+        assert reader.readall() == DATA
+    assert (min(done), done[-1]) == (0, len(DATA))
+    *_, last = scripted.requests("GET", LAYER_PATH)
+    assert last.headers.get("range", "bytes=0-").startswith("bytes=0-")
+
+
+def test_wrong_bytes_of_the_registry_itself_are_an_error(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    for server in (scripted, another):
+        image(server, bytes(len(DATA)))
+    target = MemoryStore()
+    with pytest.raises(DigestMismatchError):
+        copy(mirrored(client, scripted, another), WHOLE.digest, target, "v1")
+    assert not target.exists(LAYER)
+    assert list(target.tags()) == []
+    for server in (scripted, another):
+        assert len(server.requests("GET", LAYER_PATH)) == 1
+
+
+def test_a_wrong_part_of_an_earlier_run_is_fetched_anew(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path
+) -> None:
+    image(scripted, DATA)
+    store = LayoutStore.create(tmp_path)
+    path = pathlib.Path(store.blobs.path_of(LAYER.digest))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_name(f".{path.name}.partial").write_bytes(bytes(1_000_000))
+    copy(client(), WHOLE.digest, store, "v1")
+    with store.fetch(LAYER) as reader:
+        assert reader.readall() == DATA
+    ranges = [r.headers.get("range") for r in scripted.requests("GET", LAYER_PATH)]
+    assert ranges[0] == f"bytes=1000000-{len(DATA) - 1}"
+    assert len(ranges) == 2

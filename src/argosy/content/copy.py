@@ -30,9 +30,10 @@ from argosy.content.events import (
 )
 from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
-from argosy.content.protocols import BlobReader, Mounter, Source, Target
+from argosy.content.protocols import Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
+    DigestMismatchError,
     LimitExceededError,
     ManifestBlobUnknownError,
     PlatformUnknownError,
@@ -354,10 +355,20 @@ class _Copy:
             if self._mounter is not None and self._mounter.mount(desc, self.source):
                 return Mounted(desc)
             with self._opened(desc) as reader:
-                self.target.push(desc, reader)
+                self._pushed(desc, reader)
         return Copied(desc)
 
-    def _opened(self, desc: Descriptor) -> BlobReader:
+    def _pushed(self, desc: Descriptor, reader: VerifyingReader) -> None:
+        while True:
+            try:
+                self.target.push(desc, reader)
+            except DigestMismatchError as exc:
+                if not reader.elsewhere(exc):  # a mirror's wrong bytes are no reason to fail
+                    raise
+            else:
+                return
+
+    def _opened(self, desc: Descriptor) -> VerifyingReader:
         with _Noted(f"while reading from {self.source}"):
             reader = self.source.fetch(desc)
         watched = reader if isinstance(reader, VerifyingReader) else VerifyingReader(reader, desc)

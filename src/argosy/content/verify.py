@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from argosy.content.protocols import Resumable, SupportsRead
 from argosy.errors import (
+    ArgosyError,
     DigestMismatchError,
     InvalidDigestError,
     LimitExceededError,
@@ -229,6 +230,15 @@ class VerifyingReader:
         self._hashed = _hashing(self.descriptor, here=self._here)
         self._left, self._proved = self.descriptor.size, False
         return True
+
+    def elsewhere(self, failure: ArgosyError) -> bool:
+        """Begin again with bytes from another place, where the stream knows one; False where it does not.
+
+        Args:
+            failure: Why: what was read is not what it must be.
+        """
+        other: Callable[[ArgosyError], bool] | None = getattr(self._stream, "elsewhere", None)
+        return other is not None and other(failure) and self.rewind()
 
     def observe(self, on_bytes: Callable[[int], object]) -> None:
         """Have `on_bytes` told the size of every piece that is read; what it raises, `read` raises.

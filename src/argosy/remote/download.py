@@ -31,6 +31,7 @@ class Download:
         attempts: How many failures in a row are forgiven while nothing comes.
         pause: Called with the number of failures so far before it is asked again.
         leave: Called with a failure that is final here: whether another place is asked from now on.
+        elsewhere: Called with the failure when all bytes were read and were wrong: whether to read them all once more.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Download:
         attempts: int,
         pause: Callable[[int], object],
         leave: Callable[[ArgosyError], bool] = lambda _failure: False,
+        elsewhere: Callable[[ArgosyError], bool] = lambda _failure: False,
     ) -> None:
         self._desc, self._ask, self._attempts, self._pause = desc, ask, attempts, pause
-        self._leave = leave
+        self._leave, self._elsewhere = leave, elsewhere
         self._response: Response | None = None
         self._at = 0
         self._failures = 0
@@ -54,6 +56,10 @@ class Download:
         """Let the next `read` return the byte at `offset`."""
         self.close()
         self._at = self._mark = offset
+
+    def elsewhere(self, failure: ArgosyError) -> bool:
+        """Have the bytes come from another place, if there is one, since they were not the blob's."""
+        return self._elsewhere(failure)
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes; empty at the end.

@@ -60,6 +60,7 @@ class Places:
 
     def __init__(self, desc: Descriptor, places: Iterable[Place]) -> None:
         self._desc, self._left = desc, list(places)
+        self._began: Place | None = None
 
     def open(self, offset: int, ranged: bool) -> Response:
         """The bytes from `offset` on, or all of them, from the first place that gives them.
@@ -69,7 +70,10 @@ class Places:
         """
         while True:
             try:
-                return self._asked(self._left[0], offset, ranged=ranged)
+                response = self._asked(self._left[0], offset, ranged=ranged)
+                if not offset:
+                    self._began = self._left[0]
+                return response
             except ArgosyError as exc:
                 if not self.leave(exc):
                     raise
@@ -80,6 +84,13 @@ class Places:
             return False
         del self._left[0]
         return True
+
+    def elsewhere(self, failure: ArgosyError) -> bool:
+        """Turn to another place for all of it, if there is one: what was read is not the blob.
+
+        Where the place that is asked now gave only the end, it may well be right, and is asked for the front too.
+        """
+        return self._began is not self._left[0] or self.leave(failure)
 
     def rest(self, failures: int) -> None:
         """Leave the place alone for a while, the longer the more often it failed."""

@@ -123,6 +123,7 @@ class Repository:
             attempts=self.registry.options.attempts,
             pause=places.rest,
             leave=places.leave,
+            elsewhere=places.elsewhere,
         )
         return VerifyingReader(stream, desc)
 
