@@ -166,7 +166,10 @@ def test_a_stop_lets_a_body_under_way_finish(
         with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=60)) as sending:
             sending.putrequest("PUT", f"{location}?digest={Digest.of(content)}")
             sending.putheader("Content-Length", str(len(content)))
+            sending.putheader("Expect", "100-continue")
             sending.endheaders()
+            # It is told to go on once the body is waited for: a connection that nobody took yet ends with the listener.
+            assert sending.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
             sending.send(content[:1_500_000])
             server.process.send_signal(signal.SIGTERM)
             sending.send(content[1_500_000:])
