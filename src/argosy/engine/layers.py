@@ -20,6 +20,7 @@ from argosy.errors import InvalidConfigError, StorageError
 from argosy.image.view import Image, Layer
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
+from argosy.layout.durable import sync_directory
 from argosy.spec.digest import Digest
 
 _TEMPORARY = ".tmp-"
@@ -102,7 +103,7 @@ class LayerTrees:
                 )
             _write_out(changes)
             os.rename(changes, place)
-            _sync_directory(self.path)
+            sync_directory(self.path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             if busy is not None:
@@ -178,13 +179,5 @@ def _write_out(path: str) -> None:
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(fd) != 0:
             raise StorageError(f"{path}: {os.strerror(ctypes.get_errno()).lower()}")
-    finally:
-        os.close(fd)
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""JSON as the specifications need it: strict reading, stable writing, and a small codec for frozen dataclasses.
+"""JSON as the specifications need it: strict reading, stable writing, and a small codec for values.
 
 Reading refuses what two parsers could understand differently: duplicate names, NaN and Infinity, numbers that become
 Infinity, bytes that are not UTF-8, trailing data. It has limits on size and depth, because everything it reads comes
@@ -235,7 +235,7 @@ def list_of(kind: Kind) -> Kind:
 
 
 def object_of(cls: type[Any]) -> Kind:
-    """An object that is a dataclass made of `prop` fields."""
+    """An object that is a value made of `prop` fields."""
 
     def decode(value: Any, where: str, error: type[InvalidError]) -> Any:
         return decode_object(cls, value, where, error)
@@ -244,7 +244,7 @@ def object_of(cls: type[Any]) -> Kind:
 
 
 def prop(name: str, kind: Kind, default: Any = ABSENT, *, always: bool = False) -> Any:
-    """A dataclass field that is the JSON property `name`.
+    """A value's field that is the JSON property `name`.
 
     Args:
         name: The property's name in JSON.
@@ -259,7 +259,7 @@ def prop(name: str, kind: Kind, default: Any = ABSENT, *, always: bool = False) 
 
 
 def extra() -> Any:
-    """The dataclass field that keeps the properties nobody knows."""
+    """The field that keeps the properties nobody knows."""
     return field(default_factory=dict)
 
 
@@ -286,7 +286,7 @@ def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool], ...]:
 def decode_object(
     cls: type[T], value: object, where: str = "", error: type[InvalidError] = InvalidConfigError
 ) -> T:
-    """Make a dataclass of `prop` fields from a decoded JSON object; what is not known goes to its field `extra`.
+    """Make a value of `prop` fields from a decoded JSON object; what is not known goes to its field `extra`.
 
     Raises:
         InvalidError: (or `error`) a REQUIRED property is missing, or one is of the wrong kind.
@@ -309,7 +309,7 @@ def decode_object(
 
 
 def encode_object(value: Any) -> dict[str, Any]:
-    """The JSON object of a dataclass of `prop` fields: known properties in their order, then the unknown ones."""
+    """The JSON object of a value of `prop` fields: known properties in their order, then the unknown ones."""
     out: dict[str, Any] = {}
     for attribute, name, kind, required, always in _properties(type(value)):
         item = getattr(value, attribute)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.layout.durable import WriteBack
+from argosy.layout.durable import WriteBack, sync_directory
 from argosy.server.storage import InsufficientStorageError, Place, ShortObjectError, checked_key
 
 _PIECE = 1024 * 1024
@@ -27,14 +27,6 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 def _translated(error: OSError, what: str) -> StorageError:
     cls = InsufficientStorageError if error.errno in _FULL else StorageError
     return cls(f"{what}: {error.strerror or error}")
-
-
-def _sync_directory(path: str) -> None:
-    fd = os.open(path, _DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _skip(views: list[memoryview], count: int) -> None:
@@ -126,7 +118,7 @@ class FileSystem:
         self._lock = threading.Lock()
         try:
             os.makedirs(self._root, mode=0o700, exist_ok=True)
-            _sync_directory(os.path.dirname(self._root))
+            sync_directory(os.path.dirname(self._root))
         except OSError as exc:
             raise _translated(exc, f"storage {self._root}") from exc
         self._known: dict[str, _Folder] = {}
@@ -216,10 +208,10 @@ class FileSystem:
             above = os.path.dirname(path)
             if len(above) > len(self._root) and not os.path.isdir(above):
                 os.makedirs(above, mode=0o700, exist_ok=True)
-                _sync_directory(os.path.dirname(above))
+                sync_directory(os.path.dirname(above))
             with contextlib.suppress(FileExistsError):
                 os.mkdir(path, 0o700)
-            _sync_directory(above)
+            sync_directory(above)
             self._known[path] = folder = _Folder(path)
             while len(self._known) > _FOLDERS:
                 self._known.pop(next(iter(self._known)))
