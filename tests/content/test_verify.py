@@ -108,6 +108,22 @@ def test_a_damaged_front_part_is_found_out() -> None:
         reader.readall()
 
 
+def test_a_damaged_front_part_is_read_anew() -> None:
+    reader = VerifyingReader(Late(b"abcdef"), described(b"abcdef"))
+    reader.resume(io.BytesIO(b"xbc"))
+    with pytest.raises(DigestMismatchError) as caught:
+        reader.readall()
+    assert reader.elsewhere(caught.value)
+    assert reader.readall() == b"abcdef"
+    assert not reader.elsewhere(caught.value)  # now the stream itself would be wrong
+
+
+def test_a_front_part_of_the_whole_size_that_is_wrong_is_not_taken() -> None:
+    reader = VerifyingReader(Late(b"abc"), described(b"abc"))
+    assert reader.resume(io.BytesIO(b"xyz")) == 0
+    assert reader.readall() == b"abc"
+
+
 def test_a_front_part_longer_than_the_content_is_not_taken() -> None:
     reader = VerifyingReader(Late(b"abc"), described(b"abc"))
     assert reader.resume(io.BytesIO(b"abcd")) == 0

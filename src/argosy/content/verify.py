@@ -150,6 +150,7 @@ class VerifyingReader:
         self._here = False
         self._hashed = _hashing(desc, here=False)
         self._left = desc.size
+        self._front = 0
         self._proved = False
         self._on_bytes: Callable[[int], object] | None = None
 
@@ -194,8 +195,8 @@ class VerifyingReader:
             front: The bytes that are already there, from the first one on.
 
         Returns:
-            The number of bytes taken: all of `front`; 0 where the stream cannot begin later, or `front` is already
-            longer than the content, and reading begins at the first byte.
+            The number of bytes taken: all of `front`; 0 where the stream cannot begin later, or `front` is as long as
+            the content or longer and is not the content, and reading begins at the first byte.
         """
         if not isinstance(self._stream, Resumable) or self._left != self.descriptor.size:
             return 0
@@ -205,13 +206,14 @@ class VerifyingReader:
             taken += len(data)
             if taken > self.descriptor.size:
                 return 0
-        if taken:
-            if taken == self.descriptor.size:
-                self._stream = io.BytesIO()  # nothing is left to ask for
-            else:
-                self._stream.start_at(taken)
-            self._hashed = fresh
-            self._left -= taken
+        if taken == self.descriptor.size:
+            if self._digest(fresh) != self.descriptor.digest:
+                return 0
+            self._stream = io.BytesIO()  # nothing is left to ask for
+        elif taken:
+            self._stream.start_at(taken)
+        self._hashed, self._front = fresh, taken
+        self._left -= taken
         return taken
 
     def rewind(self) -> bool:
@@ -228,15 +230,20 @@ class VerifyingReader:
         if self._on_bytes is not None:
             self._on_bytes(self._left - self.descriptor.size)
         self._hashed = _hashing(self.descriptor, here=self._here)
-        self._left, self._proved = self.descriptor.size, False
+        self._left, self._front, self._proved = self.descriptor.size, 0, False
         return True
 
     def elsewhere(self, failure: ArgosyError) -> bool:
-        """Begin again with bytes from another place, where the stream knows one; False where it does not.
+        """Begin again with other bytes, where there are any; False where there are none.
+
+        Where a front part was taken, it may be what was wrong, and the stream itself is read from the first byte on.
+        Else the stream is asked for another place.
 
         Args:
             failure: Why: what was read is not what it must be.
         """
+        if self._front:
+            return self.rewind()
         other: Callable[[ArgosyError], bool] | None = getattr(self._stream, "elsewhere", None)
         return other is not None and other(failure) and self.rewind()
 
@@ -266,10 +273,13 @@ class VerifyingReader:
     def _prove(self) -> None:
         if self._stream.read(1):
             raise self._size_error(f"more than {self.descriptor.size}")
-        actual = Digest.done(self.descriptor.digest.algorithm, self._hashed.whole())
+        actual = self._digest(self._hashed)
         if actual != self.descriptor.digest:
             raise DigestMismatchError(expected=self.descriptor.digest, actual=actual)
         self._proved = True
+
+    def _digest(self, hashed: _Here | _Beside) -> Digest:
+        return Digest.done(self.descriptor.digest.algorithm, hashed.whole())
 
     def _size_error(self, actual: object) -> SizeMismatchError:
         return SizeMismatchError(
