@@ -44,6 +44,19 @@ def target(tmp_path: pathlib.Path) -> pathlib.Path:
 # ----------------------------------------------------------------------------------------------- lists of referrers
 
 
+def test_only_what_moved_is_told(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    places = (f"oci:{source}", f"oci:{tmp_path / 'copy'}")
+    first = argosy("sync", "-q", "-r", "--tag", "1.0", *places)
+    assert first.out.startswith("copy ")
+    assert argosy("sync", "-q", "-r", "--tag", "1.0", *places).out == ""
+    store = LayoutStore.open(source)
+    random.artifact(store, 3, subject=store.resolve("1.0"))
+    assert argosy("sync", "-q", "-r", "--tag", "1.0", *places).out == first.out
+    assert argosy("sync", "-q", "-r", "--tag", "1.0", *places).out == ""
+
+
 def test_lists_of_referrers_are_not_copied_as_tags(
     argosy: Run, source: pathlib.Path, target: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

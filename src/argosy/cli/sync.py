@@ -14,7 +14,7 @@ from argosy.cli import connections, failure, places, progress
 from argosy.cli.options import jobs_option, platforms_option, quiet_option
 from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
-from argosy.content.events import OnEvent
+from argosy.content.events import Copied, Event, Mounted, OnEvent
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Deleter, Source, Target
 from argosy.errors import ArgosyError, UnsupportedError, UsageError
@@ -149,7 +149,13 @@ class _Run:
             self._lost(exc)
 
     def _copy(self, source: Source, target: Target, step: Step) -> Step:
-        job = self._job
+        job, moved = self._job, not step.there
+
+        def watch(event: Event) -> None:
+            nonlocal moved
+            moved = moved or isinstance(event, (Copied, Mounted))
+            self._on_event(event)
+
         root = copy(
             source,
             step.name,
@@ -159,9 +165,9 @@ class _Run:
             referrers=job.referrers,
             digest_tags=job.digest_tags,
             jobs=self._given["jobs"],
-            on_event=self._on_event,
+            on_event=watch,
         )
-        return dataclasses.replace(step, digest=root.digest)
+        return dataclasses.replace(step, digest=root.digest, action="copy" if moved else "same")
 
     def _lost(self, exc: ArgosyError) -> None:
         if not self._given["keep_going"]:

@@ -139,13 +139,15 @@ class Job:
 class Step:
     """One thing to do: `copy`, `prune`, or nothing because it is the `same`; or `fail`, because it cannot be done.
 
-    `name` is what the source calls it; `tag` its tag at the target, or its digest where it gets none.
+    `name` is what the source calls it; `tag` its tag at the target, or its digest where it gets none. `there` says that
+    the target has it, so that only what goes with it may be missing.
     """
 
     action: str
     tag: str
     name: str = ""
     digest: Digest | None = None
+    there: bool = False
     error: ArgosyError | None = None
 
 
@@ -204,10 +206,11 @@ def _step(job: Job, name: str, tag: str, source: Source, target: Source) -> Step
         digest = chosen(source, name, job.platforms).digest
         if isinstance(name, Digest) or name.startswith("@"):
             tag = digest
-        same = digest == _resolved(job, target, tag) and not job.referrers and not job.digest_tags
+        there = digest == _resolved(job, target, tag)
     except ArgosyError as exc:
         return Step(action="fail", tag=tag, name=name, error=exc)
-    return Step(action="same" if same else "copy", tag=tag, name=name, digest=digest)
+    same = there and not job.referrers and not job.digest_tags
+    return Step(action="same" if same else "copy", tag=tag, name=name, digest=digest, there=there)
 
 
 def _surplus(job: Job, target: Source, kept: set[str]) -> Iterator[str]:
