@@ -220,6 +220,24 @@ def test_digest_tags_are_copied_on_request() -> None:
     assert sorted(target.tags()) == [name, "v1"]
 
 
+def test_what_stands_beside_what_stands_beside_is_copied() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    image = random.image(source, 1, "v1")
+    tags = ["v1"]
+
+    def beside(number: int, desc: Descriptor, ending: str) -> Descriptor:
+        tags.append(f"sha256-{desc.digest.encoded}.{ending}")
+        return random.artifact(source, number, tags[-1])
+
+    sbom = random.artifact(source, 2, subject=image)
+    of_sbom = beside(3, sbom, "sig")
+    beside(4, beside(5, image, "sbom"), "sig")
+    of_signature = random.artifact(source, 6, subject=of_sbom)
+    copy(source, "v1", target, "v1", referrers=True, digest_tags=True)
+    assert sorted(target.tags()) == sorted(tags)
+    assert target.exists(of_signature)
+
+
 def test_a_list_of_referrers_is_no_digest_tag() -> None:
     source, target = MemoryStore(), MemoryStore()
     image = random.image(source, 1, "v1")

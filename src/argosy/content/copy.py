@@ -77,8 +77,8 @@ def copy(
         platforms: Of an index, only the images for these; None for all.
         sparse: With `platforms`: keep the index as it is, though the target then lacks some of its children.
         referrers: Copy the manifests that refer to what is copied too, and theirs, and so on.
-        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied. A list of referrers
-            (`sha256-<hex>`) is none of them: the target has its own, and `referrers` adds to it.
+        digest_tags: Copy tags of the form `sha256-<hex>.sig` that stand for what is copied, and theirs, and so on. A
+            list of referrers (`sha256-<hex>`) is none of them: the target has its own, and `referrers` adds to it.
         foreign: Copy non-distributable layers too.
         jobs: How many blobs move at a time, 1 to 64.
         on_event: Told what happens; called from several threads, one at a time.
@@ -107,11 +107,8 @@ def copy(
         chosen = _choose(source, root, platforms, sparse) if platforms else _Choice(root)
         more = referrers or digest_tags
         run.tree(chosen, () if more else tags)
-        if digest_tags:
-            run.digest_tags()
-        if referrers:
-            run.referrers()
         if more:
+            run.belongings(referrers=referrers, digest_tags=digest_tags)
             run.tag(chosen.root, tags)
     return chosen.root
 
@@ -299,24 +296,37 @@ class _Copy:
         if self._met > graph.MAX_NODES:
             raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
-    def referrers(self) -> None:
-        """Copy the manifests that refer to what was copied, and those that refer to them."""
+    def belongings(self, *, referrers: bool, digest_tags: bool) -> None:
+        """Copy what stands beside what was copied, and what stands beside that.
+
+        Args:
+            referrers: The manifests that refer to it.
+            digest_tags: The tags that stand for it by having its digest in their name.
+        """
+        beside = self._digest_tags() if digest_tags else {}
         asked: set[Digest] = set()
         while todo := [d for d in self.manifests.values() if d.digest not in asked]:
-            for subject in todo:
-                asked.add(subject.digest)
-                for entry in self.source.referrers(subject):
-                    if entry.digest not in self.manifests:
-                        self.tree(_Choice(entry.bare()))
+            for one in todo:
+                asked.add(one.digest)
+                for tag in beside.get((one.digest.algorithm, one.digest.encoded), ()):
+                    desc = self.source.resolve(tag)
+                    self._also(desc)
+                    self.tag(desc, (tag,))
+                for entry in self.source.referrers(one) if referrers else ():
+                    self._also(entry.bare())
 
-    def digest_tags(self) -> None:
-        """Copy the tags that stand for what was copied by having its digest in their name."""
-        wanted = {(digest.algorithm, digest.encoded) for digest in self.manifests}
+    def _digest_tags(self) -> dict[tuple[str, str], list[str]]:
+        """The tags at the source that stand for digests, by what they stand for."""
+        found: dict[tuple[str, str], list[str]] = {}
         for tag in self.source.tags():
-            if digest_tag(tag) in wanted:
-                desc = self.source.resolve(tag)
-                self.tree(_Choice(desc))
-                self.tag(desc, (tag,))
+            stands_for = digest_tag(tag)
+            if stands_for is not None:
+                found.setdefault(stands_for, []).append(tag)
+        return found
+
+    def _also(self, desc: Descriptor) -> None:
+        if desc.digest not in self.manifests:
+            self.tree(_Choice(desc))
 
     def tag(self, root: Descriptor, tags: Sequence[str]) -> None:
         """Point tags at what is at the target."""
