@@ -44,9 +44,7 @@ def target(tmp_path: pathlib.Path) -> pathlib.Path:
 # ----------------------------------------------------------------------------------------------- lists of referrers
 
 
-def test_only_what_moved_is_told(
-    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
+def test_only_what_moved_is_told(argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path) -> None:
     places = (f"oci:{source}", f"oci:{tmp_path / 'copy'}")
     first = argosy("sync", "-q", "-r", "--tag", "1.0", *places)
     assert first.out.startswith("copy ")

@@ -10,7 +10,7 @@ import pytest
 from argosy.errors import InvalidConfigError
 from argosy.server.auth.policy import Policy, Retention, glob
 from argosy.server.metadata.outbox import Change
-from argosy.server.retention import Doomed, TagAge, doomed, retain
+from argosy.server.retention import Doomed, TagAge, beside, doomed, retain
 from tests.server.client import Clock, Server
 
 DAY = 86400.0
@@ -143,3 +143,32 @@ def test_a_tag_moved_while_it_was_judged_stays(
 def test_patterns_mean_what_they_say(pattern: str, fits: list[str], not_: list[str]) -> None:
     assert all(glob(pattern).fullmatch(text) for text in fits)
     assert not any(glob(pattern).fullmatch(text) for text in not_)
+
+
+def test_signatures_are_no_images_and_go_after_theirs(server: Server) -> None:
+    assert isinstance(server.clock, Clock)
+    digests = fill(server, "app", "a", "b", f"main-{40 * 'a'}")
+    names = {tag: f"sha256-{digest.removeprefix('sha256:')}" for tag, digest in digests.items()}
+    for name in names.values():
+        server.push_image("app", f"{name}.sig", annotations={"of": name})
+        server.push_image("app", name, annotations={"list of": name})
+    waiting = f"sha256-{64 * '0'}.sig"
+    server.push_image("app", waiting, annotations={"of": "what may still come"})
+    policy = Policy.decode({"retention": [{"repositories": ["**"], "keep_last": 2}]})
+    assert [tag.tag for tag in go(server, policy)] == ["a"]
+    server.clock.now += DAY + 1
+    assert [tag.tag for tag in go(server, policy)] == [waiting]
+    path = f"/v2/app/manifests/{digests['a']}"
+    assert server.ask("DELETE", path).status == 202
+    assert sorted(tag.tag for tag in go(server, policy)) == [names["a"], f"{names['a']}.sig"]
+    kept = {f"{names[tag]}{end}" for tag in list(names)[1:] for end in ("", ".sig")}
+    assert set(tags(server, "app")) == {*list(names)[1:], *kept}
+
+
+def test_a_signature_has_no_age_of_its_own() -> None:
+    tag = TagAge(f"sha256-{64 * 'a'}.sig", "d", NOW - 50 * DAY)
+    rule = Retention(repositories=("**",), keep_days=30)
+    assert beside(rule, [tag], [f"sha256:{64 * 'a'}"], NOW) == []
+    assert beside(rule, [tag], [f"sha512:{64 * 'a'}"], NOW) == [tag]
+    rule = Retention(repositories=("**",), keep_days=30, keep=("*.sig",))
+    assert beside(rule, [tag], [], NOW) == []

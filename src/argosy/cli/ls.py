@@ -13,8 +13,7 @@ from argosy.cli import places
 from argosy.cli.options import json_option, patterns, place_argument
 from argosy.cli.output import document, lines
 from argosy.locate import Location
-
-_DIGEST_TAG = re.compile(r"[a-z0-9]+-[a-f0-9]{64,128}(\..+)?", re.ASCII)
+from argosy.spec.reference import stands_for
 
 
 def semver_key(tag: str) -> tuple[bool, list[int], bool, list[tuple[bool, int, str]]]:
@@ -79,7 +78,7 @@ def command(
             for tag in source.tags()
             if (not wanted or any(p.fullmatch(tag) for p in wanted))
             and not any(p.fullmatch(tag) for p in unwanted)
-            and not (no_digest_tags and _DIGEST_TAG.fullmatch(tag))
+            and not (no_digest_tags and stands_for(tag))
         ]
         if sort == "date":
             dates = importlib.import_module("argosy.cli.dates")

@@ -14,12 +14,15 @@ from argosy.server.auth.policy import Policy, Retention, matches
 from argosy.server.metadata import Metadata, Transaction, leases, manifests, repositories
 from argosy.server.metadata.outbox import Change
 from argosy.server.registry import Registry
+from argosy.spec.reference import stands_for
 
-__all__ = ["Doomed", "doomed", "janitor", "retain"]
+__all__ = ["Doomed", "beside", "doomed", "janitor", "retain"]
 
 _PAGE = 500
 _LEASE_SECONDS = 3600.0
 _PAUSE_SECONDS = 3600.0
+_ALONE_SECONDS = 86400.0
+"""How long a signature or a list of referrers may wait for the manifest that it is about: it may be pushed first."""
 
 
 class TagAge(NamedTuple):
@@ -41,17 +44,54 @@ class Doomed(NamedTuple):
 def doomed(rule: Retention, tags: Iterable[TagAge], now: float) -> list[TagAge]:
     """The tags of one repository a rule lets go: those it speaks of and has no reason to keep.
 
+    Tags like `sha256-<hex>.sig` must not be among them: see `beside`.
+
     >>> tags = [TagAge("v1", "d", 1.0), TagAge("v2", "d", 2.0), TagAge("latest", "d", 0.0)]
     >>> rule = Retention(repositories=("**",), keep=("latest",), keep_last=1)
     >>> [tag.name for tag in doomed(rule, tags, 100.0)]
     ['v1']
     """
-    spoken_of = [t for t in tags if matches(rule.tags, t.name) and not matches(rule.keep, t.name)]
-    newest_first = sorted(spoken_of, key=lambda t: (-t.updated, t.name))
+    newest_first = sorted(_spoken_of(rule, tags), key=lambda t: (-t.updated, t.name))
     old = newest_first[rule.keep_last or 0 :]
     if rule.keep_days is not None:
         old = [t for t in old if now - t.updated > rule.keep_days * 86400.0]
     return old
+
+
+def beside(
+    rule: Retention, tags: Iterable[TagAge], held: Iterable[str], now: float
+) -> list[TagAge]:
+    """The tags with a digest in their name that a rule lets go: those of manifests that are gone, and a day old.
+
+    A signature or a list of referrers is no image. It is not counted, has no age of its own, and goes after the last
+    it is about; a rule that does not speak of it leaves it for ever.
+
+    Args:
+        rule: The rule.
+        tags: Tags with a digest in their name.
+        held: The digests of the repository's manifests.
+        now: Seconds since the epoch.
+
+    >>> tags = [TagAge("sha256-" + 64 * n + ".sig", "d", 0.0) for n in "ab"]
+    >>> rule = Retention(repositories=("**",), keep_last=0)
+    >>> beside(rule, tags, ["sha256:" + 64 * "a"], 1e9) == tags[1:]
+    True
+    """
+    subjects = {(algorithm, encoded[:64]) for algorithm, encoded in (d.split(":", 1) for d in held)}
+    return [
+        tag
+        for tag in _spoken_of(rule, tags)
+        if now - tag.updated > _ALONE_SECONDS and _subject(tag) not in subjects
+    ]
+
+
+def _spoken_of(rule: Retention, tags: Iterable[TagAge]) -> Iterator[TagAge]:
+    return (t for t in tags if matches(rule.tags, t.name) and not matches(rule.keep, t.name))
+
+
+def _subject(tag: TagAge) -> tuple[str, str] | None:
+    found = stands_for(tag.name)
+    return (found[0], found[1][:64]) if found else None
 
 
 async def retain(
@@ -87,7 +127,14 @@ async def _doomed_of(metadata: Metadata, policy: Policy, name: str, now: float) 
     if not rules:
         return []
     tags = await metadata.read(lambda tx: list(_tags(tx, name)))
-    found = {tag.name: tag for rule in rules for tag in doomed(rule, tags, now)}
+    images = [tag for tag in tags if _subject(tag) is None]
+    others = [tag for tag in tags if _subject(tag) is not None]
+    held = await metadata.read(lambda tx: _held(tx, name)) if others else []
+    found = {
+        tag.name: tag
+        for rule in rules
+        for tag in (*doomed(rule, images, now), *beside(rule, others, held, now))
+    }
     return [tag for tag in found.values() if not policy.is_immutable(name, tag.name)]
 
 
@@ -98,6 +145,14 @@ def _tags(tx: Transaction, name: str) -> Iterator[TagAge]:
         (name,),
     )
     return (TagAge(*row) for row in rows)
+
+
+def _held(tx: Transaction, name: str) -> list[str]:
+    rows = tx.rows(
+        "SELECT m.digest FROM repository r JOIN manifest m ON m.repo_id = r.id WHERE r.name = ?",
+        (name,),
+    )
+    return [row[0] for row in rows]
 
 
 async def _let_go(metadata: Metadata, change: Change, name: str, tag: TagAge) -> bool:

@@ -24,8 +24,9 @@ MAX_NAME_LENGTH = 255
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
-_REFERRERS_TAG = r"(?:sha256|sha384|sha512|blake3)-[0-9a-f]{64}"
-_DIGEST_TAG = r"([a-z0-9]+)-([a-f0-9]{32,128})(?:\.[A-Za-z0-9._-]+)?"
+_ALGORITHM = "(sha256|sha384|sha512|blake3)"
+_REFERRERS_TAG = rf"{_ALGORITHM}-[0-9a-f]{{64}}"
+_DIGEST_TAG = rf"{_ALGORITHM}-([0-9a-f]{{64,128}})(?:\.[A-Za-z0-9._-]+)?"
 _HOST = re.compile(
     r"(?P<host>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*"
     r"|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?",
@@ -82,16 +83,27 @@ def is_referrers_tag(tag: str) -> bool:
     return bool(re.fullmatch(_REFERRERS_TAG, tag))
 
 
-def digest_tag(tag: str) -> tuple[str, str] | None:
-    """Algorithm and encoded portion of the digest that a tag like `sha256-<hex>.sig` stands beside, or None.
+def stands_for(tag: str) -> tuple[str, str] | None:
+    """Algorithm and encoded portion of the digest that a tag has in its name, or None: `sha256-<hex>` and
+    `sha256-<hex>.sig`.
 
-    The tag of a list of referrers is none of these: one such list is merged into another, and never replaces it.
+    The encoded portion of a list's tag ends after 64 characters, however long the digest is.
+
+    >>> stands_for("sha256-" + 64 * "0") == stands_for("sha256-" + 64 * "0" + ".sig") == ("sha256", 64 * "0")
+    True
+    """
+    match = re.fullmatch(_DIGEST_TAG, tag)
+    return (match[1], match[2]) if match else None
+
+
+def digest_tag(tag: str) -> tuple[str, str] | None:
+    """As `stands_for`, but for the tag of a list of referrers: one such list is merged into another, and never
+    replaces it.
 
     >>> digest_tag("sha256-" + 64 * "0" + ".sig") == ("sha256", 64 * "0")
     True
     """
-    match = re.fullmatch(_DIGEST_TAG, tag)
-    return (match[1], match[2]) if match and not is_referrers_tag(tag) else None
+    return None if is_referrers_tag(tag) else stands_for(tag)
 
 
 def parse_registry(text: str) -> str:
