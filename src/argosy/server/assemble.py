@@ -10,7 +10,7 @@ from argosy.errors import InvalidConfigError, StorageError
 from argosy.server import gc, journal
 from argosy.server.access import Access, Anonymous
 from argosy.server.app import App
-from argosy.server.cache import Cache, ReadOnly, SourceFor
+from argosy.server.cache import Cache, SourceFor
 from argosy.server.config import is_open
 from argosy.server.connections import Connections, Peer
 from argosy.server.front import Front, Limiter, Metered
@@ -18,6 +18,7 @@ from argosy.server.http import Receive, Scope, Send
 from argosy.server.metadata import Metadata
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.namespaces import Namespaces
+from argosy.server.readonly import ReadOnly
 from argosy.server.registry import Registry
 from argosy.server.routes import Route
 from argosy.server.settings import Settings

@@ -8,6 +8,7 @@
 - Only blobs that a manifest of the repository names are fetched, and always from the upstream, even if another
   repository here has them: a manifest is no proof that its author may read what it names.
 - A range is passed through and not stored.
+- Lists of tags and of referrers are the upstream's; where it fails, they name what is here.
 
 Where the content comes from is given from above (`SourceFor`): this room speaks to no registry.
 """
@@ -18,7 +19,7 @@ import asyncio
 import contextlib
 import functools
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from argosy.content.protocols import BlobReader, Source
@@ -33,14 +34,13 @@ from argosy.errors import (
     RegistryError,
     TooManyRequestsError,
     TransportError,
-    UnsupportedError,
 )
-from argosy.server.access import Access, Principal, TagGuard, Verb
 from argosy.server.fill import PIECE, Fill, part_of
 from argosy.server.handlers.blobs import get as serve_blob
 from argosy.server.handlers.blobs import parse_range
 from argosy.server.handlers.manifests import parse
 from argosy.server.http import Header, Request, Response, Stream
+from argosy.server.lists import Kept, Lists
 from argosy.server.metadata import (
     Transaction,
     blobs,
@@ -58,12 +58,13 @@ from argosy.server.metadata.upstreams import Seen
 from argosy.server.registry import Registry, log
 from argosy.server.settings import Upstream
 from argosy.server.storage import SegmentWriter
+from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import decode_manifest
 from argosy.spec.reference import parse_tag
 
-__all__ = ["Cache", "ReadOnly", "SourceFor"]
+__all__ = ["Cache", "SourceFor"]
 
 T = TypeVar("T")
 
@@ -94,6 +95,7 @@ class Cache:
         self._fills: dict[tuple[str, str], Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_before: dict[str, float] = {}
+        self._lists = Lists()
 
     def attach(self, registry: Registry) -> None:
         """Say which registry this is the cache of."""
@@ -226,6 +228,42 @@ class Cache:
     def _change(self) -> Change:
         rules = self.registry.settings.gc
         return Change(self.registry.clock(), rules.grace_seconds, "cache", "", rules.trash_seconds)
+
+    # -- lists -------------------------------------------------------------------------------------------------
+
+    async def tags(self, name: str) -> Sequence[str] | None:
+        """See `Mirror.tags`."""
+        return await self._listed(name, "tags", lambda source: sorted(source.tags()))
+
+    async def referrers(self, name: str, subject: Digest) -> Sequence[Descriptor] | None:
+        """See `Mirror.referrers`."""
+        desc = Descriptor(media_type=mediatypes.OCI_MANIFEST, digest=subject, size=0)
+        try:
+            return await self._listed(
+                name, subject, lambda source: sorted(source.referrers(desc), key=lambda d: d.digest)
+            )
+        except NotFoundError:
+            return ()
+
+    async def _listed(
+        self, name: str, what: str, ask: Callable[[Source], Sequence[T]]
+    ) -> Sequence[T] | None:
+        """A list of the upstream's, as old as a tag may be, or older where it fails; None if there is none at all."""
+        upstream, source = self._open(name)
+        key = (name, f"list of {what}")
+
+        async def refresh() -> None:
+            found = await self._ask(upstream, lambda: ask(source))
+            self._lists.put(key, Kept(found, self.registry.clock()))
+
+        held = self._lists.get(key)
+        if held is None or self.registry.clock() - held.asked >= upstream.fresh_seconds:
+            try:
+                await self._once(key, refresh)
+            except RegistryError as error:
+                log.warning("%s: the %s as it was: %s", name, key[1], error)
+        held = self._lists.get(key)
+        return held.entries if held else None
 
     # -- blobs -------------------------------------------------------------------------------------------------
 
@@ -450,33 +488,3 @@ def _finish(change: Change, name: str, desc: Descriptor, upload: Upload, tx: Tra
 
 def _renew(lease: str, holder: str, now: float, tx: Transaction) -> bool:
     return leases.take(tx, lease, holder, now, _LEASE)
-
-
-class ReadOnly:
-    """An `Access` that lets nobody push where the content comes from somewhere else; deleting clears the cache."""
-
-    def __init__(self, access: Access, cache: Cache) -> None:
-        self._access = access
-        self._cache = cache
-
-    async def authenticate(self, headers: Mapping[bytes, bytes]) -> Principal:
-        """Who asks."""
-        return await self._access.authenticate(headers)
-
-    def authorize(self, principal: Principal, verb: Verb, repository: str | None) -> None:
-        """Return if they may.
-
-        Raises:
-            UnsupportedError: a push below an upstream's prefix.
-        """
-        self._access.authorize(principal, verb, repository)
-        if verb == "push" and repository is not None and self._cache.covers(repository):
-            raise UnsupportedError(f"{repository} is a copy: push to its upstream")
-
-    def challenge(self, verb: Verb, repository: str | None) -> str:
-        """The inner one's."""
-        return self._access.challenge(verb, repository)
-
-    def guard(self, principal: Principal, repository: str) -> TagGuard | None:
-        """The inner one's."""
-        return self._access.guard(principal, repository)

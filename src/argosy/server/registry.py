@@ -24,7 +24,8 @@ from argosy.server.metadata.outbox import Change
 from argosy.server.presence import Presence
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
-from argosy.spec.digest import Hasher
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest, Hasher
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -67,6 +68,23 @@ class Mirror(Protocol):
 
     async def blob(self, request: Request) -> Response | None:
         """Answer with a blob the registry lacks, storing it meanwhile; None if the upstream has none either."""
+        ...
+
+    async def tags(self, name: str) -> Sequence[str] | None:
+        """The tags the upstream has now, in byte order; None where it fails, and what is here must do.
+
+        Raises:
+            NotFoundError: it has no such repository.
+            DeniedError: it refuses.
+        """
+        ...
+
+    async def referrers(self, name: str, subject: Digest) -> Sequence[Descriptor] | None:
+        """The manifests with a subject that the upstream has now, by digest; None where it fails.
+
+        Raises:
+            DeniedError: it refuses.
+        """
         ...
 
 

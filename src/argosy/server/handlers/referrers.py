@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from argosy.errors import LimitExceededError
 from argosy.server.handlers import paging
@@ -31,12 +31,16 @@ async def listing(registry: Registry, request: Request) -> Response:
     size = paging.size(request, registry.settings.limits.page)
     artifact_type = request.parameter("artifactType")
     last = request.parameter("last") or ""
-    found = await registry.metadata.read(
-        lambda tx: manifests.referrers(tx, request.name, subject, artifact_type, last, size + 1)
+    found, notes = await _elsewhere(registry, request.name, subject, artifact_type, last) or (
+        await registry.metadata.read(
+            lambda tx: manifests.referrers(tx, request.name, subject, artifact_type, last, size + 1)
+        ),
+        None,
     )
     page = _fitting(found[:size])
+    entries = await _entries(registry, request.name, page, notes)
     response = Response(200, [(b"content-type", mediatypes.OCI_INDEX.encode())])
-    response.body = _HEAD + b",".join(await _entries(registry, request.name, page)) + b"]}"
+    response.body = _HEAD + b",".join(entries) + b"]}"
     if artifact_type is not None:
         response.add(distribution.FILTERS_HEADER.lower().encode(), "artifactType")
     if page and len(page) < len(found):
@@ -82,17 +86,47 @@ def _noted(referrer: Referrer) -> int:
     return referrer.noted + len(_NOTED) if 0 < referrer.noted <= _MOST_BYTES else 0
 
 
-async def _entries(registry: Registry, name: str, page: Sequence[Referrer]) -> list[bytes]:
+async def _elsewhere(
+    registry: Registry, name: str, subject: Digest, artifact_type: str | None, last: str
+) -> tuple[list[Referrer], Mapping[str, bytes]] | None:
+    """What the upstream of a cached repository lists after `last`, and its annotations; None: look at what is here."""
+    mirror = registry.mirror
+    if mirror is None or not mirror.covers(name):
+        return None
+    listed = await mirror.referrers(name, subject)
+    if listed is None:
+        return None
+    found: list[Referrer] = []
+    notes: dict[str, bytes] = {}
+    for desc in listed:
+        if desc.digest > last and artifact_type in {None, desc.artifact_type}:
+            if desc.annotations:
+                notes[desc.digest] = _json.dumps(dict(desc.annotations))
+            noted = len(notes.get(desc.digest, b""))
+            found.append(
+                Referrer(desc.digest, desc.media_type, desc.size, desc.artifact_type, noted)
+            )
+    return found, notes
+
+
+async def _entries(
+    registry: Registry, name: str, page: Sequence[Referrer], notes: Mapping[str, bytes] | None
+) -> list[bytes]:
     """The descriptors of a page. A manifest that went while its annotations were looked for is left out."""
     wanted = [referrer.digest for referrer in page if _noted(referrer)]
-    notes: dict[str, bytes] = {}
-    if wanted:
+    if notes is None:
         slow = sum(map(_noted, page)) > _MUCH
-        notes = await registry.metadata.read(
-            lambda tx: manifests.annotations_of(tx, name, wanted), slow=slow
-        )
+        notes = await _annotations(registry, name, wanted, slow=slow) if wanted else {}
     gone = set(wanted) - notes.keys()
     return [_entry(one, notes.get(one.digest)) for one in page if one.digest not in gone]
+
+
+async def _annotations(
+    registry: Registry, name: str, digests: Sequence[str], *, slow: bool
+) -> dict[str, bytes]:
+    return await registry.metadata.read(
+        lambda tx: manifests.annotations_of(tx, name, digests), slow=slow
+    )
 
 
 def _entry(referrer: Referrer, annotations: bytes | None = None) -> bytes:

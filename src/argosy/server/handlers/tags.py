@@ -20,11 +20,9 @@ async def listing(registry: Registry, request: Request) -> Response:
     size = paging.size(request, registry.settings.limits.page)
     last = request.parameter("last") or ""
 
-    def work(tx: Transaction) -> list[str] | None:
-        repo_id = repositories.find(tx, request.name)
-        return None if repo_id is None else repositories.tags(tx, repo_id, last, size + 1)
-
-    found = await registry.metadata.read(work)
+    found = await _elsewhere(registry, request.name, last, size + 1)
+    if found is None:
+        found = await _here(registry, request.name, last, size + 1)
     if found is None:
         raise NameUnknownError(f"repository {request.name} is not known")
     page = found[:size]
@@ -34,3 +32,19 @@ async def listing(registry: Registry, request: Request) -> Response:
         path = distribution.tags_path(request.name)
         response.add(b"link", distribution.link(path, {"n": size, "last": page[-1]}))
     return response
+
+
+async def _elsewhere(registry: Registry, name: str, last: str, most: int) -> list[str] | None:
+    mirror = registry.mirror
+    if mirror is None or not mirror.covers(name):
+        return None
+    tags = await mirror.tags(name)
+    return None if tags is None else [tag for tag in tags if tag > last][:most]
+
+
+async def _here(registry: Registry, name: str, last: str, most: int) -> list[str] | None:
+    def work(tx: Transaction) -> list[str] | None:
+        repo_id = repositories.find(tx, name)
+        return None if repo_id is None else repositories.tags(tx, repo_id, last, most)
+
+    return await registry.metadata.read(work)
