@@ -145,6 +145,15 @@ def test_patterns_mean_what_they_say(pattern: str, fits: list[str], not_: list[s
     assert not any(glob(pattern).fullmatch(text) for text in not_)
 
 
+def test_what_one_rule_keeps_no_other_lets_go(server: Server) -> None:
+    fill(server, "app", "v1", "v2", "x1", "x2", "x3")
+    rules = [
+        {"repositories": ["**"], "tags": ["v*"], "keep_last": 1},
+        {"repositories": ["app"], "keep_last": 1, "keep": ["x1"]},
+    ]
+    assert [tag.tag for tag in go(server, Policy.decode({"retention": rules}))] == ["v1", "x2"]
+
+
 def test_signatures_are_no_images_and_go_after_theirs(server: Server) -> None:
     assert isinstance(server.clock, Clock)
     digests = fill(server, "app", "a", "b", f"main-{40 * 'a'}")

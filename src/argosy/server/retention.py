@@ -123,6 +123,7 @@ async def retain(
 
 
 async def _doomed_of(metadata: Metadata, policy: Policy, name: str, now: float) -> list[TagAge]:
+    """What no rule that speaks of it has a reason to keep."""
     rules = [rule for rule in policy.retention if matches(rule.repositories, name)]
     if not rules:
         return []
@@ -130,12 +131,13 @@ async def _doomed_of(metadata: Metadata, policy: Policy, name: str, now: float) 
     images = [tag for tag in tags if _subject(tag) is None]
     others = [tag for tag in tags if _subject(tag) is not None]
     held = await metadata.read(lambda tx: _held(tx, name)) if others else []
-    found = {
-        tag.name: tag
-        for rule in rules
-        for tag in (*doomed(rule, images, now), *beside(rule, others, held, now))
-    }
-    return [tag for tag in found.values() if not policy.is_immutable(name, tag.name)]
+    gone: set[TagAge] = set()
+    kept: set[TagAge] = set()
+    for rule in rules:
+        doomed_now = {*doomed(rule, images, now), *beside(rule, others, held, now)}
+        gone |= doomed_now
+        kept |= {tag for tag in tags if matches(rule.tags, tag.name)} - doomed_now
+    return [tag for tag in sorted(gone - kept) if not policy.is_immutable(name, tag.name)]
 
 
 def _tags(tx: Transaction, name: str) -> Iterator[TagAge]:
