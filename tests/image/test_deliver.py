@@ -4,11 +4,12 @@ import dataclasses
 import io
 import os
 import pathlib
+from collections.abc import Callable
 
 import pytest
 
 from argosy.content.memory import MemoryStore
-from argosy.errors import DigestMismatchError, InvalidManifestError
+from argosy.errors import DigestMismatchError, InvalidManifestError, StorageError
 from argosy.image.deliver import deliver
 from argosy.image.derive import derive
 from argosy.image.draft import draft
@@ -16,7 +17,7 @@ from argosy.image.pack import DIGEST, UNPACK, File, pack
 from argosy.image.view import Image
 from argosy.spec.annotations import TITLE
 from argosy.spec.digest import Digest
-from tests.image.kit import file, tar_of
+from tests.image.kit import file, folder, link, tar_of
 
 
 def artifact(*titles: str, content: bytes = b"x") -> Image:
@@ -75,6 +76,46 @@ def test_files_that_are_there_are_replaced_or_kept(out: pathlib.Path) -> None:
     assert (out / "a").read_bytes() == b"old"
     list(deliver(artifact("a"), str(out)))
     assert (out / "a").read_bytes() == b"xa"
+
+
+@pytest.mark.parametrize("keep_old", [False, True])
+@pytest.mark.parametrize(
+    ("mine", "made"),
+    [
+        ("a/deep/work.py", lambda: artifact("first", "a")),
+        ("a", lambda: artifact("first", "a/b")),
+        ("d/x/work.py", lambda: archive("d", tar_of(folder("d/"), link("d/x", "y")))),
+        ("d/x", lambda: archive("d", tar_of(folder("d/"), file("d/x/y", b"1")))),
+        ("d/x/work.py", lambda: archive("d", tar_of(folder("d/"), file("d/x", b"1")))),
+    ],
+)
+def test_what_is_in_the_way_stays_and_is_told(
+    out: pathlib.Path, mine: str, made: Callable[[], Image], keep_old: bool
+) -> None:
+    (out / mine).parent.mkdir(parents=True, exist_ok=True)
+    (out / mine).write_bytes(b"precious")
+    if keep_old and (out / made().manifest.layers[-1].annotations[TITLE]).exists():
+        assert "kept" in [d.outcome for d in deliver(made(), str(out), keep_old=True)]
+    else:
+        with pytest.raises(StorageError, match="in the way"):
+            list(deliver(made(), str(out), keep_old=keep_old))
+        assert not (out / "first").exists()
+    assert (out / mine).read_bytes() == b"precious"
+
+
+def test_a_title_below_the_title_of_a_file_writes_nothing(out: pathlib.Path) -> None:
+    for titles in (("a", "a/b"), ("a/b/c", "a")):
+        with pytest.raises(InvalidManifestError, match="which is a file"):
+            list(deliver(artifact(*titles), str(out)))
+        assert os.listdir(out) == []
+
+
+def test_a_file_may_lie_below_a_directory_of_the_same_artifact(out: pathlib.Path) -> None:
+    tree = archive("d", tar_of(folder("d/"), file("d/x", b"1")))
+    more = artifact("d/y")
+    both = derive(tree, layers=tree.manifest.layers + more.manifest.layers, others=[more.source])
+    assert [d.outcome for d in deliver(both, str(out))] == ["written", "written"]
+    assert sorted(os.listdir(out / "d")) == ["x", "y"]
 
 
 def test_a_layer_without_a_title_is_passed_over(out: pathlib.Path) -> None:

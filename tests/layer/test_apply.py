@@ -268,6 +268,29 @@ def test_a_dirlink_never_leaves_the_root(tmp_path: Path) -> None:
     assert (root / "d/x").is_file()
 
 
+@pytest.mark.parametrize("openat2", [True, False])
+def test_what_is_additive_takes_the_place_of_files_and_of_nothing_else(
+    tmp_path: Path, openat2: bool
+) -> None:
+    put(tmp_path, file("d/mine", b"mine"), file("f", b"old"), symlink("l", "d"), symlink("to", "n"))
+    before = listing(tmp_path, times=False)
+    for way, members in {
+        "a directory": [[file("d")], [symlink("d", "f")], [file("x"), link("d", "x")], [fifo("d")]],
+        "no directory": [[folder("f")], [folder("l")], [file("f/x")], [folder("f/x")]],
+    }.items():
+        for wanted in members:
+            with pytest.raises(StorageError, match=f"{way} is in the way"):
+                put(tmp_path, *wanted, additive=True, openat2=openat2)
+            (tmp_path / "x").unlink(missing_ok=True)
+            assert listing(tmp_path, times=False) == before
+    put(tmp_path, file("f", b"new"), additive=True, openat2=openat2)
+    put(tmp_path, file("l/x"), file("to/x"), file("d/.wh.mine"), additive=True, openat2=openat2)
+    put(tmp_path, file("d/.wh..wh..opq"), folder("d"), additive=True, openat2=openat2)
+    assert (tmp_path / "f").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path / "d")) == [".wh..wh..opq", ".wh.mine", "mine", "x"]
+    assert os.listdir(tmp_path / "n") == ["x"]
+
+
 # --- whiteouts ------------------------------------------------------------------------------------------------------
 
 

@@ -2,21 +2,22 @@
 
 Titles and archives are a stranger's, so everything goes through a `RootFS` over the directory: no title, link or chain
 of links leads out of it (GHSA-m37j-52j7-pjw7, GHSA-8xwf-rjm4-xvhv, CVE-2026-50163). Titles with `..` are refused
-before anything is written.
+before anything is written. The directory is somebody's: a file takes the place of a file, and nothing else there goes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
-from argosy.errors import InvalidManifestError, UsageError
+from argosy.errors import InvalidManifestError, StorageError, UsageError
 from argosy.image.layerstream import LayerStream
 from argosy.image.pack import DIGEST, UNPACK, check_title
 from argosy.image.view import Image, Layer
-from argosy.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, Limits, clean_name, shown
+from argosy.layer.entry import Entry, EntryType, Limits, clean_name, shown
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
 from argosy.layer.tarstream import TarReader, chunks_of
@@ -59,30 +60,33 @@ def deliver(
         What became of each layer, as it happens.
 
     Raises:
-        InvalidManifestError: a title leaves the directory, or two layers have one title; nothing was written.
+        InvalidManifestError: a title leaves the directory, two layers have one title, or one lies below a file's;
+            nothing was written.
         InvalidLayerError: an archive breaks a rule: an entry lies outside its title, or links out of it.
         IntegrityError: a layer is not what its descriptor says.
-        StorageError: the file system refuses.
+        StorageError: the file system refuses; or a directory is where a file goes, or something else where a directory
+            goes. Where that can be seen from the titles, nothing was written.
     """
-    layers = image.layers
-    _check_titles(layers)
+    names = _names(image.layers)
+    held = {name for name in names if name and keep_old and _mode(directory, name)}
+    for layer, name in zip(image.layers, names, strict=True):
+        if name and name not in held:
+            _check_room(directory, name, unpacked=_unpacked(layer))
     limits = limits or Limits()
-    options = Options(rootless=False, limits=limits)
-    with RootFS(directory, options) as root:
-        for layer in layers:
-            title = layer.descriptor.annotations.get(TITLE, "")
+    with RootFS(directory, Options(additive=True, limits=limits)) as root:
+        for layer, name in zip(image.layers, names, strict=True):
             outcome = "skipped"
-            if title:
-                path = os.path.join(directory, title)
-                held = keep_old and os.path.lexists(path)
-                outcome = "kept" if held else "written"
-                if not held:
-                    _write(root, layer, title, limits)
+            if name:
+                outcome = "kept" if name in held else "written"
+                if name not in held:
+                    _write(root, layer, name, limits)
+            title = layer.descriptor.annotations.get(TITLE, "")
             yield Delivered(title=title, digest=layer.descriptor.digest, outcome=outcome)
 
 
-def _check_titles(layers: Iterable[Layer]) -> None:
-    seen: set[bytes] = set()
+def _names(layers: Sequence[Layer]) -> list[bytes]:
+    """What each layer is called below the directory; empty for one without a title."""
+    names: dict[bytes, Layer] = {}
     for layer in layers:
         title = layer.descriptor.annotations.get(TITLE)
         if not title:
@@ -92,21 +96,56 @@ def _check_titles(layers: Iterable[Layer]) -> None:
         except UsageError as exc:
             raise InvalidManifestError(f"{layer.name}: {exc}") from None
         name = clean_name(os.fsencode(title))
-        if not name or name in seen:
+        if not name or name in names:
             raise InvalidManifestError(
                 f"{layer.name}: title {title!r} comes twice, or names nothing"
             )
-        seen.add(name)
+        names[name] = layer
+    for name, layer in names.items():
+        for above in _above(name):
+            if above in names and not _unpacked(names[above]):
+                raise InvalidManifestError(
+                    f"{layer.name}: title {shown(name)} lies below {shown(above)}, which is a file"
+                )
+    called = {layer.position: name for name, layer in names.items()}
+    return [called.get(layer.position, b"") for layer in layers]
 
 
-def _write(root: RootFS, layer: Layer, title: str, limits: Limits) -> None:
+def _check_room(directory: str, name: bytes, *, unpacked: bool) -> None:
+    """Tell of what is in the way while nothing is written yet; what comes there later, `RootFS` refuses."""
+    for path in (*_above(name), name):
+        mode = _mode(directory, path)
+        folder = path != name or unpacked
+        if stat.S_ISREG(mode) if folder else stat.S_ISDIR(mode):
+            what = "file" if folder else "directory"
+            raise StorageError(
+                f"{os.path.join(directory, os.fsdecode(path))}: a {what} is in the way"
+            )
+
+
+def _above(name: bytes) -> list[bytes]:
+    """The directories of a path, the outermost first."""
+    parts = name.split(b"/")
+    return [b"/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _mode(directory: str, name: bytes) -> int:
+    """The type and mode of what is there; 0 where nothing is."""
+    try:
+        return os.lstat(os.path.join(os.fsencode(directory), name)).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def _unpacked(layer: Layer) -> bool:
+    return layer.descriptor.annotations.get(UNPACK) == "true"
+
+
+def _write(root: RootFS, layer: Layer, name: bytes, limits: Limits) -> None:
     """As a changeset of our own making, proved before anything of it is written."""
-    name = clean_name(os.fsencode(title))
-    if any(part.startswith(WHITEOUT_PREFIX) for part in name.split(b"/")):
-        raise InvalidManifestError(f"{layer.name}: {title!r} cannot be the name of a file here")
     with tempfile.TemporaryFile() as spool:
         with TarWriter(spool) as tar:
-            if layer.descriptor.annotations.get(UNPACK) == "true":
+            if _unpacked(layer):
                 _archive(tar, layer, name, limits)
             else:
                 _plain(tar, layer, name)
@@ -145,8 +184,6 @@ def _inside(entry: Entry, name: bytes, reader: TarReader) -> Entry:
         raise reader.error(f"a {entry.type.name.lower()} cannot be in an artifact")
     if b".." in entry.name.split(b"/") or not _below(clean_name(entry.name), name):
         raise reader.error(f"lies outside of {shown(name)}")
-    if any(part.startswith(WHITEOUT_PREFIX) for part in entry.name.split(b"/")):
-        raise reader.error("a name that begins with .wh. cannot be unpacked")
     if entry.type is EntryType.HARDLINK:
         target = clean_name(entry.linkname)
         if b".." in entry.linkname.split(b"/") or not _below(target, name):

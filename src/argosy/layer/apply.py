@@ -1,8 +1,8 @@
 """A changeset carried out on a root, entry by entry (image-spec, layer.md, "Applying Changesets").
 
 Every entry is placed by the descriptor of its directory and one last component, which is never followed. What exists
-gives way, but for a directory under a directory entry. The first error ends the work: the caller is told, and the root
-holds part of the layer.
+gives way, but for a directory under a directory entry; with `Options.additive` only a file does, to a file. The first
+error ends the work: the caller is told, and the root holds part of the layer.
 """
 
 from __future__ import annotations
@@ -58,7 +58,14 @@ class Application:
         self._written = Written()
         self._unlock = os.geteuid() != 0
         owner = self._metadata.owner(Entry(name=b""))
-        self._places = Places(resolver, self._written, owner, options.overlay, unlock=self._unlock)
+        self._places = Places(
+            resolver,
+            self._written,
+            owner,
+            options.overlay,
+            additive=options.additive,
+            unlock=self._unlock,
+        )
         self._whiteouts: Carried | Marked
         if options.overlay is None:
             self._whiteouts = Carried(self._places, self._written, unlock=self._unlock)
@@ -123,7 +130,8 @@ class Application:
             return
         path = clean_name(entry.name)
         folder_path, _, last = path.rpartition(b"/")
-        if WHITEOUT_PREFIX in path and self._whiteout(entry, folder_path, last):
+        odd = WHITEOUT_PREFIX in path and not self._options.additive
+        if odd and self._whiteout(entry, folder_path, last):
             return
         if not path:
             self._root(entry)
@@ -162,11 +170,13 @@ class Application:
         self._finish_directory(entry, self._places.adopt(b"", fd), fresh=False)
 
     def _clear(self, folder: Folder, base: bytes) -> None:
-        """Remove what is in the way of an entry."""
+        """Remove what is in the way of an entry; a directory only where a layer says so."""
         try:
             mode = os.lstat(base, dir_fd=folder.fd).st_mode
         except FileNotFoundError:
             return
+        if stat.S_ISDIR(mode) and self._options.additive:
+            raise IsADirectoryError(errno.EISDIR, "a directory is in the way", base)
         if stat.S_ISDIR(mode) or stat.S_ISLNK(mode):
             self._places.forget()
         remove(folder.fd, base, unlock=self._unlock)

@@ -120,6 +120,7 @@ class Places:
         written: Where directories this layer makes are remembered.
         owner: Of directories that are made because something needs them.
         overlay: The form of whiteouts in the tree: a directory in the place of one is opaque.
+        additive: What is no directory does not give way to one.
         unlock: The process has no power over permissions: give itself the owner's, and take them back.
     """
 
@@ -130,12 +131,14 @@ class Places:
         owner: tuple[int, int],
         overlay: Overlay | None,
         *,
+        additive: bool,
         unlock: bool,
     ) -> None:
         self._resolver = resolver
         self._written = written
         self._owner = owner
         self._overlay = overlay
+        self._additive = additive
         self._unlock = unlock
         self._paths: dict[bytes, Folder] = {}
         self._open: OrderedDict[Identity, Folder] = OrderedDict()
@@ -171,7 +174,7 @@ class Places:
         return folder
 
     def made(self, path: bytes, mtime: int) -> Folder:
-        """The directory at this path, made where it is missing, with this time; what is no directory gives way.
+        """The directory at this path, made where it is missing, with this time; see `replace`.
 
         Raises:
             OSError: It cannot be made.
@@ -280,10 +283,20 @@ class Places:
             os.fchmod(folder.fd, mode | stat.S_IRWXU)
 
     def replace(self, parent: int, name: bytes) -> int:
-        """A new directory at this name in place of whatever is there, open."""
+        """A new directory at this name in place of whatever is there, open.
+
+        Raises:
+            OSError: It cannot be made; or something is there, and what is additive removes nothing.
+        """
         hidden = self._overlay is not None and _is_hidden(parent, name)
-        remove(parent, name, unlock=self._unlock)
-        os.mkdir(name, 0o700, dir_fd=parent)
+        if not self._additive:
+            remove(parent, name, unlock=self._unlock)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            raise NotADirectoryError(
+                errno.ENOTDIR, "something that is no directory is in the way", name
+            ) from None
         fd = os.open(name, DIRECTORY, dir_fd=parent)
         if hidden and self._overlay is not None:
             make_opaque(fd, self._overlay)
