@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import pathlib
 
 import pytest
 
@@ -14,6 +15,7 @@ from argosy.image.contents import Contents
 from argosy.image.convert import each, recompress, to_docker, to_oci, typed_index
 from argosy.image.derive import append_layer, derive, mutate
 from argosy.image.differences import file_differences
+from argosy.image.pack import File, pack
 from argosy.image.reproducible import reproducible
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
@@ -105,6 +107,18 @@ def test_foreign_layers_are_left_alone() -> None:
     )
     made = recompress(derive(image, layers=[foreign]), Compression.ZSTD)
     assert made.manifest.layers == (foreign,)
+
+
+def test_the_files_of_an_artifact_are_not_compressed(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"hi")
+    image = image_of(TAR)
+    artifact = pack(image.source, [File(path=str(tmp_path / "a.txt"), title="a.txt")])
+    assert artifact.manifest.layers[0].media_type in mediatypes.LAYERS
+    for kind in Compression:
+        assert recompress(artifact, kind, force=True).descriptor == artifact.descriptor
+    index = indexes.add(indexes.create(image.source, image), artifact)
+    packed, kept = each(index, lambda one: recompress(one, Compression.ZSTD)).manifests
+    assert (packed.digest != image.digest, kept.digest) == (True, artifact.digest)
 
 
 def test_each_changes_all_images_of_nested_indexes_and_what_refers_to_them() -> None:

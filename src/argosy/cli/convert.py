@@ -74,7 +74,7 @@ def recompress(
     platform: Platform | None,
     destination: making.Destination,
 ) -> None:
-    """Compress an image's layers in another way. The image id stays, the digest changes.
+    """Compress an image's layers in another way. The image id stays, the digest changes. An artifact stays as it is.
 
     \b
     Example:

@@ -86,7 +86,7 @@ def command(
     """Copy an image, an index or an artifact. Its digest is kept, and what is there already does not move.
 
     With --format or --compress it becomes another one on its way, and both digests are told on stderr; the image id
-    stays. TARGET's tag is SOURCE's where none is given.
+    stays. The files of an artifact are not compressed. TARGET's tag is SOURCE's where none is given.
 
     \b
     Examples:

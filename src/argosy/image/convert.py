@@ -135,6 +135,8 @@ def recompress(
 ) -> Image:
     """The image with its layers compressed in another way; DiffIDs and configuration stay.
 
+    An artifact stays as it is: its files are its own, also where ORAS gives them the media type of a layer.
+
     Args:
         image: The old one.
         compression: How the layers shall be compressed.
@@ -146,6 +148,8 @@ def recompress(
     """
     place = draft(image.source)
     placed = Image(source=place, descriptor=image.descriptor)
+    if not image.is_image:
+        return placed
     layers = [
         layer.descriptor
         if _stays(layer, compression, force)
