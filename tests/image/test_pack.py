@@ -8,7 +8,7 @@ import pytest
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.errors import StorageError, UsageError
-from argosy.image.pack import DIGEST, UNKNOWN_ARTIFACT, UNPACK, File, pack
+from argosy.image.pack import DIGEST, UNKNOWN_ARTIFACT, UNKNOWN_CONFIG, UNPACK, File, pack
 from argosy.image.view import Image
 from argosy.spec import mediatypes
 from argosy.spec.annotations import TITLE
@@ -61,6 +61,8 @@ def test_a_configuration_and_a_subject(here: pathlib.Path) -> None:
     config = File(path="a.txt", media_type="application/x.config+json")
     made = pack(store, [], config=config, subject=subject)
     assert made.manifest.config.media_type == "application/x.config+json"
+    plain = pack(store, [], config=File(path="a.txt"))
+    assert (plain.manifest.config.media_type, plain.is_image) == (UNKNOWN_CONFIG, False)
     assert made.manifest.subject == subject
     assert made.manifest.artifact_type is None
     target = MemoryStore()

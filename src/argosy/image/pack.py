@@ -23,10 +23,12 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.manifest import Manifest
 
-__all__ = ["DIGEST", "UNKNOWN_ARTIFACT", "UNPACK", "File", "check_title", "pack"]
+__all__ = ["DIGEST", "UNKNOWN_ARTIFACT", "UNKNOWN_CONFIG", "UNPACK", "File", "check_title", "pack"]
 
 UNKNOWN_ARTIFACT = "application/vnd.unknown.artifact.v1"
 """The artifact type where nobody said one."""
+UNKNOWN_CONFIG = "application/vnd.unknown.config.v1+json"
+"""The media type of a config where nobody said one: an image's would make an image of the artifact."""
 UNPACK = "io.deis.oras.content.unpack"
 """The annotation that says `true` on a directory's tar."""
 DIGEST = "io.deis.oras.content.digest"
@@ -40,7 +42,7 @@ class File:
     Args:
         path: A file or directory here.
         title: What it is called in the artifact; its path if None.
-        media_type: Of its layer; a tar layer's if None.
+        media_type: Of its layer; a tar layer's if None, and of a config `UNKNOWN_CONFIG`.
         annotations: Of its layer's descriptor.
     """
 
@@ -105,7 +107,7 @@ def _empty(place: Draft) -> Descriptor:
 def _config(place: Draft, config: File | None, notes: Mapping[str, str]) -> Descriptor:
     if config is None:
         return dataclasses.replace(_empty(place), annotations=notes)
-    made = place.upper.refer(config.media_type or mediatypes.OCI_CONFIG, config.path)
+    made = place.upper.refer(config.media_type or UNKNOWN_CONFIG, config.path)
     return dataclasses.replace(made, annotations={**config.annotations, **notes})
 
 
