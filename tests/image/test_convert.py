@@ -15,6 +15,7 @@ from argosy.image.contents import Contents
 from argosy.image.convert import each, recompress, to_docker, to_oci, typed_index
 from argosy.image.derive import append_layer, derive, mutate
 from argosy.image.differences import file_differences
+from argosy.image.draft import draft
 from argosy.image.pack import File, pack
 from argosy.image.reproducible import reproducible
 from argosy.image.view import Image, ImageIndex
@@ -55,6 +56,18 @@ def test_to_docker_drops_annotations_and_refuses_what_docker_has_no_word_for() -
     odd = dataclasses.replace(image.manifest.layers[0], media_type="application/x.odd")
     with pytest.raises(UnsupportedError, match=r"x\.odd"):
         to_docker(derive(image, layers=[odd]))
+
+
+def test_what_has_its_media_types_already_keeps_its_digest() -> None:
+    artifact = pack(MemoryStore(), artifact_type="application/x.y")
+    assert artifact.manifest.config.data is not None
+    noted = dataclasses.replace(artifact.descriptor, data=artifact.raw, annotations={"a": "1"})
+    index = indexes.add(indexes.create(artifact.source, artifact), image_of(TAR))
+    changed = dataclasses.replace(index.index, manifests=(noted, *index.manifests[1:]))
+    place = draft(index.source)
+    index = ImageIndex(source=place, descriptor=place.put(changed.media_type, changed.encode()))
+    assert to_oci(artifact).digest == artifact.digest
+    assert typed_index(index, docker=False).digest == index.digest
 
 
 def test_an_index_is_converted_with_all_its_images() -> None:

@@ -34,9 +34,10 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
     for entry in index.manifests:
         made = _changed(place, entry, change)
         became[str(entry.digest)] = str(made.digest)
+        data = entry.data if made.digest == entry.digest else None
         entries.append(
             dataclasses.replace(
-                entry, media_type=made.media_type, digest=made.digest, size=made.size, data=None
+                entry, media_type=made.media_type, digest=made.digest, size=made.size, data=data
             )
         )
     renamed = tuple(_renamed(entry, became) for entry in entries)
@@ -66,7 +67,10 @@ def _renamed(entry: Descriptor, became: dict[str, str]) -> Descriptor:
 
 
 def to_oci(image: Image) -> Image:
-    """The image with OCI's media types; config and layers keep their bytes, the manifest's digest changes."""
+    """The image with OCI's media types; config and layers keep their bytes.
+
+    The manifest's digest changes where a media type does.
+    """
     return _typed(image, mediatypes.to_oci)
 
 
@@ -95,10 +99,8 @@ def _typed(image: Image, as_wanted: Callable[[str], str]) -> Image:
     docker = as_wanted(old.media_type) == mediatypes.DOCKER_MANIFEST
 
     def typed(desc: Descriptor) -> Descriptor:
-        notes = {} if docker else desc.annotations
-        return dataclasses.replace(
-            desc, media_type=as_wanted(desc.media_type), annotations=notes, data=None
-        )
+        made = dataclasses.replace(desc, media_type=as_wanted(desc.media_type))
+        return dataclasses.replace(made, annotations={}, data=None) if docker else made
 
     return derive(
         image,
