@@ -8,6 +8,7 @@ import pytest
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.errors import StorageError, UsageError
+from argosy.image.deliver import deliver
 from argosy.image.pack import DIGEST, UNKNOWN_ARTIFACT, UNKNOWN_CONFIG, UNPACK, File, pack
 from argosy.image.view import Image
 from argosy.spec import mediatypes
@@ -79,6 +80,27 @@ def test_a_title_that_leaves_its_directory_is_refused(here: pathlib.Path, title:
 def test_two_files_of_one_title_are_refused(here: pathlib.Path) -> None:
     with pytest.raises(UsageError, match="two files"):
         pack(MemoryStore(), [File(path="a.txt"), File(path="docs/sub/b", title="a.txt")])
+
+
+def test_a_title_is_the_shortest_name_of_its_path(here: pathlib.Path) -> None:
+    files = [File(path="./a.txt"), File(path="./docs/"), File(path="docs//sub/../sub/b")]
+    made = pack(MemoryStore(), files)
+    titles = [layer.annotations[TITLE] for layer in made.manifest.layers]
+    assert titles == ["a.txt", "docs", "docs/sub/b"]
+    with pytest.raises(UsageError, match="two files"):
+        pack(MemoryStore(), [File(path="./a.txt"), File(path="a.txt")])
+    for path in (".", "docs/.."):
+        with pytest.raises(UsageError, match="needs a name"):
+            pack(MemoryStore(), [File(path=path)])
+
+
+def test_a_link_that_was_named_is_what_it_leads_to(here: pathlib.Path) -> None:
+    os.symlink("docs", "link")
+    made = pack(MemoryStore(), [File(path="link")])
+    assert names(made) == ["link/", "link/sub/", "link/sub/b"]
+    (here / "out").mkdir()
+    assert [one.outcome for one in deliver(made, "out")] == ["written"]
+    assert (here / "out/link/sub/b").read_bytes() == b"b"
 
 
 def test_what_cannot_be_read_is_one_line(here: pathlib.Path) -> None:

@@ -40,8 +40,8 @@ class File:
     """Something to pack.
 
     Args:
-        path: A file or directory here.
-        title: What it is called in the artifact; its path if None.
+        path: A file or directory here, or a link to one.
+        title: What it is called in the artifact; its path if None. `./a` and `b/../a` are called `a`.
         media_type: Of its layer; a tar layer's if None, and of a config `UNKNOWN_CONFIG`.
         annotations: Of its layer's descriptor.
     """
@@ -112,25 +112,25 @@ def _config(place: Draft, config: File | None, notes: Mapping[str, str]) -> Desc
 
 
 def _layer(place: Draft, file: File, options: TreeOptions | None, any_path: bool) -> Descriptor:
-    title = file.title or file.path
+    title = os.path.normpath(file.title or file.path)
+    if title == ".":
+        raise UsageError(
+            f"{file.path}: the artifact needs a name for it",
+            hint="run this from the directory above it",
+        )
     if not any_path:
         check_title(title)
     if os.path.isdir(file.path):
-        return _directory(place, file, title.rstrip("/"), options)
+        return _directory(place, file, title, options)
     made = place.upper.refer(file.media_type or mediatypes.OCI_LAYER, file.path)
     return dataclasses.replace(made, annotations={keys.TITLE: title, **file.annotations})
 
 
 def _directory(place: Draft, file: File, title: str, options: TreeOptions | None) -> Descriptor:
-    name = os.fsencode(os.path.normpath(title))
-    if name == b".":
-        raise UsageError(
-            f"{file.path}: the artifact needs a name for this directory",
-            hint="run this from the directory above it",
-        )
     plain = options or TreeOptions(owner=(0, 0), xattrs=False)
     with place.upper.layer() as out, TarWriter(out) as tar:
-        write_tree(tar, file.path, name, plain)
+        # A link that was named is followed, as one to a file is: pulled as a link it would lead out of its title.
+        write_tree(tar, os.path.realpath(file.path), os.fsencode(title), plain)
     made = out.layer
     return dataclasses.replace(
         made.descriptor,
