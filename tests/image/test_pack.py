@@ -15,7 +15,7 @@ from argosy.spec import mediatypes
 from argosy.spec.annotations import TITLE
 from argosy.spec.descriptor import EMPTY
 from argosy.testing import random
-from tests.image.kit import all_proved, names
+from tests.image.kit import all_proved, contents, names
 
 
 @pytest.fixture
@@ -92,6 +92,12 @@ def test_a_title_is_the_shortest_name_of_its_path(here: pathlib.Path) -> None:
     for path in (".", "docs/.."):
         with pytest.raises(UsageError, match="needs a name"):
             pack(MemoryStore(), [File(path=path)])
+
+
+def test_every_name_of_a_file_is_a_file(here: pathlib.Path) -> None:
+    os.link("docs/sub/b", "docs/c")
+    found = contents(pack(MemoryStore(), [File(path="docs")]))
+    assert (found["docs/c"], found["docs/sub/b"]) == (b"b", b"b")
 
 
 def test_a_link_that_was_named_is_what_it_leads_to(here: pathlib.Path) -> None:

@@ -378,6 +378,7 @@ def test_oras_pulls_what_is_packed_and_the_reverse(
     (tmp_path / "work/docs/sub").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "work")
     (tmp_path / "work/docs/sub/b").write_text("b" * 5000)
+    (tmp_path / "work/docs/c").hardlink_to(tmp_path / "work/docs/sub/b")
     (tmp_path / "work/a.txt").write_text("a")
     with LayoutStore.create(str(tmp_path / "layout")) as place:
         made = pack(
@@ -386,7 +387,9 @@ def test_oras_pulls_what_is_packed_and_the_reverse(
             artifact_type="application/x.y",
         )
         copy(made.source, str(made.digest), place, "ours")
+    monkeypatch.chdir(tmp_path)
     run(oras, "pull", "--oci-layout", f"{tmp_path / 'layout'}:ours", "-o", tmp_path / "theirs")
+    monkeypatch.chdir(tmp_path / "work")
     run(
         oras, "push", "--oci-layout", f"{tmp_path / 'layout'}:theirs", "--artifact-type", "application/x.y", "docs",
         "a.txt:text/plain",
@@ -398,6 +401,7 @@ def test_oras_pulls_what_is_packed_and_the_reverse(
         assert image.manifest.artifact_type == "application/x.y"
     for name in ("ours", "theirs"):
         assert (tmp_path / name / "docs/sub/b").read_text() == "b" * 5000
+        assert (tmp_path / name / "docs/c").read_text() == "b" * 5000
         assert (tmp_path / name / "a.txt").read_text() == "a"
 
 

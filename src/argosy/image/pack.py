@@ -127,7 +127,8 @@ def _layer(place: Draft, file: File, options: TreeOptions | None, any_path: bool
 
 
 def _directory(place: Draft, file: File, title: str, options: TreeOptions | None) -> Descriptor:
-    plain = options or TreeOptions(owner=(0, 0), xattrs=False)
+    # ORAS looks for what a hard link leads to where it was started, not where it unpacks.
+    plain = options or TreeOptions(owner=(0, 0), xattrs=False, hardlinks=False)
     with place.upper.layer() as out, TarWriter(out) as tar:
         # A link that was named is followed, as one to a file is: pulled as a link it would lead out of its title.
         write_tree(tar, os.path.realpath(file.path), os.fsencode(title), plain)

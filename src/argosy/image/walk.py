@@ -2,7 +2,7 @@
 
 The tree is walked by directory descriptors and no link is followed, so that a tree that changes under us cannot make
 us read elsewhere; going up again is `..`, checked to be the directory that was left, so that any depth can be walked.
-Names are in byte order; the first name of a file with several is the file, the others are links.
+Names are in byte order; the first name of a file with several is the file, the others are links, if links are wanted.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class TreeOptions:
         epoch: SOURCE_DATE_EPOCH in seconds: no time is later.
         fixed_time: Seconds since 1970 that every entry has; None keeps each file's own.
         xattrs: Whether extended attributes are kept.
+        hardlinks: Whether further names of a file are links to the first; else each is a file of its own.
         warn: Told, in one line, of what cannot be in a changeset and was left out.
     """
 
@@ -50,6 +51,7 @@ class TreeOptions:
     epoch: int | None = None
     fixed_time: int | None = None
     xattrs: bool = True
+    hardlinks: bool = True
     warn: Callable[[str], object] = lambda _line: None
 
 
@@ -158,7 +160,7 @@ class _Walker:
         linkname = b""
         if kind is EntryType.SYMLINK:
             linkname = os.readlink(base, dir_fd=folder)
-        elif kind is not EntryType.DIRECTORY and status.st_nlink > 1:
+        elif options.hardlinks and kind is not EntryType.DIRECTORY and status.st_nlink > 1:
             linkname = self._links.setdefault((status.st_dev, status.st_ino), name)
             kind = kind if linkname == name else EntryType.HARDLINK
             linkname = b"" if linkname == name else linkname
