@@ -134,6 +134,20 @@ def test_mutate_removes_clears_and_sets_anything(argosy: Run, layout: pathlib.Pa
     assert config(argosy, place)["history"][-1]["empty_layer"] is True  # type: ignore[index]
 
 
+def test_mutate_sets_annotations_of_an_artifact_and_nothing_else(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "a").write_text("a")
+    place = f"oci:{tmp_path / 'files'}:v1"
+    argosy("artifact", "push", "--disable-path-validation", place, tmp_path / "a")
+    argosy("mutate", place, "-a", "k=v")
+    assert argosy("manifest", "get", place).json["annotations"] == {"k": "v"}
+    for flags in (["--clear", "config.cmd"], ["-u", "me"], ["--exposed-ports", "80"]):
+        assert "no image configuration" in argosy("mutate", place, *flags, code=1).err
+    argosy("mutate", place, "--clear", "manifest.annotations")
+    assert "annotations" not in argosy("manifest", "get", place).json
+
+
 def test_an_entrypoint_clears_cmd_as_docker_does(argosy: Run, layout: pathlib.Path) -> None:
     argosy("mutate", f"oci:{layout}:v1", "--entrypoint", "/e", "-t", "a")
     assert "Cmd" not in config(argosy, f"oci:{layout}:a")["config"]

@@ -189,9 +189,9 @@ def _narrowed(wanted: Changes, given: dict[str, Any], image: Image) -> Changes:
     )
 
 
-def _with_removed(values: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    added = [value for value in values if not value.endswith("-")]
-    return added, [value[:-1] for value in values if value.endswith("-")]
+def _with_removed(values: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    added = tuple(value for value in values if not value.endswith("-"))
+    return added, tuple(value[:-1] for value in values if value.endswith("-"))
 
 
 def _properties(values: tuple[str, ...]) -> dict[str, object]:

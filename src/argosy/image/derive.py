@@ -90,7 +90,8 @@ def mutate(image: Image, changes: Changes, *, history: History | None = None) ->
         InvalidConfigError: the result would break the specification.
         UnsupportedError: the image is an artifact without an image configuration, and `changes` is about one.
     """
-    old = {} if "manifest.annotations" in changes.clear else image.manifest.annotations
+    about_manifest = changes.clear & {"manifest.annotations"}
+    old = {} if about_manifest else image.manifest.annotations
     merged = map_with(old, changes.annotations)
     config = None
     if image.is_image:
@@ -98,7 +99,7 @@ def mutate(image: Image, changes: Changes, *, history: History | None = None) ->
         if history is not None:
             step = dataclasses.replace(history, empty_layer=True)
             config = dataclasses.replace(config, history=(*padded_history(config), step))
-    elif changes != Changes(annotations=changes.annotations, clear=changes.clear):
+    elif changes != Changes(annotations=changes.annotations, clear=about_manifest):
         raise UnsupportedError(f"{image.digest}: an artifact has no image configuration to change")
     return derive(image, config=config, annotations=merged)
 
