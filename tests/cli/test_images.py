@@ -456,6 +456,11 @@ def test_source_images(argosy: Run, tmp_path: pathlib.Path) -> None:
     argosy("source", "unpack", place, tmp_path / "sources")
     assert (tmp_path / "sources/rpm_dir/bash-5.2-1.src.rpm").read_bytes() == BASH
     argosy("source", "build", "-t", place, code=64)
+    for name in ("rpms", "sources"):
+        argosy("source", "add", place, "-e", tmp_path / name)
+    added = [row["annotations"]["filename"] for row in argosy("source", "ls", place, "--json").json]
+    assert added[2:] == ["extra-src-0.tar", "extra-src-1.tar"]
+    argosy("source", "add", place, code=64)
 
 
 def test_the_configuration_of_a_bundle_is_printed_without_unpacking(

@@ -185,6 +185,25 @@ def test_adding_a_source_that_is_there_already_changes_nothing(rpms: pathlib.Pat
     assert again.digest == image.digest
 
 
+def test_what_is_added_hides_nothing_that_is_there(tmp_path: pathlib.Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "vendor.tar").write_text(name)
+
+    def file(name: str) -> sources.Artifact:
+        path = str(tmp_path / name / "vendor.tar")
+        return sources.Artifact(driver="extra_src_dir", path=path, filename="vendor.tar")
+
+    image = sources.build(MemoryStore(), [*sources.artifacts(extra=[str(tmp_path / "one")])])
+    more = sources.artifacts(extra=[str(tmp_path / "two")], first=sources.extras(image))
+    image = sources.add(image, [*more, file("one"), file("one")])
+    found = [s.annotations["filename"] for s in sources.listed(image)]
+    assert found == ["extra-src-0.tar", "extra-src-1.tar", "vendor.tar"]
+    assert sources.extras(image) == 2
+    with pytest.raises(UsageError, match=r"vendor\.tar is in the image already"):
+        sources.add(image, [file("two")])
+
+
 def test_a_binary_package_is_no_source(rpms: pathlib.Path) -> None:
     (rpms / "evil.src.rpm").write_bytes(package("evil", source=False))
     with pytest.raises(InvalidPackageError, match=r"evil\.src\.rpm.*binary"):

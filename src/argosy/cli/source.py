@@ -68,19 +68,20 @@ def add(
     extra: tuple[str, ...],
     destination: making.Destination,
 ) -> None:
-    """Add sources to a source image; those it has already are passed over.
+    """Add sources to a source image; those it has already are passed over. Another source of a name it has is refused.
 
     \b
     Example:
       argosy source add oci:output:latest-source vendor.tar.gz
     """
-    found = [
-        *sources.artifacts(rpms=rpms, context=context, extra=extra),
-        *(_file(path) for path in files),
-    ]
-    if not found:
+    if not (files or rpms or context or extra):
         raise UsageError("which sources shall be added?")
     with making.one_image(place) as image:
+        first = sources.extras(image)
+        found = [
+            *sources.artifacts(rpms=rpms, context=context, extra=extra, first=first),
+            *(_file(path) for path in files),
+        ]
         making.put(sources.add(image, found), place, destination)
 
 

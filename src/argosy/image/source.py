@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO
@@ -29,11 +30,21 @@ from argosy.spec.digest import Digest, hasher
 from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
 
-__all__ = ["IMAGE_TYPE", "Artifact", "SourceArtifact", "add", "artifacts", "build", "listed"]
+__all__ = [
+    "IMAGE_TYPE",
+    "Artifact",
+    "SourceArtifact",
+    "add",
+    "artifacts",
+    "build",
+    "extras",
+    "listed",
+]
 
 IMAGE_TYPE = "com.redhat.image.type"
 """The annotation that says `source` on a source image."""
 _KEY = "source.artifact."
+_EXTRA = re.compile(r"extra-src-(\d{1,9})\.tar", re.ASCII)
 _TREE = TreeOptions(owner=(0, 0), fixed_time=0, xattrs=False)
 _MIMETYPES = (
     (b"\xed\xab\xee\xdb", 0, "application/x-rpm"),
@@ -73,7 +84,11 @@ class SourceArtifact:
 
 
 def artifacts(
-    *, rpms: str | None = None, context: str | None = None, extra: Sequence[str] = ()
+    *,
+    rpms: str | None = None,
+    context: str | None = None,
+    extra: Sequence[str] = (),
+    first: int = 0,
 ) -> Iterator[Artifact]:
     """What the drivers find, in their order: context, extra directories, source packages.
 
@@ -81,6 +96,7 @@ def artifacts(
         rpms: A directory of source packages (`*.src.rpm`).
         context: A build context.
         extra: More directories of sources.
+        first: The number in the name of the first of those; see `extras`.
 
     Raises:
         InvalidPackageError: a file of that name is no source package.
@@ -89,8 +105,8 @@ def artifacts(
     """
     if context is not None:
         yield _tree("context_dir", context, "context.tar")
-    for position, path in enumerate(extra):
-        yield _tree("extra_src_dir", path, f"extra-src-{position}.tar")
+    for number, path in enumerate(extra, first):
+        yield _tree("extra_src_dir", path, f"extra-src-{number}.tar")
     if rpms is not None:
         names = sorted(name for name in _listed(rpms) if name.endswith(".src.rpm"))
         if not names:
@@ -167,8 +183,14 @@ def add(image: Image, found: Sequence[Artifact], *, created: str | None = None) 
         image: The old one.
         found: What to add.
         created: RFC 3339, for the history.
+
+    Raises:
+        UsageError: the image has another source of that name, which the new one would hide where they are unpacked.
+        StorageError: a source cannot be read.
     """
-    have = {source.annotations.get("filename.checksum") for source in listed(image)}
+    told = [source.annotations for source in listed(image)]
+    have = {notes.get("filename.checksum") for notes in told}
+    taken = {notes.get("filename") for notes in told}
     place = image.source
     if not isinstance(place, Draft):
         image = derive(image)
@@ -179,10 +201,25 @@ def add(image: Image, found: Sequence[Artifact], *, created: str | None = None) 
         layer = _layer(place, artifact)
         checksum = layer.descriptor.annotations[f"{_KEY}filename.checksum"]
         if checksum not in have:
+            if artifact.filename in taken:
+                raise UsageError(
+                    f"{artifact.path}: {artifact.filename} is in the image already, and is another source"
+                )
             have.add(checksum)
+            taken.add(artifact.filename)
             step = History(created=created, created_by=f"#(nop) argosy adding artifact: {checksum}")
             new.append((layer, step))
     return add_layers(image, *new)
+
+
+def extras(image: Image) -> int:
+    """The number of the next extra directory of a source image: one that none in it has.
+
+    Raises:
+        UsageError: no layer of it says that it is a source.
+    """
+    found = (_EXTRA.fullmatch(source.annotations.get("filename", "")) for source in listed(image))
+    return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
 def listed(image: Image) -> tuple[SourceArtifact, ...]:
