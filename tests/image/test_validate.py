@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import pathlib
 
 from argosy.content.memory import MemoryStore
 from argosy.image.derive import derive
+from argosy.image.draft import draft
 from argosy.image.indexes import annotate, create
+from argosy.image.pack import pack
 from argosy.image.validate import validate
 from argosy.image.view import Image, ImageIndex
+from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -42,6 +46,33 @@ def test_a_missing_layer_is_found_even_fast() -> None:
     image = image_of(TAR)
     lost = Descriptor.of(mediatypes.OCI_LAYER_GZIP, b"lost")
     assert any("not there" in line for line in _found(derive(image, layers=[lost]), fast=True))
+
+
+def test_data_that_is_not_the_content_of_its_descriptor_is_found() -> None:
+    image = image_of(TAR)
+    config, (layer,) = image.manifest.config, image.manifest.layers
+    odd = [dataclasses.replace(desc, data=b"other") for desc in (config, layer)]
+    wrong = derive(image, config_descriptor=odd[0], layers=odd[1:])
+    for fast in (False, True):
+        lines = _found(wrong, fast=fast)
+        assert [line.split()[0] for line in lines] == ["config", "layer"]
+        assert all("the data in its descriptor" in line for line in lines)
+    index = create(image.source, image)
+    (entry,) = index.manifests
+    changed = dataclasses.replace(
+        index.index, manifests=(dataclasses.replace(entry, data=b"other"),)
+    )
+    place = draft(index.source)
+    told = ImageIndex(source=place, descriptor=place.put(changed.media_type, changed.encode()))
+    assert [line.split()[0] for line in _found(told)] == ["manifest"]
+
+
+def test_content_that_is_in_its_descriptor_only_is_there(tmp_path: pathlib.Path) -> None:
+    with LayoutStore.create(str(tmp_path / "layout")) as place:
+        made = pack(place, artifact_type="application/x.y")
+        note = dataclasses.replace(Descriptor.of("text/plain", b"note"), data=b"note")
+        made = derive(made, layers=[note])
+        assert _found(made, fast=True) == _found(made) == []
 
 
 def test_more_diff_ids_than_layers_are_found_and_the_layers_still_read() -> None:

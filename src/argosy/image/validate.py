@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from argosy.content.verify import embedded
 from argosy.errors import ArgosyError, StorageError
 from argosy.image.view import Image, ImageIndex, Layer
 from argosy.layer.compression import Compression
@@ -76,6 +77,7 @@ def _index(index: ImageIndex, fast: bool, depth: int) -> Iterator[Finding]:
         yield Finding(where=where, rule="indexes are nested deeper than 8")
         return
     for entry in parsed.manifests:
+        yield from _data(f"manifest {entry.digest}", entry)
         if entry.is_index():
             yield from _index(ImageIndex(source=index.source, descriptor=entry), fast, depth + 1)
         elif entry.media_type in mediatypes.MANIFESTS:
@@ -125,6 +127,7 @@ def _image(image: Image, fast: bool) -> Iterator[Finding]:
 
 def _config(image: Image) -> Iterator[Finding]:
     where = f"config {image.manifest.config.digest}"
+    yield from _data(where, image.manifest.config)
     try:
         raw = image.raw_config
         if not image.is_image:
@@ -147,13 +150,14 @@ def _config(image: Image) -> Iterator[Finding]:
 
 def _layer(layer: Layer, fast: bool, *, changeset: bool) -> Iterator[Finding]:
     desc = layer.descriptor
+    yield from _data(layer.name, desc)
     if changeset and not layer.is_changeset:
         rule = f"{desc.media_type} is no media type of a layer"
         yield Finding(where=layer.name, rule=rule, warning=True)
     foreign = desc.media_type in mediatypes.NONDISTRIBUTABLE
     try:
         if fast or foreign:
-            if not foreign and not layer.source.exists(desc):
+            if not foreign and embedded(desc) is None and not layer.source.exists(desc):
                 yield Finding(where=layer.name, rule="is not there")
             return
         if changeset and layer.is_changeset:
@@ -164,6 +168,12 @@ def _layer(layer: Layer, fast: bool, *, changeset: bool) -> Iterator[Finding]:
                     pass
     except ArgosyError as exc:
         yield Finding(where=layer.name, rule=str(exc).removeprefix(f"{layer.name}: "))
+
+
+def _data(where: str, desc: Descriptor) -> Iterator[Finding]:
+    """What is embedded in a descriptor must be its content (descriptor.md, "Embedded Content")."""
+    if desc.data is not None and embedded(desc) is None:
+        yield Finding(where=where, rule="the data in its descriptor is something else")
 
 
 def _changeset(layer: Layer) -> Iterator[Finding]:
