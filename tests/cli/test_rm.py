@@ -89,6 +89,21 @@ def test_referrers_go_with_the_manifest_and_never_with_a_tag(
     assert list(store.tags()) == ["multi"]
 
 
+def test_what_refers_to_a_referrer_goes_before_it(argosy: Run, layout: pathlib.Path) -> None:
+    with LayoutStore.open(str(layout)) as store:
+        image = store.resolve("v1")
+        (note,) = store.referrers(image)
+        signatures = [random.artifact(store, seed, subject=note) for seed in (4, 5)]
+        last = random.artifact(store, 6, subject=signatures[0])
+    words = ("rm", "--referrers", f"oci:{layout}@{image.digest}")
+    told = argosy(*words, "--dry-run").out.split()
+    assert (told[0], told[-2:]) == (last.digest, [note.digest, image.digest])
+    assert set(told[1:3]) == {desc.digest for desc in signatures}
+    assert argosy(*words).out.split() == told
+    with LayoutStore.open(str(layout)) as store:
+        assert [desc for desc in store.manifests() if desc.digest in told] == []
+
+
 def test_wrong_usage_is_found_before_anything_is_removed(argosy: Run, layout: pathlib.Path) -> None:
     argosy("rm", f"oci:{layout}:v1", f"oci:{layout}", code=64)
     assert sorted(LayoutStore.open(str(layout)).tags()) == ["multi", "v1"]

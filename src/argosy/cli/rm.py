@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from collections import deque
+from collections.abc import Iterator
 
 import click
 
 from argosy.cli import connections, places
 from argosy.cli.options import PLACE
-from argosy.content.protocols import Deleter
-from argosy.errors import NotFoundError, UnsupportedError, UsageError
+from argosy.content.graph import MAX_NODES
+from argosy.content.protocols import Deleter, Source
+from argosy.errors import LimitExceededError, NotFoundError, UnsupportedError, UsageError
 from argosy.locate import Location
+from argosy.spec.descriptor import Descriptor
 
 
 @connections.wanted
 @click.command()
 @click.argument("named", nargs=-1, required=True, metavar="PLACE|CONTAINER...")
 @click.option("-f", "--force", is_flag=True, help="Kill a container that runs.")
-@click.option("--referrers", is_flag=True, help="By digest: also what refers to the manifest.")
+@click.option(
+    "--referrers", is_flag=True, help="By digest: also what refers to the manifest, and to that."
+)
 @click.option("--ignore-missing", is_flag=True, help="What is not there is no error.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 def command(
@@ -75,7 +81,21 @@ def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
                 target.untag(place.tag)
             print(place.tag)
             return
-        for entry in (*(target.referrers(desc) if referrers else ()), desc):
+        for entry in _with_referrers(target, desc) if referrers else (desc,):
             if not dry_run:
                 target.delete(entry)
             print(entry.digest)
+
+
+def _with_referrers(source: Source, desc: Descriptor) -> Iterator[Descriptor]:
+    """A manifest after all that refers to it, and that after what refers to that: so no subject goes first."""
+    found = {desc.digest: desc}
+    todo = deque([desc])
+    while todo:
+        for entry in source.referrers(todo.popleft()):
+            if entry.digest not in found:
+                found[entry.digest] = entry
+                todo.append(entry)
+        if len(found) > MAX_NODES:
+            raise LimitExceededError(f"{desc.digest}: more than {MAX_NODES} manifests refer to it")
+    return reversed(found.values())
