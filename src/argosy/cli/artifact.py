@@ -178,7 +178,9 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
 
 @click.command()
 @place_argument
-@click.option("--artifact-type", metavar="TYPE", help="Only artifacts of this type.")
+@click.option(
+    "--artifact-type", metavar="TYPE", help="Only artifacts of this type, at every depth."
+)
 @click.option(
     "--depth", type=click.IntRange(1, _MAX_DEPTH), default=_MAX_DEPTH, help="How deep to look."
 )
@@ -212,7 +214,7 @@ def _tree(
         return []
     above |= {desc.digest}
     return [
-        {**entry.encode(), "referrers": _tree(source, entry, None, depth - 1, above)}
+        {**entry.encode(), "referrers": _tree(source, entry, kind, depth - 1, above)}
         for entry in source.referrers(desc, kind)
     ]
 
