@@ -4,6 +4,8 @@ import dataclasses
 import io
 import os
 import pathlib
+import stat
+import time
 from collections.abc import Callable
 
 import pytest
@@ -150,6 +152,23 @@ def test_set_id_bits_and_owners_of_strangers_do_not_come_along(out: pathlib.Path
     list(deliver(archive("d", tar_of(file("d/x", b"1", mode=0o6755, uid=1234))), str(out)))
     status = os.stat(out / "d/x")
     assert (status.st_mode & 0o7777, status.st_uid) == (0o755, os.geteuid())
+
+
+def test_delivered_files_are_made_now_and_by_the_umask(out: pathlib.Path) -> None:
+    before = int(time.time())
+    tree = archive("d", tar_of(folder("d/", 0o777), file("d/x", b"1", mode=0o666, mtime=10**9)))
+    old = os.umask(0o077)
+    try:
+        list(deliver(artifact("a", "deep/a"), str(out)))
+        list(deliver(tree, str(out)))
+        assert os.umask(0o077) == 0o077
+    finally:
+        os.umask(old)
+    modes = {name: stat.S_IMODE(os.stat(out / name).st_mode) for name in ("a", "deep/a", "d/x")}
+    assert modes == {"a": 0o600, "deep/a": 0o600, "d/x": 0o600}
+    assert [stat.S_IMODE(os.stat(out / name).st_mode) for name in ("deep", "d")] == [0o700] * 2
+    assert os.stat(out / "a").st_mtime >= before
+    assert os.stat(out / "d/x").st_mtime == 1
 
 
 def test_a_damaged_layer_leaves_nothing_of_itself(out: pathlib.Path) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 
 from argosy.errors import InvalidManifestError, StorageError, UsageError
@@ -46,7 +47,7 @@ def deliver(
     keep_old: bool = False,
     limits: Limits | None = None,
 ) -> Iterator[Delivered]:
-    """Write the files of an artifact below a directory.
+    """Write the files of an artifact below a directory, as files that this process makes: its umask holds.
 
     A layer without a title is not written. A directory's archive is unpacked under its title.
 
@@ -73,7 +74,8 @@ def deliver(
         if name and name not in held:
             _check_room(directory, name, unpacked=_unpacked(layer))
     limits = limits or Limits()
-    with RootFS(directory, Options(additive=True, limits=limits)) as root:
+    options = Options(additive=True, umask=_umask(), limits=limits)
+    with RootFS(directory, options) as root:
         for layer, name in zip(image.layers, names, strict=True):
             outcome = "skipped"
             if name:
@@ -123,6 +125,13 @@ def _check_room(directory: str, name: bytes, *, unpacked: bool) -> None:
             )
 
 
+def _umask() -> int:
+    """The process's umask. It is read by setting it: to one that gives nobody anything meanwhile."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _above(name: bytes) -> list[bytes]:
     """The directories of a path, the outermost first."""
     parts = name.split(b"/")
@@ -155,7 +164,7 @@ def _write(root: RootFS, layer: Layer, name: bytes, limits: Limits) -> None:
 
 def _plain(tar: TarWriter, layer: Layer, name: bytes) -> None:
     size = layer.descriptor.size
-    entry = _owned(Entry(name=name, mode=0o644, size=size))
+    entry = _owned(Entry(name=name, mode=0o666, size=size, mtime=time.time_ns()))
     with layer.compressed() as blob:
         tar.add(entry, chunks_of(blob))
         # The read that reaches the end proves the content, also where there is none.

@@ -58,14 +58,7 @@ class Application:
         self._written = Written()
         self._unlock = os.geteuid() != 0
         owner = self._metadata.owner(Entry(name=b""))
-        self._places = Places(
-            resolver,
-            self._written,
-            owner,
-            options.overlay,
-            additive=options.additive,
-            unlock=self._unlock,
-        )
+        self._places = Places(resolver, self._written, owner, options, unlock=self._unlock)
         self._whiteouts: Carried | Marked
         if options.overlay is None:
             self._whiteouts = Carried(self._places, self._written, unlock=self._unlock)
@@ -123,6 +116,8 @@ class Application:
 
     def _entry(self, entry: Entry) -> None:
         self._places.trim()
+        if self._options.umask:
+            entry = entry._replace(mode=entry.mode & ~self._options.umask)
         around, _, base = entry.name.rpartition(b"/")
         if around == self._around and base[:1] not in _ODD:
             # As most entries, an ordinary name in the directory of the entry before it: that was looked at then.

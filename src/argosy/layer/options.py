@@ -37,6 +37,7 @@ class Options:
         additive: What is applied is files for a directory that has its own, and no layer of a root. A file takes the
             place of a file; what meets anything else there, or needs a directory where none is, is refused, and
             nothing else is removed: a name that begins with `.wh.` is a name.
+        umask: Permission bits that nothing gets, whatever its entry says.
         keep_dirlinks: A directory entry over a symbolic link to a directory keeps the link.
         source_date_epoch: Times written to a layer are at most this, in seconds since 1970.
         limits: How much a layer may ask for.
@@ -51,6 +52,7 @@ class Options:
     rootless: bool = False
     overlay: Overlay | None = None
     additive: bool = False
+    umask: int = 0
     keep_dirlinks: bool = False
     source_date_epoch: int | None = None
     limits: Limits = field(default_factory=Limits)

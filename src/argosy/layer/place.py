@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final
 
-from argosy.layer.options import Overlay
+from argosy.layer.options import Options
 from argosy.layer.overlay import is_node, make_opaque
 from argosy.layer.removal import Identity, identity, remove
 from argosy.layer.resolve import DIRECTORY, Resolver
@@ -119,8 +119,7 @@ class Places:
         resolver: Opens directories below the root.
         written: Where directories this layer makes are remembered.
         owner: Of directories that are made because something needs them.
-        overlay: The form of whiteouts in the tree: a directory in the place of one is opaque.
-        additive: What is no directory does not give way to one.
+        options: How the tree is treated.
         unlock: The process has no power over permissions: give itself the owner's, and take them back.
     """
 
@@ -129,16 +128,16 @@ class Places:
         resolver: Resolver,
         written: Written,
         owner: tuple[int, int],
-        overlay: Overlay | None,
+        options: Options,
         *,
-        additive: bool,
         unlock: bool,
     ) -> None:
         self._resolver = resolver
         self._written = written
         self._owner = owner
-        self._overlay = overlay
-        self._additive = additive
+        self._overlay = options.overlay
+        self._additive = options.additive
+        self._implicit_mode = _IMPLICIT_MODE & ~options.umask
         self._unlock = unlock
         self._paths: dict[bytes, Folder] = {}
         self._open: OrderedDict[Identity, Folder] = OrderedDict()
@@ -267,7 +266,7 @@ class Places:
         """Metadata for a directory that no entry describes; its descriptor again."""
         try:
             self._give(fd)
-            os.fchmod(fd, _IMPLICIT_MODE)
+            os.fchmod(fd, self._implicit_mode)
             os.utime(fd, ns=(mtime, mtime))
         except OSError:
             os.close(fd)
@@ -288,6 +287,7 @@ class Places:
         Raises:
             OSError: It cannot be made; or something is there, and what is additive removes nothing.
         """
+        # A directory in the place of a whiteout is opaque.
         hidden = self._overlay is not None and _is_hidden(parent, name)
         if not self._additive:
             remove(parent, name, unlock=self._unlock)
