@@ -6,12 +6,14 @@ import email.utils
 import io
 import pathlib
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.errors import (
+    DeniedError,
     InvalidConfigError,
     LimitExceededError,
     ManifestUnknownError,
@@ -426,6 +428,33 @@ def test_the_longest_prefix_decides_and_rewrites() -> None:
         rules.endpoints("bad.example", "app")
 
 
+def test_of_wildcards_too_the_longest_decides() -> None:
+    table: list[dict[str, Any]] = [
+        {"prefix": "*.example", "mirror": [{"location": "m.example"}]},
+        {"prefix": "*.bad.example", "blocked": True},
+        {"prefix": "*.moved.example", "location": "new.example/x", "insecure": True},
+        {"prefix": "a.moved.example/own", "location": "a.moved.example/own"},
+    ]
+    for rules in (Registries(table), Registries(table[::-1])):
+        with pytest.raises(DeniedError):
+            rules.endpoints("a.bad.example", "app")
+        shown = [(e.registry, e.name, e.insecure) for e in rules.endpoints("b.example", "app")]
+        assert shown == [("m.example", "app", False), ("b.example", "app", False)]
+        shown = [(e.registry, e.name, e.insecure) for e in rules.endpoints("a.moved.example", "t")]
+        assert shown == [("new.example", "x/t", True)]
+        assert [e.name for e in rules.endpoints("a.moved.example", "own/app")] == ["own/app"]
+
+
+@pytest.mark.parametrize("rule", [{"location": "bad.example"}, {"prefix": "*.example"}])
+def test_a_blocked_host_is_blocked_on_every_port(rule: dict[str, str]) -> None:
+    rules = Registries([{**rule, "blocked": True}, {"location": "bad.example:5001"}])
+    for registry in ("bad.example", "bad.example:5000"):
+        with pytest.raises(DeniedError):
+            rules.endpoints(registry, "app")
+    assert len(rules.endpoints("bad.example:5001", "app")) == 1
+    assert len(rules.endpoints("verybad.test", "bad.example")) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [
@@ -449,6 +478,8 @@ def test_registries_conf_is_read(tmp_path: pathlib.Path, text: str, count: int) 
         "[registries.search]\nregistries = []\n",
         "registry = 5\n",
         "[[registry]]\ninsecure = true\n",
+        '[[registry]]\nprefix = "*.example/team"\nblocked = true\n',
+        '[[registry]]\nlocation = "*.example"\nblocked = true\n',
         '[[registry]]\nlocation = "a"\n[[registry.mirror]]\n',
         '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "x"\n',
     ],

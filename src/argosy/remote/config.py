@@ -255,9 +255,8 @@ class Registries:
             _endpoint(str(m["location"]) + rest, m, digest_only=digest_only, mirror=True)
             for m in entry.get("mirror", ())
         ]
-        own = str(entry.get("location") or prefix) if "*" not in str(entry.get("prefix")) else ""
-        target = f"{own}{rest}" if own else f"{registry}/{name}"
-        found.append(_endpoint(target, entry, digest_only=False, mirror=False))
+        own = str(entry.get("location") or prefix)
+        found.append(_endpoint(own + rest, entry, digest_only=False, mirror=False))
         return tuple(found)
 
     def insecure(self, registry: str) -> bool:
@@ -266,21 +265,24 @@ class Registries:
         return bool(entry and entry.get("insecure"))
 
     def _match(self, registry: str, name: str) -> tuple[Mapping[str, Any] | None, str]:
-        whole, best, length = f"{registry}/{name}", None, ""
+        """The entry with the longest prefix, and the part of the whole name that the prefix stands for."""
+        best, longest, matched = None, "", ""
+        host = re.sub(":[0-9]+$", "", registry)
         for entry in self._entries:
             prefix = str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
-            if prefix.startswith("*."):
-                matched = registry if registry.endswith(prefix[1:]) else ""
-            else:
-                matched = (
-                    prefix
-                    if whole == prefix or whole.startswith((f"{prefix}/", f"{prefix}:"))
-                    else ""
-                )
-                matched = matched if matched.partition("/")[0] == registry else ""
-            if matched and len(matched) > len(length):
-                best, length = entry, matched
-        return best, length
+            found = _stands_for(prefix, registry, name)
+            if not found and entry.get("blocked"):  # whatever the port, as for skopeo and podman
+                found = _stands_for(prefix, host, "")
+            if found and len(prefix) > len(longest):
+                best, longest, matched = entry, prefix, found
+        return best, matched
+
+
+def _stands_for(prefix: str, registry: str, name: str) -> str:
+    """What of `registry/name` a prefix stands for, empty where it is about others; `*.` is for a whole registry."""
+    if prefix.startswith("*."):
+        return registry if registry.endswith(prefix[1:]) else ""
+    return prefix if f"{registry}/{name}/".startswith(f"{prefix}/") else ""
 
 
 def _endpoint(
@@ -329,8 +331,13 @@ def _list(document: Mapping[str, Any], name: str, path: str) -> list[Mapping[str
 
 
 def _entry(entry: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    if not entry.get("location") and not str(entry.get("prefix", "")).startswith("*."):
+    prefix, location = str(entry.get("prefix") or ""), str(entry.get("location") or "")
+    if not location and not prefix.startswith("*."):
         raise InvalidConfigError(f"{path}: a registry without a location")
+    if prefix.startswith("*.") and "/" in prefix:
+        raise InvalidConfigError(f"{path}: prefix {prefix!r}: expected only a host after '*.'")
+    if "*" in location:
+        raise InvalidConfigError(f"{path}: location {location!r}: '*' can only be in a prefix")
     for mirror in _list(entry, "mirror", path):
         if not isinstance(mirror.get("location"), str):
             raise InvalidConfigError(f"{path}: a mirror without a location")
