@@ -58,11 +58,12 @@ class Location(Value, kw_only=True):
         transport: `docker`, `oci`, `oci-archive`, `docker-archive` or `dir`.
         path: The directory or file; empty for a registry.
         reference: The repository in a registry; None for the others.
-        tag: What names the image: a tag (or full name), a digest, or `@N`; None where nothing was said.
+        tag: What names the image: a digest, a tag (or full name), or `@N`; None where nothing was said.
+        beside: The tag that was typed before the digest, in a local place.
 
     Example:
         >>> Location.parse("oci:images:v1")
-        Location(transport='oci', path='images', reference=None, tag='v1')
+        Location(transport='oci', path='images', reference=None, tag='v1', beside=None)
         >>> str(Location.parse("alpine"))
         'docker://docker.io/library/alpine'
     """
@@ -71,6 +72,7 @@ class Location(Value, kw_only=True):
     path: str = ""
     reference: Reference | None = None
     tag: str | None = None
+    beside: str | None = None
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -112,7 +114,8 @@ class Location(Value, kw_only=True):
     def _local(cls, transport: str, rest: str, text: str) -> Self:
         body, at, digest = rest.rpartition("@")
         if at and ":" in digest:
-            return cls(transport=transport, path=_path(_split(body)[0], text), tag=Digest(digest))
+            path, tag = _split(body)
+            return cls(transport=transport, path=_path(path, text), tag=Digest(digest), beside=tag)
         if at and digest.isdecimal():
             return cls(
                 transport=transport, path=_path(body.removesuffix(":"), text), tag=f"@{digest}"
@@ -146,7 +149,8 @@ class Location(Value, kw_only=True):
         if self.tag.startswith("@"):
             return f"{self.transport}:{self.path}:{self.tag}"
         joint = "@" if isinstance(self.tag, Digest) else ":"
-        return f"{self.transport}:{self.path}{joint}{self.tag}"
+        beside = f":{self.beside}" if self.beside else ""
+        return f"{self.transport}:{self.path}{beside}{joint}{self.tag}"
 
     @property
     def digest(self) -> Digest | None:
@@ -154,10 +158,17 @@ class Location(Value, kw_only=True):
         known = self.tag is not None and self.tag.partition(":")[0] in ALGORITHMS
         return Digest(self.tag) if self.tag and (known or isinstance(self.tag, Digest)) else None
 
+    @property
+    def own_tag(self) -> str | None:
+        """The tag that was typed, also the one before a digest."""
+        if self.reference is not None:
+            return self.reference.tag
+        return self.beside if self.digest else self.tag
+
     def at(self, tag: str) -> Self:
         """The same place, another tag or digest."""
         if self.reference is None:
-            return replace(self, tag=tag)
+            return replace(self, tag=tag, beside=None)
         if ":" in tag:
             return replace(self, reference=self.reference.with_digest(Digest(tag)), tag=tag)
         return replace(self, reference=self.reference.with_tag(tag), tag=tag)
@@ -222,15 +233,16 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
     if location.reference is not None:
         yield _connected(location.reference, connect, write=True)
         return
-    if location.transport == "dir" and _is_tag(location.tag):
+    tag = location.own_tag
+    if location.transport == "dir" and _is_tag(tag):
         raise UnsupportedError(
             f"{location}: a dir: is one image, and has no tags",
-            hint=f"dir:{location.path} is the image, oci:{location.path}:{location.tag} a tag",
+            hint=f"dir:{location.path} is the image, oci:{location.path}:{tag} a tag",
         )
     kind = _class(location.transport)
-    if _is_tag(location.tag):
+    if _is_tag(tag):
         try:
-            kind.check_tag(location.tag)  # before anything is moved, and made
+            kind.check_tag(tag)  # before anything is moved, and made
         except InvalidTagError as exc:
             raise UsageError(f"{location}: {exc}", hint=exc.hint) from None
     _open_standard_streams(location, write=True)
@@ -245,7 +257,7 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
 
 
 def _is_tag(tag: str | None) -> bool:
-    return tag is not None and not isinstance(tag, Digest) and not tag.startswith("@")
+    return tag is not None and not tag.startswith("@")
 
 
 def _remove_empty(path: str) -> None:

@@ -23,3 +23,11 @@ def test_an_archive_is_taken_whatever_its_name_is(
     for name in ("kept", "saved"):
         done = argosy("restore", "-i", tmp_path / name, "--dry-run", f"oci:{tmp_path}/there")
         assert done.out.startswith("v1 sha256:")
+
+
+def test_a_digest_is_no_backup(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    digest = argosy("digest", f"oci:{layout}:v1").out.strip()
+    for given in (f"oci:{layout}@{digest}", f"oci:{layout}:v1@{digest}"):
+        assert "argosy cp" in argosy("backup", given, "-o", tmp_path / "b.tar", code=64).err
+        assert "argosy cp" in argosy("restore", "-i", layout, given, code=64).err
+    assert not (tmp_path / "b.tar").exists()

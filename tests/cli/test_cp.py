@@ -140,6 +140,33 @@ def test_a_target_that_is_no_tag_is_told_before_anything_is_made(
     assert not (tmp_path / "y").exists()
 
 
+@pytest.mark.parametrize(
+    "place", ["oci:{}/new@{}", "oci:{}/new:x@{}", "oci-archive:{}/new@{}", "dir:{}/new@{}"]
+)
+def test_nothing_else_is_written_where_a_digest_was_named(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, place: str
+) -> None:
+    target = place.format(tmp_path, "sha256:" + 64 * "0")
+    done = argosy("cp", "-q", f"oci:{layout}:v1", target, code=4)
+    assert "expected sha256:0000" in done.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_tag_beside_a_digest_is_the_tag(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    digest = argosy("digest", f"oci:{layout}:v1").out.strip()
+    argosy("cp", "-q", f"oci:{layout}:v1", f"oci:{tmp_path}/a:x@{digest}")
+    argosy("cp", "-q", f"oci:{tmp_path}/a:x@{digest}", f"oci:{tmp_path}/b")
+    assert argosy("ls", f"oci:{tmp_path}/a").out == argosy("ls", f"oci:{tmp_path}/b").out == "x\n"
+    argosy("cp", "-q", f"oci:{tmp_path}/a@{digest}", f"oci:{tmp_path}/c")
+    argosy("cp", "-q", f"oci:{tmp_path}/a:x", f"oci:{tmp_path}/c@{digest}")
+    assert argosy("ls", f"oci:{tmp_path}/c").out == ""
+    (tmp_path / "raw").write_text(argosy("manifest", "get", f"oci:{layout}:v1").out)
+    argosy("manifest", "put", f"oci:{tmp_path}/c:y@{digest}", tmp_path / "raw")
+    assert argosy("ls", f"oci:{tmp_path}/c").out == "y\n"
+
+
 @pytest.mark.parametrize("pattern", ["(", "(?P<a", "[z-a]", "a" + "(" * 5000])
 def test_what_is_no_regular_expression_is_wrong_usage(
     argosy: Run, layout: pathlib.Path, pattern: str

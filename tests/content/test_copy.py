@@ -21,6 +21,7 @@ from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
+    DigestMismatchError,
     LimitExceededError,
     ManifestBlobUnknownError,
     ManifestUnknownError,
@@ -147,6 +148,17 @@ def test_a_sparse_copy_keeps_the_index_and_its_digest() -> None:
     assert copy(source, "v1", target, "v1", platforms=[arm], sparse=True) == root
     assert target.exists(select(source, root, arm))
     assert not target.exists(select(source, root, Platform.parse("linux/amd64")))
+
+
+def test_nothing_moves_that_is_not_what_was_expected() -> None:
+    source, target = MemoryStore(), Ordered()
+    image, index = random.image(source, 1, "v1"), random.index(source, 2, "multi")
+    platform = [entry.platform for entry in read_index(source, index).manifests][:1]
+    for name, wanted, chosen in (("v1", index, None), ("multi", index, platform)):
+        with pytest.raises(DigestMismatchError, match=f"expected {wanted.digest}, got sha256:"):
+            copy(source, name, target, "x", expected=wanted.digest, platforms=chosen)  # type: ignore[arg-type]
+    assert not target.arrived
+    assert copy(source, "v1", target, expected=image.digest) == image
 
 
 def test_an_unknown_platform_is_named_with_those_there_are() -> None:

@@ -13,20 +13,23 @@ from argosy.content.copy import copy
 from argosy.errors import InvalidLayoutError, UsageError
 from argosy.layout.archive import sniff
 from argosy.locate import Location
-from argosy.spec.digest import Digest
 
+_BY_DIGEST = "one image by its digest is copied by `argosy cp`"
 _TAR = (".tar", ".tar.gz", ".tgz")
 
 
 def _split(text: str) -> tuple[Location, tuple[str, ...]]:
-    """`registry/name[:tag[,tag]...]`: the repository, and the tags."""
+    """`registry/name[:tag[,tag]...]`: the repository, and the tags.
+
+    Raises:
+        UsageError: it names no tag before a comma, or a digest, which a backup would not find again.
+    """
     head, comma, more = text.partition(",")
     place = Location.parse(head)
-    first = place.reference.tag if place.reference else place.tag
-    tags = (first,) if first and not isinstance(first, Digest) else ()
-    if comma and not tags:
-        raise UsageError(f"{text}: expected NAME:TAG,TAG")
-    return place, (*tags, *(tag for tag in more.split(",") if tag))
+    first = place.own_tag
+    if place.digest or (comma and not first):
+        raise UsageError(f"{text}: expected NAME or NAME:TAG,TAG", hint=_BY_DIGEST)
+    return place, (*((first,) if first else ()), *(tag for tag in more.split(",") if tag))
 
 
 def _kept(path: str) -> Location:

@@ -86,7 +86,8 @@ def command(
     """Copy an image, an index or an artifact. Its digest is kept, and what is there already does not move.
 
     With --format or --compress it becomes another one on its way, and both digests are told on stderr; the image id
-    stays. The files of an artifact are not compressed. TARGET's tag is SOURCE's where none is given.
+    stays. The files of an artifact are not compressed. TARGET's tag is SOURCE's where none is given; where TARGET has a
+    digest, nothing else is written.
 
     \b
     Examples:
@@ -133,7 +134,7 @@ def command(
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
         tags = (*_tags(source, target, chosen), *more)
         place, what = change(taken, chosen) if change else (taken, chosen)
-        root = copy(place, what, given, *tags, on_event=on_event, **options)  # type: ignore[arg-type]
+        root = copy(place, what, given, *tags, expected=target.digest, on_event=on_event, **options)  # type: ignore[arg-type]
         told(root.digest)
 
 
@@ -169,13 +170,12 @@ def _changing(
 
 def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:
     """The tag the target names, else the one the source has; none for what is known by digest only."""
-    named = target.tag if target.reference is None else target.reference.tag
-    if named is not None:
-        return () if isinstance(named, Digest) else (named,)
-    known = target.reference is not None and target.reference.digest is not None
-    if known or isinstance(chosen, Digest) or chosen.startswith("@"):
+    if target.own_tag is not None:
+        return (target.own_tag,)
+    tag = source.own_tag or source.digest or chosen
+    if target.digest or isinstance(tag, Digest) or tag.startswith("@"):
         return ()
-    return (places.carried(source, target, chosen),)
+    return (places.carried(source, target, tag),)
 
 
 def _tag_of(target: Location) -> str | None:

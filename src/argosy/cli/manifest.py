@@ -57,7 +57,7 @@ def head(place: Location, platform: Platform | None) -> None:
 def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     """Store a manifest from a file (or stdin) as it is, and print its digest.
 
-    PLACE names the tag, or the digest the manifest must have.
+    PLACE names the tag, the digest the manifest must have, or both.
 
     \b
     Example:
@@ -65,15 +65,15 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     """
     data = file.read(MAX_SIZE + 1)
     manifest = decode_manifest(data, media_type)
-    tag = place.tag or "latest"
     wanted = place.digest
+    tag = place.own_tag or (None if wanted else "latest")
     desc = Descriptor.of(
         manifest.media_type, data, algorithm=wanted.algorithm if wanted else "sha256"
     )
     if wanted is not None and wanted != desc.digest:
         raise DigestMismatchError("manifest", expected=wanted, actual=desc.digest)
     with places.target(place) as target:
-        target.push(desc, io.BytesIO(data), tags=() if wanted else (tag,))
+        target.push(desc, io.BytesIO(data), tags=(tag,) if tag else ())
     print(desc.digest)
 
 

@@ -13,7 +13,6 @@ from argosy.content.copy import copy
 from argosy.engine.names import local_name
 from argosy.errors import UsageError
 from argosy.locate import Location
-from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
 
 
@@ -57,6 +56,7 @@ def command(
         "referrers": referrers,
         "foreign": foreign,
         "jobs": jobs,
+        "expected": target.digest,
     }
     with places.target(target) as given, _shown(progress, quiet=quiet) as on_event:
         if len(named) == 2:
@@ -73,7 +73,7 @@ def command(
             [t for t in store.tags() if t.startswith(prefix)] if all_tags else [local_name(target)]
         )
         for name in names:
-            tags = (name[len(prefix) :],) if name.startswith(prefix) else ()
+            tags = (name[len(prefix) :],) if name.startswith(prefix) else _tags(target)
             # a machine holds the image of its own platform, and the index it came with
             digest = copy(store, name, given, *tags, on_event=on_event, **_here(options)).digest
             print(f"{target.reference.repository}@{digest}")
@@ -87,6 +87,5 @@ def _here(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tags(target: Location) -> tuple[str, ...]:
-    if target.reference is None or isinstance(target.tag, Digest):
-        return ()
-    return (target.reference.tag or "latest",)
+    tag = target.own_tag or (None if target.digest else "latest")
+    return (tag,) if tag else ()

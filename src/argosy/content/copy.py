@@ -56,6 +56,7 @@ def copy(
     tag_or_digest: str,
     target: Target,
     *tags: str,
+    expected: Digest | None = None,
     platforms: Sequence[Platform] | None = None,
     sparse: bool = False,
     referrers: bool = False,
@@ -74,6 +75,7 @@ def copy(
         tag_or_digest: What to copy.
         target: Where it goes.
         tags: Tags for it at the target; none leaves it reachable by digest only.
+        expected: The digest of what the tags shall point at; nothing else is copied.
         platforms: Of an index, only the images for these; None for all.
         sparse: With `platforms`: keep the index as it is, though the target then lacks some of its children.
         referrers: Copy the manifests that refer to what is copied too, and theirs, and so on.
@@ -89,6 +91,7 @@ def copy(
     Raises:
         NotFoundError: the source lacks the tag, a manifest or a blob.
         PlatformUnknownError: no image suits one of `platforms`.
+        DigestMismatchError: it is not `expected`; nothing was moved.
         IntegrityError: the source sent something else than it promised; the target keeps nothing of it.
         LimitExceededError: there are more than 100 000 descriptors, referrers included, or manifests nest too deep.
         ArgosyError: what the places themselves raise, with a note that says which place it was.
@@ -105,6 +108,10 @@ def copy(
     with _Copy(source, target, jobs, foreign, on_event) as run:
         root = source.resolve(tag_or_digest)
         chosen = _choose(source, root, platforms, sparse) if platforms else _Choice(root)
+        if expected not in (None, chosen.root.digest):
+            raise DigestMismatchError(
+                "manifest to be copied", expected=expected, actual=chosen.root.digest
+            )
         more = referrers or digest_tags
         run.tree(chosen, () if more else tags)
         if more:
