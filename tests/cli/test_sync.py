@@ -326,3 +326,28 @@ def test_a_file_that_says_something_else_is_refused(key: str, text: str) -> None
 def test_the_tag_of_a_files_source_is_the_only_one() -> None:
     (job,) = read_jobs("- {source: 'r.test/a:v1', target: m.test/a}", "file")
     assert job.tags == ("v1",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--tag", "v1"], ["--include", "v.*"], ["--exclude", "v.*"], ["--semver", "1"], ["--newest", "1"],
+        ["--platform", "linux/amd64"], ["--referrers"], ["--digest-tags"], ["--prune"],
+    ],
+)  # fmt: skip
+def test_what_a_file_says_is_not_said_beside_it(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, words: list[str]
+) -> None:
+    jobs = tmp_path / "jobs.yaml"
+    jobs.write_text(f"- source: oci:{layout}\n  target: oci:{tmp_path}/there\n")
+    done = argosy("sync", "-q", "-f", jobs, *words, code=64)
+    assert f"{words[0]}: with --file" in done.err
+    assert not (tmp_path / "there").exists()
+
+
+def test_a_base_without_a_file_is_wrong_usage(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    there = f"oci:{tmp_path}/there"
+    argosy("sync", "-q", "--target", there, f"oci:{layout}", there, code=64)
+    assert not (tmp_path / "there").exists()

@@ -72,6 +72,10 @@ def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **giv
     """
     if (file is None) == (not named) or (named and len(named) != 2):
         raise UsageError("expected SOURCE and TARGET, or --file")
+    if file is None and base:
+        raise UsageError("--target is for --file: name the target after the source")
+    if file is not None:
+        _check_file(given)
     target = Location.parse(base) if base else None
     jobs = read_jobs(file.read(MAX_FILE), file.name, target) if file else [_job(named, given)]
     failed = 0
@@ -81,6 +85,14 @@ def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **giv
     if failed:
         print(f"argosy: {failed} of the steps failed", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check_file(given: dict[str, Any]) -> None:
+    """Refuse, with a file, what its jobs say themselves."""
+    own = {field.name for field in dataclasses.fields(Job)}
+    for param in click.get_current_context().command.params:
+        if param.name in own and given.get(param.name):
+            raise UsageError(f"{param.opts[-1]}: with --file the jobs say it themselves")
 
 
 def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:

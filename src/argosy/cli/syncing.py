@@ -246,8 +246,7 @@ def _resolved(job: Job, target: Source, tag: str) -> Digest | None:
 
 def own_tags(place: Location) -> tuple[str, ...]:
     """The tag or digest that was typed with a place, if any."""
-    name = place.reference
-    typed = (name.digest or name.tag) if name else place.tag
+    typed = place.digest or place.own_tag
     return (typed,) if typed else ()
 
 
