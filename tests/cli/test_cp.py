@@ -167,6 +167,22 @@ def test_a_tag_beside_a_digest_is_the_tag(
     assert argosy("ls", f"oci:{tmp_path}/c").out == "y\n"
 
 
+@pytest.mark.parametrize("name", [":v1", "@sha256:" + 64 * "0", ":@0", ":v1@sha256:" + 64 * "0"])
+def test_all_tags_are_not_meant_where_one_is_named(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, name: str
+) -> None:
+    source = f"oci:{layout}{name}"
+    for words in (
+        ("cp", "-a", source, f"oci:{tmp_path}/there"),
+        ("pull", "-a", source, "-o", tmp_path / "there"),
+        ("push", "-a", f"localhost:1/app{name}".replace(":@0", ":latest")),
+        ("push", "-a", f"oci:{layout}", "localhost:1/app"),
+        ("cp", "-a", f"oci:{layout}", f"oci:{tmp_path}/there{name}"),
+    ):
+        assert "--all-tags" in argosy(*words, code=64).err
+    assert not (tmp_path / "there").exists()
+
+
 @pytest.mark.parametrize("pattern", ["(", "(?P<a", "[z-a]", "a" + "(" * 5000])
 def test_what_is_no_regular_expression_is_wrong_usage(
     argosy: Run, layout: pathlib.Path, pattern: str

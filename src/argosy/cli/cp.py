@@ -97,7 +97,9 @@ def command(
       argosy cp --format oci --compress zstd registry.example/app:v1 mirror.example/app
       argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
     """
-    if all_tags and (more_tags or _tag_of(target) not in (None, "latest")):
+    if all_tags:
+        places.check_whole(source)
+    if all_tags and (more_tags or _tag_of(target)):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
     if more_tags:
         places.check_tags(target)
@@ -179,7 +181,8 @@ def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:
 
 
 def _tag_of(target: Location) -> str | None:
-    """The tag a target names; a docker archive may be given the name that all tags get."""
-    if target.transport != "docker-archive" or target.tag is None or target.digest:
-        return target.tag
-    return Reference.parse(target.tag).tag
+    """The tag or digest a target names; a docker archive may be given the name that all tags get."""
+    tag = target.digest or target.own_tag
+    if target.transport != "docker-archive" or tag is None or target.digest:
+        return tag
+    return Reference.parse(tag).tag

@@ -59,6 +59,19 @@ def check_room(location: Location, tags: Collection[str]) -> None:
         )
 
 
+def check_whole(location: Location) -> None:
+    """See that a place is named alone, where all of its tags are meant.
+
+    Raises:
+        UsageError: a tag or a digest was typed with it.
+    """
+    if location.own_tag or location.digest:
+        raise UsageError(
+            f"{location}: --all-tags means every tag of the place: name none",
+            hint="one image comes with all its platforms, without an option",
+        )
+
+
 def check_tags(location: Location) -> None:
     """See that a place has tags.
 

@@ -36,7 +36,9 @@ FORMATS = {
     type=click.Choice(list(FORMATS)),
     help="With -o: what to write; an archive for docker load if FILE ends in .tar, else a layout.",
 )
-@click.option("-a", "--all-tags", is_flag=True, help="Every tag of the repository.")
+@click.option(
+    "-a", "--all-tags", is_flag=True, help="Every tag of the repository; PLACE names none."
+)
 @platforms_option
 @jobs_option
 @quiet_option
@@ -88,6 +90,7 @@ _shown = progress.shown
 def _each(named: tuple[Location, ...]) -> list[Location]:
     found = []
     for place in named:
+        places.check_whole(place)
         with places.source(place) as source:
             found += [place.at(tag) for tag in source.tags()]
     return found

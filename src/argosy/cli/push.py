@@ -49,6 +49,12 @@ def command(
     if len(named) > 2:
         raise UsageError("expected a reference, or a place and a reference")
     target = named[-1]
+    if all_tags:
+        places.check_whole(target)
+    if all_tags and len(named) == 2:
+        raise UsageError(
+            "--all-tags is for images of this machine", hint="copy a place with `argosy cp -a`"
+        )
     if target.reference is None:
         raise UsageError(f"{target}: expected a reference to a registry")
     options: dict[str, Any] = {
