@@ -221,10 +221,17 @@ def source(location: Location, connect: Connect | None = None) -> Iterator[Sourc
 
 
 @contextlib.contextmanager
-def target(location: Location, connect: Connect | None = None) -> Iterator[Target]:
+def target(
+    location: Location, connect: Connect | None = None, *, anew: bool = False
+) -> Iterator[Target]:
     """Open a place to write to; it is made if it is not there.
 
     An archive appears, whole, when the block ends without an error, and not at all otherwise.
+
+    Args:
+        location: The place.
+        connect: How to reach a registry.
+        anew: Of an archive that is there keep nothing; other places are always added to.
 
     Raises:
         UnsupportedError: it is a tag of a `dir:`, which has none.
@@ -248,7 +255,8 @@ def target(location: Location, connect: Connect | None = None) -> Iterator[Targe
     _open_standard_streams(location, write=True)
     new = not os.path.lexists(location.path)
     try:
-        with _closing(kind.create(location.path)) as place:
+        more = {"anew": anew} if location.transport.endswith("-archive") else {}
+        with _closing(kind.create(location.path, **more)) as place:
             yield place
     except BaseException:
         if new:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from tests.cli.conftest import Run
 
 
@@ -23,6 +25,31 @@ def test_an_archive_is_taken_whatever_its_name_is(
     for name in ("kept", "saved"):
         done = argosy("restore", "-i", tmp_path / name, "--dry-run", f"oci:{tmp_path}/there")
         assert done.out.startswith("v1 sha256:")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backup", "-q", "--no-referrers", "-o"],
+        ["pull", "-q", "-o"],
+        ["pull", "-q", "--format", "oci-archive", "-o"],
+    ],
+)
+def test_an_output_file_is_written_anew(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, words: list[str]
+) -> None:
+    argosy("tag", f"oci:{layout}:v1", "v2")
+    once, twice = tmp_path / "once.tar", tmp_path / "twice.tar"
+    twice.write_text("something else")
+    argosy(*words, once, f"oci:{layout}:v2")
+    argosy(
+        *words, twice, f"oci:{layout}:multi", *(["--platform", "linux/amd64"] * ("pull" in words))
+    )
+    argosy(*words, twice, f"oci:{layout}:v2")
+    assert twice.read_bytes() == once.read_bytes()
+    before = argosy("ls", twice).out
+    argosy(*words, twice, f"oci:{layout}:none", code=2)
+    assert argosy("ls", twice).out == before
 
 
 def test_a_digest_is_no_backup(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:

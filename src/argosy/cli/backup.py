@@ -64,7 +64,12 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be 
 @connections.two_ended
 @click.command()
 @click.argument("repository", metavar="REPOSITORY[:TAG[,TAG]...]")
-@click.option("-o", "--output", required=True, help="A directory (a layout), or FILE.tar.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="A directory (a layout) to add to, or FILE.tar to write anew.",
+)
 @_referrers
 @_dry_run
 @jobs_option
@@ -87,7 +92,7 @@ def command(
       argosy backup registry.example/app:v1,v2 -o mirror
     """
     place, tags = _split(repository)
-    _all(place, tags, _kept(output), (referrers, dry_run, jobs), progress, quiet)
+    _all(place, tags, _kept(output), (referrers, dry_run, jobs), progress, quiet, anew=True)
 
 
 @connections.two_ended
@@ -125,6 +130,8 @@ def _all(
     options: tuple[bool, bool, int],
     style: str,
     quiet: bool,
+    *,
+    anew: bool = False,
 ) -> None:
     referrers, dry_run, jobs = options
     with places.source(source) as taken:
@@ -134,7 +141,10 @@ def _all(
             for tag in wanted:
                 print(f"{tag} {taken.resolve(tag).digest}")
             return
-        with places.target(target) as given, progress.shown(style, quiet=quiet) as on_event:
+        with (
+            places.target(target, anew=anew) as given,
+            progress.shown(style, quiet=quiet) as on_event,
+        ):
             for tag, name in places.all_carried(source, target, wanted).items():
                 copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)
     print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)

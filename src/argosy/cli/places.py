@@ -35,9 +35,9 @@ def source(location: Location, side: str = "src") -> Iterator[Source]:
 
 
 @contextlib.contextmanager
-def target(location: Location, side: str = "dest") -> Iterator[Target]:
-    """Open a place to write to."""
-    with locate.target(location, _connect(location, side)) as place:
+def target(location: Location, side: str = "dest", *, anew: bool = False) -> Iterator[Target]:
+    """Open a place to write to; `anew` keeps nothing of an archive that is there."""
+    with locate.target(location, _connect(location, side), anew=anew) as place:
         yield place
 
 

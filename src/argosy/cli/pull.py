@@ -28,7 +28,9 @@ FORMATS = {
 @click.command()
 @click.argument("named", nargs=-1, required=True, type=PLACE, metavar="PLACE...")
 @click.option(
-    "-o", "--output", help="A file or directory to write to, instead of this machine's images."
+    "-o",
+    "--output",
+    help="A file to write anew, or a directory to add to, instead of this machine's images.",
 )
 @click.option(
     "--format",
@@ -112,7 +114,7 @@ def _write(
     if transport == "docker-archive" and not platforms:
         platforms = (Platform.host(),)
     target = Location(transport=transport, path=os.path.expanduser(output))
-    with places.target(target) as given, _shown(style, quiet=quiet) as on_event:
+    with places.target(target, anew=True) as given, _shown(style, quiet=quiet) as on_event:
         for place in wanted:
             with places.source(place) as source:
                 tag = locate.choose(source, place)

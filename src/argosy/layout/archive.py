@@ -172,10 +172,10 @@ class OCIArchive(TarSource):
 
     @staticmethod
     def create(
-        path: str | os.PathLike[str], *, compression: Compression | None = None
+        path: str | os.PathLike[str], *, compression: Compression | None = None, anew: bool = False
     ) -> OCIArchiveWriter:
         """Open an archive to write: see `OCIArchiveWriter`."""
-        return OCIArchiveWriter(path, compression=compression)
+        return OCIArchiveWriter(path, compression=compression, anew=anew)
 
     @staticmethod
     def _contents(tar: TarIndex) -> tuple[Index, Blobs]:
@@ -245,6 +245,7 @@ class OCIArchiveWriter(LayoutTarget):
     Args:
         path: The file; `-` is stdout, to which nothing goes before all content is here.
         compression: Of the whole file; None goes by the name: `.gz`, `.tgz` and `.zst` are compressed.
+        anew: Keep nothing of a file of this name, whatever it is.
 
     Raises:
         InvalidLayoutError: a file of this name is there, and no such archive.
@@ -255,14 +256,18 @@ class OCIArchiveWriter(LayoutTarget):
     keeps_untagged: ClassVar[bool] = False
 
     def __init__(
-        self, path: str | os.PathLike[str], *, compression: Compression | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        compression: Compression | None = None,
+        anew: bool = False,
     ) -> None:
         self.file = os.fspath(path)
         self._streams = self.file == STANDARD or is_stream(self.file)
         suffix = os.path.splitext(self.file)[1]
         self._compression = compression or _COMPRESSED.get(suffix, Compression.NONE)
         with contextlib.ExitStack() as undo:
-            base = self._open_base(undo)
+            base = None if anew else self._open_base(undo)
             layout = LayoutStore.create(os.path.join(self._spool(undo), "layout"))
             blobs = _Joined(layout.blobs.path, base.content if base else None)
             super().__init__(f"{self.scheme}:{self.file}", layout.path, blobs)

@@ -80,10 +80,10 @@ class DockerArchive(TarSource):
 
     @staticmethod
     def create(
-        path: str | os.PathLike[str], *, compression: Compression | None = None
+        path: str | os.PathLike[str], *, compression: Compression | None = None, anew: bool = False
     ) -> DockerArchiveWriter:
         """Open an archive to write: see `DockerArchiveWriter`."""
-        return DockerArchiveWriter(path, compression=compression)
+        return DockerArchiveWriter(path, compression=compression, anew=anew)
 
     @staticmethod
     def check_tag(tag: str) -> None:
