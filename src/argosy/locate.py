@@ -65,7 +65,7 @@ class Location(Value, kw_only=True):
         >>> Location.parse("oci:images:v1")
         Location(transport='oci', path='images', reference=None, tag='v1', beside=None)
         >>> str(Location.parse("alpine"))
-        'docker://docker.io/library/alpine'
+        'docker.io/library/alpine'
     """
 
     transport: str
@@ -141,9 +141,11 @@ class Location(Value, kw_only=True):
         return cls(transport=kind, path=path, tag=tag)
 
     def __str__(self) -> str:
-        """The location, as `parse` takes it."""
+        """The location, as `parse` takes it, and for a registry as other tools do."""
         if self.reference is not None:
-            return f"docker://{self.reference}"
+            host = self.reference.registry.partition(":")[0]
+            taken = host in _LOCAL or host in _ALIASES or host in _FOREIGN
+            return f"docker://{self.reference}" if taken else str(self.reference)
         if self.tag is None:
             return f"{self.transport}:{self.path}"
         if self.tag.startswith("@"):
@@ -166,11 +168,12 @@ class Location(Value, kw_only=True):
         return self.beside if self.digest else self.tag
 
     def at(self, tag: str) -> Self:
-        """The same place, another tag or digest."""
+        """The same place, and instead of what was typed another tag or digest."""
         if self.reference is None:
             return replace(self, tag=tag, beside=None)
         if ":" in tag:
-            return replace(self, reference=self.reference.with_digest(Digest(tag)), tag=tag)
+            reference = self.reference.with_tag(None).with_digest(Digest(tag))
+            return replace(self, reference=reference, tag=tag)
         return replace(self, reference=self.reference.with_tag(tag), tag=tag)
 
 

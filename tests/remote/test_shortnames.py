@@ -50,8 +50,8 @@ def test_short_names_are_docker_hubs_unless_it_is_asked_for(
     path = tmp_path / "registries.conf"
     path.write_text('[aliases]\n"app" = "quay.io/team/app"\n')
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(path))
-    assert str(PLACE.convert("app:1", None, None)) == "docker://docker.io/library/app:1"
+    assert str(PLACE.convert("app:1", None, None)) == "docker.io/library/app:1"
     monkeypatch.setenv("ARGOSY_SHORT_NAMES", "1")
-    assert str(PLACE.convert("app:1", None, None)) == "docker://quay.io/team/app:1"
-    assert str(PLACE.convert("docker://app:1", None, None)) == "docker://docker.io/library/app:1"
+    assert str(PLACE.convert("app:1", None, None)) == "quay.io/team/app:1"
+    assert str(PLACE.convert("docker://app:1", None, None)) == "docker.io/library/app:1"
     assert str(PLACE.convert("oci:app", None, None)) == "oci:app"

@@ -1,0 +1,33 @@
+"""Places, as they are typed and as they are printed."""
+
+from __future__ import annotations
+
+import pytest
+
+from argosy.locate import Location
+from argosy.spec.digest import Digest
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("docker://alpine", "docker.io/library/alpine"),
+        ("localhost:5000/app:v1@{}", "localhost:5000/app:v1@{}"),
+        ("docker://oci:5000/app:v1", "docker://oci:5000/app:v1"),
+        ("oci:a:v1@{}", "oci:a:v1@{}"),
+        ("oci:a:@2", "oci:a:@2"),
+    ],
+)
+def test_a_place_is_printed_as_other_tools_take_it(text: str, shown: str) -> None:
+    digest = "sha256:" + 64 * "0"
+    place = Location.parse(text.format(digest))
+    assert str(place) == shown.format(digest)
+    assert str(Location.parse(str(place))) == str(place)
+
+
+@pytest.mark.parametrize("text", ["registry.example/app", "oci:a"])
+def test_what_a_digest_names_is_printed_without_the_tag(text: str) -> None:
+    digest = Digest("sha256:" + 64 * "0")
+    for typed in (text, f"{text}:v1", f"{text}:v1@sha256:{64 * '1'}"):
+        assert str(Location.parse(typed).at(digest)) == f"{text}@{digest}"
+        assert str(Location.parse(typed).at("v2")) == f"{text}:v2"
