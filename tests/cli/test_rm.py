@@ -116,3 +116,10 @@ def test_a_container_that_is_not_there_can_be_no_error(
     monkeypatch.setenv("ARGOSY_RUNTIME", "/bin/true")
     assert "no container" in argosy("rm", "nosuch", code=2).err
     argosy("rm", "--ignore-missing", "nosuch", "norsuch")
+
+
+def test_a_tag_and_a_digest_are_not_removed_at_once(argosy: Run, layout: pathlib.Path) -> None:
+    digest = argosy("digest", f"oci:{layout}:v1").out.strip()
+    for place in (f"oci:{layout}:v1@{digest}", f"localhost:1/app:v1@{digest}"):
+        assert "not both" in argosy("rm", f"oci:{layout}:multi", place, code=64).err
+    assert sorted(argosy("ls", f"oci:{layout}").out.split()) == ["multi", "v1"]

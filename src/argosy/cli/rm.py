@@ -63,6 +63,11 @@ def _check(place: Location, referrers: bool) -> None:
         place.reference and not (place.reference.tag or place.reference.digest)
     ):
         raise UsageError(f"{place}: name the tag or the digest to remove")
+    if place.own_tag and place.digest:
+        raise UsageError(
+            f"{place}: name the tag or the digest to remove, not both",
+            hint="by digest the manifest goes with all its tags",
+        )
     if referrers and place.digest is None:
         raise UsageError(
             f"--referrers: {place} is a tag, and what refers to its manifest stays with the manifest",
