@@ -350,4 +350,42 @@ def test_a_base_without_a_file_is_wrong_usage(
 ) -> None:
     there = f"oci:{tmp_path}/there"
     argosy("sync", "-q", "--target", there, f"oci:{layout}", there, code=64)
+    argosy("sync", "-q", "--scoped", f"oci:{layout}", there, code=64)
     assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("(?i)^V", ["V2", "v1"]),
+        ("1", ["v1", "x1y"]),
+        ("^x|2$", ["V2", "x1y"]),
+        ("", ["V2", "v1", "x1y"]),
+    ],
+)
+def test_a_pattern_of_skopeos_file_matches_anywhere(pattern: str, taken: list[str]) -> None:
+    text = f"r.test:\n  images-by-tag-regex:\n    a: '{pattern}'\n"
+    (job,) = read_jobs(text, "file", Location.parse("m.test/x"))
+    assert sorted(job.matching(["v1", "V2", "x1y"])) == taken
+
+
+def test_skopeos_file_puts_images_where_skopeo_does() -> None:
+    text, base = "r.test:\n  images:\n    a/b: []\n    c: [v1]\n", Location.parse("m.test/x")
+    found = [str(job.target) for job in read_jobs(text, "file", base)]
+    assert found == ["m.test/x/b", "m.test/x/c"]
+    found = [str(job.target) for job in read_jobs(text, "file", base, scoped=True)]
+    assert found == ["m.test/x/r.test/a/b", "m.test/x/r.test/c"]
+    listed = "[{source: r.test/a/b}]"
+    assert [str(job.target) for job in read_jobs(listed, "file", base)] == ["m.test/x/a/b"]
+    both = text + "  images-by-semver:\n    c: '1'\n    d/b: '1'\n"
+    with pytest.raises(InvalidConfigError, match=r"r\.test/a/b and r\.test/d/b would both go to"):
+        read_jobs(both, "file", base)
+    assert len(read_jobs(both, "file", base, scoped=True)) == 4
+
+
+def test_skopeos_file_says_how_its_registry_is_talked_to() -> None:
+    text = "r.test:\n  credentials: {username: me, password: 007}\n  tls-verify: false\n  cert-dir: /c\n"
+    (job,) = read_jobs(text + "  images: {a: }\n", "file", Location.parse("m.test/x"))
+    assert job.access == {"src.creds": "me:007", "src.tls_verify": False, "src.cert_dir": "/c"}
+    with pytest.raises(InvalidConfigError, match="credentials"):
+        read_jobs("r.test: {credentials: {token: x}, images: {a: }}", "file", job.target)

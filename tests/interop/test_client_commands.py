@@ -169,11 +169,11 @@ def test_sync_understands_skopeos_file(
 ) -> None:
     file = tmp_path / "skopeo.yaml"
     file.write_text(
-        f"'{real.name}':\n  images:\n    src/app: ['1.0.0']\n  images-by-semver:\n    src/app: '>= 2'\n"
+        f"'{real.name}':\n  tls-verify: false\n  images:\n    src/app: ['1.0.0']\n  images-by-semver:\n    src/app: '>= 2'\n"
         "  images-by-tag-regex:\n    src/app: ^lat\n"
     )
     argosy("sync", "-f", file, "--target", f"{real.name}/below")
-    assert argosy("ls", f"{real.name}/below/src/app").out.split() == ["1.0.0", "2.0.0", "latest"]
+    assert argosy("ls", f"{real.name}/below/app").out.split() == ["1.0.0", "2.0.0", "latest"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Nothing is loaded for them but click: `argosy.cli.remotes` reads what was given 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -138,6 +139,18 @@ def _keep(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value not in (None, ()):
         _, side, name = str(parameter.name).split("_", 2)
         ctx.meta.setdefault(META, {})[f"{side}.{name}" if side else name] = value
+
+
+@contextlib.contextmanager
+def over(given: Mapping[str, Any]) -> Iterator[None]:
+    """Have clients that are made inside take these options, named as in `META`, over those of the command line."""
+    meta = click.get_current_context().meta
+    before = meta.get(META, {})
+    meta[META] = {**before, **given}
+    try:
+        yield
+    finally:
+        meta[META] = before
 
 
 def _help() -> click.Option:

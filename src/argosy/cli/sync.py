@@ -28,7 +28,12 @@ from argosy.spec.digest import Digest
 @click.option(
     "-f", "--file", type=click.File("r"), help="Jobs, in YAML (skopeo's file is understood)."
 )
-@click.option("--target", "base", help="With --file: where jobs go that do not say so themselves.")
+@click.option(
+    "--target",
+    "base",
+    help="With --file: below it go jobs that do not say where, as NAME; of skopeo's file as NAME's last part.",
+)
+@click.option("--scoped", is_flag=True, help="With --target: as REGISTRY/NAME.")
 @click.option("--tag", "tags", multiple=True, help="This tag; repeatable.")
 @click.option(
     "--include", multiple=True, metavar="REGEX", help="Tags that match, whole; repeatable."
@@ -57,13 +62,16 @@ from argosy.spec.digest import Digest
 @jobs_option
 @quiet_option
 @progress.progress_option
-def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **given: Any) -> int:
+def command(
+    file: TextIO | None, base: str | None, scoped: bool, named: tuple[str, ...], **given: Any
+) -> int:
     """Keep tags of a repository the same in another place; or many, by a file.
 
     Only what differs is copied; the target's images are never pulled. Prints a line for what was done. Where tags are
     named one by one, also by SOURCE's own, --prune touches no other. Lists of referrers are no tags here: --referrers
     keeps them, and --prune leaves them alone. A job in a file has `source`, `target`, `tags`, `include`, `exclude`,
-    `semver`, `newest`, `platforms`, `referrers`, `digest-tags` and `prune`, each as the option here.
+    `semver`, `newest`, `platforms`, `referrers`, `digest-tags` and `prune`, each as the option here. In skopeo's file
+    `credentials`, `tls-verify` and `cert-dir` are for reading from the registry.
 
     \b
     Examples:
@@ -74,10 +82,14 @@ def command(file: TextIO | None, base: str | None, named: tuple[str, ...], **giv
         raise UsageError("expected SOURCE and TARGET, or --file")
     if file is None and base:
         raise UsageError("--target is for --file: name the target after the source")
+    if scoped and not base:
+        raise UsageError("--scoped is for --target")
     if file is not None:
         _check_file(given)
-    target = Location.parse(base) if base else None
-    jobs = read_jobs(file.read(MAX_FILE), file.name, target) if file else [_job(named, given)]
+        target = Location.parse(base) if base else None
+        jobs = read_jobs(file.read(MAX_FILE), file.name, target, scoped=scoped)
+    else:
+        jobs = [_job(named, given)]
     failed = 0
     with progress.shown(given["progress"], quiet=given["quiet"] or given["dry_run"]) as on_event:
         for job in jobs:
@@ -122,7 +134,7 @@ class _Run:
     def all(self) -> int:
         """Do it; returns how many steps failed."""
         try:
-            with places.source(self._job.source) as source:
+            with connections.over(self._job.access), places.source(self._job.source) as source:
                 if self._given["dry_run"]:
                     self._dry(source)
                 else:

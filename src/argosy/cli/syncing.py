@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -29,6 +31,9 @@ from argosy.locate import Location
 from argosy.spec.digest import ALGORITHMS, Digest
 from argosy.spec.platform import Platform
 from argosy.spec.reference import Reference, digest_tag, is_referrers_tag
+
+Base = Callable[[Location, str], Location]
+"""Where a source goes that has no target of its own; the text is what to call its place in the file."""
 
 MAX_FILE = 4 * 1024 * 1024
 _KEYS = {
@@ -56,12 +61,14 @@ class Job:
         source: Where the tags come from. `target`: where they go.
         tags: These tags, whatever else is said; a digest is copied without a tag.
         include: Regular expressions, one of which a tag must match whole. `exclude`: none of which it may match.
+        search: Regular expressions, one of which must match somewhere in a tag, as skopeo's do.
         semver: A range that a tag must be a version in.
         newest: Only so many versions, the newest.
         platforms: Of indexes, only these images.
         referrers: Also what refers to them. `digest_tags`: also tags like `sha256-<hex>.sig`.
         prune: Remove tags of the target that the filters take and that the source does not have at all; tags for
             digests only with `digest_tags`.
+        access: Options for the source's registry, as `connections.META` has them.
     """
 
     source: Location
@@ -69,12 +76,14 @@ class Job:
     tags: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
     semver: str | None = None
     newest: int | None = None
     platforms: tuple[Platform, ...] = ()
     referrers: bool = False
     digest_tags: bool = False
     prune: bool = False
+    access: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
     def selector(self) -> Callable[[str], bool]:
         """What says whether the filters take a tag. The list of referrers that clients keep under a tag is no image's.
@@ -83,6 +92,7 @@ class Job:
             UsageError: a filter makes no sense.
         """
         wanted, unwanted = patterns(self.include), patterns(self.exclude)
+        sought = patterns(self.search)
         inside = parse_range(self.semver) if self.semver else None
         versions = inside is not None or self.newest is not None
 
@@ -92,6 +102,7 @@ class Job:
                 is_referrers_tag(tag)
                 or (wanted and not any(p.fullmatch(tag) for p in wanted))
                 or any(p.fullmatch(tag) for p in unwanted)
+                or (sought and not any(p.search(tag) for p in sought))
                 or (versions and version is None)
                 or (inside and version and not inside(version))
             )
@@ -115,7 +126,7 @@ class Job:
     @property
     def by_name(self) -> bool:
         """Whether its tags are named one by one, and not said by a filter."""
-        return bool(self.tags) and not (self.include or self.semver)
+        return bool(self.tags) and not (self.include or self.search or self.semver)
 
     def check(self) -> Job:
         """Itself, if it makes sense.
@@ -262,23 +273,30 @@ def as_names(tags: Iterable[str]) -> tuple[str, ...]:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def read_jobs(text: str, path: str, target: Location | None = None) -> list[Job]:
+def read_jobs(
+    text: str, path: str, target: Location | None = None, *, scoped: bool = False
+) -> list[Job]:
     """The jobs of a file.
 
     Args:
         text: What it holds.
         path: What to call it in messages.
-        target: Where jobs without a target of their own go: below it, under their repository's name.
+        target: Where jobs without a target of their own go: below it, under their repository's name; those of skopeo's
+            file under its last part, as there.
+        scoped: The registry is part of that name.
 
     Raises:
         InvalidConfigError: it is not YAML, or holds something that is not understood.
     """
     value = _parsed(text, path)
+    name: Callable[[Reference], str] = operator.attrgetter("repository" if scoped else "name")
     try:
         if isinstance(value, list):
-            return [_job(item, f"{path}: [{n}]", target) for n, item in enumerate(value)]
+            base = functools.partial(below, target, name)
+            return [_job(item, f"{path}: [{n}]", base) for n, item in enumerate(value)]
         if isinstance(value, dict):
-            return list(_skopeo(value, path, target))
+            base = functools.partial(below, target, name if scoped else _last)
+            return _apart(_skopeo(value, path, base), path)
     except ArgosyError as exc:
         if isinstance(exc, InvalidConfigError):
             raise
@@ -302,16 +320,18 @@ def _parsed(text: str, path: str) -> Any:
         loader.dispose()
 
 
-def _job(value: Any, where: str, target: Location | None) -> Job:
+def _last(source: Reference) -> str:
+    return source.name.rpartition("/")[2]
+
+
+def _job(value: Any, where: str, base: Base) -> Job:
     if not isinstance(value, dict) or "source" not in value:
         raise InvalidConfigError(f"{where}: expected a job with a source")
     unknown = set(value) - _KEYS
     if unknown:
         raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
     source = Location.parse(str(value["source"]))
-    own = (
-        Location.parse(str(value["target"])) if "target" in value else below(target, source, where)
-    )
+    own = Location.parse(str(value["target"])) if "target" in value else base(source, where)
     return Job(
         source=source,
         target=own,
@@ -351,7 +371,41 @@ def _number(value: Mapping[str, Any], key: str, where: str) -> int | None:
     return int(text)
 
 
-def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Iterator[Job]:
+def _apart(jobs: Iterable[Job], path: str) -> list[Job]:
+    """Jobs of which no two bring different repositories to one place.
+
+    Raises:
+        InvalidConfigError: two do, and the tags of the one would be lost for those of the other.
+    """
+    found = list(jobs)
+    sources: dict[str, str] = {}
+    for job in found:
+        here = places.repository(job.source) or str(job.source)
+        other = sources.setdefault(str(job.target), here)
+        if other != here:
+            raise InvalidConfigError(
+                f"{path}: {other} and {here} would both go to {job.target}",
+                hint="--scoped keeps them apart",
+            )
+    return found
+
+
+def _access(settings: Mapping[str, Any], where: str) -> dict[str, object]:
+    """What skopeo's file says of how a registry is talked to, as options."""
+    found: dict[str, object] = {}
+    if "tls-verify" in settings:
+        found["src.tls_verify"] = _flag(settings, "tls-verify", where)
+    if settings.get("cert-dir"):
+        found["src.cert_dir"] = str(settings["cert-dir"])
+    given = settings.get("credentials") or {}
+    if not isinstance(given, dict) or set(given) - {"username", "password"}:
+        raise InvalidConfigError(f"{where}: credentials: expected username and password")
+    if given:
+        found["src.creds"] = f"{given.get('username', '')}:{given.get('password', '')}"
+    return found
+
+
+def _skopeo(value: Mapping[str, Any], path: str, base: Base) -> Iterator[Job]:
     for registry, settings in value.items():
         where = f"{path}: {registry}"
         if not isinstance(settings, dict):
@@ -360,22 +414,28 @@ def _skopeo(value: Mapping[str, Any], path: str, target: Location | None) -> Ite
         if unknown:
             raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
         tables: Iterable[tuple[str, str]] = (
-            ("images", "tags"), ("images-by-tag-regex", "include"), ("images-by-semver", "semver"),
+            ("images", "tags"), ("images-by-tag-regex", "search"), ("images-by-semver", "semver"),
         )  # fmt: skip
+        access = _access(settings, where)
         for key, field in tables:
             named = settings.get(key) or {}
             if not isinstance(named, dict):
                 raise InvalidConfigError(f"{where}: {key}: expected an object")
             for name, wanted in named.items():
                 job: dict[str, Any] = {"source": f"{registry}/{name}"}
-                if wanted:
-                    # skopeo's expressions match anywhere in a tag
-                    job[field] = f".*(?:{wanted}).*" if field == "include" else wanted
-                yield _job(job, f"{where}.{key}.{name}", target)
+                more: dict[str, Any] = {"access": access}
+                if wanted and field == "search":
+                    more[field] = (str(wanted),)
+                elif wanted:
+                    job[field] = wanted
+                made = _job(job, f"{where}.{key}.{name}", base)
+                yield dataclasses.replace(made, **more).check()
 
 
-def below(target: Location | None, source: Location, where: str) -> Location:
-    """Where a repository goes below a target: `mirror.example/base` and `quay.io/org/app` give `…/base/org/app`.
+def below(
+    target: Location | None, named: Callable[[Reference], str], source: Location, where: str
+) -> Location:
+    """Where a repository goes below a target: `mirror.example/base` and what `quay.io/org/app` is named there.
 
     Raises:
         InvalidConfigError: there is no target, or no such place below it.
@@ -384,7 +444,7 @@ def below(target: Location | None, source: Location, where: str) -> Location:
         raise InvalidConfigError(f"{where}: no target", hint="give one to all jobs with --target")
     if source.reference is None or own_tags(target):
         return target
-    name = source.reference.name
+    name = named(source.reference)
     if target.reference is not None:
         return Location.parse(f"docker://{target.reference.repository}/{name}")
     return dataclasses.replace(target, path=f"{target.path}/{name}")
