@@ -141,6 +141,16 @@ def test_several_platforms_make_a_smaller_index() -> None:
         assert all(target.exists(child) for child in node.manifest.children())
 
 
+def test_platforms_that_leave_nothing_out_keep_the_index() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1)
+    spaced = graph.read(source, root).replace(b"{", b"{ ", 1)
+    root = source.add(root.media_type, spaced, "v1")
+    platforms = [Platform.parse(p) for p in ("linux/arm64", "linux/amd64")]
+    assert copy(source, "v1", target, "v1", platforms=platforms) == root
+    assert target.fetch(root).read() == spaced
+
+
 def test_a_sparse_copy_keeps_the_index_and_its_digest() -> None:
     source, target = MemoryStore(), MemoryStore()
     root = random.index(source, 1, "v1")

@@ -68,7 +68,8 @@ def copy(
     """Copy an image, an index or an artifact with all it is made of, and tag it at the target.
 
     Content that is at the target already does not move. The digest of what is copied stays the same, but for one
-    case: several `platforms` without `sparse` make a new, smaller index; one platform gives that image alone.
+    case: several `platforms` without `sparse` make a new, smaller index where they leave something out; one platform
+    gives that image alone.
 
     Args:
         source: Where it is.
@@ -165,6 +166,8 @@ def _choose(
     if len(digests) == 1:
         return _Choice(graph.select(source, kept[0], platforms[0]))
     entries = tuple(e for e in index.manifests if e.digest in digests)
+    if entries == index.manifests:
+        return _Choice(root)
     raw = replace(index, manifests=entries).encode()
     smaller = Descriptor.of(root.media_type, raw)
     return _Choice(smaller, made=(smaller, raw))
