@@ -436,3 +436,12 @@ def test_a_place_made_for_what_never_came_is_removed_again(
 )
 def test_every_kind_of_failure_has_its_exit_code(error: Exception, code: int) -> None:
     assert exit_code(error) == code
+
+
+@pytest.mark.parametrize("words", [(), ("manifest",)])
+def test_a_group_without_a_command_shows_its_help_as_an_error(
+    argosy: Run, words: tuple[str, ...]
+) -> None:
+    done = argosy(*words, code=64)
+    assert done.out == ""
+    assert done.err == argosy(*words, "--help").out

@@ -134,6 +134,9 @@ def call(argv: Sequence[str]) -> int:
         # Not `root.main`: it turns a closed pipe into exit code 1.
         result = _invoked(list(argv))
         sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as exc:
+        print(exc.message, file=sys.stderr)
+        return failure.EXIT_USAGE
     except click.UsageError as exc:
         return _usage(exc)
     except click.ClickException as exc:
