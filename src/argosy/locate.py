@@ -83,6 +83,11 @@ class Location(Value, kw_only=True):
         """
         if text.startswith(("./", "../", "/", "~")) or text in (".", ".."):
             return cls._sniff(os.path.expanduser(text))
+        if text == "-":
+            raise InvalidReferenceError(
+                "- does not say what is read or written",
+                hint="say which it is: oci-archive:- or docker-archive:-",
+            )
         match = _TRANSPORT.fullmatch(text)
         name = _ALIASES.get(match[1], match[1]) if match else ""
         if match and name in _LOCAL:

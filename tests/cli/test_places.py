@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from argosy.errors import InvalidReferenceError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 
@@ -31,3 +32,9 @@ def test_what_a_digest_names_is_printed_without_the_tag(text: str) -> None:
     for typed in (text, f"{text}:v1", f"{text}:v1@sha256:{64 * '1'}"):
         assert str(Location.parse(typed).at(digest)) == f"{text}@{digest}"
         assert str(Location.parse(typed).at("v2")) == f"{text}:v2"
+
+
+def test_a_stream_is_of_some_kind() -> None:
+    with pytest.raises(InvalidReferenceError, match=r"^- does not say") as caught:
+        Location.parse("-")
+    assert "oci-archive:- or docker-archive:-" in str(caught.value.hint)

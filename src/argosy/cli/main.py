@@ -21,7 +21,8 @@ from argosy.cli.table import ALIASES, COMMANDS, children
 _EPILOG = """\b
 Places:  docker://registry/name:tag (or just registry/name:tag)
          oci:directory:tag   oci-archive:file.tar:tag   docker-archive:file.tar:name:tag   dir:directory
-         ./path and /path are looked at: a layout, or an archive. "-" is stdin or stdout for archives.
+         ./path and /path are looked at: a layout, an archive, an image's directory.
+         oci-archive:- and docker-archive:- are stdin or stdout.
 Exit:    0 done, 1 failed, 2 not found, 3 not allowed, 4 verification failed, 5 rate limited, 64 wrong usage
 """
 
