@@ -183,6 +183,22 @@ def test_all_tags_are_not_meant_where_one_is_named(
     assert not (tmp_path / "there").exists()
 
 
+def test_a_tag_that_is_there_stays_where_nothing_is_clobbered(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    there = f"oci:{tmp_path}/there"
+    argosy("cp", "-q", "--no-clobber", f"oci:{layout}:v1", f"{there}:multi")
+    before = argosy("digest", f"{there}:multi").out
+    for more in ((f"{there}:multi",), (f"{there}:new", "--tag", "multi")):
+        done = argosy("cp", "-q", "-n", f"oci:{layout}:multi", *more, code=1)
+        assert "the tag multi is there" in done.err
+    assert argosy("ls", there).out == "multi\n"
+    argosy("cp", "-q", "-n", "-a", f"oci:{layout}", there)
+    assert argosy("ls", there).out.split() == ["multi", "v1"]
+    assert argosy("digest", f"{there}:multi").out == before
+    argosy("cp", "-q", "-n", f"oci:{layout}:v1", f"dir:{tmp_path}/dir", code=1)
+
+
 @pytest.mark.parametrize("pattern", ["(", "(?P<a", "[z-a]", "a" + "(" * 5000])
 def test_what_is_no_regular_expression_is_wrong_usage(
     argosy: Run, layout: pathlib.Path, pattern: str

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from argosy.errors import InvalidReferenceError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
+from tests.cli.conftest import Run
 
 
 @pytest.mark.parametrize(
@@ -38,3 +41,23 @@ def test_a_stream_is_of_some_kind() -> None:
     with pytest.raises(InvalidReferenceError, match=r"^- does not say") as caught:
         Location.parse("-")
     assert "oci-archive:- or docker-archive:-" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("ls", ["--full-ref", "-O", "--omit-digest-tags", "--exclude-digest-tags"]),
+        ("digest", ["--full-ref"]),
+        ("cp", ["--digestfile", "--additional-tag", "--recursive", "--concurrency", "-n", "--no-clobber"]),
+        ("backup", ["--include-referrers", "--concurrency"]),
+        ("restore", ["--exclude-referrers", "--concurrency"]),
+        ("sync", ["--scoped", "--keep-going", "--dry-run"]),
+    ],
+)  # fmt: skip
+def test_options_of_other_tools_are_known(argosy: Run, command: str, names: list[str]) -> None:
+    shown = argosy(command, "--help").out
+    assert [name for name in names if name not in shown] == []
+
+
+def test_skopeos_name_for_attempts_is_known(argosy: Run, tmp_path: pathlib.Path) -> None:
+    argosy("digest", "--retry-times", "0", f"oci:{tmp_path}/none:v1", code=2)

@@ -56,7 +56,10 @@ def _given(path: str) -> Location:
 
 
 _referrers = click.option(
-    "--referrers/--no-referrers", default=True, help="Also what refers to them (the default)."
+    "--referrers/--no-referrers",
+    "--include-referrers/--exclude-referrers",
+    default=True,
+    help="Also what refers to them (the default).",
 )
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be copied.")
 

@@ -25,13 +25,20 @@ _MARK = "_argosy_connections"
 
 
 class Setting(Value):
-    """One option: its name without dashes, its help, and what else `click.Option` needs."""
+    """One option: its name without dashes, its help, what else `click.Option` needs, and another tool's name for it."""
 
     name: str
     help: str
     kind: Mapping[str, Any]
     short: str = ""
     shown: bool = False
+    other: str = ""
+
+    @property
+    def options(self) -> list[str]:
+        """What is typed for it."""
+        long = [f"--{name}" for name in (self.name, self.other) if name]
+        return [*long, self.short] if self.short else long
 
 
 _FLAG: dict[str, Any] = {"is_flag": True, "default": None}
@@ -60,7 +67,7 @@ SETTINGS = (
     Setting("header", "Send this header to the registry; repeatable.",
             {"multiple": True, "metavar": "NAME:VALUE"}),
     Setting("timeout", "Give up after so long without progress.", _SECONDS),
-    Setting("retry", "Send a request again so often.", _COUNT),
+    Setting("retry", "Send a request again so often.", _COUNT, other="retry-times"),
     Setting("retry-delay", "Wait so long before the first repeat.", _SECONDS),
     Setting("max-wait", "Wait at most so long because a registry asks for it.", _SECONDS),
     Setting("rate-limit", "Send at most so many requests a second.", _RATE),
@@ -115,9 +122,7 @@ def _is_known(arg: str, taken: Container[str]) -> bool:
 
 def _options(*, both: bool) -> Iterator[click.Option]:
     for setting in SETTINGS:
-        yield _option(
-            setting, "", [f"--{setting.name}", *([setting.short] if setting.short else [])]
-        )
+        yield _option(setting, "", setting.options)
         if both and not setting.short:
             for side, prefixes in _SIDES.items():
                 yield _option(setting, side, [f"--{p}-{setting.name}" for p in prefixes])
@@ -186,7 +191,7 @@ def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
 
 def left(setting: Setting) -> str:
     """An option as it is listed: its names and what it takes."""
-    name = f"--{setting.name}" + (f", {setting.short}" if setting.short else "")
+    name = ", ".join(setting.options)
     if setting.kind.get("is_flag"):
         return name
     metavar = setting.kind.get("metavar")

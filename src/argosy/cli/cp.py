@@ -13,7 +13,7 @@ from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
-from argosy.errors import UsageError
+from argosy.errors import ConflictError, NotFoundError, UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
@@ -23,7 +23,14 @@ from argosy.spec.reference import Reference
 @click.command()
 @click.argument("source", type=PLACE)
 @click.argument("target", type=PLACE)
-@click.option("-t", "--tag", "more_tags", multiple=True, help="One more tag for it; repeatable.")
+@click.option(
+    "-t",
+    "--tag",
+    "--additional-tag",
+    "more_tags",
+    multiple=True,
+    help="One more tag for it; repeatable.",
+)
 @click.option(
     "-a",
     "--all-tags",
@@ -34,7 +41,19 @@ from argosy.spec.reference import Reference
 @click.option(
     "--sparse", is_flag=True, help="With --platform: keep the index whole, and its digest."
 )
-@click.option("-r", "--referrers", is_flag=True, help="Also what refers to it: signatures, SBOMs.")
+@click.option(
+    "-n",
+    "--no-clobber",
+    is_flag=True,
+    help="Move no tag that TARGET has: fail, or with --all-tags copy the others.",
+)
+@click.option(
+    "-r",
+    "--referrers",
+    "--recursive",
+    is_flag=True,
+    help="Also what refers to it: signatures, SBOMs.",
+)
 @click.option(
     "--digest-tags", is_flag=True, help="Also tags like sha256-<hex>.sig; not lists of referrers."
 )
@@ -59,7 +78,10 @@ from argosy.spec.reference import Reference
     "--preserve-digests", is_flag=True, help="Fail rather than let anything change its digest."
 )
 @click.option(
-    "--digest-file", type=click.Path(dir_okay=False), help="Write the digest to this file."
+    "--digest-file",
+    "--digestfile",
+    type=click.Path(dir_okay=False),
+    help="Write the digest to this file.",
 )
 @jobs_option
 @quiet_option
@@ -71,6 +93,7 @@ def command(
     all_tags: bool,
     platforms: tuple[Platform, ...],
     sparse: bool,
+    no_clobber: bool,
     referrers: bool,
     digest_tags: bool,
     foreign: bool,
@@ -101,7 +124,7 @@ def command(
         places.check_whole(source)
     if all_tags and (more_tags or _tag_of(target)):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
-    if more_tags:
+    if more_tags or no_clobber:
         places.check_tags(target)
     if all_tags and digest_file:
         raise UsageError("--digest-file is for one digest, and --all-tags copies several images")
@@ -129,12 +152,17 @@ def command(
             names = places.all_carried(source, target, places.images(taken))
             places.check_room(target, names)
             for tag, name in names.items():
+                if no_clobber and _has(given, name):
+                    continue
                 place, what = change(taken, tag) if change else (taken, tag)
                 copy(place, what, given, name, on_event=on_event, **options)  # type: ignore[arg-type]
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
         tags = (*_tags(source, target, chosen), *more)
+        for tag in tags if no_clobber else ():
+            if _has(given, tag):
+                raise ConflictError(f"{target}: the tag {tag} is there, and --no-clobber keeps it")
         place, what = change(taken, chosen) if change else (taken, chosen)
         root = copy(place, what, given, *tags, expected=target.digest, on_event=on_event, **options)  # type: ignore[arg-type]
         told(root.digest)
@@ -168,6 +196,14 @@ def _changing(
         return made, str(new.digest)
 
     return change
+
+
+def _has(place: Source, tag: str) -> bool:
+    try:
+        place.resolve(tag)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:

@@ -49,8 +49,15 @@ _ORDERS: dict[str, Callable[[str], Any]] = {"name": str, "semver": semver_key}
 )
 @click.option("--reverse", is_flag=True, help="The other way round.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
-@click.option("--no-digest-tags", is_flag=True, help="Leave out tags like sha256-<hex>.sig.")
-@click.option("--full", is_flag=True, help="Print whole places.")
+@click.option(
+    "--no-digest-tags",
+    "-O",
+    "--omit-digest-tags",
+    "--exclude-digest-tags",
+    is_flag=True,
+    help="Leave out tags like sha256-<hex>.sig.",
+)
+@click.option("--full", "--full-ref", is_flag=True, help="Print whole places.")
 @json_option
 def command(
     place: Location,

@@ -103,6 +103,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON f
 jobs_option = click.option(
     "-j",
     "--jobs",
+    "--concurrency",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
