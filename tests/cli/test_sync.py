@@ -328,6 +328,19 @@ def test_the_tag_of_a_files_source_is_the_only_one() -> None:
     assert job.tags == ("v1",)
 
 
+def test_the_tag_beside_a_digest_is_synced(
+    argosy: Run, source: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    digest = argosy("digest", f"oci:{source}:1.0").out.strip()
+    argosy("tag", f"oci:{source}:latest", "moved")
+    pinned, there = f"oci:{source}:moved@{digest}", f"oci:{tmp_path}/new"
+    assert argosy("sync", "-q", pinned, there).out == f"copy {there} moved {digest}\n"
+    assert tags(tmp_path / "new") == ["moved"]
+    assert argosy("sync", "-q", pinned, there).out == ""
+    argosy("sync", "-q", f"oci:{source}@{digest}", f"oci:{tmp_path}/bare")
+    assert tags(tmp_path / "bare") == []
+
+
 @pytest.mark.parametrize(
     "words",
     [

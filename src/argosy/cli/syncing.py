@@ -206,7 +206,9 @@ def _had(job: Job, names: Iterable[str]) -> Iterator[str]:
 
 
 def _at_target(job: Job, name: str) -> str:
-    """What a name at the source is at the target; content without a name gets none."""
+    """What a name at the source is at the target; content without a name gets none but the tag typed beside it."""
+    if job.source.own_tag and name == job.source.digest:
+        name = job.source.own_tag
     if isinstance(name, Digest) or name.startswith("@"):
         return name
     return places.carried(job.source, job.target, name)
@@ -215,7 +217,7 @@ def _at_target(job: Job, name: str) -> str:
 def _step(job: Job, name: str, tag: str, source: Source, target: Source) -> Step:
     try:
         digest = chosen(source, name, job.platforms).digest
-        if isinstance(name, Digest) or name.startswith("@"):
+        if isinstance(tag, Digest) or tag.startswith("@"):
             tag = digest
         there = digest == _resolved(job, target, tag)
     except ArgosyError as exc:
