@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from argosy.errors import StorageError, UsageError
+from argosy.errors import InvalidLayerError, StorageError, UsageError
 from argosy.image.insert import insert, remove_path
 from argosy.image.view import Image
 from argosy.image.walk import TreeOptions, write_tree
@@ -77,6 +77,14 @@ def test_a_path_is_removed_by_a_whiteout() -> None:
 def test_a_target_that_is_a_whiteout_is_refused(tree: pathlib.Path) -> None:
     with pytest.raises(UsageError, match=r"\.wh\."):
         insert(image_of(), str(tree / "a"), "/etc/.wh.passwd")
+
+
+@pytest.mark.parametrize("name", [".wh.passwd", "sub/.wh..wh..opq", ".wh.folder/x"])
+def test_a_file_whose_name_would_remove_another_is_refused(tree: pathlib.Path, name: str) -> None:
+    (tree / name).parent.mkdir(exist_ok=True)
+    (tree / name).touch()
+    with pytest.raises(InvalidLayerError, match=r"opt/.*: a name that begins with \.wh\."):
+        insert(image_of(), str(tree), "/opt")
 
 
 def test_owners_and_times_are_as_asked(tree: pathlib.Path) -> None:

@@ -41,6 +41,7 @@ def insert(
 
     Raises:
         StorageError: `path` cannot be read.
+        InvalidLayerError: a name below `path` begins with `.wh.`, and would remove something.
         UsageError: `target` is a whiteout, or a file shall become the root.
     """
     name = _target(target)
@@ -52,7 +53,7 @@ def insert(
             when = (options or TreeOptions()).epoch or 0
             marker = name + b"/" + OPAQUE_WHITEOUT if name else OPAQUE_WHITEOUT
             tar.add(Entry(name=marker, mode=0, mtime=when * 10**9))
-        write_tree(tar, path, name, options)
+        write_tree(tar, path, name, options, changeset=True)
 
     return with_written_layer(image, write, history, compression)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from argosy.errors import InvalidLayerError, StorageError
-from argosy.layer.entry import Entry, EntryType, shown
+from argosy.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, shown
 from argosy.layer.removal import Identity, identity
 from argosy.layer.resolve import DIRECTORY
 from argosy.layer.tarwriter import TarWriter
@@ -55,7 +55,14 @@ class TreeOptions:
     warn: Callable[[str], object] = lambda _line: None
 
 
-def write_tree(tar: TarWriter, path: str, name: bytes, options: TreeOptions | None = None) -> None:
+def write_tree(
+    tar: TarWriter,
+    path: str,
+    name: bytes,
+    options: TreeOptions | None = None,
+    *,
+    changeset: bool = False,
+) -> None:
     """Write a file, or a directory with all in it, into a tar archive.
 
     Args:
@@ -63,16 +70,18 @@ def write_tree(tar: TarWriter, path: str, name: bytes, options: TreeOptions | No
         path: What to write; a symbolic link at its very end is written as one.
         name: What it is called in the archive, without slashes around; empty for the root.
         options: How.
+        changeset: The archive is a layer, in which a name that begins with `.wh.` would remove something.
 
     Raises:
         StorageError: something cannot be read.
-        InvalidLayerError: a file changed its size while it was read.
+        InvalidLayerError: a file changed its size while it was read, or has a name no changeset can have.
     """
     parent, _, base = os.path.abspath(path).rpartition("/")
     try:
         folder = os.open(parent or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _Walker(tar, options or TreeOptions()).visit(folder, os.fsencode(base or "."), name)
+            walker = _Walker(tar, options or TreeOptions(), changeset=changeset)
+            walker.visit(folder, os.fsencode(base or "."), name)
         finally:
             os.close(folder)
     except OSError as exc:
@@ -115,8 +124,8 @@ def _up(here: int, level: _Level) -> int:
 
 
 class _Walker:
-    def __init__(self, tar: TarWriter, options: TreeOptions) -> None:
-        self._tar, self._options = tar, options
+    def __init__(self, tar: TarWriter, options: TreeOptions, *, changeset: bool) -> None:
+        self._tar, self._options, self._changeset = tar, options, changeset
         self._links: dict[tuple[int, int], bytes] = {}
 
     def visit(self, parent: int, base: bytes, name: bytes) -> None:
@@ -140,6 +149,10 @@ class _Walker:
 
     def _add(self, folder: int, base: bytes, name: bytes) -> bool:
         """Write one entry; whether it is a directory."""
+        if self._changeset and name.rpartition(b"/")[2].startswith(WHITEOUT_PREFIX):
+            raise InvalidLayerError(
+                f"{shown(name)}: a name that begins with .wh. cannot be in a layer"
+            )
         status = os.stat(base, dir_fd=folder, follow_symlinks=False)
         kind = _TYPES.get(stat.S_IFMT(status.st_mode))
         if kind is None:
