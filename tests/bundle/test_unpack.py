@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.bundle.bundle import Bundle, Metadata, mtree_name
-from argosy.bundle.mtree import read_mtree, unvis, vis
+from argosy.bundle.mtree import mtree, read_mtree, unvis, vis
 from argosy.bundle.repack import base_of, differences, refresh, repack
 from argosy.bundle.unpack import unpack, unpack_rootfs
 from argosy.bundle.validate import problems
@@ -29,6 +29,7 @@ from argosy.errors import (
 from argosy.image.configure import Changes
 from argosy.image.derive import derive, mutate
 from argosy.image.view import Image
+from argosy.layer.diff import ChangeKind
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
@@ -250,6 +251,35 @@ def test_a_bundle_of_umoci_is_packed_by_its_mtree(tmp_path: pathlib.Path, image:
         out.write(b"broken type=what\n")
     with pytest.raises(InvalidConfigError, match="line"):
         list(differences(bundle))
+
+
+def test_a_bundle_that_umoci_refreshed_is_packed_by_the_new_mtree(
+    tmp_path: pathlib.Path, image: Image
+) -> None:
+    bundle = unpack(image, str(tmp_path / "b"), OPTIONS, for_umoci=True)
+    (tmp_path / "b/rootfs/x").write_bytes(b"x")
+    made = repack(bundle, image)
+    with bundle.root() as root:  # what umoci repack --refresh-bundle leaves
+        now = mtree(root.snapshot(digests=True))
+    (tmp_path / "b" / mtree_name(made.descriptor)).write_bytes(now)
+    metadata = dataclasses.replace(bundle.metadata, walk=(made.descriptor,))
+    (tmp_path / "b/umoci.json").write_bytes(metadata.encode())
+    os.unlink(tmp_path / "b/rootfs/x")
+    refreshed = Bundle.open(str(tmp_path / "b"))
+    assert [(c.path, c.kind) for c in differences(refreshed)] == [(b"x", ChangeKind.DELETED)]
+    assert names(repack(refreshed, made))[-1] == ".wh.x"
+    os.unlink(tmp_path / "b" / mtree_name(made.descriptor))
+    with pytest.raises(ConflictError, match=f"is of {image.digest}, and the bundle of"):
+        repack(refreshed, made)
+
+
+def test_a_snapshot_that_does_not_say_whose_it_is_is_the_bundles(
+    tmp_path: pathlib.Path, image: Image
+) -> None:
+    bundle = _unpacked(tmp_path, image)
+    kept = tmp_path / "b/argosy.snapshot"
+    kept.write_bytes(kept.read_bytes().partition(b"\n")[2])
+    assert repack(bundle, image).digest == image.digest
 
 
 @given(st.binary(max_size=40))

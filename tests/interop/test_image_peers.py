@@ -202,6 +202,19 @@ def test_umoci_repacks_what_argosy_unpacked_for_it(
     assert len(unchanged) <= 1
 
 
+@root_only
+def test_argosy_repacks_a_bundle_of_its_own_that_umoci_refreshed(
+    real: pathlib.Path, tmp_path: pathlib.Path, argosy: Run, peer: Peer
+) -> None:
+    argosy("unpack", "-q", "--for-umoci", f"oci:{real}:real", tmp_path / "b")
+    (tmp_path / "b/rootfs/x").touch()
+    run(peer("umoci"), "repack", "--image", f"{real}:more", "--refresh-bundle", tmp_path / "b")
+    assert "/x" not in argosy("bundle", "diff", tmp_path / "b")
+    (tmp_path / "b/rootfs/x").unlink()
+    argosy("repack", "-q", f"oci:{real}", tmp_path / "b", "-t", "less")
+    assert "x" not in argosy("fs", "ls", f"oci:{real}:less", "/").split()
+
+
 def test_what_umoci_configures_argosy_reads_and_the_reverse(
     real: pathlib.Path,
     argosy: Run,

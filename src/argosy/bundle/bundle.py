@@ -3,7 +3,7 @@
 config.json   the runtime's configuration
 rootfs/       the root file system
 umoci.json    what it was unpacked from and how, in umoci's format
-argosy.snapshot   what the root file system held then
+argosy.snapshot   what the root file system held then, and of which image
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from argosy.bundle.mtree import read_mtree
-from argosy.errors import InvalidConfigError, StorageError
+from argosy.errors import ConflictError, InvalidConfigError, StorageError
 from argosy.layer.idmap import IdMap, IdRange
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
@@ -23,7 +23,7 @@ from argosy.layer.snapshot import Snapshot
 from argosy.spec import _json
 from argosy.spec.descriptor import Descriptor
 
-__all__ = ["Bundle", "Metadata", "mtree_name", "replace", "write_new"]
+__all__ = ["Bundle", "Metadata", "kept", "mtree_name", "replace", "write_new"]
 
 CONFIG = "config.json"
 METADATA = "umoci.json"
@@ -31,6 +31,7 @@ ROOTFS = "rootfs"
 SNAPSHOT = "argosy.snapshot"
 _MAX_DOCUMENT = 16 << 20
 _MAX_SNAPSHOT = 4 << 30
+_OF = b"of "
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +158,23 @@ class Bundle:
 
         Raises:
             StorageError: there is neither, or it cannot be read.
+            ConflictError: there is only one of another image, as after `umoci repack --refresh-bundle`.
             InvalidConfigError: the mtree cannot be read.
         """
+        manifest = self.metadata.manifest
         ours = os.path.join(self.path, SNAPSHOT)
-        theirs = os.path.join(self.path, mtree_name(self.metadata.manifest))
-        if not os.path.lexists(ours) and os.path.lexists(theirs):
+        theirs = os.path.join(self.path, mtree_name(manifest))
+        said, held, by_mtree = None, b"", os.path.lexists(theirs)
+        if os.path.lexists(ours) or not by_mtree:
+            said, held = _of(_read(ours, _MAX_SNAPSHOT))
+        if by_mtree and said != manifest.digest:
             return read_mtree(_read(theirs, _MAX_SNAPSHOT), root.snapshot(digests=False))
-        return Snapshot.decode(_read(ours, _MAX_SNAPSHOT))
+        if said not in (None, manifest.digest):
+            raise ConflictError(
+                f"{ours} is of {said}, and the bundle of {manifest.digest}",
+                hint="unpack the image into another directory",
+            )
+        return Snapshot.decode(held)
 
     @contextlib.contextmanager
     def root(
@@ -184,10 +195,23 @@ class Bundle:
     def remember(self, manifest: Descriptor, snapshot: Snapshot) -> Bundle:
         """The bundle, now said to come from this image and to hold what the snapshot says."""
         metadata = dataclasses.replace(self.metadata, walk=(manifest,))
-        # The snapshot first: with an old one beside new metadata a change would be lost, the other way none is.
-        replace(os.path.join(self.path, SNAPSHOT), snapshot.encode())
+        # Between the two the bundle is of no use, but never wrong: a snapshot says whose it is.
+        replace(os.path.join(self.path, SNAPSHOT), kept(manifest, snapshot))
         replace(os.path.join(self.path, METADATA), metadata.encode())
         return dataclasses.replace(self, metadata=metadata)
+
+
+def kept(manifest: Descriptor, snapshot: Snapshot) -> bytes:
+    """A snapshot as a bundle keeps it: after a line that says which image it is of."""
+    return b"%s%s\n%s" % (_OF, manifest.digest.encode(), snapshot.encode())
+
+
+def _of(raw: bytes) -> tuple[str | None, bytes]:
+    """Which image a kept snapshot is of, and the snapshot; None in bundles of argosy's first days."""
+    first, _, rest = raw.partition(b"\n")
+    if not first.startswith(_OF):
+        return None, raw
+    return first.removeprefix(_OF).decode(errors="replace"), rest
 
 
 def mtree_name(manifest: Descriptor) -> str:

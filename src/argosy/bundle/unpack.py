@@ -15,6 +15,7 @@ from argosy.bundle.bundle import (
     SNAPSHOT,
     Bundle,
     Metadata,
+    kept,
     mtree_name,
     write_new,
 )
@@ -84,7 +85,7 @@ def unpack(
         )
         _written(path, CONFIG, _json.dumps(config, indent=2) + b"\n", undo)
         snapshot = root.snapshot(digests=digests or for_umoci)
-        _written(path, SNAPSHOT, snapshot.encode(), undo)
+        _written(path, SNAPSHOT, kept(image.descriptor, snapshot), undo)
         if for_umoci:
             _written(path, mtree_name(image.descriptor), mtree(snapshot), undo)
         _written(path, METADATA, metadata.encode(), undo)
