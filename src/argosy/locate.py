@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from argosy.content.protocols import Source, Target
+from argosy.content.protocols import Source, Target, Untagged
 from argosy.errors import (
     InvalidReferenceError,
     InvalidTagError,
@@ -30,7 +30,7 @@ from argosy.errors import (
 )
 from argosy.spec._value import Value, replace
 from argosy.spec.digest import ALGORITHMS, Digest
-from argosy.spec.reference import Reference
+from argosy.spec.reference import Reference, stands_for
 
 Connect = Callable[[Reference, bool], Target]
 """Makes a client for one repository: `connect(reference, write)`."""
@@ -312,7 +312,8 @@ def _open_standard_streams(location: Location, *, write: bool) -> None:
 def choose(place: Source, location: Location) -> str:
     """The tag or digest that a location means in an opened place.
 
-    Where nothing was said it is `latest`, or the only image there is.
+    Where nothing was said it is `latest`, or the only image there is. Those without a tag, such as a replaced one,
+    count where no image has a tag; tags that stand for a digest, such as a signature's, where there is nothing else.
 
     Raises:
         ManifestUnknownError: nothing was said, and there are several images or none.
@@ -320,16 +321,20 @@ def choose(place: Source, location: Location) -> str:
     if location.tag is not None:
         return location.tag
     tags = list(place.tags())
-    if "latest" in tags:
+    images = [tag for tag in tags if not stands_for(tag)] or _untagged(place) or tags
+    if "latest" in images:
         return "latest"
-    if len(tags) == 1:
-        return tags[0]
-    if not tags:
-        with contextlib.suppress(ManifestUnknownError):
-            return place.resolve("@0").digest  # a `Digest`, not a tag
+    if not images:
         raise ManifestUnknownError(f"{location} holds no image")
-    shown = ", ".join(tags[:10]) + (", …" if len(tags) > 10 else "")
+    if len(images) == 1:
+        return images[0]
+    shown = ", ".join(images[:10]) + (", …" if len(images) > 10 else "")
     raise ManifestUnknownError(
-        f"{location} holds {len(tags)} images: {shown}",
-        hint=f"name one, as in {location}:{tags[0]}",
+        f"{location} holds {len(images)} images: {shown}",
+        hint=f"name one, as in {location.at(images[0])}",
     )
+
+
+def _untagged(place: Source) -> list[str]:
+    """The digests of the images without a tag: each a `Digest`, and so no tag."""
+    return [desc.digest for desc in place.untagged()] if isinstance(place, Untagged) else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import click
 
@@ -134,7 +135,8 @@ def command(
     wanted = bool(kind or compress or (preserve_digests and not sparse and len(platforms) > 1))
     wish = {"format": kind, "compress": compress, "level": level, "preserve": preserve_digests}
     change = _changing(platforms, wish, quiet=quiet) if wanted else None
-    options = {
+    options: dict[str, Any] = {
+        "expected": target.digest,
         "platforms": (platforms or None) if change is None else None,
         "sparse": sparse,
         "referrers": referrers,
@@ -155,7 +157,7 @@ def command(
                 if no_clobber and _has(given, name):
                     continue
                 place, what = change(taken, tag) if change else (taken, tag)
-                copy(place, what, given, name, on_event=on_event, **options)  # type: ignore[arg-type]
+                copy(place, what, given, name, on_event=on_event, **options)
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
@@ -164,7 +166,9 @@ def command(
             if _has(given, tag):
                 raise ConflictError(f"{target}: the tag {tag} is there, and --no-clobber keeps it")
         place, what = change(taken, chosen) if change else (taken, chosen)
-        root = copy(place, what, given, *tags, expected=target.digest, on_event=on_event, **options)  # type: ignore[arg-type]
+        with places.superseding(target, given, tags) as new:
+            root = copy(place, what, given, *tags, on_event=on_event, **options)
+            new.add(root.digest)
         told(root.digest)
 
 

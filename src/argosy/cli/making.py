@@ -1,7 +1,8 @@
 """What the commands that make images have in common: opening the old one, and where the new one goes.
 
-Without `-t` a new image replaces the tag it came from, as with umoci; in a registry it is pushed by digest and the tag
-stays, as with crane. What is printed is the new image's place by digest, so that commands can be chained.
+Without `-t` a new image replaces the tag it came from, as with umoci, or the only image of a place without tags; in a
+registry it is pushed by digest and the tag stays, as with crane. What is printed is the new image's place by digest, so
+that commands can be chained.
 """
 
 from __future__ import annotations
@@ -32,8 +33,6 @@ from argosy.spec.platform import Platform
 
 F = TypeVar("F", bound=Callable[..., Any])
 View = Image | ImageIndex
-
-_ARCHIVES = ("oci-archive", "docker-archive")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +121,10 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         files.digest(destination.digest_file) as told,
         places.target(where) as target,
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
+        places.superseding(where, target, tags, in_place=where == came_from) as new,
     ):
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
+        new.add(root.digest)
         told(root.digest)
     print(where if where.transport == "docker-archive" else where.at(root.digest))
 
@@ -139,7 +140,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
             raise UsageError("where shall it go?", hint="give -t PLACE or -o FILE")
         return came_from, _kept_tags(came_from)
     if came_from is not None and "/" not in tag and ":" not in tag:
-        if came_from.transport in _ARCHIVES:
+        if came_from.transport in places.ARCHIVES:
             raise UsageError(
                 f"{came_from}: an archive is not changed in place",
                 hint="name another place with -t, such as oci:DIRECTORY:TAG",
@@ -154,7 +155,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
 
 def _kept_tags(came_from: Location) -> Sequence[str]:
     """The tag a new image takes over in its own place."""
-    if came_from.transport in _ARCHIVES:
+    if came_from.transport in places.ARCHIVES:
         raise UsageError(
             f"{came_from}: an archive is not changed in place",
             hint="name another place with -t, such as oci:DIRECTORY:TAG",

@@ -10,12 +10,15 @@ import click
 
 from argosy import locate
 from argosy.content import graph
-from argosy.content.protocols import Source, Target
+from argosy.content.protocols import Forgetter, Source, Target
 from argosy.errors import InvalidError, InvalidTagError, UnsupportedError, UsageError
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
 from argosy.spec.reference import Reference, is_referrers_tag, parse_tag
+
+ARCHIVES = ("oci-archive", "docker-archive")
 
 
 def _connect(location: Location, side: str) -> Connect | None:
@@ -70,6 +73,44 @@ def check_whole(location: Location) -> None:
             f"{location}: --all-tags means every tag of the place: name none",
             hint="one image comes with all its platforms, without an option",
         )
+
+
+@contextlib.contextmanager
+def superseding(
+    location: Location, target: Target, tags: Collection[object], *, in_place: bool = False
+) -> Iterator[set[Digest]]:
+    """Write images without a tag in place of those without one, where they could not be told from each other.
+
+    That is so in an archive, and where an image without a tag is changed in place. A digest says which is meant.
+
+    Args:
+        location: What was typed.
+        target: The place, opened.
+        tags: What the new images are called there; where it is anything, the others stay.
+        in_place: The new image is made of the only one without a tag.
+
+    Yields:
+        The digests of the new images, to be filled in.
+
+    Raises:
+        UsageError: it is an archive with tags: those would be read for it.
+    """
+    archive = location.transport in ARCHIVES
+    concerned = not tags and location.tag is None and (archive or in_place)
+    new: set[Digest] = set()
+    if not concerned or not isinstance(target, Forgetter):
+        yield new
+        return
+    if archive and any(target.tags()):
+        raise UsageError(
+            f"{location} holds images with names: one without would not be found beside them",
+            hint="give it a name, too",
+        )
+    old = list(target.untagged())
+    yield new
+    for desc in old:
+        if desc.digest not in new:
+            target.forget(desc)
 
 
 def check_tags(location: Location) -> None:

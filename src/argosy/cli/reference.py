@@ -41,7 +41,9 @@ Every command takes every kind of place.
 | `./path`, `../path`, `/path` | whichever of these lies there |
 
 `oci:directory:@3` is the fourth entry of a layout, `oci:directory@sha256:…` what has that digest. `-` as the file of an
-archive is stdin or stdout. Without a tag, `latest` is meant, or the only image there is.
+archive is stdin or stdout. Without a tag, `latest` is meant, or the only image there is. An archive that is written to
+without a name holds that one image; in a layout, an image without a tag stands beside the others, unless it was made of
+the only one there was.
 """
 
 _EXITS = {

@@ -134,6 +134,24 @@ class Deleter(Protocol):
 
 
 @runtime_checkable
+class Untagged(Protocol):
+    """A place whose images need no tag."""
+
+    def untagged(self) -> Iterator[Descriptor]:
+        """The images that no tag stands for, each once; what refers to another is one only where nothing else is."""
+        ...
+
+
+@runtime_checkable
+class Forgetter(Untagged, Protocol):
+    """A place that lets an image go which has no tag."""
+
+    def forget(self, desc: Descriptor) -> None:
+        """List an image without a tag no longer; its content stays until it is collected, and what has a tag stays."""
+        ...
+
+
+@runtime_checkable
 class Mounter(Protocol):
     """A place that can take content from another one without moving bytes."""
 

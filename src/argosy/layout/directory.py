@@ -191,6 +191,10 @@ class DirectoryStore(LayoutSource):
         """None: the directory is the image, and has no name inside. `@0` stands for it."""
         return iter(())
 
+    def untagged(self) -> Iterator[Descriptor]:
+        """See `Untagged.untagged`: the image, and nothing that stands beside it."""
+        return iter(self.index().manifests[:1])
+
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`. A manifest becomes the image, unless the image holds it or it has a `subject`.
 

@@ -30,7 +30,7 @@ _Stamp = tuple[int, int, int, int]
 
 
 class LayoutTarget(LayoutSource):
-    """`Target` and `Deleter` over an `index.json` in a directory and a directory of blobs.
+    """`Target`, `Deleter` and `Forgetter` over an `index.json` in a directory and a directory of blobs.
 
     Args:
         name: What to call it in messages.
@@ -109,6 +109,14 @@ class LayoutTarget(LayoutSource):
             if not names.meant(entries, tag):
                 raise ManifestUnknownError(f"{tag!r} is not in {self}")
             return self._without(entries, tag)
+
+        self.change(without)
+
+    def forget(self, desc: Descriptor) -> None:
+        """See `Forgetter.forget`."""
+
+        def without(entries: list[Descriptor]) -> list[Descriptor]:
+            return [e for e in entries if names.is_named(e) or e.digest != desc.digest]
 
         self.change(without)
 

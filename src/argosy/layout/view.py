@@ -164,6 +164,17 @@ class LayoutSource:
         """See `Source.tags`: the names in `index.json`, in its order."""
         yield from names.tags_of(self.index().manifests)
 
+    def untagged(self) -> Iterator[Descriptor]:
+        """See `Untagged.untagged`."""
+        entries = self.index().manifests
+        named = {entry.digest for entry in entries if names.is_named(entry)}
+        found = {entry.digest: entry for entry in entries if entry.digest not in named}
+        yield from [e for e in found.values() if self._stands_alone(e)] or found.values()
+
+    def _stands_alone(self, entry: Descriptor) -> bool:
+        facts = self.catalog.facts(entry)
+        return entry.is_manifest() and (facts is None or facts.subject is None)
+
     def referrers(
         self, subject: Descriptor, artifact_type: str | None = None
     ) -> Iterator[Descriptor]:
