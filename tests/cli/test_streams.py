@@ -161,3 +161,22 @@ def test_a_file_whose_name_is_no_utf8_can_be_inserted(layout: Path, tmp_path: Pa
     )
     assert done.returncode == 0, done.stderr
     assert "argosy insert ? /f" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mutate oci:{0}:v1 -e A=b -o {1}",
+        "mutate oci:{0}:v1 -e A=b -t oci-archive:{1}:v2",
+        "index create oci:{0}:v1 -t oci-archive:{1}:v2",
+        "new oci-archive:{1}:empty",
+    ],
+)
+def test_an_archive_on_stdout_is_the_archive_and_nothing_else(
+    words: str, layout: Path, tmp_path: Path
+) -> None:
+    to_file = shell(f"argosy {words.format(layout, tmp_path / 'file.tar')} -q")
+    assert to_file.stdout.startswith(("oci-archive:", "docker-archive:"))
+    to_pipe = shell(f"argosy {words.format(layout, '-')} -q > {tmp_path / 'pipe.tar'}")
+    assert "-archive:-" in to_pipe.stderr
+    assert (tmp_path / "pipe.tar").read_bytes() == (tmp_path / "file.tar").read_bytes()

@@ -115,7 +115,7 @@ def changed(view: View, change: Callable[[Image], Image]) -> View:
 
 
 def put(view: View, came_from: Location | None, destination: Destination) -> None:
-    """Write a new image to where it goes, and print that place by digest."""
+    """Write a new image to where it goes, and print that place by digest; beside an archive on stdout, to stderr."""
     where, tags = _where(came_from, destination)
     with (
         files.digest(destination.digest_file) as told,
@@ -126,7 +126,10 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
         new.add(root.digest)
         told(root.digest)
-    print(where if where.transport == "docker-archive" else where.at(root.digest))
+    print(
+        where if where.transport == "docker-archive" else where.at(root.digest),
+        file=places.beside(where),
+    )
 
 
 def _where(came_from: Location | None, destination: Destination) -> tuple[Location, Sequence[str]]:

@@ -74,7 +74,7 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
         raise DigestMismatchError("manifest", expected=wanted, actual=desc.digest)
     with places.target(place) as target:
         target.push(desc, io.BytesIO(data), tags=(tag,) if tag else ())
-    print(desc.digest)
+    print(desc.digest, file=places.beside(place))
 
 
 @click.command()

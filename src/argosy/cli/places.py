@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from collections.abc import Collection, Iterable, Iterator
+from typing import TextIO
 
 import click
 
@@ -42,6 +44,11 @@ def target(location: Location, side: str = "dest", *, anew: bool = False) -> Ite
     """Open a place to write to; `anew` keeps nothing of an archive that is there."""
     with locate.target(location, _connect(location, side), anew=anew) as place:
         yield place
+
+
+def beside(location: Location) -> TextIO:
+    """Where to tell of what was written: stdout, unless what was written went there."""
+    return sys.stderr if location.path == "-" else sys.stdout
 
 
 def images(place: Source) -> list[str]:
