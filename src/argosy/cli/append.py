@@ -63,7 +63,8 @@ def command(
 ) -> None:
     """Put tar archives on an image as its new uppermost layers.
 
-    A compressed archive stays as it is, unless --compress says otherwise; a plain one becomes gzip.
+    A compressed archive stays as it is, unless --compress says otherwise; a plain one becomes gzip. The base is not
+    changed: say with -t or -o where the new image goes. Of an index it is one image, for --platform or this machine's.
 
     \b
     Examples:
@@ -71,6 +72,7 @@ def command(
       tar -c app | argosy append -f - -t oci:images:app
     """
     check_level(compress or Compression.GZIP, level)
+    destination.needed()
     with contextlib.ExitStack() as stack:
         if base is None:
             image = scratch(MemoryStore(), platform, docker=docker_empty_base)
@@ -84,7 +86,7 @@ def command(
         image = add_layers(image, *new)
         if annotate and base is not None:
             image = _noted(image, below, base)
-        making.put(image, None if base is None and not destination.output else base, destination)
+        making.put(image, base, destination)
 
 
 def _noted(image: Image, below: Image, base: Location) -> Image:

@@ -1,8 +1,8 @@
 """What the commands that make images have in common: opening the old one, and where the new one goes.
 
-Without `-t` a new image replaces the tag it came from, as with umoci, or the only image of a place without tags; in a
-registry it is pushed by digest and the tag stays, as with crane. What is printed is the new image's place by digest, so
-that commands can be chained.
+Without `-t` a new image takes the tag it came from, as with umoci and crane, or the place of the only image without a
+tag; of what a digest names, it has its digest alone. What is printed is the new image's place by digest, so that
+commands can be chained.
 """
 
 from __future__ import annotations
@@ -45,6 +45,17 @@ class Destination:
     quiet: bool = False
     style: str = "auto"
 
+    def needed(self) -> str:
+        """The place or file that was given.
+
+        Raises:
+            UsageError: there is none.
+        """
+        given = self.output or self.tag
+        if given is None:
+            raise UsageError("where shall it go?", hint="give -t PLACE or -o FILE")
+        return given
+
 
 def destination_options(command: F) -> F:
     """`-t`, `-o`, `--digest-file`, `-q` and `--progress`, gathered into one argument `destination`."""
@@ -82,7 +93,7 @@ def destination_options(command: F) -> F:
             "--new_tag",
             "new_tag",
             metavar="PLACE|TAG",
-            help="Where the new image goes; a mere tag is one of the same place.",
+            help="Where the new image goes, unless it is changed in place; a mere tag is one of the same place.",
         ),
     ):
         decorated = option(decorated)
@@ -126,10 +137,16 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
         new.add(root.digest)
         told(root.digest)
-    print(
-        where if where.transport == "docker-archive" else where.at(root.digest),
-        file=places.beside(where),
-    )
+    print(_known_as(where, tags, root.digest), file=places.beside(where))
+
+
+def _known_as(where: Location, tags: Sequence[str], digest: Digest) -> Location:
+    """A new image's place by digest; in a registry with its tag, if it has one."""
+    if where.transport == "docker-archive":
+        return where
+    if where.reference is not None and not tags:
+        where = dataclasses.replace(where, reference=where.reference.with_tag(None))
+    return where.at(digest)
 
 
 def _where(came_from: Location | None, destination: Destination) -> tuple[Location, Sequence[str]]:
@@ -137,11 +154,9 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
         name = destination.tag or (_own_tag(came_from) if came_from else None)
         where = Location(transport="docker-archive", path=destination.output)
         return where, (name,) if name else ()
-    tag = destination.tag
-    if tag is None:
-        if came_from is None:
-            raise UsageError("where shall it go?", hint="give -t PLACE or -o FILE")
+    if destination.tag is None and came_from is not None:
         return came_from, _kept_tags(came_from)
+    tag = destination.needed()
     if came_from is not None and "/" not in tag and ":" not in tag:
         if came_from.transport in places.ARCHIVES:
             raise UsageError(
@@ -164,7 +179,7 @@ def _kept_tags(came_from: Location) -> Sequence[str]:
             hint="name another place with -t, such as oci:DIRECTORY:TAG",
         )
     if came_from.reference is not None:
-        return ()
+        return () if came_from.reference.digest else (came_from.reference.tag or "latest",)
     if came_from.tag is None or isinstance(came_from.tag, Digest) or came_from.tag.startswith("@"):
         return _only_tag(came_from)
     return (came_from.tag,)

@@ -1,0 +1,54 @@
+"""What becomes of a tag when its image is changed and nobody said where the new one goes."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+from argosy.remote.registry import Registry
+from argosy.testing import random
+from tests.cli.conftest import Run
+from tests.interop.registries import running
+
+
+@pytest.fixture
+def repository(tmp_path: pathlib.Path) -> Iterator[str]:
+    """A repository with the image `v1`."""
+    with (
+        running("argosy", tmp_path) as real,
+        Registry(real.name) as registry,
+    ):
+        random.image(registry.repository("app"), 1, "v1")
+        yield f"{real.name}/app"
+
+
+def test_the_tag_of_a_changed_image_moves_in_a_registry_too(argosy: Run, repository: str) -> None:
+    place = f"{repository}:v1"
+    for words in (
+        ["mutate", place, "-e", "A=b"],
+        ["flatten", place],
+        ["recompress", place, "--compress", "zstd"],
+    ):
+        out = argosy(*words, "-q").out.strip()
+        assert out == f"docker://{place}@{argosy('digest', place).out.strip()}"
+    assert argosy("config", place).json["config"]["Env"][-1] == "A=b"
+
+
+def test_what_was_named_by_its_digest_is_printed_without_a_tag(
+    argosy: Run, repository: str
+) -> None:
+    old = argosy("digest", f"{repository}:v1").out.strip()
+    out = argosy("mutate", f"{repository}:v1@{old}", "-e", "A=b", "-q").out.strip()
+    assert out.startswith(f"docker://{repository}@sha256:")
+    assert argosy("config", out).json["config"]["Env"][-1] == "A=b"
+    assert argosy("digest", f"{repository}:v1").out.strip() == old
+
+
+def test_a_base_is_not_changed(argosy: Run, layout: pathlib.Path, repository: str) -> None:
+    (layer := layout / "layer.tar").write_bytes(random.layer_tar(9))
+    for place in (f"oci:{layout}:v1", f"{repository}:v1"):
+        old = argosy("digest", place).out
+        assert "-t PLACE" in argosy("append", "-b", place, "-f", layer, code=64).err
+        assert argosy("digest", place).out == old
