@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from argosy.image.view import ImageIndex, view
+from argosy.layout.store import LayoutStore
 from argosy.remote.registry import Registry
+from argosy.spec.annotations import BASE_DIGEST
 from argosy.testing import random
 from tests.cli.conftest import Run
 from tests.interop.registries import running
@@ -52,3 +55,45 @@ def test_a_base_is_not_changed(argosy: Run, layout: pathlib.Path, repository: st
         old = argosy("digest", place).out
         assert "-t PLACE" in argosy("append", "-b", place, "-f", layer, code=64).err
         assert argosy("digest", place).out == old
+
+
+def test_every_image_of_an_index_is_rebased_on_the_base_for_its_platform(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    place = f"oci:{layout}"
+    other = LayoutStore.create(str(tmp_path / "other"))
+    random.index(other, 7, "base")
+    argosy("insert", "-q", f"{place}:multi", tmp_path / "file", "/file", "-t", "app")
+    argosy(
+        "rebase", "-q", f"{place}:app",
+        "--old_base", f"{place}:multi", "--new_base", f"oci:{tmp_path / 'other'}:base",
+    )  # fmt: skip
+    argosy("validate", f"{place}:app")
+    made, base = view(LayoutStore.open(str(layout)), "app"), view(other, "base")
+    assert isinstance(made, ImageIndex)
+    assert isinstance(base, ImageIndex)
+    assert len(made.manifests) == len(base.manifests) > 1
+    for entry in made.manifests:
+        assert entry.platform is not None
+        image, below = made.select(entry.platform), base.select(entry.platform)
+        assert image.config.rootfs.diff_ids[:-1] == below.config.rootfs.diff_ids
+        assert image.manifest.annotations[BASE_DIGEST] == below.digest
+
+
+def test_one_image_of_an_index_never_takes_its_place(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = f"oci:{layout}:multi"
+    old = argosy("digest", place).out
+    argosy("unpack", "-q", place, tmp_path / "bundle")
+    (tmp_path / "bundle/rootfs/new").touch()
+    for words in (
+        ["repack", place, tmp_path / "bundle"],
+        ["mutate", place, "--platform", "linux/amd64", "-u", "x"],
+    ):
+        told = argosy(*words, "-q", code=64).err
+        assert "is an index, whose other images would be lost" in told
+        assert argosy("digest", place).out == old
+        argosy(*words, "-q", "-t", "one")
+        assert argosy("inspect", f"oci:{layout}:one", "--json").json["Architecture"] == "amd64"

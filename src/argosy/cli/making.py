@@ -134,6 +134,8 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
         places.superseding(where, target, tags, in_place=where == came_from) as new,
     ):
+        if where is came_from and isinstance(view, Image):
+            _check_whole(target, where, tags)
         root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
         new.add(root.digest)
         told(root.digest)
@@ -147,6 +149,22 @@ def _known_as(where: Location, tags: Sequence[str], digest: Digest) -> Location:
     if where.reference is not None and not tags:
         where = dataclasses.replace(where, reference=where.reference.with_tag(None))
     return where.at(digest)
+
+
+def _check_whole(target: Source, where: Location, tags: Sequence[str]) -> None:
+    """See that one image takes the place of one, and not of an index.
+
+    Raises:
+        UsageError: the other images would be lost.
+    """
+    if not tags and where.tag is not None:
+        return  # named by its digest, the old one stays what it is
+    old = tags[0] if tags else locate.choose(target, where)
+    if target.resolve(old).is_index():
+        raise UsageError(
+            f"{where} is an index, whose other images would be lost",
+            hint="name another place with -t",
+        )
 
 
 def _where(came_from: Location | None, destination: Destination) -> tuple[Location, Sequence[str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import TypeVar
 
 import click
 
-from argosy.cli import making
+from argosy import locate
+from argosy.cli import making, places
 from argosy.cli.options import PLACE, place_argument, platform_option
 from argosy.cli.output import document
+from argosy.content import graph
 from argosy.errors import UsageError
 from argosy.image.derive import is_based_on, rebase
 from argosy.image.view import Image
@@ -34,25 +38,32 @@ def command(
 ) -> None:
     """Put another base below an image, without building it again.
 
-    Bases that are not given are taken from the annotations `org.opencontainers.image.base.name` and `base.digest`.
+    Bases that are not given are taken from the annotations `org.opencontainers.image.base.name` and `base.digest`. Of
+    an index without --platform, every image is rebased, each on the base for its platform.
 
     \b
     Example:
       argosy rebase registry.example/app:v1 --old_base alpine:3.19 --new_base alpine:3.20 -t registry.example/app:v1
     """
-    with making.one_image(place, platform) as image:
-        named, digest = _named(image)
-        if new is None:
-            new = _known(named, "--new_base", BASE_NAME)
-        if old is None:
-            old = _known(named, "--old_base", BASE_NAME).at(
+    with contextlib.ExitStack() as stack:
+        opened = functools.cache(lambda base: stack.enter_context(places.source(base)))
+
+        def based(base: Location, image: Image) -> Image:
+            source = opened(base)
+            desc = source.resolve(locate.choose(source, base))
+            return Image(source=source, descriptor=graph.select(source, desc, image.platform))
+
+        def change(image: Image) -> Image:
+            named, digest = _named(image)
+            above = new or _known(named, "--new_base", BASE_NAME)
+            below = old or _known(named, "--old_base", BASE_NAME).at(
                 _known(digest, "--old_base", BASE_DIGEST)
             )
-        wanted = image.platform
-        with making.one_image(old, wanted) as below, making.one_image(new, wanted) as above:
-            name = str(new.reference.with_tag(new.reference.tag)) if new.reference else None
-            made = rebase(image, below, above, new_name=name)
-            making.put(made, place, destination)
+            name = str(above.reference.with_tag(above.reference.tag)) if above.reference else None
+            return rebase(image, based(below, image), based(above, image), new_name=name)
+
+        view = stack.enter_context(making.opened(place, platform))
+        making.put(making.changed(view, change), place, destination)
 
 
 def _known(value: T | None, option: str, annotation: str) -> T:

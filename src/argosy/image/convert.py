@@ -32,7 +32,7 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
     entries: list[Descriptor] = []
     became: dict[str, str] = {}
     for entry in index.manifests:
-        made = _changed(place, entry, change)
+        place, made = _changed(place, entry, change)
         became[str(entry.digest)] = str(made.digest)
         data = entry.data if made.digest == entry.digest else None
         entries.append(
@@ -48,15 +48,19 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
     return ImageIndex(source=place, descriptor=desc)
 
 
-def _changed(place: Draft, entry: Descriptor, change: Callable[[Image], Image]) -> Descriptor:
+def _changed(
+    place: Draft, entry: Descriptor, change: Callable[[Image], Image]
+) -> tuple[Draft, Descriptor]:
+    """An entry changed, and the index's draft: a change may have added places that content comes from."""
     if entry.is_index():
-        return each(ImageIndex(source=place, descriptor=entry), change).descriptor
-    if entry.media_type not in mediatypes.MANIFESTS or _ATTESTS in entry.annotations:
-        return entry
-    made = change(Image(source=place, descriptor=entry))
-    if made.source is not place:
+        made: Image | ImageIndex = each(ImageIndex(source=place, descriptor=entry), change)
+    elif entry.media_type not in mediatypes.MANIFESTS or _ATTESTS in entry.annotations:
+        return place, entry
+    else:
+        made = change(Image(source=place, descriptor=entry))
+    if not isinstance(made.source, Draft) or made.source.upper is not place.upper:
         raise UnsupportedError("an image of an index can only be changed within the index's draft")
-    return made.descriptor
+    return made.source, made.descriptor
 
 
 def _renamed(entry: Descriptor, became: dict[str, str]) -> Descriptor:

@@ -305,48 +305,50 @@ def draft(source: Source, *others: Source) -> Draft:
         source: Where the parent is.
         others: Where else content of the new image may be.
     """
-    wanted = [s for s in others if s is not source]
+    below = source.lower if isinstance(source, Draft) else source
+    known = below.sources if isinstance(below, Union) else (below,)
+    wanted = [s for s in others if s is not source and s not in known]
     if isinstance(source, Draft):
-        return Draft(Union(source.lower, *wanted), source.upper) if wanted else source
-    return Draft(Union(source, *wanted) if wanted else source)
+        return Draft(Union(*known, *wanted), source.upper) if wanted else source
+    return Draft(Union(*known, *wanted) if wanted else source)
 
 
 class Union:
     """Several sources seen as one: each thing comes from the first that has it."""
 
     def __init__(self, *sources: Source) -> None:
-        self._sources = sources
+        self.sources = sources
 
     def __str__(self) -> str:
-        return str(self._sources[0])
+        return str(self.sources[0])
 
     def resolve(self, tag_or_digest: str) -> Descriptor:
         """See `Source.resolve`."""
-        for source in self._sources[:-1]:
+        for source in self.sources[:-1]:
             with contextlib.suppress(NotFoundError):
                 return source.resolve(tag_or_digest)
-        return self._sources[-1].resolve(tag_or_digest)
+        return self.sources[-1].resolve(tag_or_digest)
 
     def exists(self, desc: Descriptor) -> bool:
         """See `Source.exists`."""
-        return any(source.exists(desc) for source in self._sources)
+        return any(source.exists(desc) for source in self.sources)
 
     def fetch(self, desc: Descriptor) -> BlobReader:
         """See `Source.fetch`."""
         # Asked first: a repository says only at the first `read` that it has no such blob.
-        found = (source for source in self._sources[:-1] if source.exists(desc))
-        return next(found, self._sources[-1]).fetch(desc)
+        found = (source for source in self.sources[:-1] if source.exists(desc))
+        return next(found, self.sources[-1]).fetch(desc)
 
     def tags(self) -> Iterator[str]:
         """See `Source.tags`."""
-        yield from dict.fromkeys(tag for source in self._sources for tag in source.tags())
+        yield from dict.fromkeys(tag for source in self.sources for tag in source.tags())
 
     def referrers(
         self, subject: Descriptor, artifact_type: str | None = None
     ) -> Iterator[Descriptor]:
         """See `Source.referrers`."""
         seen: set[Digest] = set()
-        for source in self._sources:
+        for source in self.sources:
             for entry in source.referrers(subject, artifact_type):
                 if entry.digest not in seen:
                     seen.add(entry.digest)
