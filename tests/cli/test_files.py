@@ -88,7 +88,14 @@ class _Slow(BaseHTTPRequestHandler):
             self.ended.wait(30)
 
 
-def test_ctrl_c_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGINT, b"argosy: interrupted\n"), (signal.SIGTERM, b"argosy: terminated\n")],
+)
+def test_a_command_that_is_ended_leaves_the_file_as_it_was(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, told: bytes
+) -> None:
+    monkeypatch.setattr(_Slow, "ended", threading.Event())
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "blob").write_text("old")
@@ -107,7 +114,7 @@ def test_ctrl_c_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
             if any(file.stat().st_size > 3 for file in folder.iterdir()):
                 break
             _Slow.ended.wait(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=30)
     finally:
         _Slow.ended.set()
@@ -115,7 +122,7 @@ def test_ctrl_c_leaves_the_file_as_it_was(tmp_path: pathlib.Path) -> None:
         process.communicate()
         server.shutdown()
         server.server_close()
-    assert (process.returncode, err) == (130, b"argosy: interrupted\n")
+    assert (process.returncode, err) == (128 + number, told)
     assert [file.read_bytes() for file in folder.iterdir()] == [b"old"]
 
 

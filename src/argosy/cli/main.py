@@ -108,6 +108,7 @@ def root() -> None:
 def run(argv: Sequence[str]) -> NoReturn:
     """Run one command line and exit."""
     _stand_in()
+    _hear_sigterm()
     code = call(argv)
     if threading.active_count() == 1 and sys.getprofile() is None and sys.gettrace() is None:
         # What is left of a Python process that ends is 20 ms of freeing memory: the kernel is faster at that.
@@ -143,6 +144,9 @@ def call(argv: Sequence[str]) -> int:
     except click.ClickException as exc:
         print(f"argosy: {failure.printable(exc.format_message())}", file=sys.stderr)
         return failure.EXIT_USAGE
+    except TerminatedError:
+        print("argosy: terminated", file=sys.stderr)
+        return failure.EXIT_TERMINATED
     except (click.Abort, KeyboardInterrupt):
         print("argosy: interrupted", file=sys.stderr)
         return failure.EXIT_INTERRUPTED
@@ -163,6 +167,30 @@ def _invoked(argv: list[str]) -> int:
     except click.exceptions.Exit as exc:
         return exc.exit_code
     return result if isinstance(result, int) else 0
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came. What is undone after Ctrl-C is undone after it."""
+
+
+def _hear_sigterm() -> None:
+    """Have SIGTERM end a command in order, where nobody said otherwise; by itself it leaves what is half made.
+
+    It counts once: `timeout` sends it twice, and what is undone meanwhile must not be broken off.
+    """
+    signals = importlib.import_module(
+        "_signal"
+    )  # of which `signal` makes enumerations, a millisecond of a start
+    number, default = signals.SIGTERM, signals.SIG_DFL
+
+    def ended(*_: object) -> None:
+        signals.signal(number, lambda *_: None)
+        raise TerminatedError
+
+    if signals.getsignal(number) == default:
+        signals.signal(number, ended)
+        # What is half made is the parent's to undo.
+        os.register_at_fork(after_in_child=lambda: signals.signal(number, default))
 
 
 def _stand_in() -> None:

@@ -57,6 +57,7 @@ _EXITS = {
     failure.EXIT_DEFECT: "a defect of argosy",
     failure.EXIT_INTERRUPTED: "interrupted",
     failure.EXIT_PIPE: "stdout was closed by its reader",
+    failure.EXIT_TERMINATED: "ended by SIGTERM",
 }
 """Every exit code and what it means; `tests/house` holds it against `failure`."""
 
