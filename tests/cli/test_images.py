@@ -165,6 +165,23 @@ def test_mutate_changes_every_image_of_an_index(argosy: Run, layout: pathlib.Pat
     assert str(opened(layout, "one").platform) == "linux/arm64"
 
 
+def test_an_index_tells_of_the_platform_its_changed_image_runs_on(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    index = f"oci:{layout}:multi"
+    argosy("index", "filter", index, "--platform", "linux/arm64", "-t", "few")
+    argosy("mutate", f"oci:{layout}:few", "--set-platform", "linux/s390x")
+    argosy("validate", f"oci:{layout}:few")
+    place = LayoutStore.open(str(layout))
+    few = view(place, "few")
+    assert isinstance(few, ImageIndex)
+    assert [str(entry.platform) for entry in few.manifests] == ["linux/s390x"]
+    old = argosy("digest", index).out
+    for words in (["--set-platform", "linux/s390x"], ["--platform.arch", "s390x"]):
+        assert "on the same platform" in argosy("mutate", index, *words, code=64).err
+    assert argosy("digest", index).out == old
+
+
 @pytest.mark.parametrize(
     "flags",
     [

@@ -13,7 +13,7 @@ from argosy.cli.options import PLATFORM, place_argument, platform_option, utf8
 from argosy.errors import UsageError
 from argosy.image.configure import CLEARABLE, Changes
 from argosy.image.derive import append_layer, mutate
-from argosy.image.view import Image
+from argosy.image.view import Image, ImageIndex
 from argosy.locate import Location
 from argosy.spec import _json
 from argosy.spec.imageconfig import History
@@ -129,7 +129,20 @@ def command(
         return mutate(image, _narrowed(wanted, given, image), history=step)
 
     with making.opened(place, platform) as view:
-        making.put(making.changed(view, change), place, destination)
+        made = making.changed(view, change)
+        if isinstance(view, ImageIndex) and isinstance(made, ImageIndex):
+            _check_apart(view, made)
+        making.put(made, place, destination)
+
+
+def _check_apart(old: ImageIndex, new: ImageIndex) -> None:
+    """See that images of an index which ran on different platforms still do."""
+    before, after = ([entry.platform for entry in index.leaves()] for index in (old, new))
+    if len(set(after)) < len(set(before)):
+        raise UsageError(
+            f"several images of the index {old.digest} would run on the same platform",
+            hint="choose one with --platform, and name it with -t",
+        )
 
 
 def _appended(path: str) -> History:

@@ -15,6 +15,7 @@ from argosy.image.view import Image, ImageIndex, Layer
 from argosy.layer.compression import Compression
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.platform import Platform
 
 __all__ = ["each", "recompress", "recompressed", "to_docker", "to_oci", "typed_index"]
 
@@ -26,7 +27,8 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
 
     Args:
         index: The old one.
-        change: Given each image, in order; what refers to it by digest in the index then refers to the new one.
+        change: Given each image, in order; what refers to it by digest in the index then refers to the new one, and an
+            entry that tells of its platform tells of a new one.
     """
     place = draft(index.source)
     entries: list[Descriptor] = []
@@ -35,11 +37,7 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
         place, made = _changed(place, entry, change)
         became[str(entry.digest)] = str(made.digest)
         data = entry.data if made.digest == entry.digest else None
-        entries.append(
-            dataclasses.replace(
-                entry, media_type=made.media_type, digest=made.digest, size=made.size, data=data
-            )
-        )
+        entries.append(dataclasses.replace(made, data=data))
     renamed = tuple(_renamed(entry, became) for entry in entries)
     if renamed == index.manifests:
         return ImageIndex(source=place, descriptor=index.descriptor)
@@ -52,15 +50,27 @@ def _changed(
     place: Draft, entry: Descriptor, change: Callable[[Image], Image]
 ) -> tuple[Draft, Descriptor]:
     """An entry changed, and the index's draft: a change may have added places that content comes from."""
+    platform = entry.platform
     if entry.is_index():
         made: Image | ImageIndex = each(ImageIndex(source=place, descriptor=entry), change)
     elif entry.media_type not in mediatypes.MANIFESTS or _ATTESTS in entry.annotations:
         return place, entry
     else:
-        made = change(Image(source=place, descriptor=entry))
+        old = Image(source=place, descriptor=entry)
+        made = change(old)
+        platform = platform and _platform(old, made, platform)
     if not isinstance(made.source, Draft) or made.source.upper is not place.upper:
         raise UnsupportedError("an image of an index can only be changed within the index's draft")
-    return made.source, made.descriptor
+    new = made.descriptor
+    return made.source, dataclasses.replace(
+        entry, media_type=new.media_type, digest=new.digest, size=new.size, platform=platform
+    )
+
+
+def _platform(old: Image, new: Image, said: Platform) -> Platform:
+    """What an index is to say of a changed image: what it said of the old one, if that runs on the same."""
+    same = new.manifest.config.digest == old.manifest.config.digest or not new.is_image
+    return said if same or new.platform == old.platform else new.platform
 
 
 def _renamed(entry: Descriptor, became: dict[str, str]) -> Descriptor:
