@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import sys
 import threading
@@ -17,6 +19,7 @@ from argosy.layer.compression import Compression, uncompressed
 from argosy.layer.compressor import Compressor
 from argosy.layer.entry import Limits
 from argosy.layer.pump import Pump
+from argosy.layer.tarstream import TarReader
 from argosy.spec.digest import Digest
 
 if sys.version_info >= (3, 14):
@@ -75,10 +78,28 @@ def test_skippable_frames_are_skipped_wherever_they_are() -> None:
 def test_nul_bytes_may_follow_and_nothing_else(compression: Compression, count: int) -> None:
     packed = PACK[compression](TEXT)
     assert whole(packed + bytes(count)) == TEXT
-    with pytest.raises(InvalidLayerError, match=r"^layer 1: "):
+    told = r"^layer 1: what follows the compressed stream is neither another nor padding"
+    with pytest.raises(InvalidLayerError, match=told):
         whole(packed + bytes(count) + b"x")
-    with pytest.raises(InvalidLayerError, match=r"^layer 1: "):
+    with pytest.raises(InvalidLayerError, match=told):
         whole(packed + b"x" * count)
+
+
+@pytest.mark.parametrize(
+    ("packed", "name"),
+    [
+        (lzma.compress(TEXT), "xz"),
+        (bz2.compress(TEXT), "bzip2"),
+        (bytes.fromhex("04224d18") + TEXT, "lz4"),
+    ],
+)
+def test_a_compression_that_no_layer_has_is_named(packed: bytes, name: str) -> None:
+    with pytest.raises(InvalidLayerError, match=f"^layer 1: compressed with {name}: ") as caught:
+        whole(packed)
+    assert caught.value.hint == f"uncompress it first: {name} -dc FILE"
+    with pytest.raises(InvalidLayerError) as caught:
+        next(iter(TarReader(uncompressed(io.BytesIO(packed)))))
+    assert caught.value.hint == f"uncompress it first: {name} -dc FILE"
 
 
 @PACKED

@@ -30,7 +30,15 @@ __all__ = ["Compression", "uncompressed"]
 _CHUNK: Final = 1 << 20
 _INPUT: Final = 1 << 16
 _OUTPUT: Final = 1 << 18
-_HEAD: Final = 4
+_HEAD: Final = 10
+_GZIP: Final = b"\x1f\x8b\x08"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_SKIPPABLE: Final = b"\x2a\x4d\x18"
+"""A zstd frame of no content, after a first byte from 0x50 to 0x5f."""
+_OTHERS: Final = {b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"} | {
+    b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)
+}
+"""What else is met in the place of a layer, and has no media type."""
 _DAMAGED: Final = (igzip_lib.IsalError, zstd.ZstdError)
 
 
@@ -48,13 +56,9 @@ class Compression(enum.Enum):
     @classmethod
     def sniff(cls, head: bytes) -> Compression:
         """What a stream that begins with these bytes (four are enough) is compressed with."""
-        if head[:3] == b"\x1f\x8b\x08":
+        if head[:3] == _GZIP:
             return cls.GZIP
-        if head[:4] == b"\x28\xb5\x2f\xfd" or (
-            head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F
-        ):
-            return cls.ZSTD
-        return cls.NONE
+        return cls.ZSTD if len(head) >= 4 and _begins_zstd(head[:4]) else cls.NONE
 
     @classmethod
     def of_media_type(cls, media_type: str) -> Compression | None:
@@ -95,7 +99,8 @@ def uncompressed(
         meter: Counts what goes in and comes out, and has the limits; None makes one.
 
     Raises:
-        InvalidLayerError: It is damaged, ends early, is followed by something else, or is a bomb.
+        InvalidLayerError: It is damaged, ends early, is followed by something else, is a bomb, or is compressed with
+            what no layer is.
 
     >>> import gzip, io
     >>> b"".join(uncompressed(io.BytesIO(gzip.compress(b"a") + gzip.compress(b"b") + bytes(9))))
@@ -108,6 +113,12 @@ def uncompressed(
         head += chunk
     if compression is None:
         compression = Compression.sniff(head)
+    for magic, name in _OTHERS.items():
+        if compression is Compression.NONE and head.startswith(magic):
+            raise InvalidLayerError(
+                f"{where + ': ' if where else ''}compressed with {name}: a layer is gzip, zstd or neither",
+                hint=f"uncompress it first: {name} -dc FILE",
+            )
     try:
         yield from _METHODS[compression](head, chunks, meter)
     except _DAMAGED as error:  # type: ignore[misc]  # isal's stubs say instance where they mean class
@@ -127,7 +138,7 @@ def _stored(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[byte
 
 
 def _members(
-    new: Callable[[Limits], _Decoder],
+    new: Callable[[Limits], _Decoder], begins: Callable[[bytes], bool]
 ) -> Callable[[bytes, Iterator[bytes], Meter], Iterator[bytes]]:
     def read(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
         padded = False
@@ -139,8 +150,9 @@ def _members(
                 if decoder is None:
                     padded = padded or rest[0] == 0
                     if padded:
-                        _only_zeros(rest)
+                        _check_end(not bytes(rest).strip(b"\0"))
                         break
+                    _check_end(begins(bytes(rest[:4])))
                     decoder = new(meter.limits)
                 made = decoder.decompress(rest, _OUTPUT)
                 rest = b""
@@ -166,9 +178,19 @@ def _pieces(head: bytes, chunks: Iterator[bytes]) -> Iterator[memoryview]:
         head = next(chunks, b"")
 
 
-def _only_zeros(rest: bytes | memoryview) -> None:
-    if bytes(rest).strip(b"\0"):
+def _check_end(known: bool) -> None:
+    if not known:
         raise InvalidLayerError("what follows the compressed stream is neither another nor padding")
+
+
+def _begins_gzip(head: bytes) -> bool:
+    """Whether up to four bytes can be the first of a member."""
+    return _GZIP.startswith(head[:3])
+
+
+def _begins_zstd(head: bytes) -> bool:
+    """Whether up to four bytes can be the first of a frame."""
+    return _ZSTD.startswith(head) or (0x50 <= head[0] <= 0x5F and _SKIPPABLE.startswith(head[1:]))
 
 
 def _gzip(_: Limits) -> _Decoder:
@@ -185,6 +207,6 @@ def _zstd(limits: Limits) -> _Decoder:
 
 _METHODS: Final = {
     Compression.NONE: _stored,
-    Compression.GZIP: _members(_gzip),
-    Compression.ZSTD: _members(_zstd),
+    Compression.GZIP: _members(_gzip, _begins_gzip),
+    Compression.ZSTD: _members(_zstd, _begins_zstd),
 }

@@ -129,7 +129,7 @@ class TarReader:
             try:
                 entry = self._next()
             except InvalidLayerError as error:
-                raise self.error(str(error)) from None
+                raise self.error(str(error), hint=error.hint) from None
             if entry is None:
                 return
             yield entry
@@ -139,9 +139,12 @@ class TarReader:
         """Bytes of the archive read so far."""
         return self._bytes.offset
 
-    def error(self, rule: str, name: bytes | None = None) -> InvalidLayerError:
+    def error(
+        self, rule: str, name: bytes | None = None, *, hint: str | None = None
+    ) -> InvalidLayerError:
         """The error that says which layer and entry broke a rule; the current entry where no name is given."""
-        return InvalidLayerError(f"{self.place(self._current if name is None else name)}: {rule}")
+        place = self.place(self._current if name is None else name)
+        return InvalidLayerError(f"{place}: {rule}", hint=hint)
 
     def place(self, name: bytes | None) -> str:
         """Where in which layer: the entry of this name (which may be empty), or the offset reached."""
