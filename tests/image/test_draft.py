@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import pathlib
@@ -21,6 +22,7 @@ from argosy.errors import (
 from argosy.image.draft import Draft, Spool, Union, draft
 from argosy.layer.compression import Compression
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 from argosy.testing.contract import TargetContract
 from tests.image.kit import file, image_of, tar_of
 
@@ -95,6 +97,18 @@ def test_many_readers_read_one_spooled_blob_at_once() -> None:
     for thread in threads:
         thread.join()
     assert found == [data] * 8
+
+
+@pytest.mark.parametrize("size", [1, 512, 3 << 20])
+def test_padding_behind_a_compressed_layer_is_left_out(size: int) -> None:
+    plain = tar_of(file("a", bytes(5 << 20)))
+    for sound in (gzip.compress(plain, mtime=0), plain):
+        padding = 0 if sound is plain else size
+        spool = Spool()
+        layer = spool.keep(io.BytesIO(sound + bytes(padding)))
+        assert layer.diff_id == Digest.of(plain)
+        with spool.fetch(layer.descriptor) as reader:
+            assert reader.readall() == sound
 
 
 def test_a_layer_that_is_no_tar_archive_is_refused() -> None:

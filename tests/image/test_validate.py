@@ -4,13 +4,17 @@ import dataclasses
 import io
 import pathlib
 
+import pytest
+
 from argosy.content.memory import MemoryStore
+from argosy.image.convert import recompress
 from argosy.image.derive import derive
 from argosy.image.draft import draft
 from argosy.image.indexes import annotate, create
 from argosy.image.pack import pack
 from argosy.image.validate import validate
 from argosy.image.view import Image, ImageIndex
+from argosy.layer.compression import Compression
 from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
@@ -105,6 +109,19 @@ def test_a_layer_that_is_no_tar_archive_is_found() -> None:
     made = derive(image, layers=[desc])
     made.source.push(desc, io.BytesIO(junk))  # type: ignore[attr-defined]
     assert any("layer 0" in line for line in _found(made))
+
+
+@pytest.mark.parametrize("kind", [Compression.GZIP, Compression.ZSTD])
+def test_padding_behind_a_compressed_layer_is_a_warning(kind: Compression) -> None:
+    image = recompress(image_of(TAR), kind, force=True)
+    with image.layers[0].compressed() as reader:
+        padded = reader.read(1 << 20) + bytes(512)
+    store = draft(image.source)
+    layer = store.put(image.manifest.layers[0].media_type, padded)
+    found = derive(Image(source=store, descriptor=image.descriptor), layers=[layer])
+    (finding,) = validate(found)
+    assert finding.warning
+    assert "512 NUL bytes follow the compressed stream" in finding.rule
 
 
 def test_a_damaged_blob_is_found() -> None:

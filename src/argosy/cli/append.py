@@ -63,8 +63,9 @@ def command(
 ) -> None:
     """Put tar archives on an image as its new uppermost layers.
 
-    A compressed archive stays as it is, unless --compress says otherwise; a plain one becomes gzip. The base is not
-    changed: say with -t or -o where the new image goes. Of an index it is one image, for --platform or this machine's.
+    A compressed archive stays as it is, but for NUL bytes behind it, unless --compress says otherwise; a plain one
+    becomes gzip. The base is not changed: say with -t or -o where the new image goes. Of an index it is one image, for
+    --platform or this machine's.
 
     \b
     Examples:

@@ -154,7 +154,9 @@ class Spool(MemoryStore):
             )
 
     def keep(self, stream: SupportsRead, *, docker: bool = False) -> NewLayer:
-        """A layer as it comes, compressed or not; it is read through once for its DiffID.
+        """A layer as it comes, compressed or not, but for padding behind a compressed one, which many readers refuse.
+
+        It is read through once for its DiffID.
 
         Args:
             stream: The layer's bytes.
@@ -167,6 +169,7 @@ class Spool(MemoryStore):
             tee = _Tee(stream, file)
             with Pump(tee) as pump:
                 check_tar(pump)
+            tee.end(pump.meter.padding)
             compression = Compression.sniff(tee.head)
             desc = Descriptor(
                 media_type=layer_media_type(compression.value, docker=docker),
@@ -227,21 +230,37 @@ class _Appender:
 
 
 class _Tee:
-    """Reads on, and writes and hashes what it read."""
+    """Reads on, and writes and hashes what it read; of zeros at the end, those that `end` does not leave out."""
 
     def __init__(self, stream: SupportsRead, out: _Appender) -> None:
         self._stream, self._out = stream, out
         self.hashed = hasher()
         self.size = 0
         self.head = b""
+        self._zeros = 0
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
-        self.head = self.head if self.size >= 4 else (self.head + data[:4])[:4]
+        self.head = self.head if len(self.head) >= 4 else (self.head + data[:4])[:4]
+        told = data.rstrip(b"\0")
+        if told:
+            self.end(0)
+            self._write(told)
+        self._zeros += len(data) - len(told)
+        return data
+
+    def end(self, padding: int) -> None:
+        """Write the zeros that were read last, but for so many."""
+        self._zeros -= padding
+        while self._zeros:
+            block = bytes(min(self._zeros, 1 << 20))
+            self._write(block)
+            self._zeros -= len(block)
+
+    def _write(self, data: bytes) -> None:
         self.size += len(data)
         self.hashed.update(data)
         self._out.write(data)
-        return data
 
 
 def check_tar(pieces: Iterable[bytes]) -> None:

@@ -189,3 +189,8 @@ def _changeset(layer: Layer) -> Iterator[Finding]:
         for entry in reader:
             Whiteout.of(entry.path.rpartition(b"/")[2])
         reader.drain()
+        padding = stream.meter.padding
+    if padding:
+        # Their readers of gzip and of zstd look for another member there.
+        rule = f"{padding} NUL bytes follow the compressed stream, which tools in Go refuse"
+        yield Finding(where=layer.name, rule=rule, warning=True)

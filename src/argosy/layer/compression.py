@@ -151,6 +151,7 @@ def _members(
                     padded = padded or rest[0] == 0
                     if padded:
                         _check_end(not bytes(rest).strip(b"\0"))
+                        meter.padding += len(rest)
                         break
                     _check_end(begins(bytes(rest[:4])))
                     decoder = new(meter.limits)

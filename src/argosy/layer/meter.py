@@ -29,10 +29,12 @@ class Meter:
     argosy.errors.InvalidLayerError: 3 bytes have become 26: more than 2 for one is a bomb
     """
 
-    __slots__ = ("_filled", "_made", "_taken", "limits")
+    __slots__ = ("_filled", "_made", "_taken", "limits", "padding")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.padding = 0
+        """NUL bytes behind the compressed stream, which some readers take and others refuse."""
         self._taken = self._made = self._filled = 0
 
     def took(self, size: int) -> None:
