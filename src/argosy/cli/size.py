@@ -40,7 +40,8 @@ def command(
     """Show an image's size layer by layer, and the bytes that upper layers hide.
 
     A byte is wasted when the file it belongs to is not in the image in the end. With rules, exits with 1 where one is
-    broken.
+    broken. They have dive's names and defaults, and hold for these numbers. dive's may differ: of a file written again
+    it counts every copy as wasted, and its efficiency takes what was in a removed directory for used.
 
     \b
     Examples:

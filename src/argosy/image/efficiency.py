@@ -2,7 +2,8 @@
 
 As with dive, the question is what could be saved by building better. A byte is wasted when the file it belongs to is
 not in the image in the end: it was removed, or written again. The efficiency is the part of all bytes that is not
-wasted, from 0 to 1.
+wasted, from 0 to 1. dive's numbers go by paths: of one that several layers have, every copy is wasted, and the smallest
+counts for its efficiency, in which the removal of a directory is a copy, as large as what was in it.
 """
 
 from __future__ import annotations
