@@ -286,6 +286,23 @@ def test_a_terminal_is_a_terminal(argosy: Argosy, image: str) -> None:
     assert "yes" in done.stdout
 
 
+def test_much_that_is_typed_at_once_all_arrives(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    """The container waits for its output to be taken, so nobody may wait for it to take its input."""
+    pasted = tmp_path / "pasted"
+    pasted.write_text(("0123456789" * 7 + "\n") * 6000)
+    line = f"{sys.executable} -m argosy run -q --rm -it --network none {image} sh -c 'while read -r line; do echo $line; case $line in end) exit 5; esac; done'"
+    with pasted.open("a") as file:
+        file.write("end\n")
+    with pasted.open() as file:
+        done = subprocess.run(
+            ["script", "-qec", line, "/dev/null"], stdin=file,
+            env=argosy.env, capture_output=True, text=True, check=False, timeout=120,  # type: ignore[attr-defined]
+        )  # fmt: skip
+    assert done.returncode == 5, done.stdout[-300:]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

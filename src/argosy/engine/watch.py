@@ -16,6 +16,7 @@ from argosy.engine.container import Container, now
 from argosy.engine.invoke import Runtime, exit_code_of
 from argosy.engine.logfile import LogWriter
 from argosy.engine.options import Published
+from argosy.runtime.flow import Flow
 
 _SET_CHILD_SUBREAPER = 36
 _PASSED_ON = (
@@ -46,6 +47,7 @@ class Watch:
         self._pidfd = -1
         self._master = -1
         self._readers: dict[int, str] = {}
+        self._typed: Flow | None = None
 
     def run(self, on_started: Callable[[], object]) -> int:
         """Create, start and wait; then remove what the runtime has of it.
@@ -120,7 +122,7 @@ class Watch:
         relays = self._tty and self._stdin
         with terminal.raw_mode(0) if relays else contextlib.nullcontext():
             if relays:
-                self._selector.register(0, selectors.EVENT_READ)
+                self._listen()
             while True:
                 for key, _ in self._selector.select():
                     if key.fd == self._pidfd:
@@ -134,19 +136,37 @@ class Watch:
                 while arrived:
                     self._signal(arrived.pop(0))
 
+    def _listen(self) -> None:
+        """Begin to give the container what is typed."""
+        os.set_blocking(self._master, False)
+        # A number of its own to write to: a selector awaits one thing of a descriptor.
+        self._typed = Flow(0, os.dup(self._master))
+        self._selector.register(0, selectors.EVENT_READ)
+
+    def _type(self, flow: Flow) -> None:
+        """Move what is typed by one step, then await whom the next one needs."""
+        self._selector.unregister(flow.waits_for)
+        flow.move()
+        if flow.open:
+            event = selectors.EVENT_WRITE if flow.pending else selectors.EVENT_READ
+            self._selector.register(flow.waits_for, event)
+        else:
+            with contextlib.suppress(OSError):
+                os.write(flow.target, b"\x04")
+
     def _relay(self, fd: int) -> None:
         """Move what one descriptor has; at its end, listen to it no more."""
+        if self._typed is not None and fd == self._typed.waits_for:
+            self._type(self._typed)
+            return
         try:
             data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return
         except OSError:  # a terminal whose other side is gone says EIO
             data = b""
         if not data:
             self._selector.unregister(fd)
-            if fd == 0 and self._master >= 0:
-                os.write(self._master, b"\x04")
-            return
-        if fd == 0:
-            _write(self._master, data)
         elif self._log is not None:
             self._log.write(self._readers[fd], data)
         else:
@@ -170,7 +190,7 @@ class Watch:
 
     def _close(self) -> None:
         self._selector.close()
-        for fd in (*self._readers, self._pidfd):
+        for fd in (*self._readers, self._pidfd, self._typed.target if self._typed else -1):
             if fd >= 0:
                 os.close(fd)
         if self._log is not None:

@@ -16,7 +16,8 @@ from fcntl import ioctl
 from termios import TCSANOW, tcgetattr, tcsetattr
 
 from argosy.runtime.errors import Failure
-from argosy.runtime.poll import wait_readable
+from argosy.runtime.flow import Flow
+from argosy.runtime.poll import wait_either
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ class Terminal:
         tcsetattr(self.host, TCSANOW, mode)
         self.resize()
 
+    def flows(self) -> list[Flow]:
+        """What is typed, and what is shown. Only the master never blocks: the caller's streams stay as they are."""
+        posix.set_blocking(self.master, False)
+        return [Flow(0, self.master), Flow(self.master, 1)]
+
     def resize(self) -> None:
         """Give the caller's window size on."""
         try:
@@ -130,18 +136,16 @@ def attend(pid: int, signals: Signals, terminal: Terminal | None) -> int:
 
 
 def _attend(pid: int, signals: Signals, terminal: Terminal | None) -> int:
-    sources = {signals.reader}
-    if terminal:
-        sources |= {0, terminal.master}
+    flows = terminal.flows() if terminal else []
     status = _reap(pid)
     while status is None:
-        for fd in wait_readable(list(sources), None):
-            if fd == signals.reader:
-                status = _handle(pid, signals.read(), terminal)
-            elif terminal and not _copy(fd, terminal):
-                sources.discard(fd)
-    if terminal and terminal.master in sources:
-        _drain(terminal)
+        flows = [flow for flow in flows if flow.open]
+        come, _ = _move(flows, [signals.reader], None)
+        if come:
+            status = _handle(pid, signals.read(), terminal)
+    for flow in flows:
+        if terminal and flow.source == terminal.master:
+            _drain(flow)
     return status
 
 
@@ -172,20 +176,24 @@ def _reap(pid: int) -> int | None:
         return answer
 
 
-def _copy(source: int, terminal: Terminal) -> bool:
-    target = terminal.master if source == 0 else 1
-    try:
-        data = posix.read(source, 65536)
-        view = memoryview(data)
-        while view:
-            view = view[posix.write(target, view) :]
-    except OSError:
-        return False
-    return bool(data)
+def _move(flows: list[Flow], others: list[int], timeout: float | None) -> tuple[list[int], bool]:
+    """Wait for any flow, or any other descriptor, and move the flows that can be.
+
+    Returns:
+        The other descriptors that are readable, and whether a flow was moved.
+    """
+    sources = {flow.source for flow in flows if not flow.pending}
+    targets = {flow.target for flow in flows if flow.pending}
+    come, go = wait_either(sources.union(others), targets, timeout)
+    moved = [flow for flow in flows if flow.waits_for in (go if flow.pending else come)]
+    for flow in moved:
+        flow.move()
+    return [fd for fd in others if fd in come], bool(moved)
 
 
-def _drain(terminal: Terminal) -> None:
-    while wait_readable([terminal.master], 0.0) and _copy(terminal.master, terminal):
+def _drain(flow: Flow) -> None:
+    """What the process has said already; whom it is for may take his time."""
+    while flow.open and _move([flow], [], None if flow.pending else 0.0)[1]:
         pass
 
 

@@ -1,0 +1,75 @@
+"""The caller's standard streams, and the terminal between the caller and a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from argosy.runtime.flow import Flow
+from tests.runtime.bundlekit import Bundle, Runtime, terminal
+
+LINE = "0123456789" * 7 + "\n"
+MANY = 6000
+"""Lines that are more than every buffer on the way there and back holds."""
+
+
+@pytest.fixture
+def pasted(tmp_path: Path) -> Path:
+    path = tmp_path / "pasted"
+    path.write_text(LINE * MANY)
+    return path
+
+
+READS = ["sh", "-c", f"head -n {MANY}; echo the end"]
+
+
+class TestMuchInput:
+    """Whoever writes to the container's terminal and waits until it is taken waits for ever: the container waits too,
+    for its output to be taken."""
+
+    @staticmethod
+    def told(command: list[str], pasted: Path) -> str:
+        with terminal() as ours, pasted.open() as given:
+            done = subprocess.run(
+                command, stdin=given, stdout=subprocess.PIPE, stderr=ours, text=True, timeout=60, check=True
+            )  # fmt: skip
+        return done.stdout
+
+    def test_to_run(self, runtime: Runtime, bundle: Bundle, pasted: Path) -> None:
+        bundle.process.update(terminal=True, args=READS)
+        bundle.write()
+        command = [str(runtime.path), "--root", str(runtime.root), "run", "-b", str(bundle.path)]
+        told = self.told([*command, runtime.name()], pasted)
+        assert told.endswith("the end\n")
+        assert len(told) > MANY * len(LINE)
+
+    def test_to_exec(self, runtime: Runtime, bundle: Bundle, pasted: Path) -> None:
+        cid = runtime.start(bundle.sh("exec sleep 100"))
+        command = [str(runtime.path), "--root", str(runtime.root), "exec", "-t", cid, *READS]
+        told = self.told(command, pasted)
+        assert told.endswith("the end\n")
+        assert len(told) > MANY * len(LINE)
+
+
+def test_what_the_target_does_not_take_is_kept_and_nothing_more_is_read() -> None:
+    (inlet, source), (outlet, target) = os.pipe(), os.pipe()
+    os.set_blocking(target, False)
+    size = os.write(target, b"x" * 1_000_000)
+    os.write(source, b"one")
+    flow = Flow(inlet, target)
+    flow.move()
+    os.write(source, b"two")
+    flow.move()
+    assert (flow.pending, flow.waits_for, flow.open) == (b"one", target, True)
+    os.read(outlet, size)
+    flow.move()
+    assert os.read(outlet, 100) == b"one"
+    os.close(source)
+    for _ in range(3):
+        flow.move()
+    assert (os.read(outlet, 100), flow.open) == (b"two", False)
+    for fd in (inlet, outlet, target):
+        os.close(fd)
