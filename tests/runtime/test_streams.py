@@ -73,3 +73,16 @@ def test_what_the_target_does_not_take_is_kept_and_nothing_more_is_read() -> Non
     assert (os.read(outlet, 100), flow.open) == (b"two", False)
     for fd in (inlet, outlet, target):
         os.close(fd)
+
+
+def test_lines_end_on_the_callers_terminal_as_they_do_without_a_container(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    """The caller's terminal is raw for what is typed only: nothing else would return the carriage."""
+    bundle.process.update(terminal=True, args=["echo", "ahoy"])
+    bundle.write()
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as shown, os.fdopen(theirs) as stream:
+        done = runtime("run", "-b", str(bundle.path), runtime.name(), capture_output=False, stdin=stream, stdout=stream,
+                       stderr=stream)  # fmt: skip
+        assert (done.returncode, shown.read(100)) == (0, b"ahoy\r\n")

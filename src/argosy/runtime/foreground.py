@@ -84,10 +84,9 @@ class Terminal:
         self._saved = tcgetattr(host)
 
     def open(self) -> None:
-        """Make the caller's terminal raw and give its size on."""
+        """Make the caller's terminal raw and give its size on. It goes on to end lines: the container's does not."""
         mode = tcgetattr(self.host)
         mode[0] &= ~0o2752  # IGNBRK BRKINT PARMRK ISTRIP INLCR IGNCR ICRNL IXON
-        mode[1] &= ~1  # OPOST
         mode[2] = mode[2] & ~0o460 | 0o60  # CSIZE PARENB, CS8
         mode[3] &= ~0o100113  # ECHO ECHONL ICANON ISIG IEXTEN
         tcsetattr(self.host, TCSANOW, mode)
