@@ -7,7 +7,7 @@ import pathlib
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from argosy.runtime.cgroups import devicebpf, devices, unitprops
@@ -36,6 +36,32 @@ accesses = st.tuples(
     st.sampled_from([0, 1, 3, 5, 200]),
     st.integers(1, 7),
 )
+
+
+def rule_of(allow: bool, major: int, minor: int, access: str) -> dict[str, object]:
+    return {"allow": allow, "type": "c", "major": major, "minor": minor, "access": access}
+
+
+few = st.sampled_from([devices.ANY, 200, 1])
+
+
+def settled(listed: list[dict[str, object]]) -> devices.Policy:
+    """What a list comes to; the example is dropped where that is refused."""
+    try:
+        return devices.policy(listed)
+    except ConfigError:
+        reject()
+
+
+def ask(rules: list[dict[str, object]], kind: str, major: int, minor: int, bit: int) -> bool:
+    """What the rules say of one kind of access, from the specification alone: the last one that fits decides."""
+    answer = False
+    defaults = [(True, *device) for device in devices.DEFAULTS]
+    for allow, k, a, i, bits in [*(devices.parse(rule, "") for rule in rules), *defaults]:
+        every = k == "a" or (k == kind and a in (devices.ANY, major) and i in (devices.ANY, minor))
+        if every and (k == "a" or bits & bit):
+            answer = allow
+    return answer
 
 
 def decide(policy: devices.Policy, kind: str, major: int, minor: int, access: int) -> bool:
@@ -87,10 +113,22 @@ def run(program: bytes, kind: str, major: int, minor: int, access: int) -> int:
 def test_the_bpf_program_decides_as_the_rules_say(
     listed: list[dict[str, object]], asked: list[tuple[str, int, int, int]]
 ) -> None:
-    policy = devices.policy(listed)
+    policy = settled(listed)
     program = devicebpf.assemble(policy)
     for each in asked:
         assert run(program, *each) == decide(policy, *each), each
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.builds(rule_of, st.booleans(), few, few, st.sampled_from(["r", "rw"])), max_size=5)
+)
+def test_nothing_is_allowed_that_a_later_rule_denies(listed: list[dict[str, object]]) -> None:
+    policy = settled(listed)
+    for bit in (devices.READ, devices.WRITE):
+        for minor in (1, 2):
+            if decide(policy, "c", 200, minor, bit):
+                assert ask(listed, "c", 200, minor, bit), policy.exceptions
 
 
 @settings(max_examples=200, deadline=None)
@@ -98,13 +136,18 @@ def test_the_bpf_program_decides_as_the_rules_say(
 def test_the_writes_of_version_1_lead_from_any_list_to_any_other(
     before: list[dict[str, object]], after: list[dict[str, object]]
 ) -> None:
-    now, wanted = devices.policy(before), devices.policy(after)
+    now, wanted = settled(before), settled(after)
     for name, line in devices.transition(now, wanted):
+        allow = name == "devices.allow"
         if line == "a":
-            now.rule(name == "devices.allow", "a", devices.ANY, devices.ANY, devices.ALL)
+            now.rule(allow, "a", devices.ANY, devices.ANY, devices.ALL)
             continue
-        for (kind, major, minor), access in devices.parse_list(line).exceptions.items():
-            now.rule(name == "devices.allow", kind, major, minor, access)
+        # The kernel adds to an exception, or takes away from this very one.
+        for device, access in devices.parse_list(line).exceptions.items():
+            held = now.exceptions.get(device, 0)
+            now.exceptions[device] = held | access if allow != now.allow else held & ~access
+            if not now.exceptions[device]:
+                del now.exceptions[device]
     assert now.allow == wanted.allow
     assert now.exceptions == wanted.exceptions
 
@@ -128,6 +171,28 @@ def test_the_order_of_rules_matters() -> None:
     allow = {"allow": True, "type": "b", "major": 8, "minor": 0, "access": "r"}
     assert decide(devices.policy([DENY_ALL, allow]), "b", 8, 0, devices.READ)
     assert not decide(devices.policy([allow, DENY_ALL]), "b", 8, 0, devices.READ)
+
+
+MISC = {"allow": True, "type": "c", "major": 10, "access": "rwm"}
+
+
+@pytest.mark.parametrize("access", ["rwm", "w"])
+def test_a_hole_in_an_exception_for_more_devices_is_refused(access: str) -> None:
+    """The kernel would ignore it and leave the device open (version 1); no list of exceptions can say it."""
+    hole = {"allow": False, "type": "c", "major": 10, "minor": 229, "access": access}
+    why = rf"devices\[2\]: deny c 10:229 {access} cannot punch a hole in c 10:\* rwm"
+    with pytest.raises(ConfigError, match=why):
+        devices.policy([DENY_ALL, MISC, hole])
+    allowed = [{**MISC, "allow": True, "type": "a"}, {**MISC, "allow": False}]
+    with pytest.raises(ConfigError, match=r"devices\[2\]: allow c 10:229"):
+        devices.policy([*allowed, {**hole, "allow": True}])
+    assert devices.policy([DENY_ALL, {**MISC, "access": "r"}, {**hole, "access": "w"}])
+
+
+def test_a_rule_for_more_devices_takes_away_what_was_said_of_one() -> None:
+    one = {**MISC, "minor": 229}
+    policy = devices.policy([DENY_ALL, one, {**MISC, "allow": False}])
+    assert not decide(policy, "c", 10, 229, devices.READ)
 
 
 @pytest.mark.parametrize(

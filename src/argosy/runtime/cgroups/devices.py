@@ -50,31 +50,57 @@ class Policy:
         self.exceptions: dict[Device, int] = {}
 
     def rule(self, allow: bool, kind: str, major: int, minor: int, access: int) -> None:
-        """Apply one rule on top of those before."""
+        """Apply one rule on top of those before.
+
+        Raises:
+            ConfigError: It takes a part out of an exception for more devices. The kernel ignores that without a word.
+        """
         if kind == "a":
             self.allow = allow
             self.exceptions.clear()
             return
         device = (kind, major, minor)
-        before = self.exceptions.get(device, 0)
-        after = before | access if allow != self.allow else before & ~access
-        if after:
-            self.exceptions[device] = after
-        else:
-            self.exceptions.pop(device, None)
+        if allow != self.allow:
+            self.exceptions[device] = self.exceptions.get(device, 0) | access
+            return
+        for other, bits in list(self.exceptions.items()):
+            if not (bits & access and _overlap(device, other)):
+                continue
+            if not _covers(device, other):
+                before = f"{('deny', 'allow')[allow]} {line(device, access)}"
+                raise ConfigError("", f"{before} cannot punch a hole in {line(other, bits)}")
+            self.exceptions[other] = bits & ~access
+            if not self.exceptions[other]:
+                del self.exceptions[other]
+
+
+def _overlap(one: Device, other: Device) -> bool:
+    return all(a == b or ANY in (a, b) for a, b in zip(one, other, strict=True))
+
+
+def _covers(wide: Device, narrow: Device) -> bool:
+    return all(a in (ANY, b) for a, b in zip(wide, narrow, strict=True))
 
 
 def policy(rules: list[dict[str, Any]]) -> Policy:
     """Return what `rules` come to, the defaults added.
 
     Raises:
-        ConfigError: A rule has a type, number or access there is none of.
+        ConfigError: A rule has a type, number or access there is none of, or asks for what no exceptions can say.
     """
     result = Policy()
     for n, rule in enumerate(rules):
-        result.rule(*parse(rule, f"linux.resources.devices[{n}]"))
-    for kind, major, minor, access in DEFAULTS:
-        result.rule(True, kind, major, minor, access)
+        where = f"linux.resources.devices[{n}]"
+        parsed = parse(rule, where)
+        try:
+            result.rule(*parsed)
+        except ConfigError as error:
+            raise ConfigError(where, str(error)) from None
+    for device in DEFAULTS:
+        try:
+            result.rule(True, *device)
+        except ConfigError:  # what was denied with more stays denied
+            pass
     return result
 
 
