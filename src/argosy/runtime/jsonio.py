@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import sys
 from _json import encode_basestring_ascii, make_encoder, make_scanner
 
 from argosy.runtime.errors import Failure
@@ -34,6 +35,21 @@ class _Options:
     memo: dict[str, str] = {}  # noqa: RUF012 - the scanner's own
 
 
+class _JSONError(ValueError):
+    """What is wrong with a text and where, as `json.decoder.JSONDecodeError` says it."""
+
+    def __init__(self, why: str, text: str, offset: int) -> None:
+        line = text.count("\n", 0, offset) + 1
+        column = offset - text.rfind("\n", 0, offset)
+        super().__init__(f"{why}: line {line} column {column} (char {offset})")
+
+
+class _Decoder:
+    """Stands for the module where the scanner looks for the exception it raises, while nobody has imported that."""
+
+    JSONDecodeError = _JSONError
+
+
 def decode(raw: bytes, name: str = "JSON") -> Any:
     """Parse one document.
 
@@ -42,21 +58,32 @@ def decode(raw: bytes, name: str = "JSON") -> Any:
         name: what the text is, for the error.
 
     Raises:
-        Failure: it is not JSON, or nested too deeply; the message names the offset where it is known.
+        Failure: it is not JSON, or nested too deeply; the message names line and column where they are known.
     """
     try:
         text = raw.decode("utf-8")
-        start = len(text) - len(text.lstrip(_SPACE))
-        value, end = make_scanner(_Options)(text, start)  # type: ignore[arg-type]
-        if text[end:].strip(_SPACE):
-            raise Failure(f"{name}: not JSON: more text after the value at offset {end}")
-    except StopIteration as stop:
-        raise Failure(f"{name}: not JSON: no value at offset {stop.value}") from None
+        value, end = _scan(text, len(text) - len(text.lstrip(_SPACE)))
+        rest = text[end:].lstrip(_SPACE)
+        if rest:
+            raise _JSONError("Extra data", text, len(text) - len(rest))
     except RecursionError:
         raise Failure(f"{name}: not JSON this program reads: nested too deeply") from None
     except ValueError as error:
         raise Failure(f"{name}: not JSON: {error}") from None
     return value
+
+
+def _scan(text: str, start: int) -> tuple[Any, int]:
+    modules: dict[str, Any] = sys.modules
+    lent = {"json", "json.decoder"} - modules.keys()
+    modules.update(dict.fromkeys(lent, _Decoder))
+    try:
+        return make_scanner(_Options)(text, start)  # type: ignore[arg-type]
+    except StopIteration as stop:
+        raise _JSONError("Expecting value", text, stop.value) from None
+    finally:
+        for name in lent:
+            del modules[name]
 
 
 def read_file(path: str | int, limit: int = LIMIT) -> bytes:
