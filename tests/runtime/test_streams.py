@@ -86,3 +86,42 @@ def test_lines_end_on_the_callers_terminal_as_they_do_without_a_container(
         done = runtime("run", "-b", str(bundle.path), runtime.name(), capture_output=False, stdin=stream, stdout=stream,
                        stderr=stream)  # fmt: skip
         assert (done.returncode, shown.read(100)) == (0, b"ahoy\r\n")
+
+
+SHOW = "for fd in 0 1 2; do readlink /proc/self/fd/$fd; done > /shown"
+
+
+class TestStreamsThatTheCallerClosed:
+    """They are /dev/null, not the next files that happen to be opened, of this program or of the container's."""
+
+    @staticmethod
+    def call(runtime: Runtime, *words: str, closed: str = "<&- >&- 2>&-") -> int:
+        command = [str(runtime.path), "--root", str(runtime.root), *words]
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+        return subprocess.run(shell, timeout=60, check=False).returncode
+
+    def test_run(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.sh(SHOW).write()
+        assert self.call(runtime, "run", "-b", str(bundle.path), runtime.name()) == 0
+        self.shown(bundle)
+
+    @pytest.mark.parametrize("closed", ["<&-", "<&- >&- 2>&-"])
+    def test_create(self, runtime: Runtime, bundle: Bundle, closed: str) -> None:
+        bundle.sh(f"{SHOW}; echo done > /done").write()
+        os.mkfifo(bundle.rootfs / "done")
+        cid = runtime.name()
+        closed = f"{closed} >/dev/null 2>&1" if closed == "<&-" else closed
+        assert self.call(runtime, "create", "-b", str(bundle.path), cid, closed=closed) == 0
+        runtime.ok("start", cid)
+        assert (bundle.rootfs / "done").read_text() == "done\n"
+        self.shown(bundle)
+
+    def test_exec(self, runtime: Runtime, bundle: Bundle) -> None:
+        cid = runtime.start(bundle.sh("exec sleep 100"))
+        assert self.call(runtime, "exec", cid, "sh", "-c", SHOW) == 0
+        self.shown(bundle)
+
+    @staticmethod
+    def shown(bundle: Bundle) -> None:
+        found = (bundle.rootfs / "shown").read_text().split()
+        assert (found[0], found[2]) == ("/dev/null", "/dev/null")

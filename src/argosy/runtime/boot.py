@@ -158,6 +158,16 @@ def _sealed_copy() -> int:
     return fd
 
 
+def _fill_streams() -> None:
+    """/dev/null for each standard stream that the caller closed: nothing else that is opened may become one."""
+    for stream in range(3):
+        try:
+            posix.fstat(stream)
+        except OSError:
+            posix.open("/dev/null", posix.O_RDWR)  # the lowest number that is free
+            posix.set_inheritable(stream, True)
+
+
 def _stop(why: str) -> None:
     posix.write(2, f"argosy-runtime: {why}\n".encode())
     posix._exit(1)
@@ -170,6 +180,7 @@ def run(*files: str) -> None:
         files: what the runtime's own code is loaded from.
     """
     words = sys.argv
+    _fill_streams()
     gc.disable()  # a command is over before a collection would pay
     _warnings.filters.insert(
         0, ("ignore", None, Warning, None, 0)
