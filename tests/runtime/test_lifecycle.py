@@ -359,6 +359,24 @@ class TestHooks:
         bundle.config["hooks"] = {"createRuntime": [{"path": "/bin/true"}]}
         runtime.output(bundle)
 
+    def test_the_time_of_a_hook_that_does_not_read_a_long_state_is_up_as_well(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        bundle.config["annotations"] = {"long": "x" * 200_000}
+        hook = {"path": "/bin/sleep", "args": ["sleep", "50"], "timeout": 1}
+        bundle.config["hooks"] = {"createRuntime": [hook]}
+        done = runtime.run(bundle, timeout=40)
+        assert "ran longer than its timeout of 1 seconds" in done.stderr
+
+    def test_a_long_state_is_given_as_a_whole(
+        self, runtime: Runtime, bundle: Bundle, tmp_path: Path
+    ) -> None:
+        bundle.config["annotations"] = {"long": "x" * 200_000}
+        bundle.config["hooks"] = {"createRuntime": [self.hook(tmp_path / "told", "long")]}
+        runtime.output(bundle)
+        ((_, state),) = self.told(tmp_path / "told")
+        assert state["annotations"] == bundle.config["annotations"]
+
     def test_a_hook_has_the_environment_it_is_given(
         self, runtime: Runtime, bundle: Bundle, tmp_path: Path
     ) -> None:

@@ -11,7 +11,7 @@ from _signal import SIGKILL, strsignal
 
 from argosy.runtime.errors import HookError
 from argosy.runtime.jsonio import encode
-from argosy.runtime.poll import wait_readable
+from argosy.runtime.poll import wait_either
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def _run(hook: dict[str, Any], document: bytes, environment: list[str]) -> None:
     posix.close(stdin)
     posix.close(stdout)
     try:
-        _feed(feed, document)
-        _await(pid, path, hook.get("timeout"), output)
+        _await(pid, path, hook.get("timeout"), (feed, document, output))
     finally:
         posix.close(output)
 
@@ -79,25 +78,15 @@ def _become(
         posix._exit(127)
 
 
-def _feed(feed: int, document: bytes) -> None:
-    """Write the state; a hook that does not read it is no error."""
+def _await(pid: int, path: str, timeout: float | None, pipes: tuple[int, bytes, int]) -> None:
     from _signal import SIG_IGN, SIGPIPE, signal
 
+    pidfd = posix.pidfd_open(pid)
     before = signal(SIGPIPE, SIG_IGN)
     try:
-        posix.write(feed, document)
-    except BrokenPipeError:
-        pass
+        said, ended = _converse(pidfd, *pipes, timeout)
     finally:
-        posix.close(feed)
         signal(SIGPIPE, before)
-
-
-def _await(pid: int, path: str, timeout: float | None, output: int) -> None:
-    pidfd = posix.pidfd_open(pid)
-    try:
-        said, ended = _read_until_end(pidfd, output, timeout)
-    finally:
         posix.close(pidfd)
     if not ended:
         posix.kill(pid, SIGKILL)
@@ -113,21 +102,42 @@ def _await(pid: int, path: str, timeout: float | None, output: int) -> None:
         raise HookError(f"{how}, stdout: , stderr: {said.decode('utf-8', 'replace').strip()}")
 
 
-def _read_until_end(pidfd: int, output: int, timeout: float | None) -> tuple[bytes, bool]:
-    """What the hook said until it ended; False where its time was up first."""
+def _converse(
+    pidfd: int, feed: int, document: bytes, output: int, timeout: float | None
+) -> tuple[bytes, bool]:
+    """What the hook said until it ended; False where its time was up first. Meanwhile it is given the state."""
     from time import monotonic
 
     end = monotonic() + timeout if timeout else None
     said = b""
-    open_output = True
-    while True:
-        left = None if end is None else max(0.0, end - monotonic())
-        ready = wait_readable([pidfd, output] if open_output else [pidfd], left)
-        if not ready:
-            return said, False
-        if output in ready:
-            part = posix.read(output, 65536)
-            open_output = bool(part)
-            said = (said + part)[:_OUTPUT_LIMIT]
-        elif pidfd in ready:
-            return said, True
+    readable, writable = {pidfd, output}, {feed}
+    posix.set_blocking(feed, False)
+    try:
+        while True:
+            left = None if end is None else max(0.0, end - monotonic())
+            come, go = wait_either(readable, writable, left)
+            if go:
+                document = _feed(feed, document)
+                if not document:
+                    writable.clear()
+                    posix.close(feed)
+            if output in come:
+                part = posix.read(output, 65536)
+                said = (said + part)[:_OUTPUT_LIMIT]
+                if not part:
+                    readable.discard(output)
+            elif pidfd in come:
+                return said, True
+            elif not go:
+                return said, False
+    finally:
+        for fd in writable:
+            posix.close(fd)
+
+
+def _feed(feed: int, document: bytes) -> bytes:
+    """Write what the pipe takes of the state, and return the rest; a hook that does not read it is no error."""
+    try:
+        return document[posix.write(feed, document) :]
+    except BrokenPipeError:
+        return b""
