@@ -377,15 +377,18 @@ class TestHooks:
         ((_, state),) = self.told(tmp_path / "told")
         assert state["annotations"] == bundle.config["annotations"]
 
+    @pytest.mark.parametrize("point", ["createRuntime", "poststop"])
     def test_a_hook_has_the_environment_it_is_given(
-        self, runtime: Runtime, bundle: Bundle, tmp_path: Path
+        self, runtime: Runtime, bundle: Bundle, tmp_path: Path, point: str
     ) -> None:
         script = f"env >{tmp_path}/env"
-        hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["A=1", "B=x=y"]}
-        bundle.config["hooks"] = {"createRuntime": [hook]}
+        entries = ["A=0", "A=1", "B=x=y", "NONE", "=C", ""]
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", script], "env": entries}
+        bundle.config["hooks"] = {point: [hook]}
         runtime.output(bundle)
         found = set((tmp_path / "env").read_text().splitlines())
         assert {"A=1", "B=x=y"} <= found
+        assert not any(line.startswith(("NONE", "=C")) for line in found)
         assert not any(line.startswith("PYTHON") for line in found)
 
 

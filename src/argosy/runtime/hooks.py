@@ -1,5 +1,6 @@
 """Hooks: programs run with the container's state on their standard input. fork, execve, pidfd, poll; no subprocess.
 
+An entry of ``env`` that names no variable (nothing before a "=") is left out; of two with one name the later counts.
 A hook without ``env`` gets an empty environment but for PATH (in ``startContainer`` the process's own, as runc does).
 Its working directory is the caller's.
 """
@@ -50,7 +51,8 @@ def run_hooks(
 def _run(hook: dict[str, Any], document: bytes, environment: list[str]) -> None:
     path = hook["path"]
     arguments = hook.get("args") or [path]
-    variables = dict(entry.split("=", 1) for entry in hook.get("env") or environment)
+    entries = hook.get("env") or environment
+    variables = dict(entry.split("=", 1) for entry in entries if entry.find("=") > 0)
     stdin, feed = posix.pipe2(posix.O_CLOEXEC)
     output, stdout = posix.pipe2(posix.O_CLOEXEC)
     pid = posix.fork()
