@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from argosy.runtime.container import Container
 from tests.runtime.bundlekit import Bundle, Runtime, alive, await_end, cgroups_of
 
 # Names of their own, since cgroups are the whole machine's.
@@ -109,6 +110,36 @@ def test_delete_force_kills_and_forgives(runtime: Runtime, bundle: Bundle) -> No
     nothing_left(runtime, bundle, cid)
     runtime.ok("delete", "--force", cid)
     assert "container does not exist" in runtime("delete", cid).stderr
+
+
+@pytest.fixture
+def stopped(bundle: Bundle, tmp_path: Path) -> Path:
+    """Where the poststop hook of the bundle writes a line."""
+    script = f"echo stopped >>{tmp_path}/told"
+    bundle.config["hooks"] = {"poststop": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    return tmp_path / "told"
+
+
+def test_of_many_who_delete_a_container_all_succeed(
+    runtime: Runtime, bundle: Bundle, stopped: Path
+) -> None:
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    words = [str(runtime.path), "--root", str(runtime.root), "delete", "--force", cid]
+    callers = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    assert {(caller.communicate()[1], caller.returncode) for caller in callers} == {("", 0)}
+    assert stopped.read_text() == "stopped\n"
+    nothing_left(runtime, bundle, cid)
+
+
+def test_who_comes_second_to_delete_a_container_has_nothing_to_do(
+    runtime: Runtime, bundle: Bundle, stopped: Path
+) -> None:
+    cid = runtime.create(bundle)
+    first, second = (Container.load(str(runtime.root), cid) for _ in range(2))
+    first.delete(force=True)
+    second.delete(force=True)
+    assert stopped.read_text() == "stopped\n"
+    nothing_left(runtime, bundle, cid)
 
 
 def test_run_returns_the_status_of_the_program(runtime: Runtime, bundle: Bundle) -> None:

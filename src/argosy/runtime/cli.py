@@ -223,10 +223,7 @@ def _delete(command: Command) -> int:
         from argosy.runtime.state import check_id, remove
 
         check_id(command.arguments[0])
-        try:
-            remove(f"{command.root}/{command.arguments[0]}")
-        except FileNotFoundError:
-            pass
+        remove(f"{command.root}/{command.arguments[0]}")
         if force:
             return 0
         raise

@@ -192,7 +192,10 @@ class Container:
                 posix.close(pidfd)
 
     def destroy(self) -> None:
-        """Cgroups, mounts and state of a container whose init is gone; then the poststop hooks, which only warn."""
+        """Cgroups, mounts and state of a container whose init is gone; then the poststop hooks, which only warn.
+
+        Of several callers at once one alone removes the state and runs the hooks.
+        """
         cgroup = self.cgroup()
         orphans = self.state.get("shared_pid") or self.state["pid"] < 0
         if orphans and cgroup.pids():
@@ -206,8 +209,9 @@ class Container:
             from argosy.runtime import intelrdt
 
             intelrdt.load(self.state["rdt"]).destroy()
-        states.remove(self.directory)
-        self._run_poststop()
+        if states.claim(self.directory):
+            states.remove(self.directory)
+            self._run_poststop()
 
     def _run_poststop(self) -> None:
         hooks = self.state.get("hooks", {}).get("poststop")

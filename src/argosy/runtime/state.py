@@ -93,15 +93,36 @@ def write(directory: str, state: dict[str, Any]) -> None:
     write_file(f"{directory}/state.json", encode(state).encode())
 
 
+def claim(directory: str) -> bool:
+    """Take the container's state.json away: of several who delete a container, one does what is done once.
+
+    Returns:
+        Whether it was there. What is left of the directory is then the caller's to `remove`.
+    """
+    try:
+        posix.unlink(f"{directory}/state.json")
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def remove(directory: str) -> None:
-    """Remove the directory and what is in it (one level of directories below)."""
-    for name in posix.listdir(directory):
-        path = f"{directory}/{name}"
-        try:
-            posix.unlink(path)
-        except IsADirectoryError:
-            remove(path)
-    posix.rmdir(directory)
+    """Remove the directory and what is in it (one level of directories below), whoever else removes it too."""
+    try:
+        for name in posix.listdir(directory):
+            _remove_entry(f"{directory}/{name}")
+        posix.rmdir(directory)
+    except FileNotFoundError:
+        pass
+
+
+def _remove_entry(path: str) -> None:
+    try:
+        posix.unlink(path)
+    except IsADirectoryError:
+        remove(path)
+    except FileNotFoundError:
+        pass
 
 
 def start_time(pid: int) -> int | None:
@@ -158,6 +179,6 @@ def owner_name(uid: int) -> str:
 
 
 __all__ = [
-    "SPEC_VERSION", "check_id", "decode", "find_directory", "hook_state", "make_directory", "owner_name", "public",
-    "read", "remove", "start_time", "write",
+    "SPEC_VERSION", "check_id", "claim", "decode", "find_directory", "hook_state", "make_directory", "owner_name",
+    "public", "read", "remove", "start_time", "write",
 ]  # fmt: skip
