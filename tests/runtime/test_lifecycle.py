@@ -176,6 +176,21 @@ def test_pause_and_resume(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.state(cid)["status"] == "stopped"
 
 
+def test_a_created_container_is_paused_before_it_is_created(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    """`start` would wait for a process that does not run."""
+    cid = runtime.create(bundle.sh("exec sleep 100"))
+    runtime.ok("pause", cid)
+    assert runtime.state(cid)["status"] == "paused"
+    assert "cannot start a container in the paused state" in runtime("start", cid).stderr
+    assert "not stopped: paused" in runtime("delete", cid).stderr
+    runtime.ok("resume", cid)
+    assert runtime.state(cid)["status"] == "created"
+    runtime.ok("start", cid)
+    assert runtime.state(cid)["status"] == "running"
+
+
 def test_list_and_ps(runtime: Runtime, bundle: Bundle) -> None:
     cid = runtime.start(bundle.sh("exec sleep 100"))
     pid = runtime.state(cid)["pid"]

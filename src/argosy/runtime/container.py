@@ -73,9 +73,9 @@ class Container:
             )
         if not self.alive():
             return "stopped"
-        if _exists(f"{self.directory}/exec.fifo"):
-            return "created"
-        return "paused" if self.cgroup().frozen() else "running"
+        if self.cgroup().frozen():
+            return "paused"
+        return "created" if _exists(f"{self.directory}/exec.fifo") else "running"
 
     def public_state(self) -> dict[str, Any]:
         """What ``state`` prints."""
