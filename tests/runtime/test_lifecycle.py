@@ -250,6 +250,16 @@ def test_errors_are_json_lines_in_the_log(runtime: Runtime, bundle: Bundle, tmp_
     assert done.stderr.strip() == entry["msg"]
 
 
+def test_a_relative_log_lies_where_the_caller_is(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path
+) -> None:
+    bundle.process["args"] = ["nothing-like-it"]
+    bundle.write()
+    runtime("--log", "log", "create", "-b", str(bundle.path), LOGGED, cwd=tmp_path)
+    assert "executable file not found" in (tmp_path / "log").read_text()
+    assert not (bundle.path / "log").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

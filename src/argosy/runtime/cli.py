@@ -10,7 +10,7 @@ import sys
 
 from argosy.runtime import log
 from argosy.runtime.errors import ExecError, Failure, UnknownError, UsageError, describe
-from argosy.runtime.options import GLOBAL, VERBS, parse
+from argosy.runtime.options import GLOBAL, VERBS, absolute, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class Command:
     @property
     def root(self) -> str:
         """The state root, absolute."""
-        given = self.settings.get("root")
+        given = absolute(self.settings.get("root"))
         if given:
-            return str(given) if given.startswith("/") else f"{posix.getcwd()}/{given}"
+            return given
         runtime_directory = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode()
         if posix.geteuid() and runtime_directory:
             return f"{runtime_directory}/{_SELF}"
@@ -86,7 +86,8 @@ def main(words: list[str]) -> int:
     verb = ""
     try:
         settings, rest = parse(words[1:], GLOBAL, stops=True)
-        log.configure(settings.get("log", ""), _log_format(settings), debug=_wants_debug(settings))
+        file = absolute(settings.get("log")) or ""
+        log.configure(file, _log_format(settings), debug=_wants_debug(settings))
         verb = rest[0] if rest else ""
         shown = _answer(program, settings, rest)
         if shown is not None:

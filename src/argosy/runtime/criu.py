@@ -12,6 +12,7 @@ from argosy.runtime import state as states
 from argosy.runtime.errors import Failure, StatusError
 from argosy.runtime.jsonio import decode, encode, read_file, write_file
 from argosy.runtime.mountplan import parse
+from argosy.runtime.options import absolute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _remember_descriptors(container: Container, images: str) -> None:
 
 def restore_verb(command: Command) -> int:
     """``restore``: a container of this name must not exist."""
-    from argosy.runtime.verbs import absolute, write_pid_file
+    from argosy.runtime.verbs import write_pid_file
 
     options = command.options
     _program()

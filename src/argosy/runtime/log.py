@@ -18,7 +18,7 @@ def configure(path: str, style: str, *, debug: bool) -> None:
     """Where and how entries are written.
 
     Args:
-        path: the log file, "" for the standard error.
+        path: the log file, absolute, for commands change directory; "" for the standard error.
         style: "text" or "json".
         debug: also write entries of level "debug".
     """

@@ -6,6 +6,8 @@ space or an equals sign; ``exec``, ``kill`` and ``ps`` stop at the first positio
 
 from __future__ import annotations
 
+import posix
+
 from argosy.runtime.errors import UsageError
 
 TYPE_CHECKING = False
@@ -200,6 +202,13 @@ def _take(
         options.setdefault(name, []).append(value)
     else:
         options[name] = _number(name, value) if kind == NUMBER else value
+
+
+def absolute(path: str | None) -> str | None:
+    """An option's path made absolute, before anything changes directory; None and "" stay."""
+    if not path or path.startswith("/"):
+        return path
+    return f"{posix.getcwd()}/{path}"
 
 
 def _number(name: str, value: str) -> int:

@@ -10,6 +10,7 @@ from argosy.runtime import state as states
 from argosy.runtime.channel import connect
 from argosy.runtime.errors import ExecError, Failure, StartError, UsageError
 from argosy.runtime.kernel import PR_SET_CHILD_SUBREAPER, LinuxKernel
+from argosy.runtime.options import absolute
 from argosy.runtime.request import Request, read_config
 
 TYPE_CHECKING = False
@@ -188,13 +189,6 @@ def _connect(command: Command, request: Any, process: dict[str, Any]) -> None:
             request.pidfd = end
         else:
             request.pidfd_socket = end
-
-
-def absolute(path: str | None) -> str | None:
-    """A path made absolute; None stays None."""
-    if not path or path.startswith("/"):
-        return path
-    return f"{posix.getcwd()}/{path}"
 
 
 def _in_bundle(request: Request, config: dict[str, Any]) -> Container:
