@@ -325,6 +325,23 @@ class TestMasks:
         script = "touch /data/x 2>/dev/null || echo refused; echo 1 2>/dev/null >/proc/sys/kernel/msgmax || echo refused"
         assert runtime.output(bundle.sh(script)) == "refused\nrefused\n"
 
+    @pytest.mark.parametrize("path", ["/", "/dev/.."])
+    def test_the_root_as_a_read_only_path(
+        self, runtime: Runtime, bundle: Bundle, path: str
+    ) -> None:
+        bundle.linux["readonlyPaths"] = [path, "/proc/sys"]
+        script = "touch /x 2>/dev/null || echo refused; touch /dev/shm/x && echo taken"
+        assert runtime.output(bundle.sh(script)) == "refused\ntaken\n"
+
+    def test_a_second_place_of_the_root_is_not_the_root(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        (bundle.rootfs / "again").mkdir()
+        bundle.mount("/again", "bind", str(bundle.rootfs), "bind")
+        bundle.linux["readonlyPaths"] = ["/again"]
+        script = "touch /x && echo taken; touch /again/y 2>/dev/null || echo refused"
+        assert runtime.output(bundle.sh(script)) == "taken\nrefused\n"
+
 
 class TestCgroupMount:
     def test_every_hierarchy_is_there_and_read_only(self, runtime: Runtime, bundle: Bundle) -> None:

@@ -303,6 +303,9 @@ def readonly_path(context: Context, path: str) -> None:
     if target is None:
         return
     try:
+        if context.proc.path(target) == context.proc.path(context.root.fd):
+            readonly_root(context)  # what is mounted over the root is over nobody's
+            return
         tree = clone(context.kernel, target, b"", recursive=True)
         try:
             context.kernel.mount_setattr(tree, k.MOUNT_ATTR_RDONLY, 0)
