@@ -213,6 +213,19 @@ def test_the_pid_file_has_digits_only(runtime: Runtime, bundle: Bundle, tmp_path
     assert (tmp_path / "pid").read_bytes() == b"%d" % runtime.state(cid)["pid"]
 
 
+@pytest.mark.parametrize("words", [["create"], ["run", "-d"], ["run"]])
+def test_a_pid_file_that_cannot_be_written_is_named_and_nothing_is_left(
+    runtime: Runtime, bundle: Bundle, stopped: Path, words: list[str]
+) -> None:
+    cid = runtime.name()
+    bundle.write()
+    place = ["-b", str(bundle.path), "--pid-file", "/nonexistent/pid"]
+    done = runtime(*words, *place, cid)
+    assert (done.returncode, "/nonexistent/" in done.stderr) == (1, True)
+    assert stopped.read_text() == "stopped\n"
+    nothing_left(runtime, bundle, cid)
+
+
 def test_an_id_must_be_one(runtime: Runtime, bundle: Bundle) -> None:
     bundle.write()
     for cid in ("..", "a/b", "a b", "."):

@@ -67,8 +67,8 @@ def _run_here(
     signals = Signals()
     relay = _relay(request)
     container = _in_bundle(request, config)
+    _finish(container, pid_file)
     try:
-        _finish(container, pid_file)
         terminal = None
         if ours is not None:
             request.console.close()
