@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from argosy.runtime import parent
+from argosy.runtime.errors import describe
 from tests.runtime.bundlekit import Bundle, Runtime, has_namespace, terminal
 
 
@@ -99,6 +101,12 @@ def test_no_new_privileges(runtime: Runtime, bundle: Bundle) -> None:
 def test_out_of_memory_score(runtime: Runtime, bundle: Bundle) -> None:
     bundle.process["oomScoreAdj"] = 321
     assert runtime.output(bundle.sh("cat /proc/self/oom_score_adj")) == "321\n"
+
+
+def test_an_out_of_memory_score_that_is_refused_is_named() -> None:
+    with pytest.raises(OSError) as refused:
+        parent.write_score(os.getpid(), 2000, rootless=False)
+    assert describe(refused.value) == "error setting oomScoreAdj 2000: invalid argument"
 
 
 def test_scheduler(runtime: Runtime, bundle: Bundle) -> None:

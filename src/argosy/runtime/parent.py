@@ -33,16 +33,22 @@ def preload(steps: tuple[Step, ...], linux: dict[str, Any], config: dict[str, An
 
 
 def write_score(pid: int, score: int, *, rootless: bool) -> None:
-    """The process's out-of-memory score; without privileges it may be refused."""
+    """The process's out-of-memory score; without privileges it may be refused.
+
+    Raises:
+        OSError: it is refused; a note names it.
+    """
     try:
         fd = posix.open(f"/proc/{pid}/oom_score_adj", posix.O_WRONLY | posix.O_CLOEXEC)
         try:
             posix.write(fd, b"%d" % score)
         finally:
             posix.close(fd)
-    except PermissionError:
-        if not rootless:
-            raise
+    except OSError as error:
+        if rootless and isinstance(error, PermissionError):
+            return
+        error.add_note(f"error setting oomScoreAdj {score}")
+        raise
 
 
 def reset_affinity(pid: int) -> None:
