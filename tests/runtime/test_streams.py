@@ -125,3 +125,38 @@ class TestStreamsThatTheCallerClosed:
     def shown(bundle: Bundle) -> None:
         found = (bundle.rootfs / "shown").read_text().split()
         assert (found[0], found[2]) == ("/dev/null", "/dev/null")
+
+
+class TestANullThatTheContainerReplaced:
+    @pytest.mark.parametrize("made", ["touch", "mkdir", "ln -s /etc/passwd", "true"])
+    def test_keeps_nobody_out_and_gives_nothing_of_the_hosts(
+        self, runtime: Runtime, bundle: Bundle, made: str
+    ) -> None:
+        cid = runtime.start(bundle.sh("exec sleep 100"))
+        runtime.ok(
+            "exec", cid, "sh", "-c", f"rm /dev/null; {made} /dev/null", stdin=subprocess.PIPE
+        )
+        script = "cat; echo x >/dev/stdin; stat -L -c '%t:%T %a %d' /proc/self/fd/0"
+        number, mode, device = runtime.ok("exec", "--user", "1000", cid, "sh", "-c", script).split()
+        assert (number, mode) == ("1:3", "666")
+        assert int(device) != os.stat("/dev/null").st_dev
+
+    def test_keeps_nobody_out_of_a_user_namespace(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.userns()
+        cid = runtime.start(bundle.sh("exec sleep 100"))
+        words = (
+            "exec",
+            "--cap",
+            "CAP_SYS_ADMIN",
+            cid,
+            "mount",
+            "-o",
+            "bind",
+            "/etc/passwd",
+            "/dev/null",
+        )
+        runtime.ok(*words, stdin=subprocess.PIPE)
+        script = (
+            "cat; stat -L -c '%t:%T' /proc/self/fd/0; chmod 666 /proc/self/fd/0 || echo refused"
+        )
+        assert runtime.ok("exec", cid, "sh", "-c", script) == "1:3\nrefused\n"

@@ -112,7 +112,7 @@ def exec_plan(
     return (
         ("enter_root",),
         *_keyring(situation, namespaces(linux), process, join=True),
-        *((("reopen_null",),) if mount else ()),
+        *((("reopen_null", True),) if mount else ()),
         *_console(process, bind=False),
         ("umask", process.get("user", {}).get("umask", 0o022)),
         *((("apparmor", process["apparmorProfile"]),) if process.get("apparmorProfile") else ()),

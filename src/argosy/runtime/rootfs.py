@@ -181,20 +181,47 @@ def verify_null(fd: int) -> None:
         raise Failure("container's /dev/null is invalid")
 
 
-def reopen_null(context: Context) -> None:
-    """Standard streams on the host's /dev/null move to the container's own, once that is verified."""
+def reopen_null(context: Context, joined: bool = False) -> None:
+    """Standard streams on the host's /dev/null move to the container's own, once that is verified.
+
+    Args:
+        joined: this is ``exec``. What the container has by now instead is its own business and keeps nobody out: the
+            streams then move to a null device that nothing else has.
+    """
     wanted = [fd for fd in range(3) if _is_null(fd)]
     if not wanted:
         return
+    try:
+        fd = _open_null(context)
+    except (OSError, Failure):
+        if not joined:
+            raise
+        if context.user_namespace:
+            return  # which can make no device; the host's is nobody's there
+        fd = _make_null(context.kernel)
+    for stream in wanted:
+        posix.dup2(fd, stream, inheritable=True)
+    posix.close(fd)
+
+
+def _open_null(context: Context) -> int:
     path = context.root.open("/dev/null", O_PATH)
     try:
         verify_null(path)
-        fd = context.proc.reopen(path, posix.O_RDWR)
-        for stream in wanted:
-            posix.dup2(fd, stream, inheritable=True)
-        posix.close(fd)
+        return context.proc.reopen(path, posix.O_RDWR)
     finally:
         posix.close(path)
+
+
+def _make_null(kernel: LinuxKernel) -> int:
+    """A null device on a file system that is mounted nowhere. Of the host's own the container could change the mode."""
+    place = new(kernel, "tmpfs", "tmpfs", {}, ["nr_inodes=2"], 0)
+    try:
+        posix.mknod("null", S_IFCHR, _NULL, dir_fd=place)
+        posix.chmod("null", 0o666, dir_fd=place)
+        return posix.open("null", posix.O_RDWR | posix.O_CLOEXEC, dir_fd=place)
+    finally:
+        posix.close(place)
 
 
 def _is_null(fd: int) -> bool:
