@@ -338,6 +338,25 @@ def test_a_killed_create_leaves_what_delete_force_removes(
     nothing_left(runtime, bundle, TORN)
 
 
+@pytest.mark.parametrize("words", [["create"], ["run", "-d"]])
+def test_a_create_that_is_terminated_leaves_nothing(
+    runtime: Runtime, bundle: Bundle, tmp_path: Path, words: list[str]
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"echo $$ >{gate}; exec sleep 100"]}
+    bundle.config["hooks"] = {"createRuntime": [hook]}
+    bundle.write()
+    cid = runtime.name()
+    command = [str(runtime.path), "--root", str(runtime.root), *words, "-b", str(bundle.path), cid]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        pid = int(gate.read_text())
+        process.terminate()
+        assert process.wait() == 130
+    await_end(pid)
+    nothing_left(runtime, bundle, cid)
+
+
 class TestHooks:
     def hook(self, place: Path, name: str, more: str = "") -> dict[str, Any]:
         script = f"{{ echo {name}; cat; echo; }} >>{place}; {more}"

@@ -131,6 +131,7 @@ class Creation:
         self.container = Container(request.cid, directory, self._first_state(rootfs))
         self.container.save()
         context, child = self._context(steps)
+        self.undo.append(self.channel.close)  # by which a child ends that is not known here yet
         spaces = spawn.open_spaces(self.spaces)
         parent.preload(steps, self.linux, self.config)
         context.doors = self.cgroup.doors()

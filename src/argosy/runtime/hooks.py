@@ -87,6 +87,9 @@ def _await(pid: int, path: str, timeout: float | None, pipes: tuple[int, bytes, 
     before = signal(SIGPIPE, SIG_IGN)
     try:
         said, ended = _converse(pidfd, *pipes, timeout)
+    except KeyboardInterrupt:
+        posix.kill(pid, SIGKILL)
+        raise
     finally:
         signal(SIGPIPE, before)
         posix.close(pidfd)

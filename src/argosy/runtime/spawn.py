@@ -12,7 +12,17 @@ from __future__ import annotations
 
 import gc
 import posix
-from _signal import SIG_DFL, SIGKILL, SIGPIPE, SIGXFSZ, set_wakeup_fd, signal
+from _signal import (
+    SIG_DFL,
+    SIGKILL,
+    SIGPIPE,
+    SIGTERM,
+    SIGXFSZ,
+    default_int_handler,
+    getsignal,
+    set_wakeup_fd,
+    signal,
+)
 from errno import EPERM
 
 from argosy.runtime import kernel as k
@@ -257,6 +267,10 @@ def _init(context: Context, channel: Channel, spaces: Spaces, steps: tuple[Step,
     context.debug("nsexec container setup is over; child process in init()")
     for ignored in (SIGPIPE, SIGXFSZ):  # by the interpreter; execve would hand that on
         signal(ignored, SIG_DFL)
+    if (
+        getsignal(SIGTERM) is default_int_handler
+    ):  # the runtime's own way to end: here it would be a failure to tell
+        signal(SIGTERM, SIG_DFL)
     try:
         posix.setsid()
     except OSError:

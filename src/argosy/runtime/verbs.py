@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+from _signal import SIG_DFL, SIGTERM, default_int_handler, getsignal, signal
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair
 
 from argosy.runtime import log
@@ -32,6 +33,7 @@ def create_verb(command: Command) -> int:
     _check_terminal(command, config["process"], detached=True)
     _connect(command, request, config["process"])
     pid_file = absolute(command.options.get("pid-file"))
+    _undo_when_terminated()
     container = _in_bundle(request, config)
     _finish(container, pid_file)
     return 0
@@ -45,11 +47,18 @@ def run_verb(command: Command) -> int:
     _connect(command, request, config["process"])
     pid_file = absolute(command.options.get("pid-file"))
     if detached:
+        _undo_when_terminated()
         container = _in_bundle(request, config)
         _finish(container, pid_file)
         _poststart(container, detached=True)
         return 0
     return _run_here(command, request, config, pid_file)
+
+
+def _undo_when_terminated() -> None:
+    """SIGTERM ends the making of a container as Ctrl-C does: nothing is left of it."""
+    if getsignal(SIGTERM) == SIG_DFL:
+        signal(SIGTERM, default_int_handler)
 
 
 def _run_here(
