@@ -54,6 +54,21 @@ class TestMuchInput:
         assert len(told) > MANY * len(LINE)
 
 
+def test_a_terminal_hangs_up_when_nobody_takes_what_it_shows(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    """As for ``| head``: its program would wait for ever."""
+    bundle.process["terminal"] = True
+    bundle.sh("while echo more; do :; done; exit 7").write()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with terminal() as ours, os.fdopen(writer) as nobody:
+        done = runtime(
+            "run", "-b", str(bundle.path), runtime.name(), stdin=ours, capture_output=False, stdout=nobody, stderr=ours
+        )  # fmt: skip
+    assert done.returncode == 7
+
+
 def test_what_the_target_does_not_take_is_kept_and_nothing_more_is_read() -> None:
     (inlet, source), (outlet, target) = os.pipe(), os.pipe()
     os.set_blocking(target, False)

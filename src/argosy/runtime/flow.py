@@ -18,6 +18,7 @@ class Flow:
         target: where they go; it should not block.
         pending: what was read and is not written yet.
         open: false once the source has ended or the target is gone.
+        gone: whether it was the target.
 
     Example:
         >>> (inlet, source), (outlet, target) = posix.pipe(), posix.pipe()
@@ -31,6 +32,7 @@ class Flow:
         self.target = target
         self.pending = b""
         self.open = True
+        self.gone = False
 
     @property
     def waits_for(self) -> int:
@@ -48,4 +50,4 @@ class Flow:
         except BlockingIOError:
             pass
         except OSError:  # a terminal whose other side is gone says EIO
-            self.pending, self.open = b"", False
+            self.gone, self.pending, self.open = bool(self.pending), b"", False

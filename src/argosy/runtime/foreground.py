@@ -138,7 +138,12 @@ def _attend(pid: int, signals: Signals, terminal: Terminal | None) -> int:
     flows = terminal.flows() if terminal else []
     status = _reap(pid)
     while status is None:
-        flows = [flow for flow in flows if flow.open]
+        if terminal and any(flow.gone and flow.source == terminal.master for flow in flows):
+            posix.close(
+                terminal.master
+            )  # nobody takes what is shown: the container's terminal hangs up
+            terminal = None
+        flows = [flow for flow in flows if flow.open] if terminal else []
         come, _ = _move(flows, [signals.reader], None)
         if come:
             status = _handle(pid, signals.read(), terminal)
