@@ -152,6 +152,29 @@ def test_nothing_else_is_written_where_a_digest_was_named(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("tag", ["", ":x"])
+def test_what_is_made_is_what_the_digest_says_or_nothing(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, tag: str
+) -> None:
+    (tmp_path / "new").mkdir()
+    file = tmp_path / "new" / "f"
+    file.write_text("x")
+    place = f"oci:{tmp_path / 'new' / 'l'}{tag}@sha256:{64 * '0'}"
+    commands = (
+        ("mutate", "-q", f"oci:{layout}:v1", "-l", "a=b", "-t", place),
+        ("artifact", "push", "-q", "--disable-path-validation", place, file),
+    )
+    for command in commands:
+        assert "expected sha256:0000" in argosy(*command, code=4).err
+    made = argosy(
+        "artifact", "push", "-q", "--disable-path-validation", f"oci:{tmp_path}/a:v", file
+    )
+    digest = made.out.strip()
+    named = f"oci:{tmp_path}/b:x@{digest}"
+    argosy("artifact", "push", "-q", "--disable-path-validation", named, file)
+    assert argosy("digest", f"oci:{tmp_path}/b:x").out.strip() == digest
+
+
 def test_a_tag_beside_a_digest_is_the_tag(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

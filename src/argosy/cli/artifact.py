@@ -80,7 +80,13 @@ def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -
     )
 
 
-def _delivered(made: Image, place: Location, given: dict[str, Any], tags: tuple[str, ...]) -> None:
+def _delivered(
+    made: Image,
+    place: Location,
+    given: dict[str, Any],
+    tags: tuple[str, ...] = (),
+    expected: Digest | None = None,
+) -> None:
     with (
         places.target(place) as target,
         progress.shown(given["progress"], quiet=given["quiet"]) as on_event,
@@ -90,6 +96,7 @@ def _delivered(made: Image, place: Location, given: dict[str, Any], tags: tuple[
             made.descriptor.digest,
             target,
             *tags,
+            expected=expected,
             jobs=given["jobs"],
             on_event=on_event,
         )
@@ -114,8 +121,9 @@ def push(place: Location, **given: Any) -> None:
       argosy artifact push registry.example/models:v1 model.bin card.md:text/markdown
       argosy artifact push --artifact-type application/x.site oci:site:v1 public/
     """
-    tags = () if isinstance(place.tag, Digest) or place.tag is None else (place.tag,)
-    _delivered(_packed(MemoryStore(), given, None), place, given, tags)
+    tag = place.own_tag if place.digest else place.tag
+    made = _packed(MemoryStore(), given, None)
+    _delivered(made, place, given, (tag,) if tag else (), place.digest)
 
 
 @click.command()
@@ -141,7 +149,7 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
         raise UsageError("say what it is, with --artifact-type")
     with places.image(place, platform) as (source, subject):
         made = _packed(source, given, subject)
-    _delivered(made, place, given, ())
+    _delivered(made, place, given)
 
 
 @click.command()

@@ -130,25 +130,20 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
     where, tags = _where(came_from, destination)
     with (
         files.digest(destination.digest_file) as told,
-        places.target(where) as target,
+        places.target(where, anew=destination.output is not None) as target,
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
         places.superseding(where, target, tags, in_place=where == came_from) as new,
     ):
         if where is came_from and isinstance(view, Image):
             _check_whole(target, where, tags)
-        root = copy(view.source, str(view.digest), target, *tags, on_event=on_event)
+        expected = where.digest if destination.tag is not None else None
+        root = copy(
+            view.source, str(view.digest), target, *tags, expected=expected, on_event=on_event
+        )
         new.add(root.digest)
         told(root.digest)
-    print(_known_as(where, tags, root.digest), file=places.beside(where))
-
-
-def _known_as(where: Location, tags: Sequence[str], digest: Digest) -> Location:
-    """A new image's place by digest; in a registry with its tag, if it has one."""
-    if where.transport == "docker-archive":
-        return where
-    if where.reference is not None and not tags:
-        where = dataclasses.replace(where, reference=where.reference.with_tag(None))
-    return where.at(digest)
+    shown = where if where.transport == "docker-archive" else where.at(root.digest)
+    print(shown, file=places.beside(where))
 
 
 def _check_whole(target: Source, where: Location, tags: Sequence[str]) -> None:
@@ -183,10 +178,10 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
             )
         return came_from.at(places.tag_in(came_from, tag)), (tag,)
     where = locate.Location.parse(tag)
-    named = where.reference.tag if where.reference else where.tag
+    named = where.own_tag
     if where.reference is not None and where.reference.digest is None:
         named = named or "latest"
-    return where, () if named is None or isinstance(named, Digest) else (named,)
+    return where, (named,) if named else ()
 
 
 def _kept_tags(came_from: Location) -> Sequence[str]:

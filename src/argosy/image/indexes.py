@@ -121,7 +121,7 @@ def remove(
 
 
 def filtered(index: ImageIndex, platforms: Sequence[Platform]) -> ImageIndex:
-    """An index of those entries alone that run on one of these platforms.
+    """An index of those entries alone that run on one of these platforms; the index itself where all do.
 
     Raises:
         PlatformUnknownError: for one of them there is none.
@@ -130,7 +130,7 @@ def filtered(index: ImageIndex, platforms: Sequence[Platform]) -> ImageIndex:
         if not any(_suits(platform, entry) for entry in index.manifests):
             raise PlatformUnknownError(f"no entry for {platform} in {index.digest}")
     kept = [e for e in index.manifests if any(_suits(platform, e) for platform in platforms)]
-    return _with(index, kept)
+    return index if len(kept) == len(index.manifests) else _with(index, kept)
 
 
 def _suits(platform: Platform, entry: Descriptor) -> bool:
