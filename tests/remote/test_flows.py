@@ -491,6 +491,29 @@ def test_a_registries_conf_that_is_none_is_named(tmp_path: pathlib.Path, text: s
         Registries.read([str(path)])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'insecure = "false"',
+        "insecure = 0",
+        'blocked = "no"',
+        'mirror-by-digest-only = ""',
+        "prefix = 5",
+    ],
+)
+@pytest.mark.parametrize("table", ["", '[[registry.mirror]]\nlocation = "b"\n'])
+def test_a_property_of_another_kind_is_named_and_not_taken_for_true(
+    tmp_path: pathlib.Path, table: str, wrong: str
+) -> None:
+    """`insecure = "false"` would switch the check of certificates off."""
+    path = tmp_path / "registries.conf"
+    path.write_text(f'[[registry]]\nlocation = "a"\n{table}{wrong}\n')
+    with pytest.raises(
+        InvalidConfigError, match=rf"registries\.conf: {wrong.partition(' ')[0]}: expected"
+    ):
+        Registries.read([str(path)])
+
+
 class Endless:
     """A body that never ends, which counts what is taken of it."""
 

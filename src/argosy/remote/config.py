@@ -27,6 +27,14 @@ HUB_HOST = "registry-1.docker.io"
 _MAX_FILE = 4 * 1024 * 1024
 _NAMES_A_REGISTRY = rb"""^\s*(?:\[+\s*["']?registr|["']?registr[a-z]*["']?\s*=\s*[^\s"'])"""
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
+_KINDS: tuple[tuple[str, type, str], ...] = (
+    ("prefix", str, "a string"),
+    ("location", str, "a string"),
+    ("insecure", bool, "true or false"),
+    ("blocked", bool, "true or false"),
+    ("mirror-by-digest-only", bool, "true or false"),
+)
+"""What properties of registries.conf are: a string "false" is as true as any."""
 
 
 def ignore_exchange(_exchange: Exchange) -> None:
@@ -330,8 +338,15 @@ def _list(document: Mapping[str, Any], name: str, path: str) -> list[Mapping[str
     return value
 
 
+def _check_kinds(entry: Mapping[str, Any], path: str) -> None:
+    for name, kind, expected in _KINDS:
+        if not isinstance(entry.get(name, kind()), kind):
+            raise InvalidConfigError(f"{path}: {name}: expected {expected}, got {entry[name]!r}")
+
+
 def _entry(entry: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    prefix, location = str(entry.get("prefix") or ""), str(entry.get("location") or "")
+    _check_kinds(entry, path)
+    prefix, location = entry.get("prefix", ""), entry.get("location", "")
     if not location and not prefix.startswith("*."):
         raise InvalidConfigError(f"{path}: a registry without a location")
     if prefix.startswith("*.") and "/" in prefix:
@@ -339,7 +354,8 @@ def _entry(entry: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     if "*" in location:
         raise InvalidConfigError(f"{path}: location {location!r}: '*' can only be in a prefix")
     for mirror in _list(entry, "mirror", path):
-        if not isinstance(mirror.get("location"), str):
+        _check_kinds(mirror, path)
+        if not mirror.get("location"):
             raise InvalidConfigError(f"{path}: a mirror without a location")
         if mirror.get("pull-from-mirror", "all") not in _PULL_FROM_MIRROR:
             raise InvalidConfigError(
