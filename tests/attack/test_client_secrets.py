@@ -11,6 +11,7 @@ import pytest
 
 from argosy.errors import ArgosyError
 from argosy.remote.config import Options
+from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.registry import Registry
 from argosy.remote.repository import Repository
 from argosy.remote.wire import Exchange
@@ -108,3 +109,16 @@ def test_a_trace_shows_neither_the_users_headers_nor_a_registrys_tokens(
     assert len(seen) == 2
     assert "SECRET" not in repr(seen)
     assert ("X-Wish", "REDACTED") in seen[0].request_headers
+
+
+def test_no_message_shows_a_secret_that_cannot_be_sent(scripted: s.Scripted) -> None:
+    """A token with a character that no header can have was told whole, as what could not be encoded."""
+    scripted.on("*", ".*", s.answer(401, {"WWW-Authenticate": "Basic realm=x"}))
+    seen: list[Exchange] = []
+    known = CredentialStore(given={"": Credential(registry_token="SECRET\u2603")})
+    message = told(scripted, pull, credentials=known, observe=seen.append)
+    assert "the header Authorization has" in message
+    assert "SECRET" not in message + repr(seen)
+    message = told(scripted, pull, headers={"X-Wish": "SECRET\n"}, observe=seen.append)
+    assert "the header X-Wish has" in message
+    assert "SECRET" not in message + repr(seen)

@@ -14,6 +14,7 @@ from argosy.remote.http1 import (
     Answer,
     BrokenOffError,
     ClosedError,
+    HeadError,
     ProtocolError,
     head,
 )
@@ -136,8 +137,10 @@ def test_an_end_before_the_answer_is_told_from_one_within() -> None:
         ("/", [("X\r\nY", "b")]),
         ("/", [("X:", "b")]),
         ("/", [("X", "a\0b")]),
+        ("/", [("X", "\u2603")]),
+        ("/\u2603", []),
     ],
 )
 def test_nothing_smuggles_a_line_into_a_request(target: str, fields: list[tuple[str, str]]) -> None:
-    with pytest.raises(ValueError, match=r"header's name|control characters"):
+    with pytest.raises(HeadError, match=r"header's name|control characters|the header X has"):
         head("GET", target, fields)

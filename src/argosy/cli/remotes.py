@@ -127,7 +127,7 @@ def _tls(given: Mapping[str, Any]) -> TLS:
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip().isascii() or "\n" in value or "\r" in value:
-        raise UsageError(f"--header: expected NAME:VALUE, got {text[:100]!r}")
+        raise UsageError("--header: expected NAME:VALUE on one line")
     return name.strip(), value.strip()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from argosy.errors import InvalidConfigError, TransportError
-from argosy.remote.http1 import Answer, BrokenOffError, ClosedError, ProtocolError
+from argosy.remote.http1 import Answer, BrokenOffError, ClosedError, HeadError, ProtocolError
 from argosy.remote.wire import Request, SettledError, redact_url
 from argosy.spec._value import Value, field
 
@@ -185,9 +185,10 @@ def failed(request: Request, exc: BaseException) -> TransportError:
     """A transport error that says what was asked for and what went wrong."""
     if isinstance(exc, TransportError):
         return exc
-    cls = SettledError if _untrusted(exc) else TransportError
+    untrusted = _untrusted(exc)
+    cls = SettledError if untrusted or isinstance(exc, HeadError) else TransportError
     error = cls(f"{request.method} {redact_url(request.url)}: {told(exc)}")
-    if cls is SettledError:
+    if untrusted:
         error.hint = "give the registry's authority with --ca-file or in certs.d"
     return error
 
@@ -209,7 +210,7 @@ def told(exc: BaseException) -> str:
         return exc.strerror.lower()
     if isinstance(exc, ProtocolError):
         return f"not HTTP: {exc}".replace("not HTTP: not HTTP", "not HTTP")[:300]
-    return f"not HTTP: {exc!r}"[:300]
+    return str(exc)[:300] or type(exc).__name__
 
 
 def _untrusted(exc: BaseException) -> bool:

@@ -19,12 +19,18 @@ MAX_INTERIM = 20
 
 _STATUS = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [^\r\n]*)?")
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TARGET = re.compile(r"[!-~]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 _CHUNK = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?"
 _NO_BODY = frozenset({204, 304})
 
 
 class ProtocolError(Exception):
     """What came is not HTTP/1.1, or says two things at once."""
+
+
+class HeadError(ValueError):
+    """A request's head that cannot be sent. Its words name the field and not its value, which may be a secret."""
 
 
 class BrokenOffError(ProtocolError):
@@ -43,19 +49,21 @@ def head(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
     r"""The head of a request.
 
     Raises:
-        ValueError: a line break or another control character within it.
+        HeadError: a line break or another character within it that HTTP has no place for.
 
     Example:
         >>> head("GET", "/v2/", [("Host", "registry.example")])
         b'GET /v2/ HTTP/1.1\r\nHost: registry.example\r\n\r\n'
     """
+    if not _TARGET.fullmatch(target):
+        raise HeadError("a request's target has white space or control characters")
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in fields:
         if not _NAME.fullmatch(name.encode("latin-1", "replace")):
-            raise ValueError(f"not a header's name: {name[:100]!r}")
+            raise HeadError(f"not a header's name: {name[:100]!r}")
+        if not _VALUE.fullmatch(value):
+            raise HeadError(f"the value of the header {name} has characters that cannot be sent")
         lines.append(f"{name}: {value}")
-    if " " in target or any((c < " " and c != "\t") or c == "\x7f" for line in lines for c in line):
-        raise ValueError("control characters in a request's head")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
