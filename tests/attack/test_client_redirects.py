@@ -108,6 +108,59 @@ def test_an_upload_location_leads_to_no_inner_address(target: str) -> None:
         repository.push(BLOB, io.BytesIO(b"layer"))
 
 
+class Hosts:
+    """Hosts without a network, named by their addresses and held to `named_by` as the real transport holds them."""
+
+    def __init__(self, answers: dict[str, Response]) -> None:
+        self.answers, self.asked = answers, list[str]()
+
+    def send(self, request: Request) -> Response:
+        _, host, _ = network.origin(request.url)
+        kind = network.classify(host)
+        assert kind
+        if request.named_by and not network.may_lead(request.named_by, kind):
+            raise TransportError(f"a {request.named_by} host may not lead to {host}")
+        self.asked.append(host)
+        answer = self.answers[host]
+        return Response(answer.status, answer.headers, data=answer.data, peer=host)
+
+
+WORLD, INSIDE = "93.184.216.34", "10.0.0.9"
+
+
+@pytest.mark.parametrize("registry", ["10.0.0.1:5000", "127.0.0.1:5000"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        Response(302, {"Location": f"http://{INSIDE}/"}),
+        Response(401, {"WWW-Authenticate": f'Bearer realm="http://{INSIDE}/token",service="x"'}),
+        Response(202, {"Location": f"http://{INSIDE}/"}),
+    ],
+    ids=["a redirect", "a realm", "an upload"],
+)
+def test_a_public_host_that_an_inner_registry_led_to_leads_to_no_inner_address(
+    registry: str, named: Response
+) -> None:
+    """What a host may name is judged by that host's own address, not by the registry's that led to it."""
+    led = Response(307, {"Location": f"http://{WORLD}/x"})
+    hosts = Hosts({network.origin(f"http://{registry}")[1]: led, WORLD: named})
+    options = Options(attempts=1, plain_http=True)
+    with Registry(registry, options, transport=hosts) as place:
+        session = place.session()
+        with pytest.raises(TransportError, match=r"may not lead|refused to upload"):
+            session.send(Request(method="PATCH" if named.status == 202 else "GET", url="/v2/"))
+    assert hosts.asked[-1] == WORLD
+
+
+def test_an_inner_registry_leads_to_another_inner_host_and_out() -> None:
+    answers = {"10.0.0.1": Response(307, {"Location": f"http://{INSIDE}/x"})}
+    answers[INSIDE] = Response(307, {"Location": f"http://{WORLD}/x"})
+    answers[WORLD] = Response(200, data=b"layer")
+    options = Options(attempts=1, plain_http=True)
+    with Registry("10.0.0.1", options, transport=Hosts(answers)) as place:
+        assert place.session().send(Request(method="GET", url="/v2/")).data == b"layer"
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize(
     "credential",

@@ -16,6 +16,7 @@ from argosy.remote import network
 from argosy.remote.auth import Authenticator, Challenge, Token, fetch_token, parse_challenges
 from argosy.remote.config import Options, host_of, ignore_exchange
 from argosy.remote.connection import Network
+from argosy.remote.flows import location_of
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
     Exchange,
@@ -283,15 +284,14 @@ class Session:
         """The class of address the registry has, which what it names may share; public while it is not known."""
         if self._class is not None:
             return self._class
-        _, name, _ = network.origin(self.base)
-        return network.classify(name) or network.PUBLIC
+        return _class_of(Response(0, url=self.base))
 
     # -------------------------------------------------------------------------------------------------- where it leads
 
     def _followed(self, request: Request, authorization: str) -> Response:
         own = self._is_own(request.url)
         if not own:
-            request = request.replace(named_by=self._named_by())
+            request = request.replace(named_by=request.named_by or self._named_by())
             self._check_step(self.base, request.url)
         headers = dict(self.options.headers) if own else {}
         if authorization:
@@ -305,13 +305,14 @@ class Session:
                     headers = {"Authorization": anonymous}
                     continue
             if response.status not in REDIRECTS or not response.headers.get("Location"):
+                self._check_session(response)
                 return response
             response.load_error()
             target = network.join(request.url, response.headers.get("Location"))
             self._check_step(request.url, target)
             if network.origin(target) != network.origin(request.url):
                 headers = {}  # never a credential, a cookie or a wish of the user's to another host
-            request = _redirected(request, response.status, target, self._named_by())
+            request = _redirected(request, response.status, target, _class_of(response))
         raise RegistryError(f"{redact_url(request.url)}: more than {MAX_REDIRECTS} redirects")
 
     def _stranger(self, response: Response, url: str) -> str:
@@ -323,8 +324,21 @@ class Session:
             return ""
         response.load_error()
         scopes = tuple(s for s in bearer.get("scope", "").split(" ") if s)
-        flow = fetch_token(realm, bearer.get("service", ""), scopes, named_by=self._named_by())
+        flow = fetch_token(realm, bearer.get("service", ""), scopes, named_by=_class_of(response))
         return f"Bearer {self._token(flow).value}"
+
+    def _check_session(self, response: Response) -> None:
+        """Refuse an upload at a third place, named by a host that cannot lead where the registry itself can."""
+        named = response.status == 202 and "Location" in response.headers
+        if not named or _class_of(response) == self._named_by() or self._is_own(response.url):
+            return
+        target = location_of(response)
+        if not self._is_own(target) and network.origin(target) != network.origin(response.url):
+            response.close()
+            raise SettledError(
+                f"{redact_url(response.url)}: refused to upload to {redact_url(target)}: only the registry may name "
+                "another host"
+            )
 
     @staticmethod
     def _check_step(before: str, after: str) -> None:
@@ -388,6 +402,12 @@ class _Bare:
 
     def send(self, request: Request) -> Response:
         return self._session.send_elsewhere(request)
+
+
+def _class_of(response: Response) -> str:
+    """The class of address of whoever answered, which what the answer names may share; public where it is not known."""
+    _, name, _ = network.origin(response.url)
+    return network.classify(response.peer) or network.classify(name) or network.PUBLIC
 
 
 def _redirected(request: Request, status: int, target: str, named_by: str | None) -> Request:
