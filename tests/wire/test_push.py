@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -192,6 +193,23 @@ def test_an_upload_that_always_breaks_is_given_up(scripted: s.Scripted, client: 
     with pytest.raises(TransportError):
         client().push(LAYER, io.BytesIO(DATA))
     assert len(scripted.requests()) < 30
+
+
+def test_a_registry_that_takes_byte_after_byte_is_given_up(
+    scripted: s.Scripted, client: Client
+) -> None:
+    taken = itertools.count(1)
+
+    def drip(seen: s.Seen, peer: s.Peer) -> bool:
+        fields = {"Location": "/up/0", "Range": f"0-{next(taken)}"}
+        return s.answer(204 if seen.method == "GET" else 202, fields)(seen, peer)
+
+    scripted.on("POST", ".*", s.answer(202, {"Location": "/up/0"}))
+    scripted.on("PATCH", ".*", drip)
+    scripted.on("GET", "/up/0", drip)
+    with pytest.raises(RegistryError, match="bytes after a chunk"):
+        client().push(LAYER, io.BytesIO(DATA))
+    assert len(scripted.requests("PATCH")) == 4
 
 
 def test_chunks_have_their_ranges(scripted: s.Scripted, client: Client) -> None:

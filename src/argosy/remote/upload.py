@@ -374,7 +374,8 @@ def _send(state: _Upload) -> Flow[None]:
 def _reached(response: Response, offset: int, length: int) -> int:
     text = response.headers.get("Range")
     received = distribution.parse_upload_range(text) if text else offset + length
-    if not offset < received <= offset + length:
+    # that it took a little of much is a failure, and counts: byte after byte, an upload would have no end
+    if not min(length, LEAST_CHUNK) <= received - offset <= length:
         raise RegistryError(
             f"the registry says it has {received} bytes after a chunk of {offset} to {offset + length}"
         )
