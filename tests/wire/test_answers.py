@@ -312,3 +312,29 @@ def test_an_upload_that_is_to_wait_too_long_fails_at_once(
     assert isinstance(caught.value, (TooManyRequestsError, ResponseError))
     assert caught.value.retry_after == 3600
     assert [seen.method for seen in scripted.requests()] == ["HEAD", "POST", "PATCH"]
+
+
+# --------------------------------------------------------------------------------------------------------- attempts
+
+
+@pytest.mark.parametrize(
+    ("method", "act"),
+    [
+        ("GET", lambda repository: repository.fetch(LAYER).read()),
+        ("POST", lambda repository: repository.push(LAYER, io.BytesIO(DATA))),
+    ],
+    ids=["GET", "POST"],
+)
+@pytest.mark.parametrize("failure", [s.raw(b"x\r\n"), s.answer(503)], ids=["no http", "503"])
+def test_attempts_are_counted_once(
+    scripted: s.Scripted,
+    client: Client,
+    method: str,
+    act: Callable[[Repository], object],
+    failure: s.Answer,
+) -> None:
+    """Where two layers count, a hanging registry is asked 25 times, a minute each."""
+    scripted.on(method, "/v2/app/blobs/.*", failure)
+    with pytest.raises(RegistryError):
+        act(client(attempts=3))
+    assert len(scripted.requests(method)) == 3

@@ -199,16 +199,18 @@ class Session:
             if attempt == 1 and request.pause:
                 self._gate.pause(request.pause)
             self._gate.enter()
-            last = attempt >= self.options.attempts or not request.retry
+            last = attempt >= self.options.attempts
             try:
                 response = send(request)
             except TransportError as exc:
-                if last or isinstance(exc, SettledError):
+                if not request.retry or isinstance(exc, SettledError):
                     raise
+                if last:  # nobody above shall count it again, and multiply the attempts
+                    raise SettledError(str(exc), hint=exc.hint) from None
                 self._gate.pause(self._delay(attempt))
                 continue
             if response.status in RETRIED and response.status not in request.statuses:
-                self._wait(response, request, attempt, last=last)
+                self._wait(response, request, attempt, last=last or not request.retry)
                 continue
             return self._finished(response, request)
 
@@ -277,8 +279,8 @@ class Session:
         except SettledError as exc:
             exc.add_note("while asking for a token")
             raise
-        except TransportError as exc:  # tried as often as it should be
-            raise SettledError(f"the token server does not answer: {exc}") from None
+        except TransportError as exc:  # its answer broke off, which is not the registry's failure
+            raise SettledError(f"the token server gave no token: {exc}") from None
 
     def _named_by(self) -> str | None:
         """The class of address the registry has, which what it names may share; public while it is not known."""

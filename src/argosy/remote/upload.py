@@ -274,9 +274,9 @@ def push_blob(
     if session is not None:
         yield from _offer(state, session)
     while True:
+        if not state.location:
+            yield from _begin(state)  # which the session below has tried as often as it should be
         try:
-            if not state.location:
-                yield from _begin(state)
             if not state.mounted:
                 yield from _send(state)
         except (
