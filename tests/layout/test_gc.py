@@ -203,6 +203,17 @@ class TestFsck:
         }
         assert all("\n" not in str(p) for p in fsck(store))
 
+    def test_a_pipe_in_the_place_of_a_blob_is_found_and_not_waited_for(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        store = LayoutStore.create(tmp_path)
+        path = store.blobs.path_of(random.image(store, 1, "v1").digest)
+        os.unlink(path)
+        os.mkfifo(path)
+        found = [(p.kind, str(p)) for p in fsck(store)]
+        assert found[0] == ("digest", f"{path}: expected a regular file")
+        assert {kind for kind, _ in found[1:]} == {"missing"}
+
     def test_documents_that_are_not_what_their_media_type_says_are_found(
         self, tmp_path: pathlib.Path
     ) -> None:

@@ -24,7 +24,7 @@ from argosy.errors import (
     UnsupportedError,
 )
 from argosy.layout import names
-from argosy.layout.blobs import GRACE, BlobFile
+from argosy.layout.blobs import GRACE, BlobFile, open_regular
 from argosy.layout.durable import TEMPORARY, locked, storage_errors
 from argosy.layout.store import LayoutStore
 from argosy.layout.target import LayoutTarget, read_file
@@ -260,14 +260,14 @@ def _blob(file: BlobFile) -> Iterator[Problem]:
         yield Problem("foreign", file.path, "its name is no digest")
         return
     try:
-        size = os.stat(file.path).st_size
-        desc = Descriptor(media_type=mediatypes.OCTET_STREAM, digest=file.digest, size=size)
-        with open(file.path, "rb", buffering=0) as content:
+        with open(open_regular(file.path), "rb", buffering=0) as content:
+            size = os.fstat(content.fileno()).st_size
+            desc = Descriptor(media_type=mediatypes.OCTET_STREAM, digest=file.digest, size=size)
             reader = VerifyingReader(content, desc)
             while reader.read(CHUNK):
                 pass
-    except IntegrityError as exc:
-        yield Problem("digest", file.path, str(exc))
+    except (IntegrityError, InvalidLayoutError) as exc:
+        yield Problem("digest", file.path, str(exc).removeprefix(f"{file.path}: "))
     except ArgosyError as exc:
         yield Problem("algorithm", file.path, str(exc))
     except OSError as exc:
