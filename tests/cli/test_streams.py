@@ -37,6 +37,7 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
         ("argosy ls oci:{0}/none >&- 2>&-", 2),
         ("argosy cp oci:{0}:v1 oci:{0}-copy:v1 <&- >&- 2>&-", 0),
         ("argosy blob put oci:{0} <&-", 1),
+        (r"printf '\xff' | argosy login -u ada --no-check --password-stdin r.example", 64),
         ("argosy ls oci:{0} >/dev/full", 1),
         ("argosy --help >/dev/full", 1),
         ("argosy cp -q oci:{0}:v1 oci-archive:- | true; exit ${{PIPESTATUS[0]}}", 141),

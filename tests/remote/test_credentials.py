@@ -320,3 +320,28 @@ def test_a_document_in_the_environment_comes_before_the_files(tmp_path: pathlib.
     assert outcomes == [("DOCKER_AUTH_CONFIG", "found"), (path, "not asked")]
     with pytest.raises(InvalidConfigError, match="DOCKER_AUTH_CONFIG"):
         CredentialStore([], inline="{").lookup("r.example")
+
+
+SURROGATE = "\ud800"
+"""What JSON can write, and a word of the command line with other bytes becomes, and no text in UTF-8 has."""
+
+
+@pytest.mark.parametrize("name", ["username", "password", "identity_token", "registry_token"])
+def test_a_secret_that_is_not_utf_8_is_refused(name: str) -> None:
+    with pytest.raises(InvalidConfigError, match=f"{name.replace('_', ' ')}: not UTF-8"):
+        Credential(**{name: f"SECRET{SURROGATE}"})
+
+
+@pytest.mark.parametrize("name", ["username", "password", "identitytoken", "registrytoken"])
+def test_a_file_with_a_secret_that_is_not_utf_8_is_named(tmp_path: pathlib.Path, name: str) -> None:
+    path = write(tmp_path / "1.json", {"auths": {"r.example": {name: f"SECRET{SURROGATE}"}}})
+    with pytest.raises(
+        InvalidConfigError, match=r"1\.json: auths\['r.example'\]: .*UTF-8"
+    ) as caught:
+        CredentialStore([path]).lookup("r.example")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_document_in_the_environment_that_is_not_utf_8_is_named() -> None:
+    with pytest.raises(InvalidConfigError, match="DOCKER_AUTH_CONFIG: not UTF-8"):
+        CredentialStore([], inline='{"auths":{"\udcff":{}}}').lookup("r.example")

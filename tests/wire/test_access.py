@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from argosy.errors import ArgosyError, DeniedError, RegistryError, TransportError, UnauthorizedError
+from argosy.errors import (
+    ArgosyError,
+    DeniedError,
+    ManifestUnknownError,
+    RegistryError,
+    TransportError,
+    UnauthorizedError,
+)
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
 from argosy.remote.wire import Exchange
@@ -252,9 +259,18 @@ def test_a_registry_that_leaves_out_the_challenge_is_pinged_for_it(
         s.answer(200, {}, b'{"token": 5}'),
         s.answer(200, {}, b'{"token": ""}'),
         s.answer(200, {}, b'{"token": "a\\r\\nX-Evil: 1"}'),
+        s.answer(200, {}, b'{"token": "\\ud800"}'),
         s.answer(200, {}, b"[]"),
     ],
-    ids=["HTML", "empty", "a number", "an empty string", "a header injection", "a list"],
+    ids=[
+        "HTML",
+        "empty",
+        "a number",
+        "an empty string",
+        "a header injection",
+        "half a letter",
+        "a list",
+    ],
 )
 def test_a_token_server_that_lies_is_an_error(
     scripted: s.Scripted, client: Client, reply: s.Answer
@@ -263,6 +279,18 @@ def test_a_token_server_that_lies_is_an_error(
     scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
     with pytest.raises(RegistryError, match="sent no token"):
         client().resolve("v1")
+
+
+def test_a_refresh_token_that_is_none_is_not_kept(scripted: s.Scripted, client: Client) -> None:
+    answers = [b'{"token":"t%d","refresh_token":"\\ud800"}' % count for count in range(2)]
+    scripted.on("GET", "/token.*", *(s.answer(200, {}, body) for body in answers))
+    challenge = s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'})
+    scripted.on("*", ".*", challenge, s.answer(404), challenge, s.answer(404))
+    repository = client(credentials=given(**ADA))
+    for _ in range(2):  # the second time it would be sent, in the place of the password
+        with pytest.raises(ManifestUnknownError):
+            repository.resolve("v1")
+    assert not scripted.requests("POST")
 
 
 def test_a_token_that_is_never_accepted_ends_in_an_error(

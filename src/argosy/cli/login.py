@@ -35,7 +35,10 @@ def _secret(prompted: str | None, from_stdin: bool, what: str) -> str:
     if prompted is not None and from_stdin:
         raise UsageError(f"the {what} is given twice")
     if from_stdin:
-        return sys.stdin.read(_MAX_SECRET).rstrip("\r\n")
+        try:
+            return sys.stdin.buffer.read(_MAX_SECRET).decode().rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise UsageError(f"--{what.replace(' ', '-')}-stdin: not UTF-8") from None
     if prompted is not None:
         return prompted
     if not sys.stdin.isatty():

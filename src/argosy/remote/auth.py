@@ -16,7 +16,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 from urllib.parse import urlencode, urlsplit
 
 from argosy.errors import (
@@ -250,15 +250,19 @@ def _token_of(response: Response, scopes: Sequence[str]) -> Token:
     except InvalidError as exc:
         raise RegistryError(f"the token server {where} sent no token: {exc}") from None
     value = answer.get("token") or answer.get("access_token")
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+    if not _is_token(value):
         raise RegistryError(f"the token server {where} sent no token")
     refresh = answer.get("refresh_token")
     return Token(
         value=value,
         scopes=tuple(scopes),
         life=_life(answer, response),
-        refresh=refresh if isinstance(refresh, str) else "",
+        refresh=refresh if _is_token(refresh) else "",
     )
+
+
+def _is_token(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and re.fullmatch("[!-~]+", value) is not None
 
 
 def _life(answer: Mapping[str, object], response: Response) -> float:

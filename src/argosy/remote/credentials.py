@@ -47,6 +47,16 @@ class Credential(Value, kw_only=True):
     identity_token: str = field(default="", repr=False)
     registry_token: str = field(default="", repr=False)
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be sent or kept.
+
+        Raises:
+            InvalidConfigError: something of it is not UTF-8 text.
+        """
+        for name in self._fields:
+            if re.search("[\ud800-\udfff]", getattr(self, name)):
+                raise InvalidConfigError(f"{name.replace('_', ' ')}: not UTF-8")
+
     def basic(self) -> str:
         """The value of a Basic `Authorization` header."""
         pair = f"{self.username}:{self.password}".encode()
@@ -303,13 +313,10 @@ class CredentialStore:
             user, secret = str(told.get("Username", "")), str(told.get("Secret", ""))
             if not secret:
                 continue
-            credential = (
-                Credential(identity_token=secret)
-                if user == _IDENTITY_USER
-                else Credential(username=user, password=secret)
-            )
             place = f"docker-credential-{helper}, named by {path}"
-            return Found(credential=credential, place=place, key=key)
+            plain = {"username": user, "password": secret}
+            fields = {"identity_token": secret} if user == _IDENTITY_USER else plain
+            return Found(credential=_credential(place, **fields), place=place, key=key)
         return None
 
     def _helper(
@@ -353,7 +360,8 @@ def _outcome(place: str, found: Found | None, *, asked: bool = True) -> Step:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        return _json.loads_object(text.encode(), limit=_MAX_FILE, error=InvalidConfigError)
+        raw = text.encode("utf-8", "surrogateescape")  # the environment may hold any bytes
+        return _json.loads_object(raw, limit=_MAX_FILE, error=InvalidConfigError)
     except InvalidError as exc:
         raise InvalidConfigError(f"{INLINE}: {exc}") from None
 
@@ -443,12 +451,20 @@ def _decode(value: Any, path: str, key: str) -> Credential:
     token = str(value.get("identitytoken", ""))
     if username == _IDENTITY_USER and not token:
         username, password, token = "", "", password
-    return Credential(
+    return _credential(
+        f"{path}: auths[{key!r}]",
         username=username,
         password=password,
         identity_token=token,
         registry_token=str(value.get("registrytoken", "")),
     )
+
+
+def _credential(place: str, **fields: str) -> Credential:
+    try:
+        return Credential(**fields)
+    except InvalidConfigError as exc:
+        raise InvalidConfigError(f"{place}: {exc}") from None
 
 
 def _encode(credential: Credential) -> dict[str, str]:
