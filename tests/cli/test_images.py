@@ -16,6 +16,9 @@ from argosy.cli.main import call
 from argosy.image.validate import validate
 from argosy.image.view import Image, ImageIndex, view
 from argosy.layout.store import LayoutStore
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Manifest
+from argosy.spec.mediatypes import OCI_CONFIG, OCI_MANIFEST
 from tests.cli.conftest import Run
 from tests.image.test_source import BASH
 
@@ -331,6 +334,21 @@ def test_edit_runs_the_editor_and_refuses_what_is_not_valid(
     monkeypatch.setenv("EDITOR", "false")
     argosy("edit", "config", f"oci:{layout}:v1", code=64)
     assert set(argosy("ls", f"oci:{layout}").out.split()) == {"edited", "multi", "noted", "v1"}
+
+
+@pytest.mark.parametrize(
+    "raw", [b'{"os":' + b"[" * 200_000, b'{"os":"linux","os":"plan9"}'], ids=["deep", "twice"]
+)
+def test_edit_shows_what_can_be_read_in_two_ways_as_it_is(
+    argosy: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, raw: bytes
+) -> None:
+    store = LayoutStore.create(str(tmp_path / "l"))
+    desc = Descriptor.of(OCI_CONFIG, raw)
+    store.push(desc, io.BytesIO(raw))
+    made = Manifest(config=desc).encode()
+    store.push(Descriptor.of(OCI_MANIFEST, made), io.BytesIO(made), tags=["v1"])
+    monkeypatch.setenv("EDITOR", f"cmp -s {store.blobs.path_of(desc.digest)}")
+    argosy("edit", "config", f"oci:{tmp_path}/l:v1")
 
 
 def test_convert_recompress_and_reproducible_say_that_the_digest_changed(

@@ -21,6 +21,7 @@ from argosy.errors import (
     ResponseError,
     TooManyRequestsError,
     TransportError,
+    UsageError,
 )
 from argosy.remote import flows, network, referrers
 from argosy.remote.auth import covers, fetch_token, merge_scopes, parse_challenges
@@ -239,6 +240,21 @@ def test_the_rate_is_kept() -> None:
     for _ in range(9):
         one.send(GET)
     assert clock.now == pytest.approx(2.0)
+
+
+def test_a_rate_of_next_to_nothing_waits_a_time_that_can_be_waited() -> None:
+    one, _, clock = session(Response(200), rate=1e-320)
+    for _ in range(2):
+        one.send(GET)
+    assert clock.slept == [1e6]
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout", "retry_delay", "max_wait", "rate"])
+def test_a_number_without_sense_is_refused(name: str, wrong: str) -> None:
+    """NaN is neither more nor less than any wait: as a limit it would be none."""
+    with pytest.raises(UsageError, match=f"{name.replace('_', ' ')}: expected"):
+        Options(**{name: float(wrong)})  # type: ignore[arg-type]
 
 
 def test_the_delay_doubles_and_has_an_end() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from argosy.errors import TransportError
+from argosy.errors import InvalidConfigError, TransportError
 from argosy.remote.config import Options
 from argosy.remote.connection import TLS
 from argosy.remote.credentials import Credential, CredentialStore
@@ -145,6 +145,22 @@ def test_a_proxy_that_refuses_is_named(scripted: s.Scripted) -> None:
     with Registry("registry.test", Options(proxies=proxies, attempts=1)) as registry:
         with pytest.raises(TransportError, match=r"proxy .* refused: 403"):
             registry.ping()
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://u:SECRET@h:999999",
+        "http://u:SECRET@[::1",
+        "http://u:SECRET@h:0",
+        "socks5://u:SECRET@h",
+    ],
+)
+def test_a_proxy_that_is_none_is_named_without_its_password(proxy: str) -> None:
+    with Registry("registry.test", Options(proxies={"https": proxy}, attempts=1)) as registry:
+        with pytest.raises(InvalidConfigError, match=r"proxy .*: expected") as caught:
+            registry.ping()
+    assert "SECRET" not in str(caught.value)
 
 
 def test_no_proxy_is_asked_for_this_machine(scripted: s.Scripted, another: s.Scripted) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import subprocess
@@ -20,6 +19,8 @@ from argosy.image.edit import with_config, with_manifest
 from argosy.locate import Location
 from argosy.spec import _json
 from argosy.spec.platform import Platform
+
+_MOST = 64 << 20
 
 
 @click.command()
@@ -70,19 +71,19 @@ def edit(raw: bytes, name: str) -> bytes:
     """
     shown = _indented(raw)
     if not sys.stdin.isatty() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
-        edited = sys.stdin.buffer.read(64 << 20)
+        edited = sys.stdin.buffer.read(_MOST)
     else:
         with _file(shown, name) as path:
             _run(path)
             with open(path, "rb") as file:
-                edited = file.read(64 << 20)
+                edited = file.read(_MOST)
     return raw if edited == shown else edited
 
 
 def _indented(raw: bytes) -> bytes:
     try:
-        return _json.dumps(json.loads(raw), indent=2) + b"\n"
-    except (ValueError, ArgosyError):
+        return _json.dumps(_json.loads(raw, limit=_MOST), indent=2) + b"\n"
+    except ArgosyError:  # not to be read in one way alone: shown as it is
         return raw
 
 

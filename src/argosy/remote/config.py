@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from argosy._version import __version__
-from argosy.errors import DeniedError, InvalidConfigError, StorageError
+from argosy.errors import DeniedError, InvalidConfigError, StorageError, UsageError
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, CredentialStore, credential_files
 from argosy.remote.wire import Exchange
@@ -23,6 +23,12 @@ USER_AGENT = f"argosy/{__version__}"
 
 HUB_HOST = "registry-1.docker.io"
 """Where Docker Hub, called `docker.io` in references, answers."""
+
+MOST_SECONDS = 1e6
+"""Seconds of any setting: the system waits for a socket no longer than 2**31 milliseconds."""
+_LEAST = {
+    "timeout": 0.001, "connect_timeout": 0.001, "retry_delay": 0, "max_wait": 0, "rate": 0, "attempts": 1,
+}  # fmt: skip
 
 _MAX_FILE = 4 * 1024 * 1024
 _NAMES_A_REGISTRY = rb"""^\s*(?:\[+\s*["']?registr|["']?registr[a-z]*["']?\s*=\s*[^\s"'])"""
@@ -72,6 +78,9 @@ class Options(Value, kw_only=True):
         observe: Told each HTTP exchange, secrets redacted.
         warn: Told each warning of a registry, once.
 
+    Raises:
+        UsageError: a number without sense: negative, not a number, or over 1e6 (seconds, eleven days).
+
     Example:
         >>> Options(plain_http=True).plain_http, Options().max_wait
         (True, 120.0)
@@ -100,6 +109,15 @@ class Options(Value, kw_only=True):
     state_dir: str | None = None
     observe: Callable[[Exchange], object] = ignore_exchange
     warn: Callable[[str, str], object] = ignore_warning
+
+    def __post_init__(self) -> None:
+        """Refuse numbers without sense: NaN would be no limit at all."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not least <= value <= MOST_SECONDS:
+                raise UsageError(
+                    f"{name.replace('_', ' ')}: expected {least:g} to {MOST_SECONDS:.0f}, got {value:g}"
+                )
 
     @classmethod
     def from_environment(

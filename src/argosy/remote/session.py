@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
 from argosy.remote.auth import Authenticator, Challenge, Token, fetch_token, parse_challenges
-from argosy.remote.config import Options, host_of, ignore_exchange
+from argosy.remote.config import MOST_SECONDS, Options, host_of, ignore_exchange
 from argosy.remote.connection import Network
 from argosy.remote.flows import location_of
 from argosy.remote.transport import HTTPTransport
@@ -57,7 +57,7 @@ class Gate:
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self._clock, self._sleep = clock, sleep
-        self._gap = 1 / rate if rate > 0 else 0.0
+        self._gap = min(1 / rate, MOST_SECONDS) if rate > 0 else 0.0
         self._lock = threading.Lock()
         self._next = 0.0
 

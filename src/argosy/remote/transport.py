@@ -229,15 +229,10 @@ class HTTPTransport:
         if proxy is None:
             return self._dial(host, port, request), False
         _check_lead(request, host)
-        parts = urlsplit(proxy)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidConfigError(
-                f"proxy {redact_url(proxy)}: expected http:// or https://host:port"
-            )
-        own = parts.port or (443 if parts.scheme == "https" else 80)
-        sock = self._dial(parts.hostname, own, Request(method="CONNECT", url=proxy))
-        if parts.scheme == "https":
-            sock = self._secured(sock, parts.hostname, own, f"proxy {redact_url(proxy)}")
+        spoken, name, own = _proxy_of(proxy)
+        sock = self._dial(name, own, Request(method="CONNECT", url=proxy))
+        if spoken == "https":
+            sock = self._secured(sock, name, own, f"proxy {redact_url(proxy)}")
         if scheme == "https":
             try:
                 self._tunnel(sock, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
@@ -392,6 +387,20 @@ def _check_lead(request: Request, host: str) -> None:
             f"refused to follow {redact_url(request.url)}: a {request.named_by} host may not lead to the "
             f"{kind} address {host}"
         )
+
+
+def _proxy_of(proxy: str) -> tuple[str, str, int]:
+    """Scheme, host and port of a proxy; its user information may have any characters, as the environment may."""
+    try:
+        parts = urlsplit(proxy)
+        name, port = parts.hostname, parts.port
+    except ValueError:  # its words may hold the password
+        name = port = None
+    if not name or parts.scheme not in {"http", "https"} or port == 0:
+        raise InvalidConfigError(
+            f"proxy {redact_url(proxy)}: expected http:// or https://host:port"
+        )
+    return parts.scheme, name, port or (443 if parts.scheme == "https" else 80)
 
 
 def _authentication(proxy: str) -> list[tuple[str, str]]:
