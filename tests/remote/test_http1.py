@@ -99,6 +99,7 @@ def test_a_connection_is_not_used_again_after_an_answer_that_could_be_read_in_tw
     both = OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"a")
     assert answer(both).closes
     assert body(both) == b"a"
+    assert answer(both).fields == [("Transfer-Encoding", "chunked")]
     assert answer(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").closes
     assert answer(OK + b"Connection: Close\r\nContent-Length: 0\r\n\r\n").closes
     assert not answer(OK + b"Content-Length: 0\r\n\r\n").closes

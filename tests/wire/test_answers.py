@@ -137,6 +137,17 @@ def test_a_head_whose_length_cannot_be_a_manifests_becomes_a_get(
     assert client().resolve("v1") == MANIFEST
 
 
+@pytest.mark.parametrize("length", ["7", "9" * 5000, "\u00b2"])
+def test_a_length_beside_chunks_says_nothing(
+    scripted: s.Scripted, client: Client, length: str
+) -> None:
+    """RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length."""
+    fields = f"Transfer-Encoding: chunked\r\nContent-Length: {length}\r\n\r\n".encode("latin-1")
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(DATA), DATA)
+    scripted.on("GET", BLOB, s.raw(b"HTTP/1.1 200 OK\r\n" + fields + body))
+    assert client().fetch(LAYER).read() == DATA
+
+
 @pytest.mark.parametrize("code", ["", "NAME_UNKNOWN"])
 @pytest.mark.parametrize("status", [404, 405])
 def test_a_list_of_referrers_that_breaks_off_is_an_error(

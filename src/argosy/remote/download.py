@@ -131,8 +131,8 @@ class Download:
             return self._without_ranges("416 to a range inside the blob")
         if response.status != 200:
             raise RegistryError(f"{self._desc.digest}: unexpected status {response.status}")
-        length = response.headers.get("Content-Length")
-        if length.isdigit() and int(length) != self._desc.size:
+        length = response.length
+        if length not in {None, self._desc.size}:
             if self._at:  # no word on what came before, which may well be right
                 raise RegistryError(
                     f"{self._desc.digest}: asked to go on, the registry sends {length} bytes from the beginning, "
@@ -141,7 +141,7 @@ class Download:
             raise SizeMismatchError(
                 f"{self._desc.digest}: the registry sends another size",
                 expected=f"{self._desc.size} bytes",
-                actual=length,
+                actual=f"{length} bytes",
             )
         return self._at
 

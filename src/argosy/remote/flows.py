@@ -90,7 +90,7 @@ def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
 def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     """What a HEAD answer says a manifest is, or None where it leaves something out or contradicts the question."""
     media_type = mediatypes.essence(response.headers.get("Content-Type"))
-    size = _size(response)
+    size = response.length
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
     if not mediatypes.is_manifest(media_type) or not size:
@@ -102,12 +102,6 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     if is_digest(tag_or_digest) and digest != tag_or_digest:
         return None
     return Descriptor(media_type=media_type, digest=digest, size=size)
-
-
-def _size(response: Response) -> int | None:
-    """What `Content-Length` says, or None where it says nothing that can be: of no number so long is made one."""
-    length = response.headers.get("Content-Length")
-    return int(length) if length.isascii() and length.isdigit() and len(length) <= 18 else None
 
 
 def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:
@@ -277,7 +271,7 @@ def describe_blob(name: str, digest: Digest) -> Flow[Descriptor]:
     response = yield request
     if response.status == 404:
         raise missing(response, request, BlobUnknownError)
-    size = _size(response)
+    size = response.length
     if size is None:
         raise RegistryError(f"{digest}: the registry does not say the blob's size")
     return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=size)

@@ -149,6 +149,8 @@ class Answer:
         """Where the body ends (RFC 9112, section 6.3)."""
         lengths = set(self._tokens("content-length"))
         codings = [coding for coding in self._tokens("transfer-encoding") if coding]
+        if codings and lengths:  # overridden: nobody shall take it for the body's
+            self.fields = [f for f in self.fields if f[0].lower() != "content-length"]
         if method == "HEAD" or self.status in _NO_BODY or self.status < 200:
             self.left = 0
         elif codings:

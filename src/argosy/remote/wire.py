@@ -152,6 +152,12 @@ class Response:
         self.peer = peer
         self._close = close
 
+    @property
+    def length(self) -> int | None:
+        """What `Content-Length` says, or None where it says nothing that can be: of no number so long is made one."""
+        text = self.headers.get("Content-Length")
+        return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
     def close(self) -> None:
         """Let the connection go; a body that was not read to its end is lost, and the connection with it."""
         if self._close:
