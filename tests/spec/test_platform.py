@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.errors import InvalidReferenceError
+from argosy.spec._value import replace
 from argosy.spec.platform import Platform, best
 
 
@@ -38,6 +39,16 @@ def test_what_is_written_is_read(os: str, arch: str, variant: str, version: str)
 )
 def test_other_names_of_a_platform_are_understood(text: str, expected: str) -> None:
     assert str(p(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "os"),
+    [("linux", "linux"), ("Windows", "windows"), ("macOS", "darwin"), ("freebsd", "freebsd")],
+)
+def test_a_lone_operating_system_means_the_architecture_of_this_machine(text: str, os: str) -> None:
+    host = Platform.host()
+    assert p(text) == replace(host, os=os)
+    assert p(f"{text}:10.0.1") == replace(host, os=os, os_version="10.0.1")
 
 
 @pytest.mark.parametrize("text", ["", "/", "linux/", "a/b/c/d", "linux/amd64:", "linux/a b", ":10"])

@@ -26,6 +26,10 @@ _ARCHITECTURES: dict[str, tuple[str, str]] = {
     "i586": ("386", ""), "i686": ("386", ""), "loongarch64": ("loong64", ""),
 }  # fmt: skip
 _OSES = {"macos": "darwin"}
+_KNOWN_OSES = frozenset({
+    "aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "linux", "netbsd", "openbsd", "plan9",
+    "solaris", "windows",
+})  # fmt: skip
 
 # The variants a machine of a variant runs, the nearest first. An absent variant is the architecture's baseline.
 _RUNS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -76,27 +80,30 @@ class Platform(Value, kw_only=True):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `os/architecture[/variant][:os.version]`; a lone architecture means Linux.
+        """Read `os/architecture[/variant][:os.version]`.
+
+        A lone architecture means Linux, and a lone operating system the architecture of this machine.
 
         Raises:
             InvalidReferenceError: the text has another shape.
         """
         body, colon, version = text.partition(":")
         parts = body.split("/")
-        if len(parts) == 1:
-            parts = ["linux", *parts]
         if len(parts) > 3 or (colon and not version) or not all(map(_PART.fullmatch, parts)):
             raise InvalidReferenceError(
                 f"platform {text[:100]!r}: expected os/architecture[/variant][:os.version]",
                 hint="for example linux/amd64, linux/arm/v7 or windows/amd64:10.0.17763",
             )
-        system = _OSES.get(parts[0].lower(), parts[0].lower())
-        machine = parts[1].lower()
+        first, *rest = (part.lower() for part in parts)
+        system = _OSES.get(first, first)
+        if not rest and system in _KNOWN_OSES:
+            return cls.host().__replace__(os=system, os_version=version)
+        machine = rest[0] if rest else first
         architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
         return cls(
             architecture=architecture,
-            os=system,
-            variant=parts[2].lower() if len(parts) == 3 else variant,
+            os=system if rest else "linux",
+            variant=rest[1] if len(rest) == 2 else variant,
             os_version=version,
         )
 
