@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from argosy.spec._value import Value, field, replace
+from argosy.spec.imageconfig import ImageConfig
 
 
 class Point(Value):
@@ -125,6 +126,16 @@ assert dataclasses.fields(Value) == ()
 assert dataclasses.fields(Point)[0] is dataclasses.fields(Point)[0]
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_holds_tables_has_a_hash_too() -> None:
+    one, same, other = (Point(x, names={"a": "b"}) for x in (1, 1, 2))
+    assert len({one, same, other}) == 2
+    config = ImageConfig.decode(
+        b'{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},'
+        b'"config":{"Labels":{"a":"b"},"Healthcheck":{"Test":["NONE"]}},"x":[1]}'
+    )
+    assert len({config, ImageConfig.decode(config.encode())}) == 1
 
 
 def test_copies_and_pickles_are_equal() -> None:

@@ -166,8 +166,9 @@ class Value(metaclass=_Kind):
         return all(getattr(self, name) == getattr(other, name) for name in self._fields)
 
     def __hash__(self) -> int:
-        """That of the fields."""
-        return hash(tuple([getattr(self, name) for name in self._fields]))
+        """That of the fields, but for those that hold tables or lists, which have none."""
+        values = [getattr(self, name) for name in self._fields]
+        return hash(tuple([value for value in values if not isinstance(value, (Mapping, list))]))
 
     def __repr__(self) -> str:
         """The fields, but for those that are not to be shown."""

@@ -68,9 +68,6 @@ class Platform(Value, kw_only=True):
     variant: str = _json.prop("variant", _json.STRING, "")
     extra: Mapping[str, object] = _json.extra()
 
-    def __hash__(self) -> int:
-        return hash((self.architecture, self.os, self.os_version, self.os_features, self.variant))
-
     def __str__(self) -> str:
         """`os/architecture[/variant][:os.version]`, as `parse` takes it."""
         text = f"{self.os}/{self.architecture}"
