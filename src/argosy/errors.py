@@ -353,6 +353,10 @@ class KernelError(ContainerError, OSError):
         self.syscall = syscall
         self.errno = errno
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For `copy` and `pickle`, to which the number of an `OSError` is no attribute like the others."""
+        return type(self), self.args, {**self.__dict__, "errno": self.errno}
+
 
 _BY_CODE: dict[str, type[ArgosyError]] = {
     "BLOB_UNKNOWN": BlobUnknownError,

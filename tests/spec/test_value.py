@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from argosy.errors import KernelError
 from argosy.spec._value import Value, field, replace
 from argosy.spec.imageconfig import ImageConfig
 
@@ -113,6 +114,7 @@ def test_a_question_about_one_class_changes_no_other() -> None:
     script = """
 from __future__ import annotations
 import dataclasses, pydoc
+from argosy.errors import KernelError
 from argosy.spec._value import Value
 class Point(Value):
     x: int
@@ -136,6 +138,14 @@ def test_what_holds_tables_has_a_hash_too() -> None:
         b'"config":{"Labels":{"a":"b"},"Healthcheck":{"Test":["NONE"]}},"x":[1]}'
     )
     assert len({config, ImageConfig.decode(config.encode())}) == 1
+
+
+def test_an_error_of_a_system_call_keeps_its_number_when_it_is_copied() -> None:
+    error = KernelError("mount", step="rootfs", syscall="mount", errno=13, hint="be root")
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (str(twin), twin.step, twin.syscall, twin.errno, twin.hint) == (
+            "mount", "rootfs", "mount", 13, "be root",
+        )  # fmt: skip
 
 
 def test_copies_and_pickles_are_equal() -> None:
