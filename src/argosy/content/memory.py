@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from argosy.content.graph import readall
-from argosy.content.protocols import SupportsRead
+from argosy.content.protocols import SupportsRead, check_tagged
 from argosy.content.verify import VerifyingReader
 from argosy.errors import ArgosyError, BlobUnknownError, ManifestUnknownError
 from argosy.spec.descriptor import Descriptor
@@ -87,6 +87,8 @@ class MemoryStore:
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`."""
         names = [parse_tag(tag) for tag in tags]
+        if names:
+            check_tagged(desc)
         if not self.exists(desc):
             data = readall(VerifyingReader(content, desc))
             with self._lock:
@@ -97,6 +99,7 @@ class MemoryStore:
     def tag(self, desc: Descriptor, tag: str) -> None:
         """See `Target.tag`."""
         parse_tag(tag)
+        check_tagged(desc)
         with self._lock:
             if desc.digest not in self._content:
                 raise ManifestUnknownError(f"{desc.digest} is not in memory")

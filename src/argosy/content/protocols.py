@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, Self, runtime_checkable
 
+from argosy.errors import UsageError
 from argosy.spec.descriptor import Descriptor
 
 
@@ -98,6 +99,7 @@ class Target(Source, Protocol):
         Raises:
             IntegrityError: the content is not what `desc` says; nothing is kept.
             ManifestBlobUnknownError: the place wants a manifest's children first.
+            UsageError: tags for what is no manifest.
         """
         ...
 
@@ -106,8 +108,19 @@ class Target(Source, Protocol):
 
         Raises:
             ManifestUnknownError: it is not here.
+            UsageError: it is no manifest.
         """
         ...
+
+
+def check_tagged(desc: Descriptor) -> None:
+    """Refuse a tag for what is no manifest; every place does, for no registry could keep it.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not desc.is_manifest():
+        raise UsageError(f"{desc.digest} is no manifest, and cannot have tags")
 
 
 @runtime_checkable

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from argosy.content.protocols import SupportsRead
+from argosy.content.protocols import SupportsRead, check_tagged
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     ArgosyError,
@@ -204,6 +204,7 @@ class DirectoryStore(LayoutSource):
         """
         for tag in tags:
             names.check_tag(tag)
+            check_tagged(desc)
         if not desc.is_manifest():
             self.blobs.write(desc, content)
         elif not self.blobs.has(desc):
@@ -236,6 +237,7 @@ class DirectoryStore(LayoutSource):
             ManifestUnknownError: it is not here.
         """
         names.check_tag(tag)
+        check_tagged(desc)
         if not self.blobs.has(desc):
             raise ManifestUnknownError(f"{desc.digest} is not in {self}")
         with storage_errors(self.path), locked(self.path):

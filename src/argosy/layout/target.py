@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
-from argosy.content.protocols import SupportsRead
+from argosy.content.protocols import SupportsRead, check_tagged
 from argosy.errors import BlobUnknownError, InvalidLayoutError, ManifestUnknownError
 from argosy.layout import names
 from argosy.layout.blobs import BlobDirectory, open_regular
@@ -87,13 +87,15 @@ class LayoutTarget(LayoutSource):
         """
         for tag in tags:
             names.check_tag(tag)
+            check_tagged(desc)
         self.blobs.write(desc, content)
-        if tags or desc.is_manifest():
+        if desc.is_manifest():
             self.change(lambda entries: self._with(entries, desc, tags))
 
     def tag(self, desc: Descriptor, tag: str) -> None:
         """See `Target.tag`. What had the tag before stays, without it."""
         names.check_tag(tag)
+        check_tagged(desc)
         if not self.blobs.keep(desc):
             raise ManifestUnknownError(f"{desc.digest} is not in {self}")
         self.change(lambda entries: self._with(entries, desc, (tag,)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from argosy.content.overlay import Overlay
-from argosy.content.protocols import BlobReader, Source, SupportsRead
+from argosy.content.protocols import BlobReader, Source, SupportsRead, check_tagged
 from argosy.content.verify import VerifyingReader, embedded
 from argosy.errors import (
     AccessError,
@@ -22,7 +22,6 @@ from argosy.errors import (
     NotFoundError,
     RegistryError,
     UnsupportedError,
-    UsageError,
 )
 from argosy.remote import flows, upload
 from argosy.remote import referrers as lists
@@ -161,11 +160,10 @@ class Repository:
         """
         for tag in tags:
             parse_tag(tag)
+            check_tagged(desc)
         if desc.is_manifest():
             self._push_manifest(desc, content, tags)
             return
-        if tags:
-            raise UsageError(f"{desc.digest} is no manifest, and cannot have tags")
         with self._lock:
             absent = desc.digest in self._absent
             self._absent.discard(desc.digest)
@@ -191,8 +189,10 @@ class Repository:
 
         Raises:
             ManifestUnknownError: it is not here.
+            UsageError: it is no manifest.
         """
         parse_tag(tag)
+        check_tagged(desc)
         _, raw = run(flows.get_manifest(self.name, desc.digest), self._own)
         run(flows.put_manifest(self.name, desc, raw, (tag,)), self._own)
 

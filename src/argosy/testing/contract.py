@@ -26,6 +26,7 @@ from argosy.errors import (
     NameUnknownError,
     NotFoundError,
     SizeMismatchError,
+    UsageError,
 )
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -92,6 +93,14 @@ class TargetContract:
         place = self.make(tmp_path)
         absent = random.image(MemoryStore(), 1)
         raises(NotFoundError, lambda: place.tag(absent, "v1"))
+
+    def test_only_a_manifest_has_tags(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = Descriptor.of("text/plain", b"text")
+        raises(UsageError, lambda: place.push(desc, io.BytesIO(b"text"), tags=["v1"]))
+        place.push(desc, io.BytesIO(b"text"))
+        raises(UsageError, lambda: place.tag(desc, "v1"))
+        assert tags_of(place) == []
 
     def test_a_tag_outside_the_grammar_is_refused(self, tmp_path: pathlib.Path) -> None:
         place = self.make(tmp_path)
