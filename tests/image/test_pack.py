@@ -7,7 +7,7 @@ import pytest
 
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
-from argosy.errors import StorageError, UsageError
+from argosy.errors import InvalidManifestError, StorageError, UsageError
 from argosy.image.deliver import deliver
 from argosy.image.pack import DIGEST, UNKNOWN_ARTIFACT, UNKNOWN_CONFIG, UNPACK, File, pack
 from argosy.image.view import Image
@@ -54,6 +54,16 @@ def test_an_artifact_without_files_has_one_empty_layer() -> None:
     made = pack(MemoryStore(), artifact_type="application/x.y", annotations={"a": "1"})
     assert made.manifest.layers == (EMPTY,)
     assert made.manifest.annotations == {"a": "1"}
+
+
+def test_what_nobody_would_read_is_not_made(here: pathlib.Path) -> None:
+    wrong = "nonsense"
+    with pytest.raises(InvalidManifestError, match=r"artifactType: .*'nonsense'"):
+        pack(MemoryStore(), artifact_type=wrong)
+    with pytest.raises(InvalidManifestError, match=r"layers\[0\]\.mediaType: .*'nonsense'"):
+        pack(MemoryStore(), [File(path="a.txt", media_type=wrong)])
+    with pytest.raises(InvalidManifestError, match=r"config\.mediaType: .*'nonsense'"):
+        pack(MemoryStore(), config=File(path="a.txt", media_type=wrong))
 
 
 def test_a_configuration_and_a_subject(here: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ from argosy.layer.tarwriter import TarWriter
 from argosy.spec import annotations as keys
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
-from argosy.spec.manifest import Manifest
+from argosy.spec.manifest import Manifest, decode_manifest
 
 __all__ = ["DIGEST", "UNKNOWN_ARTIFACT", "UNKNOWN_CONFIG", "UNPACK", "File", "check_title", "pack"]
 
@@ -80,6 +80,7 @@ def pack(
     Raises:
         StorageError: a file cannot be read.
         UsageError: two files have one title, or a title leaves its directory.
+        InvalidManifestError: something given cannot stand in a manifest, such as a media type that is none.
     """
     place = draft(source)
     layers = tuple(_layer(place, file, options, any_path) for file in files)
@@ -96,7 +97,11 @@ def pack(
         subject=subject.bare() if subject else None,
         annotations=annotations or {},
     )
-    return Image(source=place, descriptor=place.put(manifest.media_type, manifest.encode()))
+    raw = manifest.encode()
+    decode_manifest(
+        raw, manifest.media_type
+    )  # what would be refused by whoever reads it is not made
+    return Image(source=place, descriptor=place.put(manifest.media_type, raw))
 
 
 def _empty(place: Draft) -> Descriptor:
