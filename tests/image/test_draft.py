@@ -18,6 +18,7 @@ from argosy.errors import (
     InvalidLayerError,
     SizeMismatchError,
     StorageError,
+    UsageError,
 )
 from argosy.image.draft import Draft, Spool, Union, draft
 from argosy.layer.compression import Compression
@@ -167,3 +168,10 @@ def test_a_blob_comes_from_the_place_that_has_it_though_another_says_so_late() -
     first, second = Lazy(), Lazy()
     desc = second.add("text/plain", b"here")
     assert Union(first, second).fetch(desc).read() == b"here"
+
+
+def test_large_content_that_is_no_manifest_has_no_tags() -> None:
+    data = bytes(300 * 1024)
+    desc = Descriptor.of("application/octet-stream", data)
+    with pytest.raises(UsageError, match="no manifest"):
+        draft(MemoryStore()).upper.push(desc, io.BytesIO(data), tags=["v1"])

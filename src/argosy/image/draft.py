@@ -97,7 +97,7 @@ class Spool(MemoryStore):
 
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`; what is larger than 256 KiB and no manifest goes to the file."""
-        if desc.size <= _IN_MEMORY or desc.is_manifest():
+        if desc.size <= _IN_MEMORY or desc.is_manifest() or tags:
             super().push(desc, content, tags=tags)
         elif not self.exists(desc):
             with self._appending() as file:
