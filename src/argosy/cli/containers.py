@@ -20,6 +20,7 @@ from argosy.engine.container import Container
 from argosy.engine.invoke import Runtime, meaning, signal_number, words
 from argosy.engine.options import Published
 from argosy.engine.places import Places
+from argosy.engine.streams import run_attached
 from argosy.errors import ContainerStatusError, ContainerUnknownError
 
 _FOLLOW = 0.2
@@ -199,10 +200,18 @@ def exec_(
     arguments += ["--detach"] if detach else []
     argv = Runtime(found).argv("exec", *arguments, found.id, *command)
     before = _log_size(found)
-    done = subprocess.run(argv, stdin=None if interactive else subprocess.DEVNULL, check=False)
-    if done.returncode == 255:
-        return _exec_failure(found, before) or 255
-    return done.returncode
+    code = _executed(argv, interactive=interactive, tty=tty, detach=detach)
+    return (code == 255 and _exec_failure(found, before)) or code
+
+
+def _executed(argv: list[str], *, interactive: bool, tty: bool, detach: bool) -> int:
+    """Run the runtime. Only with a terminal, whose other end the program gets, are its streams this process's."""
+    null = subprocess.DEVNULL
+    if detach:
+        return subprocess.run(argv, stdin=null, stdout=null, stderr=null, check=False).returncode
+    if tty:
+        return subprocess.run(argv, stdin=None if interactive else null, check=False).returncode
+    return run_attached(argv, interactive=interactive)
 
 
 def _log_size(container: Container) -> int:

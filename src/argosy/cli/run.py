@@ -118,8 +118,7 @@ def command(image: Location, **given: Any) -> int:
             return rootless.enter(["run", *sys.argv[sys.argv.index("run") + 1 :]])
         return _run(image, options, given)
     except InvocationError as exc:
-        if not exc.told:
-            failure.report(exc)
+        failure.report(exc)
         return exc.exit_code
     except UsageError:
         raise

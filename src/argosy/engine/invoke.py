@@ -9,7 +9,7 @@ import select
 import signal
 import subprocess
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import Any
 
 from argosy.engine.container import Container
 from argosy.errors import ContainerError
@@ -36,13 +36,11 @@ class InvocationError(ContainerError):
     Args:
         message: Its own words.
         exit_code: 125, 126 or 127, as Docker uses them.
-        told: Whether the runtime has written them to this process's stderr already.
     """
 
-    def __init__(self, message: str, *, exit_code: int = EXIT_ENGINE, told: bool = False) -> None:
+    def __init__(self, message: str, *, exit_code: int = EXIT_ENGINE) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-        self.told = told
 
 
 def meaning(message: str) -> int:
@@ -75,9 +73,9 @@ class Runtime:
     def create(
         self,
         *,
-        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
-        stdout: int | IO[bytes] | None = subprocess.DEVNULL,
-        stderr: int | IO[bytes] | None = None,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+        stderr: int = subprocess.DEVNULL,
         console_socket: str | None = None,
     ) -> int:
         """Create the container; its process inherits what is given here.
@@ -97,7 +95,7 @@ class Runtime:
             if not _ended(process.pid):
                 process.kill()
         if process.returncode != 0:
-            raise self._refused("create", told=stderr is None)
+            raise self._refused("create")
         with open(pid_file, encoding="ascii") as file:
             return int(file.read())
 
@@ -115,7 +113,7 @@ class Runtime:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT,
         )  # fmt: skip
         if done.returncode != 0:
-            raise self._refused(verb, complaint=done.stderr)
+            raise self._refused(verb, done.stderr)
         return done.stdout
 
     def start(self) -> None:
@@ -139,9 +137,9 @@ class Runtime:
             return None
         return found
 
-    def _refused(self, verb: str, *, told: bool = False, complaint: str = "") -> InvocationError:
+    def _refused(self, verb: str, complaint: str = "") -> InvocationError:
         message = self._last_error() or complaint.strip() or f"the runtime failed to {verb}"
-        return InvocationError(message, exit_code=meaning(message), told=told)
+        return InvocationError(message, exit_code=meaning(message))
 
     def _last_error(self) -> str:
         """The last error of the runtime's log."""

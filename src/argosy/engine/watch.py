@@ -7,7 +7,6 @@ import ctypes
 import os
 import selectors
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -16,6 +15,7 @@ from argosy.engine.container import Container, now
 from argosy.engine.invoke import Runtime, exit_code_of
 from argosy.engine.logfile import LogWriter
 from argosy.engine.options import Published
+from argosy.engine.streams import Streams
 from argosy.runtime.flow import Flow
 
 _SET_CHILD_SUBREAPER = 36
@@ -42,6 +42,8 @@ class Watch:
         self._tty: bool = options["tty"]
         self._stdin: bool = options["interactive"] and not detached
         self._log = LogWriter(container.file("output.log")) if detached else None
+        self._open = contextlib.ExitStack()
+        self._streams: Streams | None = None
         self._selector = selectors.DefaultSelector()
         self._pid = 0
         self._pidfd = -1
@@ -69,7 +71,9 @@ class Watch:
                 self._container.record.started = now()
                 self._container.save()
                 on_started()
-                return self._wait(arrived, wakeup)
+                code = self._wait(arrived, wakeup)
+                self._finish(arrived)
+                return code
             finally:
                 self._runtime.delete()
                 usermode.stop(helper, self._container.path)
@@ -81,11 +85,16 @@ class Watch:
         elif self._detached:
             self._create_with_log()
         else:
-            self._pid = self._runtime.create(
-                stdin=None if self._stdin else subprocess.DEVNULL, stdout=None
-            )
+            self._create_with_streams()
         self._pidfd = os.pidfd_open(self._pid)
         self._selector.register(self._pidfd, selectors.EVENT_READ)
+
+    def _create_with_streams(self) -> None:
+        self._streams = streams = self._open.enter_context(Streams(interactive=self._stdin))
+        self._pid = self._runtime.create(
+            stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
+        )
+        streams.start()
 
     def _create_with_log(self) -> None:
         ends = {}
@@ -104,7 +113,7 @@ class Watch:
         with tempfile.TemporaryDirectory(prefix="argosy-") as folder:
             path = os.path.join(folder, "console")
             with terminal.console_socket(path) as listener:
-                self._pid = self._runtime.create(stderr=subprocess.DEVNULL, console_socket=path)
+                self._pid = self._runtime.create(console_socket=path)
                 self._master = terminal.receive(listener)
         self._readers[self._master] = "stdout"
         self._selector.register(self._master, selectors.EVENT_READ)
@@ -180,6 +189,12 @@ class Watch:
                 while registered in self._selector.get_map() and one.select(_LAST_WORDS):
                     self._relay(registered)
 
+    def _finish(self, arrived: list[int]) -> None:
+        """Wait until what it wrote is written, or the next signal."""
+        arrived.clear()
+        if self._streams is not None:
+            self._streams.finish(arrived)
+
     def _signal(self, number: int) -> None:
         if number == signal.SIGWINCH:
             if self._master >= 0 and not self._detached:
@@ -189,6 +204,7 @@ class Watch:
             signal.pidfd_send_signal(self._pidfd, number)
 
     def _close(self) -> None:
+        self._open.close()
         self._selector.close()
         for fd in (*self._readers, self._pidfd, self._typed.target if self._typed else -1):
             if fd >= 0:

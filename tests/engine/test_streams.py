@@ -1,0 +1,69 @@
+"""The streams of a program in the foreground: whole, in order, and never waited for in vain."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from argosy.engine.streams import Streams, run_attached
+from argosy.errors import StorageError
+
+ATTACHED = "import sys; from argosy.engine.streams import run_attached; sys.exit(run_attached(sys.argv[1:], interactive=True))"
+
+
+def attached(*argv: str, **more: object) -> subprocess.CompletedProcess[bytes]:
+    """A program below `run_attached`, in a process whose streams are what is given."""
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [sys.executable, "-c", ATTACHED, *argv], **{"timeout": 60, "check": False, **more}
+    )
+
+
+def test_much_goes_through_in_both_directions_at_once() -> None:
+    data = os.urandom(1 << 20)
+    assert attached("cat", input=data, stdout=subprocess.PIPE).stdout == data
+
+
+def test_what_goes_to_one_file_keeps_its_order(tmp_path: pathlib.Path) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8; do echo out$i; echo err$i >&2; done"
+    with (tmp_path / "both").open("wb") as file:
+        attached("sh", "-c", script, stdout=file, stderr=file)
+    assert (tmp_path / "both").read_text().split() == [
+        f"{stream}{i}" for i in range(1, 9) for stream in ("out", "err")
+    ]
+
+
+def test_a_program_whose_reader_is_gone_gets_sigpipe() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = attached("sh", "-c", "trap - PIPE; while :; do echo y; done", stdout=writer)
+    os.close(writer)
+    assert done.returncode not in (0, 1)
+
+
+def test_output_that_cannot_be_written_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    before = os.dup(1)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    try:
+        with pytest.raises(StorageError, match="standard output: no space left"):
+            run_attached(["echo", "lost"], interactive=False)
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(full)
+
+
+def test_who_goes_on_in_the_background_is_not_waited_for() -> None:
+    script = "(while test -e /proc/$PPID; do sleep 0.1; done) & echo said"
+    assert attached("sh", "-c", script, stdout=subprocess.PIPE).stdout == b"said\n"
+
+
+def test_streams_that_were_never_started_leave_no_descriptor() -> None:
+    before = os.listdir("/proc/self/fd")
+    with Streams(interactive=True):
+        pass
+    assert os.listdir("/proc/self/fd") == before
