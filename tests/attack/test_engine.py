@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from tests.engine.conftest import Argosy, argosy, asked, host_layout, launcher, root
+from argosy.engine.network import GATEWAY, Bridge
+from tests.engine.conftest import (
+    Argosy,
+    argosy,
+    asked,
+    host_layout,
+    launcher,
+    needs_containers,
+    root,
+)
 
 __all__ = ["argosy", "asked", "host_layout", "launcher", "root"]
 
@@ -59,3 +70,36 @@ def test_a_container_does_not_read_what_is_typed_for_others(argosy: Argosy, imag
         env=argosy.env, input="secret\n", capture_output=True, text=True, timeout=60, check=False,  # type: ignore[attr-defined]
     )  # fmt: skip
     assert "none" in done.stdout
+
+
+SEND = """
+import socket, sys
+for words, address in (("to loopback", "127.0.0.1"), ("to the gateway", sys.argv[1])):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(words.encode(), (address, int(sys.argv[2])))
+"""
+
+
+def test_cve_2020_8558_a_container_does_not_reach_what_listens_on_the_machines_loopback(
+    tmp_path: pathlib.Path,
+) -> None:
+    needs_containers()
+    bridge, container_id = Bridge(str(tmp_path)), os.urandom(32).hex()
+    name = os.path.basename(bridge.up(container_id).namespace)
+    # Root of a container with CAP_NET_RAW makes such packets itself; here the namespace is told where 127.0.0.1 is.
+    away = f"""
+        ip address flush dev lo
+        echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+        ip route add 127.0.0.1 via {GATEWAY}
+        exec "$@"
+    """
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+            listener.bind(("0.0.0.0", 0))
+            listener.settimeout(30)
+            port = str(listener.getsockname()[1])
+            inside = ["ip", "netns", "exec", name, "sh", "-ec", away, "sh"]
+            subprocess.run([*inside, sys.executable, "-c", SEND, str(GATEWAY), port], check=True)
+            assert listener.recv(100) == b"to the gateway"
+    finally:
+        bridge.down(container_id)

@@ -32,12 +32,15 @@ _TABLE = f"""
 add table inet argosy
 add map inet argosy published {{ type inet_proto . inet_service : ipv4_addr . inet_service ; }}
 add map inet argosy published_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }}
+add chain inet argosy guard {{ type filter hook prerouting priority -300; policy accept; }}
 add chain inet argosy prerouting {{ type nat hook prerouting priority -100; policy accept; }}
 add chain inet argosy output {{ type nat hook output priority -100; policy accept; }}
 add chain inet argosy postrouting {{ type nat hook postrouting priority 100; policy accept; }}
+flush chain inet argosy guard
 flush chain inet argosy prerouting
 flush chain inet argosy output
 flush chain inet argosy postrouting
+add rule inet argosy guard iifname "{BRIDGE}" ip daddr 127.0.0.0/8 drop
 add rule inet argosy prerouting fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 add rule inet argosy prerouting fib daddr type local dnat ip to meta l4proto . th dport map @published
 add rule inet argosy output fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
@@ -46,6 +49,8 @@ add rule inet argosy postrouting ip saddr {NETWORK} oifname != "{BRIDGE}" masque
 add rule inet argosy postrouting ip saddr 127.0.0.0/8 oifname "{BRIDGE}" masquerade
 add rule inet argosy postrouting ip saddr {NETWORK} ip daddr {NETWORK} ct status dnat masquerade
 """
+"""The guard comes first: with route_localnet, which ports published on loopback need, the kernel no longer drops what
+comes from elsewhere for 127.0.0.0/8 by itself, and any container could reach what listens there (CVE-2020-8558)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
