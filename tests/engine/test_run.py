@@ -407,6 +407,53 @@ def test_one_of_several_is_killed_and_prune_clears_it_away(
     assert left_behind() == []
 
 
+def test_output_that_cannot_be_written_costs_neither_the_container_nor_its_exit_code(
+    argosy: Argosy, image: str
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "argosy", "run", "-q", "--network", "none", image, "sh", "-c", "echo lost; exit 3"],
+            env=argosy.env, stdout=full, stderr=subprocess.PIPE, text=True, check=False,  # type: ignore[attr-defined]
+        )  # fmt: skip
+    assert done.returncode == 125
+    assert "standard output: no space left" in done.stderr
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["Status"], row["ExitCode"]) == ("exited", 3)
+
+
+def test_a_terminal_nobody_sees_any_more_is_hung_up(argosy: Argosy, image: str) -> None:
+    script = "while echo y; do :; done; exit 3"
+    reader, writer = os.pipe()
+    os.close(reader)
+    subprocess.run(
+        [sys.executable, "-m", "argosy", "run", "-q", "-t", "--network", "none", image, "sh", "-c", script],
+        env=argosy.env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    os.close(writer)
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["Status"], row["ExitCode"]) == ("exited", 3)
+
+
+def test_a_disk_that_takes_nothing_leaves_no_container(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]], root: pathlib.Path
+) -> None:
+    alone(argosy, image, "true")
+    line = f"ulimit -f 0; exec {sys.executable} -m argosy run -q --network none {image} true"
+    done = subprocess.run(
+        ["sh", "-c", line], env=argosy.env, capture_output=True, text=True, check=False  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.returncode == 125
+    assert "container.json: file too large" in done.stderr
+    assert left_behind() == []
+
+
+def test_prune_removes_what_was_never_recorded(argosy: Argosy, root: pathlib.Path) -> None:
+    argosy("ps")
+    (root / "containers" / ("a" * 64) / "upper").mkdir(parents=True)
+    assert argosy("prune").out.split() == ["a" * 64]
+    assert os.listdir(root / "containers") == []
+
+
 def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", image, "sh", "-c",

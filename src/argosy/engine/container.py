@@ -20,9 +20,9 @@ from argosy.errors import (
     ContainerExistsError,
     ContainerUnknownError,
     InvalidConfigError,
-    StorageError,
     UsageError,
 )
+from argosy.layout.durable import storage_errors
 
 _RECORD = "container.json"
 _LOCK = "lock"
@@ -83,7 +83,7 @@ class Container:
 
         Raises:
             ContainerExistsError: another one has this name.
-            StorageError: the directory cannot be made.
+            StorageError: it cannot be made; nothing is left.
         """
         container_id = secrets.token_hex(32)
         record = Record(
@@ -105,14 +105,19 @@ class Container:
                     hint="remove it, or choose another name",
                 )
             try:
-                os.mkdir(made.path, 0o700)
-                for name in ("rootfs", "upper", "work"):
-                    os.mkdir(made.file(name), 0o755 if name != "work" else 0o700)
-            except OSError as exc:
-                raise StorageError(f"{made.path}: {os.strerror(exc.errno or 0).lower()}") from exc
-            made.hold()
-            made.save()
+                made._make_directories()
+            except BaseException:
+                made.discard()
+                raise
         return made
+
+    def _make_directories(self) -> None:
+        with storage_errors(self.path):
+            os.mkdir(self.path, 0o700)
+            for name in ("rootfs", "upper", "work"):
+                os.mkdir(self.file(name), 0o755 if name != "work" else 0o700)
+            self.hold()
+        self.save()
 
     @classmethod
     def every(cls, places: Places) -> Iterator[Self]:
@@ -160,14 +165,19 @@ class Container:
         return fits[0]
 
     def save(self) -> None:
-        """Write the record, in one step."""
+        """Write the record, in one step.
+
+        Raises:
+            StorageError: it cannot be written; the one before is still there.
+        """
         path = self.file(_RECORD)
         temporary = f"{path}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(dataclasses.asdict(self.record), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
+        with storage_errors(path):
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(dataclasses.asdict(self.record), file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
 
     def hold(self) -> None:
         """Take the watcher's lock.
@@ -225,6 +235,19 @@ class Container:
         if not self.watched:
             return "dead"
         return "running" if self.record.started else "created"
+
+
+def sweep(places: Places) -> list[str]:
+    """Remove the directories without a record: whoever was to be made there was killed at it. Returns their names."""
+    with _names_locked(places):
+        found = [
+            name
+            for name in os.listdir(places.containers)
+            if not os.path.exists(os.path.join(places.containers, name, _RECORD))
+        ]
+        for name in found:
+            shutil.rmtree(os.path.join(places.containers, name), ignore_errors=True)
+    return found
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -26,11 +27,12 @@ class Line(NamedTuple):
 
 
 class LogWriter:
-    """Takes output as it comes and writes whole lines."""
+    """Takes output as it comes and writes whole lines. What the disk does not take is lost; the container goes on."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+        self._file = _opened(path)
+        self._torn = False
         self._parts: dict[str, bytes] = {}
 
     def write(self, stream: str, data: bytes) -> None:
@@ -48,13 +50,22 @@ class LogWriter:
             self._parts[stream] = held
 
     def _put(self, stream: str, line: bytes) -> None:
-        text = line.decode("utf-8", "replace")
-        self._file.write(json.dumps({"log": text, "stream": stream, "time": now()}) + "\n")
-        self._file.flush()
-        if self._file.tell() > MAX_SIZE:
-            self._file.close()
+        text = json.dumps({"log": line.decode("utf-8", "replace"), "stream": stream, "time": now()})
+        data = f"{text}\n".encode()
+        with contextlib.suppress(OSError):
+            # The rest of a line that was cut off must not spoil the next one.
+            self._torn = self._file.write(b"\n" + data if self._torn else data) < len(data)
+            if self._file.tell() > MAX_SIZE:
+                self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # renamed before, when no new one could be made
             os.rename(self._path, f"{self._path}.1")
-            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+        new = _opened(self._path)
+        self._file.close()
+        self._file = new
 
     def close(self) -> None:
         """Write what is held back and close."""
@@ -62,6 +73,10 @@ class LogWriter:
             self._put(stream, rest)
         self._parts.clear()
         self._file.close()
+
+
+def _opened(path: str) -> io.FileIO:
+    return open(path, "ab", buffering=0)
 
 
 def read(path: str) -> Iterator[Line]:

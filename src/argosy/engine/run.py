@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from argosy.engine import overlay
 from argosy.engine.configure import configure
-from argosy.engine.container import Container, now
+from argosy.engine.container import Container, sweep
 from argosy.engine.images import LocalImages
 from argosy.engine.invoke import InvocationError, Runtime, signal_number
 from argosy.engine.layers import LayerTrees, unheard
@@ -115,21 +115,29 @@ class Engine:
     def watch(self, container: Container, on_started: Callable[[], object]) -> int:
         """Watch a prepared container to its end and clear away what it no longer needs.
 
+        One that has started is kept, whatever fails then, unless it is to be removed at its end.
+
         Returns:
             Its exit code.
+
+        Raises:
+            InvocationError: it could not be started. Nothing is left.
+            StorageError: some of its output, or its record, could not be written.
         """
-        done = False
+        keep = False
+
+        def started() -> None:
+            nonlocal keep
+            keep = not container.record.options["remove"]
+            on_started()
+
         container.record.watcher = os.getpid()
-        container.save()
         try:
+            container.save()
             watch = Watch(container, Runtime(container), detached=container.record.detached)
-            code = watch.run(on_started)
-            container.record.exit_code = code
-            container.record.finished = now()
-            done = not container.record.options["remove"]
-            return code
+            return watch.run(started)
         finally:
-            self.clear(container, keep=done)
+            self.clear(container, keep=keep)
 
     def clear(self, container: Container, *, keep: bool) -> None:
         """Take away mount and network; and directory and record too, unless they are kept."""
@@ -137,8 +145,10 @@ class Engine:
         if container.record.options["network"] == "bridge":
             self.bridge.down(container.id)
         if keep:
-            container.save()
-            container.release()
+            try:
+                container.save()
+            finally:
+                container.release()
         else:
             container.discard()
 
@@ -279,7 +289,7 @@ class Engine:
         Returns:
             The ids of the containers, the layers' directories, and the bytes of blobs that are gone.
         """
-        gone = []
+        gone = sweep(self.places)
         for container in list(Container.every(self.places)):
             if not container.watched:
                 self._sweep(container)

@@ -59,6 +59,7 @@ class Watch:
 
         Raises:
             InvocationError: it could not be created or started; nothing of the runtime's is left.
+            StorageError: some of its output could not be written.
         """
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         helper: int | None = None
@@ -72,6 +73,8 @@ class Watch:
                 self._container.save()
                 on_started()
                 code = self._wait(arrived, wakeup)
+                self._container.record.exit_code = code
+                self._container.record.finished = now()
                 self._finish(arrived)
                 return code
             finally:
@@ -179,7 +182,18 @@ class Watch:
         elif self._log is not None:
             self._log.write(self._readers[fd], data)
         else:
-            _write(1, data)
+            try:
+                _write(1, data)
+            except OSError:
+                self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Nobody sees the terminal any more: to the container, too, it is gone."""
+        for fd in {0, self._master} & set(self._selector.get_map()):
+            self._selector.unregister(fd)
+        del self._readers[self._master]
+        os.close(self._master)
+        self._master = -1
 
     def _drain(self) -> None:
         """Take the output that is still on its way."""
