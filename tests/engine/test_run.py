@@ -250,6 +250,13 @@ def test_a_detached_container_is_listed_logged_entered_stopped_and_removed(
     assert argosy("ps", "-a", "-q").out == ""
 
 
+def test_a_dry_run_of_rm_removes_no_container(argosy: Argosy, image: str) -> None:
+    argosy("run", "-q", "-d", "--name", "w", "--network", "none", image, "sleep", "100")
+    argosy("rm", "--dry-run", "w", code=1)
+    assert argosy("rm", "--dry-run", "-f", "w").out == "w\n"
+    assert json.loads(argosy("ps", "--json").out)[0]["Status"] == "running"
+
+
 def test_logs_follow_until_the_end(argosy: Argosy, image: str) -> None:
     argosy(
         "run",

@@ -310,8 +310,10 @@ def prune(every: bool) -> int | None:
     return None
 
 
-def remove(named: tuple[str, ...], *, force: bool, ignore_missing: bool = False) -> int | None:
-    """Remove containers, for `argosy rm`; with `ignore_missing`, those that there are."""
+def remove(
+    named: tuple[str, ...], *, force: bool, ignore_missing: bool, dry_run: bool
+) -> int | None:
+    """Remove containers, for `argosy rm`, or only name them; with `ignore_missing`, those that there are."""
     made = engine.engine()
     if ignore_missing:
         named = tuple(name for name in named if _is_there(made.places, name))
@@ -320,7 +322,7 @@ def remove(named: tuple[str, ...], *, force: bool, ignore_missing: bool = False)
     if rootless.needed():
         return rootless.enter(sys.argv[1:], Container.find(made.places, named[0]).record.watcher)
     for name in named:
-        made.remove(Container.find(made.places, name), force=force)
+        made.remove(Container.find(made.places, name), force=force, dry_run=dry_run)
         print(name)
     return None
 

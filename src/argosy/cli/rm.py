@@ -52,7 +52,9 @@ def command(
                 raise
     if containers:
         module = importlib.import_module("argosy.cli.containers")
-        code: int | None = module.remove(containers, force=force, ignore_missing=ignore_missing)
+        code: int | None = module.remove(
+            containers, force=force, ignore_missing=ignore_missing, dry_run=dry_run
+        )
         return code
     return None
 

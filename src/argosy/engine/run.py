@@ -253,22 +253,26 @@ class Engine:
         if not container.record.detached or container.watched:
             container.wait_unwatched()
 
-    def remove(self, container: Container, *, force: bool = False) -> None:
+    def remove(self, container: Container, *, force: bool = False, dry_run: bool = False) -> None:
         """Remove a container that has ended.
 
         Args:
             container: The container.
             force: Kill it first if it runs.
+            dry_run: Only refuse what would be refused.
 
         Raises:
             ContainerStatusError: it runs, and `force` was not said.
         """
-        if container.watched:
-            if not force:
-                raise ContainerStatusError(
-                    f"container {container.record.name} is running",
-                    hint="stop it first, or use --force",
-                )
+        watched = container.watched
+        if watched and not force:
+            raise ContainerStatusError(
+                f"container {container.record.name} is running",
+                hint="stop it first, or use --force",
+            )
+        if dry_run:
+            return
+        if watched:
             Runtime(container).delete()
             container.wait_unwatched()
         if os.path.isdir(container.path):
