@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pwd
+import re
 import shutil
 import site
 import subprocess
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from argosy.engine.rootless import subordinate
 from tests.conftest import find_peer
 from tests.engine.conftest import Argosy, Done, alone, needs_containers, web
 from tests.engine.test_run import free_port
@@ -91,10 +94,50 @@ def test_nobody_runs_a_container_as_its_root(argosy: Argosy, home: pathlib.Path)
     assert list((home / "data" / "argosy" / "engine" / "containers").iterdir()) == []
 
 
-def test_subordinate_ids_are_used_where_there_are_some(argosy: Argosy, home: pathlib.Path) -> None:
+def subordinate_ids(home: pathlib.Path) -> str:
+    """What to do before a command so that nobody has some."""
     find_peer("newuidmap")
     (home / "sub").write_text("nobody:200000:1000\n")
-    before = f"for f in subuid subgid; do touch /etc/$f; mount --bind {home}/sub /etc/$f; done; "
+    return f"for f in subuid subgid; do touch /etc/$f; mount --bind {home}/sub /etc/$f; done; "
+
+
+def test_several_containers_are_stopped_and_removed_at_once(
+    argosy: Argosy, home: pathlib.Path
+) -> None:
+    before = subordinate_ids(home)
+    for name in ("a", "b", "c", "d"):
+        argosy(
+            "run", "-q", "-d", "--name", name, "--network", "none", "-u", "7:8", f"oci:{home}/image:v1",
+            "sleep", "100", before=before,
+        )  # fmt: skip
+    assert argosy("stop", "-t", "0", "a", "b", before=before).out.split() == ["a", "b"]
+    argosy("rm", "a", "b", "c", before=before, code=1)
+    assert argosy("rm", "-f", "c", "d", before=before).out.split() == ["c", "d"]
+    assert argosy("ps", "-aq").out == ""
+
+
+def test_the_process_that_watched_a_container_may_be_anybodys_by_now(
+    argosy: Argosy, home: pathlib.Path
+) -> None:
+    argosy("run", "-q", "--name", "a", "--network", "none", f"oci:{home}/image:v1", "true")
+    (record,) = (home / "data/argosy/engine/containers").glob("*/container.json")
+    with subprocess.Popen([*NOBODY, "sleep", "100"]) as other:
+        record.write_text(re.sub(r'"watcher": \d+', f'"watcher": {other.pid}', record.read_text()))
+        assert argosy("rm", "a").out == "a\n"
+        other.kill()
+
+
+def test_subordinate_ids_are_those_of_who_the_kernel_says(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody")
+    name = pwd.getpwuid(os.getuid()).pw_name
+    (tmp_path / "sub").write_text(f"somebody:100:1\n{name}:200:2\n{os.getuid()}:300:3\n")
+    assert subordinate(str(tmp_path / "sub")) == [(200, 2), (300, 3)]
+
+
+def test_subordinate_ids_are_used_where_there_are_some(argosy: Argosy, home: pathlib.Path) -> None:
+    before = subordinate_ids(home)
     done = argosy(
         "run", "-q", "--rm", "--network", "none", "-u", "7:8", f"oci:{home}/image:v1", "sh", "-c",
         "id -u; id -g; cat /proc/self/uid_map", before=before,

@@ -155,7 +155,9 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
     """
     made = engine.engine()
     if rootless.needed():
-        return rootless.enter(sys.argv[1:], Container.find(made.places, named[0]).record.watcher)
+        options = [] if timeout is None else [f"--timeout={timeout}"]
+        options += [f"--signal={signal_name}"] if signal_name else []
+        return _each_as_root(made.places, ["stop", *options], named)
     for name in named:
         container = Container.find(made.places, name)
         made.stop(container, timeout, signal_number(signal_name) if signal_name else None)
@@ -189,10 +191,10 @@ def exec_(
       argosy exec -it web sh
     """
     found = Container.find(engine.places(), container)
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:], found.record.watcher)
     if found.status != "running":
         raise ContainerStatusError(f"container {found.record.name} is not running")
+    if rootless.needed():
+        return rootless.enter(sys.argv[1:], found.record.watcher)
     arguments = [f"--env={entry}" for entry in env]
     arguments += [f"--user={user}"] if user else []
     arguments += [f"--cwd={workdir}"] if workdir else []
@@ -320,11 +322,24 @@ def remove(
     if not named:
         return None
     if rootless.needed():
-        return rootless.enter(sys.argv[1:], Container.find(made.places, named[0]).record.watcher)
+        chosen = {"--force": force, "--dry-run": dry_run}
+        options = [option for option, wanted in chosen.items() if wanted]
+        return _each_as_root(made.places, ["rm", *options], named)
     for name in named:
         made.remove(Container.find(made.places, name), force=force, dry_run=dry_run)
         print(name)
     return None
+
+
+def _each_as_root(places: Places, argv: list[str], named: tuple[str, ...]) -> int:
+    """Say a command to one container after the other, each time as root of the namespaces it is watched in."""
+    for name in named:
+        found = Container.find(places, name)
+        # The process that watched one that has ended may be anybody's by now.
+        code = rootless.enter([*argv, name], found.record.watcher if found.watched else 0)
+        if code != 0:
+            return code
+    return 0
 
 
 def _is_there(places: Places, name: str) -> bool:

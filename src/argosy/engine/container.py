@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -26,6 +27,10 @@ from argosy.layout.durable import storage_errors
 
 _RECORD = "container.json"
 _LOCK = "lock"
+_PATIENCE = 30.0
+"""Seconds until a watcher must have cleared away after the end of its container."""
+_LOOK = 0.01
+"""Seconds between two looks at a lock."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -196,13 +201,19 @@ class Container:
         self.lock = fd
 
     def wait_unwatched(self) -> None:
-        """Block until nobody watches it any more."""
-        with contextlib.suppress(FileNotFoundError):
-            fd = os.open(self.file(_LOCK), os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH)
-            finally:
-                os.close(fd)
+        """Wait until nobody watches it any more.
+
+        Raises:
+            ContainerError: somebody still does after a time.
+        """
+        end = time.monotonic() + _PATIENCE
+        while os.path.exists(self.path) and self.watched:
+            if time.monotonic() > end:
+                raise ContainerError(
+                    f"container {self.record.name} has ended, but not process {self.record.watcher}, which watches it",
+                    hint="whoever reads its output may be slow",
+                )
+            time.sleep(_LOOK)
 
     @property
     def watched(self) -> bool:

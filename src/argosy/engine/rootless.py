@@ -6,8 +6,9 @@ process in it has a mount namespace of its own too, so that overlays can be moun
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def _child(
 def _map(pid: int) -> None:
     """Write the namespace's id maps: with subordinate ids by their helpers, or this user alone."""
     for kind, own in (("uid", os.getuid()), ("gid", os.getgid())):
-        ranges = subordinate(f"/etc/sub{kind}", own)
+        ranges = subordinate(f"/etc/sub{kind}")
         if ranges:
             argv = [program(f"new{kind}map", "subordinate ids"), str(pid), "0", str(own), "1"]
             inside = 1
@@ -137,12 +138,14 @@ def _write(path: str, text: str) -> None:
         raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
 
 
-def subordinate(path: str, own: int) -> list[tuple[int, int]]:
-    """The ranges of ids that a file like /etc/subuid gives this user: the first id and how many."""
-    try:
-        names = {str(own), getpass.getuser()}
-    except (KeyError, OSError):
-        names = {str(own)}
+def subordinate(path: str) -> list[tuple[int, int]]:
+    """The ranges of ids that a file like /etc/subuid or /etc/subgid gives this user: the first id and how many.
+
+    The user is who the kernel says, as for the helpers that write the map; $USER and $LOGNAME say what they like.
+    """
+    names = {str(os.getuid())}
+    with contextlib.suppress(KeyError):
+        names.add(pwd.getpwuid(os.getuid()).pw_name)
     try:
         with open(path, encoding="utf-8") as file:
             rows = [line.strip().split(":") for line in file.read(1 << 20).splitlines()]

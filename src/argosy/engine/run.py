@@ -240,6 +240,7 @@ class Engine:
 
         Raises:
             ContainerStatusError: it does not run.
+            ContainerError: it does not end, or who watches it does not.
         """
         runtime = Runtime(container)
         state = runtime.state()
@@ -248,8 +249,10 @@ class Engine:
         asked = container.record.options
         number = number or signal_number(asked["stop_signal"] or "TERM")
         waited = asked["stop_timeout"] if timeout is None else timeout
-        if not _end(runtime, state["pid"], number, waited):
-            _end(runtime, state["pid"], signal.SIGKILL, 10.0)
+        if not _end(runtime, state["pid"], number, waited) and not _end(
+            runtime, state["pid"], signal.SIGKILL, 10.0
+        ):
+            raise ContainerError(f"container {container.record.name} cannot be killed")
         if not container.record.detached or container.watched:
             container.wait_unwatched()
 
