@@ -191,6 +191,23 @@ def test_volumes_tmpfs_and_read_only(argosy: Argosy, image: str, tmp_path: pathl
     )
 
 
+def test_a_mount_within_another_is_seen_in_whatever_order_they_were_typed(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    for name in ("outer", "inner", "etc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}-file").touch()
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--tmpfs", "/data/tmp/", "-v", f"{tmp_path}/inner:/data/sub",
+        "-v", f"{tmp_path}/outer:/data/.", "-v", f"{tmp_path}/etc:/etc", image,
+        "sh", "-c", "ls /data /data/sub /etc; cat /proc/self/mounts",
+    )  # fmt: skip
+    listed, _, mounts = done.out.partition("overlay")
+    names = {"outer-file", "inner-file", "etc-file", "hosts", "resolv.conf", "sub", "tmp"}
+    assert names <= set(listed.split())
+    assert "tmpfs /data/tmp tmpfs rw,nosuid,nodev,noexec" in mounts
+
+
 def test_limits_reach_the_cgroup(argosy: Argosy, image: str) -> None:
     done = argosy(
         "run", "-q", "--rm", "--network", "none", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "20", image,

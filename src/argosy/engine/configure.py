@@ -11,7 +11,7 @@ from argosy.bundle.inside import read_inside
 from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_user
 from argosy.engine import profile
-from argosy.engine.options import RunOptions
+from argosy.engine.options import RunOptions, parse_destination
 from argosy.errors import InvalidConfigError, StorageError, UsageError
 from argosy.spec import _json
 from argosy.spec.imageconfig import ImageConfig
@@ -21,6 +21,7 @@ MAX_PROFILE = 1 << 20
 """The most bytes a seccomp profile may have."""
 
 _CPU_PERIOD = 100_000
+_TMPFS = ("nosuid", "nodev", "noexec")
 
 
 def configure(
@@ -124,28 +125,34 @@ def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:
 
 
 def _mounts(mounts: list[dict[str, Any]], options: RunOptions, files: dict[str, str]) -> None:
-    for destination, source in files.items():
-        mounts.append(
-            {
-                "destination": destination,
-                "type": "bind",
-                "source": source,
-                "options": ["rbind", "rprivate"],
-            }
-        )
-    for text in options.tmpfs:
-        destination, _, more = text.partition(":")
-        if not os.path.isabs(destination):
-            raise UsageError(f"tmpfs {text[:100]!r}: expected an absolute path")
-        flags = [o for o in more.split(",") if o] or ["nosuid", "nodev", "noexec"]
-        mounts.append(
-            {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": flags}
-        )
-    for volume in options.volumes:
-        mounts[:] = [m for m in mounts if m["destination"] != volume.destination]
-        if not os.path.lexists(volume.source):
-            _make_source(volume.source)
-        mounts.append(volume.mount())
+    """Put in the user's mounts, and the files where they leave room; what lies in another one comes after it."""
+    named = [*(volume.mount() for volume in options.volumes), *map(_tmpfs, options.tmpfs)]
+    taken: set[str] = set()
+    for mount in named:
+        if mount["destination"] in taken:
+            raise UsageError(f"{mount['destination']}: two mounts with this destination")
+        taken.add(mount["destination"])
+        if mount["type"] == "bind" and not os.path.lexists(mount["source"]):
+            _make_source(mount["source"])
+    own = [*mounts, *(_bound(source, place) for place, source in files.items())]
+    mounts[:] = [*(mount for mount in own if mount["destination"] not in taken), *named]
+    mounts.sort(key=lambda mount: mount["destination"].count("/"))
+
+
+def _bound(source: str, destination: str) -> dict[str, Any]:
+    options = ["rbind", "rprivate"]
+    return {"destination": destination, "type": "bind", "source": source, "options": options}
+
+
+def _tmpfs(text: str) -> dict[str, Any]:
+    """`path[:options]`; the flags that keep a program from trouble hold unless their contrary is said."""
+    destination, _, more = text.partition(":")
+    destination = parse_destination(destination, f"tmpfs {text[:100]!r}")
+    given = [option for option in more.split(",") if option]
+    flags = [flag for flag in _TMPFS if not {flag, flag.removeprefix("no")} & set(given)]
+    return {
+        "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": [*flags, *given],
+    }  # fmt: skip
 
 
 def _unprivileged(mount: dict[str, Any], options: RunOptions, ids: int) -> dict[str, Any]:

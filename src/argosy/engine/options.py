@@ -6,7 +6,7 @@ import dataclasses
 import ipaddress
 import os
 import re
-from typing import Self
+from typing import Any, Self
 
 from argosy.errors import UsageError
 
@@ -45,6 +45,25 @@ def parse_name(text: str) -> str:
             f"container name {text[:140]!r}: expected letters, digits, '_', '.' and '-'"
         )
     return text
+
+
+def parse_destination(text: str, what: str) -> str:
+    """Where something is mounted in a container, in one spelling.
+
+    Args:
+        text: What was typed.
+        what: What it belongs to, for the message.
+
+    Raises:
+        UsageError: it is not absolute, or the root itself.
+
+    >>> parse_destination("/data//x/../y/", "volume")
+    '/data/y'
+    """
+    place = "/" + os.path.normpath(text).lstrip("/")
+    if not os.path.isabs(text) or place == "/" or "\0" in text:
+        raise UsageError(f"{what}: the destination must be an absolute path below /")
+    return place
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,17 +157,14 @@ class Volume:
             raise UsageError(
                 f"volume {text[:200]!r}: the source must be a path", hint="begin it with / or ./"
             )
-        if not os.path.isabs(destination) or destination == "/":
-            raise UsageError(
-                f"volume {text[:200]!r}: the destination must be an absolute path below /"
-            )
+        destination = parse_destination(destination, f"volume {text[:200]!r}")
         options = tuple(o for o in (parts[2].split(",") if len(parts) == 3 else ()) if o)
         unknown = set(options) - _VOLUME_OPTIONS
         if unknown:
             raise UsageError(f"volume {text[:200]!r}: option {min(unknown)!r} is not known")
         return cls(source=os.path.abspath(source), destination=destination, options=options)
 
-    def mount(self) -> dict[str, object]:
+    def mount(self) -> dict[str, Any]:
         """The runtime configuration's mount. Labels of SELinux (`z`, `Z`) have no meaning here and are dropped."""
         options = [o for o in self.options if o not in ("z", "Z")]
         if not any(o.lstrip("r") in ("private", "shared", "slave") for o in options):

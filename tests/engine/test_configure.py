@@ -1,0 +1,76 @@
+"""The runtime configuration of one container, without one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from argosy.engine.configure import configure
+from argosy.engine.options import RunOptions, Volume
+from argosy.errors import UsageError
+from argosy.spec.imageconfig import ExecutionParameters, ImageConfig, LayerStack
+
+
+def made(
+    image: ExecutionParameters | None = None, files: dict[str, str] | None = None, **options: Any
+) -> dict[str, Any]:
+    """The configuration of `true` in an image."""
+    config = ImageConfig(
+        os="linux", architecture="amd64", rootfs=LayerStack(type="layers"),
+        config=image or ExecutionParameters(),
+    )  # fmt: skip
+    return configure(
+        config, RunOptions(command=("true",), **options),
+        container_id="c" * 64, rootfs=os.path.dirname(__file__), files=files or {},
+    )  # fmt: skip
+
+
+def destinations(config: dict[str, Any]) -> list[str]:
+    return [mount["destination"] for mount in config["mounts"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"),
+    [
+        ("/t", ["nosuid", "nodev", "noexec"]),
+        ("/t:size=1m,exec", ["nosuid", "nodev", "size=1m", "exec"]),
+        ("/t:noexec,dev,suid", ["noexec", "dev", "suid"]),
+    ],
+)
+def test_a_tmpfs_keeps_its_flags_unless_their_contrary_is_said(text: str, flags: list[str]) -> None:
+    mounts = {mount["destination"]: mount for mount in made(tmpfs=(text,))["mounts"]}
+    assert mounts["/t"]["options"] == flags
+
+
+def test_what_lies_in_another_mount_comes_after_it() -> None:
+    volumes = tuple(
+        Volume.parse(f"/:{place}") for place in ("/a/b/c", "/dev/shm", "/etc", "/a//b/")
+    )
+    order = destinations(made(volumes=volumes, tmpfs=("/a",), files={"/etc/hosts": "/hosts"}))
+    assert len(order) == len(set(order))
+    places = [p for p in order if p.startswith(("/a", "/etc", "/dev"))]
+    assert places.index("/a") < places.index("/a/b") < places.index("/a/b/c")
+    assert places.index("/etc") < places.index("/etc/hosts")
+    assert places.index("/dev") < places.index("/dev/shm")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"volumes": (Volume.parse("/:/a"), Volume.parse("/:/b/../a/"))},
+        {"volumes": (Volume.parse("/:/a"),), "tmpfs": ("//a",)},
+    ],
+)
+def test_two_mounts_in_one_place_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="/a: two mounts"):
+        made(**options)
+
+
+@pytest.mark.parametrize("place", ["/", "/..", "relative", "/a/../"])
+def test_nothing_is_mounted_on_the_root(place: str) -> None:
+    with pytest.raises(UsageError, match="absolute path below"):
+        made(tmpfs=(place,))
+    with pytest.raises(UsageError, match="absolute path below"):
+        Volume.parse(f"/srv:{place}")
