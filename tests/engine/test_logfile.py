@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import resource
 import signal
 
 import pytest
 
-from argosy.engine.logfile import LogWriter, read
+from argosy.engine.logfile import LogReader, LogWriter
+
+
+def texts(reader: LogReader) -> list[str]:
+    return [line.text for line in reader.lines()]
+
+
+def whole(path: str) -> list[str]:
+    with contextlib.closing(LogReader(path)) as reader:
+        return texts(reader)
 
 
 def test_a_disk_that_takes_nothing_costs_lines_and_nothing_else(tmp_path: pathlib.Path) -> None:
@@ -26,19 +37,38 @@ def test_a_disk_that_takes_nothing_costs_lines_and_nothing_else(tmp_path: pathli
         signal.signal(signal.SIGXFSZ, handler)
     log.write("stdout", b"last\n")
     log.close()
-    assert [line.text for line in read(path)] == ["first\n", "last\n"]
+    assert whole(path) == ["first\n", "last\n"]
 
 
-def test_a_log_is_begun_anew_where_it_has_become_long(
+def test_every_line_is_read_once_also_where_the_log_is_begun_anew(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("argosy.engine.logfile.MAX_SIZE", 200)
+    monkeypatch.setattr("argosy.engine.logfile.MAX_SIZE", 1000)
     path = str(tmp_path / "output.log")
-    log = LogWriter(path)
-    for number in range(5):
+    log, reader = LogWriter(path), LogReader(path)
+    seen, expected = [], []
+    for number in range(200):
         log.write("stdout", b"%d\n" % number)
+        expected.append(f"{number}\n")
+        if number % 7 == 0:
+            seen += texts(reader)
     log.close()
-    assert [line.text for line in read(path)] == ["0\n", "1\n", "2\n", "3\n", "4\n"][
-        -len(list(read(path))) :
-    ]
-    assert (tmp_path / "output.log.1").exists()
+    assert seen + texts(reader) == expected
+    reader.close()
+    assert os.path.getsize(f"{path}.1") < 1200
+    kept = whole(path)
+    assert kept == expected[-len(kept) :]
+    assert len(kept) > 10
+
+
+def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "output.log"
+    path.write_text('{"log": "one", "stream": "stdout", ')
+    reader = LogReader(str(path))
+    assert texts(reader) == []
+    with path.open("a") as file:
+        file.write('"time": "now"}\n')
+    assert texts(reader) == ["one"]
+    reader.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import click
 
@@ -111,35 +111,23 @@ def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> in
         raise ContainerStatusError(
             f"container {found.record.name} ran in the foreground: its output was not kept"
         )
-    path = found.file("output.log")
-    kept = list(logfile.read(path))
-    for line in kept[len(kept) - tail :] if tail is not None else kept:
-        _say(line, timestamps)
-    if follow:
-        for line in _following(found, path):
+    with contextlib.closing(logfile.LogReader(found.file("output.log"))) as log:
+        kept = list(log.lines())
+        for line in kept[len(kept) - tail :] if tail is not None else kept:
             _say(line, timestamps)
+        while follow:
+            watched = found.watched
+            for line in log.lines():
+                _say(line, timestamps)
+            sys.stdout.flush()
+            follow = watched
+            select.select([], [], [], _FOLLOW if follow else 0)
     return None
 
 
 def _say(line: logfile.Line, timestamps: bool) -> None:
     text = f"{line.time} {line.text}" if timestamps else line.text
     (sys.stderr if line.stream == "stderr" else sys.stdout).write(text)
-
-
-def _following(container: Container, path: str) -> Iterator[logfile.Line]:
-    """Lines as they come, until nobody watches the container any more."""
-    with open(path, encoding="utf-8") as file:
-        file.seek(0, os.SEEK_END)
-        while True:
-            watched = container.watched
-            for text in iter(file.readline, ""):
-                line = logfile.parse(text)
-                if line is not None:
-                    yield line
-            sys.stdout.flush()
-            if not watched:
-                return
-            select.select([], [], [], _FOLLOW)
 
 
 @click.command()

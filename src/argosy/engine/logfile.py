@@ -7,7 +7,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from argosy.engine.container import now
 
@@ -79,17 +79,54 @@ def _opened(path: str) -> io.FileIO:
     return open(path, "ab", buffering=0)
 
 
-def read(path: str) -> Iterator[Line]:
-    """Every line that is kept, the oldest first."""
-    for name in (f"{path}.1", path):
-        with contextlib.suppress(FileNotFoundError), open(name, encoding="utf-8") as file:
-            for text in file:
-                line = parse(text)
-                if line is not None:
-                    yield line
+class LogReader:
+    """Every line of a log that is kept, the oldest first; then those that came meanwhile, each once.
+
+    What was begun anew is read to its end before what follows it: only a log that is begun anew twice between two
+    looks loses lines.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._files: list[BinaryIO] = []
+        # The current one is opened first: if it becomes the older one now, it is only met twice.
+        self._append(path)
+        self._append(f"{path}.1", at=0)
+
+    def lines(self) -> Iterator[Line]:
+        """The lines nobody was given yet."""
+        self._append(self._path)
+        while self._files:
+            yield from _whole_lines(self._files[0])
+            if len(self._files) == 1:
+                return
+            self._files.pop(0).close()
+
+    def _append(self, path: str, at: int | None = None) -> None:
+        """Open what is not open yet, to be read last, or at another place."""
+        with contextlib.suppress(FileNotFoundError):
+            file = open(path, "rb")  # noqa: SIM115 - closed by `lines` or `close`
+            if any(os.path.sameopenfile(file.fileno(), other.fileno()) for other in self._files):
+                file.close()
+            else:
+                self._files.insert(len(self._files) if at is None else at, file)
+
+    def close(self) -> None:
+        """Read no more."""
+        for file in self._files:
+            file.close()
 
 
-def parse(text: str) -> Line | None:
+def _whole_lines(file: BinaryIO) -> Iterator[Line]:
+    """Lines up to the end; one that is still being written is left."""
+    while (text := file.readline()).endswith(b"\n"):
+        line = parse(text)
+        if line is not None:
+            yield line
+    file.seek(-len(text), os.SEEK_CUR)
+
+
+def parse(text: bytes) -> Line | None:
     """A line of the file, or None where a writer was cut off."""
     try:
         value = json.loads(text)
