@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tarfile
 
 import pytest
 
@@ -70,6 +71,26 @@ def test_a_container_does_not_read_what_is_typed_for_others(argosy: Argosy, imag
         env=argosy.env, input="secret\n", capture_output=True, text=True, timeout=60, check=False,  # type: ignore[attr-defined]
     )  # fmt: skip
     assert "none" in done.stdout
+
+
+def test_an_images_volume_behind_a_link_stays_in_the_image(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    link = tmp_path / "link.tar"
+    with tarfile.open(link, "w") as tar:
+        member = tarfile.TarInfo("data")
+        member.type, member.linkname = tarfile.SYMTYPE, str(outside)
+        tar.addfile(member)
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("append", "-b", image, "-f", link, "-t", changed)
+    argosy("mutate", changed, "--volume", "/data", "--volume", "/data/../../below")
+    argosy(
+        "run", "-q", "--rm", "--read-only", "--network", "none", changed, "sh", "-c",
+        "touch /data/x /below/x",
+    )  # fmt: skip
+    assert list(outside.iterdir()) == []
 
 
 SEND = """

@@ -109,6 +109,7 @@ def test_a_command_that_cannot_run_gives_dockers_codes_and_one_line(
         (["--user", "nosuchuser", "IMAGE"], "nosuchuser"),
         (["--security-opt", "seccomp=/nonexistent", "IMAGE"], "/nonexistent"),
         (["-w", "relative", "IMAGE"], "absolute"),
+        (["--stop-signal", "NOPE", "IMAGE"], "NOPE"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -206,6 +207,40 @@ def test_a_mount_within_another_is_seen_in_whatever_order_they_were_typed(
     names = {"outer-file", "inner-file", "etc-file", "hosts", "resolv.conf", "sub", "tmp"}
     assert names <= set(listed.split())
     assert "tmpfs /data/tmp tmpfs rw,nosuid,nodev,noexec" in mounts
+
+
+def test_the_images_volumes_can_be_written_where_nothing_else_can(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    volumes = ["--volume", "/etc", "--volume", "/new/one", "--volume", "/mine/below"]
+    argosy("mutate", image, *volumes, "-t", f"oci:{tmp_path}/changed:v1")
+    script = "cat /etc/motd; touch /etc/x /new/one/x /mine/below/x && touch /usr/x || echo refused"
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    done = argosy(
+        "run", "-q", "--rm", "--read-only", "--network", "none", "-v", f"{tmp_path}/mine:/mine",
+        f"oci:{tmp_path}/changed:v1", "sh", "-c", script,
+    )  # fmt: skip
+    assert done.out.split() == ["ahoy", "refused"]
+    assert "/usr/x" in done.err
+    assert (tmp_path / "mine" / "below" / "x").exists()
+    assert alone(argosy, image, "ls", "/etc").out.split().count("x") == 0
+
+
+def test_the_image_says_what_stops_it_unless_somebody_else_does(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("mutate", image, "--stop-signal", "SIGUSR1", "-t", changed)
+    script = "trap 'exit 5' USR1; trap 'exit 6' USR2; echo ready; while :; do sleep 0.05; done"
+    for name, options in (("image", []), ("user", ["--stop-signal", "USR2"])):
+        argosy(
+            "run", "-q", "-d", "--name", name, "--network", "none", *options, changed, "sh", "-c", script
+        )  # fmt: skip
+        while "ready" not in argosy("logs", name).out:
+            pass
+        argosy("stop", name)
+    codes = {row["Name"]: row["ExitCode"] for row in json.loads(argosy("ps", "-a", "--json").out)}
+    assert codes == {"image": 5, "user": 6}
 
 
 def test_limits_reach_the_cgroup(argosy: Argosy, image: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from argosy.bundle.convert import runtime_config
@@ -13,6 +13,7 @@ from argosy.bundle.users import User, resolve_user
 from argosy.engine import profile
 from argosy.engine.options import RunOptions, parse_destination
 from argosy.errors import InvalidConfigError, StorageError, UsageError
+from argosy.layer.resolve import DIRECTORY, Resolver, handle_path
 from argosy.spec import _json
 from argosy.spec.imageconfig import ImageConfig
 from argosy.spec.platform import Platform
@@ -59,7 +60,8 @@ def configure(
     made["ociVersion"] = "1.2.0"
     made["root"] = {"path": rootfs, "readonly": options.read_only}
     _process(made["process"], config, options, user, hostname)
-    _mounts(made["mounts"], options, files)
+    volumes = config.execution.volumes if options.read_only else ()
+    _mounts(made["mounts"], options, [*_files(files), *_volumes(volumes, options, rootfs)])
     if rootless:
         made["mounts"] = [_unprivileged(mount, options, ids) for mount in made["mounts"]]
     _linux(made["linux"], options, container_id, network_namespace, rootless=rootless)
@@ -124,8 +126,10 @@ def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:
     }
 
 
-def _mounts(mounts: list[dict[str, Any]], options: RunOptions, files: dict[str, str]) -> None:
-    """Put in the user's mounts, and the files where they leave room; what lies in another one comes after it."""
+def _mounts(
+    mounts: list[dict[str, Any]], options: RunOptions, ours: Sequence[dict[str, Any]]
+) -> None:
+    """Put in the user's mounts, and ours where they leave room; what lies in another one comes after it."""
     named = [*(volume.mount() for volume in options.volumes), *map(_tmpfs, options.tmpfs)]
     taken: set[str] = set()
     for mount in named:
@@ -134,9 +138,44 @@ def _mounts(mounts: list[dict[str, Any]], options: RunOptions, files: dict[str, 
         taken.add(mount["destination"])
         if mount["type"] == "bind" and not os.path.lexists(mount["source"]):
             _make_source(mount["source"])
-    own = [*mounts, *(_bound(source, place) for place, source in files.items())]
-    mounts[:] = [*(mount for mount in own if mount["destination"] not in taken), *named]
+    mounts[:] = [mount for mount in (*mounts, *ours) if mount["destination"] not in taken]
+    mounts += named
     mounts.sort(key=lambda mount: mount["destination"].count("/"))
+
+
+def _files(files: dict[str, str]) -> list[dict[str, Any]]:
+    return [_bound(source, destination) for destination, source in files.items()]
+
+
+def _volumes(volumes: Sequence[str], options: RunOptions, rootfs: str) -> Iterator[dict[str, Any]]:
+    """The image's volumes, each bound onto itself: it can be written though the root file system cannot.
+
+    It begins with what the image has there, and goes with the container. Where the user mounts something, or above it,
+    it is the user's.
+    """
+    places = [volume.destination for volume in options.volumes]
+    places += [_tmpfs(text)["destination"] for text in options.tmpfs]
+    for path in volumes:
+        destination = parse_destination(path, "the image's Volumes")
+        if not any(f"{destination}/".startswith(f"{place}/") for place in places):
+            yield _bound(_directory_inside(rootfs, destination), destination)
+
+
+def _directory_inside(rootfs: str, path: str) -> str:
+    """Where a directory of the container is on the host, made if it is not there; no link leads out of the root."""
+    top = os.open(rootfs, DIRECTORY)
+    try:
+        fd = Resolver(top).walk(
+            os.fsencode(path), lambda parent, name: os.mkdir(name, 0o755, dir_fd=parent)
+        )
+    except OSError as exc:
+        raise StorageError(f"volume {path}: {os.strerror(exc.errno or 0).lower()}") from exc
+    finally:
+        os.close(top)
+    try:
+        return os.readlink(handle_path(fd))
+    finally:
+        os.close(fd)
 
 
 def _bound(source: str, destination: str) -> dict[str, Any]:

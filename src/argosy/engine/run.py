@@ -7,6 +7,7 @@ system, network, bundle, container.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -162,6 +163,9 @@ class Engine:
         detached: bool,
     ) -> Container:
         digest = image.manifest.config.digest
+        stop_signal = options.stop_signal or image.config.execution.stop_signal or "TERM"
+        signal_number(stop_signal)  # better now than when it is to be stopped
+        options = dataclasses.replace(options, stop_signal=stop_signal)
         container = Container.make(
             self.places, options, image=name, digest=digest, detached=detached
         )
@@ -247,7 +251,7 @@ class Engine:
         if state is None or state.get("status") not in ("running", "created", "paused"):
             raise ContainerStatusError(f"container {container.record.name} is not running")
         asked = container.record.options
-        number = number or signal_number(asked["stop_signal"] or "TERM")
+        number = number or signal_number(asked["stop_signal"])
         waited = asked["stop_timeout"] if timeout is None else timeout
         if not _end(runtime, state["pid"], number, waited) and not _end(
             runtime, state["pid"], signal.SIGKILL, 10.0
