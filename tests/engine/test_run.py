@@ -267,6 +267,19 @@ def test_capabilities_and_seccomp_are_dockers(argosy: Argosy, image: str) -> Non
     alone(argosy, image, "mount", "-t", "tmpfs", "x", "/tmp", code=None)
 
 
+def test_the_profile_file_of_another_engine_lets_programs_run(argosy: Argosy, image: str) -> None:
+    profile = "/usr/share/containers/seccomp.json"
+    if not os.path.exists(profile):
+        pytest.skip(f"seccomp profile of another engine: {profile} is not there")
+    command = ["sh", "-c", "mount -t tmpfs x /tmp || echo refused"]
+    for capability, out in (("CHOWN", "refused\n"), ("SYS_ADMIN", "")):
+        done = argosy(
+            "run", "-q", "--rm", "--network", "none", "--cap-add", capability,
+            "--security-opt", f"seccomp={profile}", image, *command,
+        )  # fmt: skip
+        assert done.out == out
+
+
 def test_stdin_is_closed_unless_asked_for(argosy: Argosy, image: str) -> None:
     assert alone(argosy, image, "cat", stdin="in").out == ""
     assert (

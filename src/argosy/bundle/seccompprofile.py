@@ -7,10 +7,12 @@ userfaultfd, keyrings), and what would make namespaces.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-__all__ = ["default_profile"]
+from argosy.errors import InvalidConfigError
+
+__all__ = ["default_profile", "for_container"]
 
 _ALLOWED = """
     _llseek _newselect accept accept4 access adjtimex alarm arch_prctl arm_fadvise64_64 arm_sync_file_range bind
@@ -114,6 +116,79 @@ def default_profile(
         "architectures": list(_SUBARCHITECTURES.get(architecture, ())),
         "syscalls": list(_rules(architecture, capabilities)),
     }
+
+
+def for_container(
+    profile: Mapping[str, Any],
+    *,
+    architecture: str,
+    capabilities: Collection[str],
+    kernel: tuple[int, int],
+) -> dict[str, Any]:
+    """Docker's form of a profile, whose rules have conditions, as the one for a container.
+
+    Args:
+        profile: With `archMap`, and rules with `includes` and `excludes`.
+        architecture: As the image-spec writes it.
+        capabilities: Those of the container's bounding set.
+        kernel: The first two numbers of its version.
+
+    Returns:
+        An object for `linux.seccomp`.
+
+    Raises:
+        InvalidConfigError: a condition is not known, or a value has not its shape.
+
+    >>> rule = {"names": ["reboot"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_BOOT"]}}
+    >>> profile = {"defaultAction": "SCMP_ACT_ERRNO", "archMap": [], "syscalls": [rule]}
+    >>> for_container(profile, architecture="amd64", capabilities=(), kernel=(6, 1))["syscalls"]
+    []
+    """
+    holds: dict[str, Callable[[Any], bool]] = {
+        "arches": lambda value: _DOCKERS_NAMES.get(architecture, architecture) in value,
+        "caps": lambda value: set(value) <= set(capabilities),
+        "minKernel": lambda value: kernel >= tuple(map(int, value.split(".")))[:2],
+    }
+
+    def applies(rule: Mapping[str, Any]) -> bool:
+        wanted, unwanted = rule.get("includes") or {}, rule.get("excludes") or {}
+        return all(holds[name](value) for name, value in wanted.items() if value) and not any(
+            holds[name](value) for name, value in _one_by_one(unwanted) if value
+        )
+
+    try:
+        made = {name: profile[name] for name in _KEPT if name in profile}
+        made["architectures"] = _related(profile["archMap"], architecture)
+        made["syscalls"] = [
+            {name: rule[name] for name in _OF_RULES if rule.get(name) not in (None, [])}
+            for rule in profile.get("syscalls") or ()
+            if applies(rule)
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise InvalidConfigError(f"seccomp profile: {type(exc).__name__}: {exc}") from exc
+    return made
+
+
+def _one_by_one(conditions: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Of several capabilities that exclude a rule, one is enough."""
+    for name, value in conditions.items():
+        yield from ((name, [each]) for each in value) if name == "caps" else ((name, value),)
+
+
+def _related(table: Collection[Mapping[str, Any]], architecture: str) -> list[str]:
+    """The architectures of a profile's table that programs of this one may call the kernel by."""
+    native = _SUBARCHITECTURES.get(architecture, ("",))[0]
+    return [
+        name
+        for entry in table
+        if entry["architecture"] == native
+        for name in (native, *(entry.get("subArchitectures") or ()))
+    ]
+
+
+_KEPT = ("defaultAction", "defaultErrnoRet", "flags")
+_OF_RULES = ("names", "action", "errnoRet", "args")
+_DOCKERS_NAMES = {"386": "x86"}
 
 
 def _rules(architecture: str, capabilities: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from argosy.bundle.convert import runtime_config
 from argosy.bundle.inside import read_inside
-from argosy.bundle.seccompprofile import default_profile
+from argosy.bundle.seccompprofile import default_profile, for_container
 from argosy.bundle.users import User, resolve_user
 from argosy.engine import profile
 from argosy.engine.options import RunOptions, parse_destination
@@ -273,26 +273,15 @@ def _set_seccomp(made: dict[str, Any], value: str) -> None:
     except OSError as exc:
         raise UsageError(f"seccomp profile {value}: {os.strerror(exc.errno or 0).lower()}") from exc
     found = _json.loads_object(raw, limit=MAX_PROFILE, error=InvalidConfigError)
-    made["linux"]["seccomp"] = _from_docker(found) if "archMap" in found else found
-
-
-def _from_docker(found: dict[str, Any]) -> dict[str, Any]:
-    """Docker's profile files have conditions; those without any are what everybody gets."""
-    rules = [
-        {k: v for k, v in rule.items() if k in ("names", "action", "errnoRet", "args") and v}
-        for rule in found.get("syscalls") or ()
-        if not rule.get("includes") or set(rule["includes"]) <= {"minKernel"}
-    ]
-    made: dict[str, Any] = {
-        name: found[name] for name in ("defaultAction", "defaultErrnoRet") if name in found
-    }
-    architectures = [
-        name
-        for entry in found.get("archMap") or ()
-        for name in (entry["architecture"], *(entry.get("subArchitectures") or ()))
-        if name.removeprefix("SCMP_ARCH_").lower().startswith(os.uname().machine[:4])
-    ]
-    return {**made, "architectures": architectures, "syscalls": rules}
+    if "archMap" in found:
+        major, minor = os.uname().release.split(".")[:2]
+        found = for_container(
+            found,
+            architecture=Platform.host().architecture,
+            capabilities=made["process"]["capabilities"]["bounding"],
+            kernel=(int(major), int(minor)),
+        )
+    made["linux"]["seccomp"] = found
 
 
 def _set_no_new_privileges(made: dict[str, Any], value: str) -> None:
