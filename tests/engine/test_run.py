@@ -479,6 +479,49 @@ def test_one_of_several_is_killed_and_prune_clears_it_away(
     assert left_behind() == []
 
 
+PRUNED = """
+import sys
+from argosy.engine.options import RunOptions
+from argosy.engine.places import Places
+from argosy.engine.run import Engine
+from argosy.locate import Location
+
+root, runtime, place = sys.argv[1:]
+engine = Engine(Places(data=root, run=root + "/run", runtime=(runtime,)))
+name, image = engine.images.get(Location.parse(place))
+
+def prune(layer):
+    engine.images.store.untag(name)
+    print(Engine(engine.places).prune()[1])
+
+options = RunOptions(command=("cat", "/etc/motd", "/etc/more"), network="none", remove=True)
+sys.exit(engine.run(name, image, options, on_layer=prune))
+"""
+
+
+def test_prune_leaves_what_a_container_is_about_to_need(
+    argosy: Argosy, image: str, root: pathlib.Path, launcher: str, tmp_path: pathlib.Path
+) -> None:
+    alone(argosy, image, "true")
+    (tmp_path / "more").write_text("more")
+    argosy("insert", image, tmp_path / "more", "/etc/more", "-t", f"oci:{tmp_path}/changed:v1")
+    argosy("rmi", json.loads(argosy("images", "--json").out)[0]["Name"])
+    done = subprocess.run(
+        [sys.executable, "-c", PRUNED, root, launcher, f"oci:{tmp_path}/changed:v1"],
+        env=argosy.env, capture_output=True, text=True, check=False,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["[]", "ahoy", "more"]), done.stderr
+
+
+def test_an_artifact_among_the_images_is_no_hindrance_to_prune(
+    argosy: Argosy, root: pathlib.Path, host_layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(host_layout)
+    argosy("images")
+    argosy("artifact", "push", f"oci:{root}/images:localhost/artifact:v1", "index.json")
+    argosy("prune")
+
+
 def test_output_that_cannot_be_written_costs_neither_the_container_nor_its_exit_code(
     argosy: Argosy, image: str
 ) -> None:

@@ -268,7 +268,7 @@ def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
 def rmi(named: tuple[str, ...]) -> int | None:
     """Remove images from this machine: a name, or by its id all names of an image.
 
-    What no other image and no container needs is freed by `argosy prune`.
+    What no other image and no container needs is freed by `argosy prune`, blobs an hour after they were written.
 
     \b
     Example:
@@ -285,6 +285,8 @@ def rmi(named: tuple[str, ...]) -> int | None:
 def prune(every: bool) -> int | None:
     """Remove containers that have ended or whose watcher was killed, their networks, and what nothing needs.
 
+    Blobs of the last hour stay, for a pull may be under way that needs them.
+
     \b
     Example:
       argosy prune
@@ -293,10 +295,8 @@ def prune(every: bool) -> int | None:
         return rootless.enter(sys.argv[1:])
     gone, layers, freed = engine.engine().prune(images=every)
     lines(gone)
-    print(
-        f"removed {len(gone)} containers and {len(layers)} unpacked layers, freed {size(freed)} of blobs",
-        file=sys.stderr,
-    )
+    removed = f"removed {len(gone)} containers and {len(layers)} unpacked layers"
+    print(f"{removed}, freed {size(freed)} of blobs older than an hour", file=sys.stderr)
     return None
 
 

@@ -24,6 +24,7 @@ from argosy.layout.durable import sync_directory
 from argosy.spec.digest import Digest
 
 _TEMPORARY = ".tmp-"
+_NEEDS = "needs.lock"
 
 
 def unheard(_layer: Layer) -> None:
@@ -48,30 +49,45 @@ class LayerTrees:
         """Where a chain id's changes are, or would be."""
         return os.path.join(self.path, f"{chain_id.algorithm}-{chain_id.encoded}")
 
-    def ensure(self, image: Image, on_layer: Callable[[Layer], object] = unheard) -> list[str]:
-        """Unpack what is not there yet.
+    def plan(self, image: Image) -> list[str]:
+        """The directories to stack for an image, the topmost first, as overlayfs wants them; they may not be there yet.
+
+        Raises:
+            InvalidConfigError: the configuration has another number of diff_ids than there are layers.
+        """
+        chain_ids = image.config.chain_ids()
+        if len(chain_ids) != len(image.layers):
+            raise InvalidConfigError(f"{len(image.layers)} layers, but {len(chain_ids)} diff_ids")
+        return [self.place_of(chain_id) for chain_id in reversed(chain_ids)] or [self._empty()]
+
+    def ensure(self, image: Image, on_layer: Callable[[Layer], object] = unheard) -> None:
+        """Unpack what is not there yet of an image's plan.
 
         Args:
             image: The image; its layers are verified as they are read.
             on_layer: Told of every layer that is unpacked, before it is.
 
-        Returns:
-            The directories to stack, the topmost first, as overlayfs wants them.
-
         Raises:
-            InvalidConfigError: the configuration has another number of diff_ids than there are layers.
             InvalidLayerError: a layer breaks a rule; nothing of it is kept.
             IntegrityError: a layer is not what its descriptor and diff_id say.
         """
-        chain_ids = image.config.chain_ids()
-        if len(chain_ids) != len(image.layers):
-            raise InvalidConfigError(f"{len(image.layers)} layers, but {len(chain_ids)} diff_ids")
-        if not chain_ids:
-            return [self._empty()]
         stack: list[str] = []
-        for layer, chain_id in zip(image.layers, chain_ids, strict=True):
+        for layer, chain_id in zip(image.layers, image.config.chain_ids(), strict=True):
             stack.insert(0, self._ensure(layer, chain_id, tuple(stack), on_layer))
-        return stack
+
+    @contextlib.contextmanager
+    def settled(self, *, alone: bool = False) -> Iterator[None]:
+        """Nobody else is `alone` meanwhile.
+
+        Whoever writes down what a new container needs is not alone, and whoever removes what none needs is: then what
+        was written down is kept, and what is gone is seen to be gone.
+        """
+        fd = os.open(os.path.join(self.path, _NEEDS), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(fd)
 
     def _ensure(
         self,

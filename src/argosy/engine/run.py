@@ -170,8 +170,10 @@ class Engine:
             self.places, options, image=name, digest=digest, detached=detached
         )
         try:
-            container.record.layers = self.layers.ensure(image, on_layer)
-            container.save()
+            with self.layers.settled():
+                container.record.layers = self.layers.plan(image)
+                container.save()
+            self.layers.ensure(image, on_layer)
             self._mount(container)
             self._bundle(container, image, options)
         except BaseException:
@@ -305,21 +307,24 @@ class Engine:
             if not container.watched:
                 self._sweep(container)
                 gone.append(container.id)
+        leases = self.bridge.leased()  # first, for a container has its record before its lease
         kept = list(Container.every(self.places))
-        alive = {container.id for container in kept}
-        for lease in self.bridge.leased():
-            if lease not in alive:
-                self.bridge.down(lease)
+        for lease in set(leases) - {container.id for container in kept}:
+            self.bridge.down(lease)
         if images:
             for name in set(self.images.store.tags()) - {c.record.image for c in kept}:
                 self.images.store.untag(name)
         freed = self.images.collect()
-        needed = {layer for container in kept for layer in container.record.layers}
-        return gone, self.layers.collect(needed | self._of_images()), freed
+        with self.layers.settled(alone=True):
+            containers = Container.every(self.places)
+            needed = {layer for container in containers for layer in container.record.layers}
+            return gone, self.layers.collect(needed | self._of_images()), freed
 
     def _of_images(self) -> set[str]:
         found: set[str] = set()
         for entry in self.images.entries():
+            if entry.platform is None:  # an artifact has no layers to unpack
+                continue
             image = Image.select(
                 self.images.store, self.images.store.resolve(entry.name), entry.platform
             )
