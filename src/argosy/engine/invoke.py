@@ -106,12 +106,17 @@ class Runtime:
             What it printed.
 
         Raises:
-            InvocationError: it failed.
+            InvocationError: it failed, or took too long.
         """
-        done = subprocess.run(
-            self.argv(verb, *arguments),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                self.argv(verb, *arguments),
+                stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise InvocationError(
+                f"the runtime took more than {TIMEOUT:g} seconds to {verb}"
+            ) from None
         if done.returncode != 0:
             raise self._refused(verb, done.stderr)
         return done.stdout
