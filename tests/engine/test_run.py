@@ -322,6 +322,29 @@ def test_a_dry_run_of_rm_removes_no_container(argosy: Argosy, image: str) -> Non
     assert json.loads(argosy("ps", "--json").out)[0]["Status"] == "running"
 
 
+def test_a_detached_container_that_was_promised_a_stdin_waits_for_it(
+    argosy: Argosy, image: str
+) -> None:
+    script = "echo up; cat; echo over"
+    argosy(
+        "run", "-q", "-d", "-i", "--name", "i", "--network", "none", image, "sh", "-c", script
+    )  # fmt: skip
+    while "up" not in argosy("logs", "i").out:
+        pass
+    argosy("stop", "-t", "0", "i")
+    assert argosy("logs", "i").out == "up\n"
+    assert json.loads(argosy("ps", "-a", "--json").out)[0]["ExitCode"] == 137
+
+
+def test_a_local_image_for_another_platform_is_not_taken(argosy: Argosy, image: str) -> None:
+    alone(argosy, image, "true")
+    (entry,) = json.loads(argosy("images", "--json").out)
+    for name in (entry["Name"], entry["Id"].split(":")[1][:12]):
+        alone(argosy, name, "true")
+        done = argosy("run", "--rm", "--platform", "linux/s390x", name, "true", code=125)
+        assert "not for linux/s390x" in done.err
+
+
 def test_logs_follow_until_the_end(argosy: Argosy, image: str) -> None:
     argosy(
         "run",

@@ -79,12 +79,10 @@ class LocalImages:
         wanted = platform or Platform.host()
         name = local_name(place)
         if place.reference is not None and pull != "always":
-            by_id = self._by_id(place)
-            if by_id is not None:
-                return by_id
-            image = self._whole(name, wanted)
-            if image is not None:
-                return name, image
+            found = self._by_id(place) or self._whole(name, wanted)
+            if found is not None:
+                self._check_platform(self.store, found[0], platform)
+                return found
         if pull == "never":
             raise ManifestUnknownError(
                 f"{name} is not among the local images", hint="leave out --pull=never"
@@ -112,13 +110,13 @@ class LocalImages:
         if platform.distance(found) is None:
             raise PlatformUnknownError(f"{chosen} is an image for {found}, not for {platform}")
 
-    def _whole(self, name: str, wanted: Platform) -> Image | None:
-        """The image, if nothing of it is missing."""
+    def _whole(self, name: str, wanted: Platform) -> tuple[str, Image] | None:
+        """The image by its name, if nothing of it is missing."""
         try:
             desc = graph.select(self.store, self.store.resolve(name), wanted)
             image = Image(source=self.store, descriptor=desc)
             if all(self.store.exists(child) for child in image.manifest.children()):
-                return image
+                return name, image
         except NotFoundError:
             return None
         return None

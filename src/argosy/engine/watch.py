@@ -7,6 +7,7 @@ import ctypes
 import os
 import selectors
 import signal
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -40,7 +41,8 @@ class Watch:
         self._container, self._runtime, self._detached = container, runtime, detached
         options = container.record.options
         self._tty: bool = options["tty"]
-        self._stdin: bool = options["interactive"] and not detached
+        self._interactive: bool = options["interactive"]
+        self._stdin = self._interactive and not detached
         self._log = LogWriter(container.file("output.log")) if detached else None
         self._open = contextlib.ExitStack()
         self._streams: Streams | None = None
@@ -105,11 +107,21 @@ class Watch:
             reader, ends[name] = os.pipe()
             self._readers[reader] = name
             self._selector.register(reader, selectors.EVENT_READ)
+        stdin = self._open_stdin() if self._interactive else subprocess.DEVNULL
         try:
-            self._pid = self._runtime.create(stdout=ends["stdout"], stderr=ends["stderr"])
+            self._pid = self._runtime.create(
+                stdin=stdin, stdout=ends["stdout"], stderr=ends["stderr"]
+            )
         finally:
             for writer in ends.values():
                 os.close(writer)
+
+    def _open_stdin(self) -> int:
+        """A stdin on which nothing comes and which does not end either, until the container does."""
+        reader, writer = os.pipe()
+        for fd in (reader, writer):
+            self._open.callback(os.close, fd)
+        return reader
 
     def _create_with_terminal(self) -> None:
         # The address of a Unix socket has at most 107 bytes, so it lies where names are short.
