@@ -486,8 +486,9 @@ def test_one_of_several_is_killed_and_prune_clears_it_away(
     running[0].kill()
     running[0].wait()
     rows = json.loads(argosy("ps", "-a", "--json").out)
-    assert sorted(row["Status"] for row in rows) == ["dead", "running", "running"]
-    dead = next(row["Id"] for row in rows if row["Status"] == "dead")
+    assert sorted(row["Status"] for row in rows) == ["orphaned", "running", "running"]
+    dead = next(row["Id"] for row in rows if row["Status"] == "orphaned")
+    argosy("rm", dead, code=1)
     assert argosy("prune").out.split() == [dead]
     assert len(json.loads(argosy("ps", "--json").out)) == 2
     for process in running[1:]:

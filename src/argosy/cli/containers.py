@@ -17,7 +17,7 @@ from argosy.cli.options import json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
 from argosy.engine.container import Container
-from argosy.engine.invoke import Runtime, meaning, signal_number, words
+from argosy.engine.invoke import Runtime, meaning, signal_number, status_of, words
 from argosy.engine.options import Published
 from argosy.engine.places import Places
 from argosy.engine.streams import run_attached
@@ -49,7 +49,9 @@ def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
       argosy ps -a
     """
     found = [
-        c for c in Container.every(engine.places()) if every or c.status in ("running", "created")
+        c
+        for c in Container.every(engine.places())
+        if every or status_of(c) not in ("exited", "dead")
     ]
     if quiet:
         lines(c.id for c in found)
@@ -63,7 +65,7 @@ def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
 
 def _row(container: Container) -> tuple[str, ...]:
     record = container.record
-    status = container.status
+    status = status_of(container)
     if status == "exited":
         status = f"exited ({record.exit_code})"
     return (
@@ -87,7 +89,7 @@ def _plain(container: Container) -> dict[str, object]:
         "Created": record.created,
         "Started": record.started or None,
         "Finished": record.finished or None,
-        "Status": container.status,
+        "Status": status_of(container),
         "ExitCode": record.exit_code,
         "Address": record.address or None,
         "Ports": _ports(container),

@@ -17,6 +17,9 @@ from argosy.errors import ContainerError
 TIMEOUT = 60.0
 """Seconds a verb may take."""
 
+ALIVE = ("running", "created", "paused")
+"""The runtime's words for a container that has a process."""
+
 EXIT_ENGINE, EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND = 125, 126, 127
 """Docker's exit codes: the engine failed; the command cannot be invoked; there is no such command."""
 
@@ -160,6 +163,14 @@ class Runtime:
                 if value.get("level") == "error":
                     return str(value.get("msg", ""))
         return ""
+
+
+def status_of(container: Container) -> str:
+    """The container's status, or `orphaned`: whoever watched it was killed, and it runs on."""
+    if container.status != "dead":
+        return container.status
+    state = Runtime(container).state()
+    return "orphaned" if state and state.get("status") in ALIVE else "dead"
 
 
 def _ended(pid: int) -> bool:

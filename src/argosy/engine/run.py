@@ -20,7 +20,7 @@ from argosy.engine import overlay
 from argosy.engine.configure import configure
 from argosy.engine.container import Container, sweep
 from argosy.engine.images import LocalImages
-from argosy.engine.invoke import InvocationError, Runtime, signal_number
+from argosy.engine.invoke import ALIVE, InvocationError, Runtime, signal_number, status_of
 from argosy.engine.layers import LayerTrees, unheard
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
@@ -250,7 +250,7 @@ class Engine:
         """
         runtime = Runtime(container)
         state = runtime.state()
-        if state is None or state.get("status") not in ("running", "created", "paused"):
+        if state is None or state.get("status") not in ALIVE:
             raise ContainerStatusError(f"container {container.record.name} is not running")
         asked = container.record.options
         number = number or signal_number(asked["stop_signal"])
@@ -274,7 +274,7 @@ class Engine:
             ContainerStatusError: it runs, and `force` was not said.
         """
         watched = container.watched
-        if watched and not force:
+        if not force and (watched or status_of(container) == "orphaned"):
             raise ContainerStatusError(
                 f"container {container.record.name} is running",
                 hint="stop it first, or use --force",
