@@ -12,8 +12,10 @@ import sys
 
 import click
 
-from argosy.cli import engine
-from argosy.cli.options import json_option
+from argosy.bundle.inside import read_inside
+from argosy.bundle.users import resolve_user
+from argosy.cli import contained, engine
+from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
 from argosy.engine.container import Container
@@ -155,12 +157,14 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
     return None
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=contained.Command, context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Keep stdin open.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for it.")
-@click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="A variable.")
-@click.option("-u", "--user", metavar="UID[:GID]", help="Who it runs as, by number.")
+@click.option(
+    "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; without a value, this one's."
+)  # fmt: skip
+@click.option("-u", "--user", metavar="USER[:GROUP]", help="Who it runs as.")
 @click.option("-w", "--workdir", help="Where it starts.")
 @click.argument("container")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -185,8 +189,8 @@ def exec_(
         raise ContainerStatusError(f"container {found.record.name} is not running")
     if rootless.needed():
         return rootless.enter(sys.argv[1:], found.record.watcher)
-    arguments = [f"--env={entry}" for entry in env]
-    arguments += [f"--user={user}"] if user else []
+    arguments = [f"--env={entry}" for entry in environment(env)]
+    arguments += _as_user(found, user) if user else []
     arguments += [f"--cwd={workdir}"] if workdir else []
     arguments += ["--tty"] if tty else []
     arguments += ["--detach"] if detach else []
@@ -194,6 +198,13 @@ def exec_(
     before = _log_size(found)
     code = _executed(argv, interactive=interactive, tty=tty, detach=detach)
     return (code == 255 and _exec_failure(found, before)) or code
+
+
+def _as_user(container: Container, text: str) -> list[str]:
+    """The runtime's options for a user, who is looked up in the container."""
+    user = resolve_user(text, lambda path, limit: read_inside(container.rootfs, path, limit))
+    groups = [f"--additional-gids={gid}" for gid in user.additional_gids]
+    return [f"--user={user.uid}:{user.gid}", *groups]
 
 
 def _executed(argv: list[str], *, interactive: bool, tty: bool, detach: bool) -> int:

@@ -214,4 +214,4 @@ def _usage(exc: click.UsageError) -> int:
     print(f"argosy: {failure.printable(exc.format_message())}", file=sys.stderr)
     path = exc.ctx.command_path if exc.ctx else "argosy"
     print(f"hint: {path} --help", file=sys.stderr)
-    return failure.EXIT_USAGE
+    return getattr(exc.ctx and exc.ctx.command, "exit_usage", failure.EXIT_USAGE)

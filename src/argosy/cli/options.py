@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -110,3 +110,12 @@ jobs_option = click.option(
     help="How many blobs move at a time.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+
+
+def environment(given: Sequence[str]) -> list[str]:
+    """`NAME` alone takes this process's value, and is left out where it has none."""
+    return [
+        entry if "=" in entry else f"{entry}={os.environ[entry]}"
+        for entry in given
+        if "=" in entry or entry in os.environ
+    ]

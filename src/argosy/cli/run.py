@@ -10,18 +10,17 @@ from typing import Any
 
 import click
 
-from argosy.cli import engine, failure, progress
-from argosy.cli.options import PLACE, PLATFORM, jobs_option
+from argosy.cli import contained, engine, progress
+from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
 from argosy.engine import rootless
 from argosy.engine.images import PULL_POLICIES
-from argosy.engine.invoke import EXIT_ENGINE, InvocationError
 from argosy.engine.options import NETWORKS, Published, RunOptions, Volume, parse_size
-from argosy.errors import ArgosyError, UsageError
+from argosy.errors import UsageError
 from argosy.image.view import Layer
 from argosy.locate import Connect, Location
 
 
-@click.command(context_settings={"allow_interspersed_args": False})
+@click.command(cls=contained.Command, context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Keep stdin open to the container.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
@@ -56,7 +55,7 @@ from argosy.locate import Connect, Location
 @click.option(
     "--privileged",
     is_flag=True,
-    help="All capabilities and devices, no filter. Not for strangers' images.",
+    help="All capabilities, leave for every device, no filter. Not for strangers' images.",
 )
 @click.option("-m", "--memory", metavar="SIZE", help="The most memory, such as 512m.")
 @click.option("--cpus", type=click.FloatRange(min=0.01), help="How many processors' time.")
@@ -112,19 +111,10 @@ def command(image: Location, **given: Any) -> int:
       argosy run -d --name web -p 8080:80 nginx
       argosy run --rm oci:images:app
     """
-    try:
-        options = _options(given)
-        if os.geteuid() != 0:
-            return rootless.enter(["run", *sys.argv[sys.argv.index("run") + 1 :]])
-        return _run(image, options, given)
-    except InvocationError as exc:
-        failure.report(exc)
-        return exc.exit_code
-    except UsageError:
-        raise
-    except (ArgosyError, OSError) as exc:
-        failure.report(exc)
-        return EXIT_ENGINE
+    options = _options(given)
+    if os.geteuid() != 0:
+        return rootless.enter(["run", *sys.argv[sys.argv.index("run") + 1 :]])
+    return _run(image, options, given)
 
 
 def _run(place: Location, options: RunOptions, given: dict[str, Any]) -> int:
@@ -168,7 +158,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         entrypoint=given["entrypoint"],
         name=given["name"],
         hostname=given["hostname"],
-        env=(*_from_files(given["env_file"]), *_environment(given["env"])),
+        env=(*_from_files(given["env_file"]), *environment(given["env"])),
         labels=given["label"],
         workdir=given["workdir"],
         user=given["user"],
@@ -194,20 +184,13 @@ def _options(given: dict[str, Any]) -> RunOptions:
     )
 
 
-def _environment(given: Sequence[str]) -> list[str]:
-    """`NAME` alone takes this process's value, and is left out where it has none."""
-    return [
-        entry if "=" in entry else f"{entry}={os.environ[entry]}"
-        for entry in given
-        if "=" in entry or entry in os.environ
-    ]
-
-
 def _from_files(paths: Sequence[str]) -> list[str]:
     found: list[str] = []
     for path in paths:
         with open(path, encoding="utf-8") as file:
-            found += [
-                line.strip() for line in file if line.strip() and not line.lstrip().startswith("#")
-            ]
-    return _environment(found)
+            try:
+                lines = [line.strip() for line in file]
+            except UnicodeDecodeError:
+                raise UsageError(f"{path}: expected UTF-8") from None
+        found += [line for line in lines if line and not line.startswith("#")]
+    return environment(found)

@@ -226,3 +226,17 @@ class RunOptions:
             raise UsageError(f"ports cannot be published with --network {self.network}")
         if self.name:
             parse_name(self.name)
+        for entry in self.add_hosts:
+            host, _, address = entry.partition(":")
+            if not host or set(host) & set(" \t\n#"):
+                raise UsageError(f"host {entry[:100]!r}: expected NAME:ADDRESS")
+            _check_address(address.strip("[]"), f"host {entry[:100]!r}")
+        for server in self.dns:
+            _check_address(server, f"name server {server[:100]!r}")
+
+
+def _check_address(text: str, what: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise UsageError(f"{what}: expected an IP address, got {text[:100]!r}") from None

@@ -219,7 +219,7 @@ class Engine:
         hosts = _HOSTS + f"{container.record.address or '127.0.1.1'}\t{hostname}\n"
         for entry in options.add_hosts:
             host, _, address = entry.partition(":")
-            hosts += f"{address}\t{host}\n"
+            hosts += f"{address.strip('[]')}\t{host}\n"
         written = {
             "/etc/hosts": hosts,
             "/etc/hostname": f"{hostname}\n",
