@@ -46,6 +46,9 @@ def _ago(text: str) -> str:
 def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
     """List containers.
 
+    One is `orphaned` where the process that watched it was killed and it runs on, and `dead` where it does not: nobody
+    knows its exit code. `argosy prune` removes both.
+
     \b
     Example:
       argosy ps -a
@@ -159,7 +162,7 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
 
 @click.command(cls=contained.Command, context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Keep stdin open.")
-@click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal; here must be one, too.")
 @click.option("-d", "--detach", is_flag=True, help="Do not wait for it.")
 @click.option(
     "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; without a value, this one's."
