@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -20,7 +21,7 @@ from typing import Self
 from argosy.errors import StorageError
 
 _NAMES = {1: "standard output", 2: "standard error"}
-_CHUNK = 65536
+_CHUNK = 1 << 20
 _LOOK = 0.1
 """Seconds between two looks whether somebody does not want to wait any longer."""
 
@@ -116,6 +117,7 @@ class _Copy(threading.Thread):
         super().__init__(daemon=True)
         self.source, self.target = source, target
         self.failure: OSError | None = None
+        self._spliced = True
         self._stop_fd = stop
 
     def run(self) -> None:
@@ -149,6 +151,14 @@ class _Copy(threading.Thread):
         return all(fd != self._stop_fd for fd, _ in poller.poll())
 
     def _move(self, most: int) -> int:
+        """Move some bytes, without looking at them where the kernel can. Returns how many; 0 at the end."""
+        if self._spliced:
+            try:
+                return os.splice(self.source, self.target, most)
+            except OSError as exc:
+                if exc.errno != errno.EINVAL:  # a terminal, or a file that is appended to
+                    raise
+                self._spliced = False
         data = os.read(self.source, most)
         rest = memoryview(data)
         while rest:
