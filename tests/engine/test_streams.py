@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -42,6 +43,25 @@ def test_a_program_whose_reader_is_gone_gets_sigpipe() -> None:
     done = attached("sh", "-c", "trap - PIPE; while :; do echo y; done", stdout=writer)
     os.close(writer)
     assert done.returncode not in (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_output_that_does_not_block_is_waited_for(kind: str) -> None:
+    reader, writer = os.pipe() if kind == "pipe" else os.openpty()
+    os.set_blocking(writer, False)
+    with subprocess.Popen(
+        [sys.executable, "-c", ATTACHED, "head", "-c", "300000", "/dev/zero"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+    ) as process:
+        os.close(writer)
+        got = 0
+        with contextlib.suppress(OSError):  # a terminal whose other side is gone says EIO
+            while data := os.read(reader, 4096):
+                got += len(data)
+        assert process.wait(60) == 0, process.stderr.read() if process.stderr else ""
+    os.close(reader)
+    assert got == 300_000
 
 
 def test_output_that_cannot_be_written_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:

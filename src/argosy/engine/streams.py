@@ -152,18 +152,39 @@ class _Copy(threading.Thread):
 
     def _move(self, most: int) -> int:
         """Move some bytes, without looking at them where the kernel can. Returns how many; 0 at the end."""
-        if self._spliced:
+        while self._spliced:
             try:
                 return os.splice(self.source, self.target, most)
+            except BlockingIOError:
+                _await(self.source, select.POLLIN)
+                _await(self.target, select.POLLOUT)
             except OSError as exc:
                 if exc.errno != errno.EINVAL:  # a terminal, or a file that is appended to
                     raise
                 self._spliced = False
         data = os.read(self.source, most)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self.target, rest) :]
+        write_all(self.target, data)
         return len(data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of some bytes, also where whoever shares the descriptor made it non-blocking.
+
+    Raises:
+        OSError: the rest cannot be written.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            _await(fd, select.POLLOUT)
+
+
+def _await(fd: int, event: int) -> None:
+    poller = select.poll()
+    poller.register(fd, event)
+    poller.poll()
 
 
 def _one_file(one: int, other: int) -> bool:

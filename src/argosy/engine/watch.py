@@ -16,7 +16,7 @@ from argosy.engine.container import Container, now
 from argosy.engine.invoke import Runtime, exit_code_of
 from argosy.engine.logfile import LogWriter
 from argosy.engine.options import Published
-from argosy.engine.streams import Streams
+from argosy.engine.streams import Streams, write_all
 from argosy.runtime.flow import Flow
 
 _SET_CHILD_SUBREAPER = 36
@@ -180,6 +180,8 @@ class Watch:
 
     def _relay(self, fd: int) -> None:
         """Move what one descriptor has; at its end, listen to it no more."""
+        if fd not in self._selector.get_map():
+            return  # it was hung up a moment ago
         if self._typed is not None and fd == self._typed.waits_for:
             self._type(self._typed)
             return
@@ -195,16 +197,19 @@ class Watch:
             self._log.write(self._readers[fd], data)
         else:
             try:
-                _write(1, data)
+                write_all(1, data)
             except OSError:
                 self._hang_up()
 
     def _hang_up(self) -> None:
         """Nobody sees the terminal any more: to the container, too, it is gone."""
-        for fd in {0, self._master} & set(self._selector.get_map()):
+        typed, self._typed = self._typed, None
+        ends = {self._master} | ({typed.source, typed.target} if typed else set())
+        for fd in ends & set(self._selector.get_map()):
             self._selector.unregister(fd)
+        for fd in ends - {0}:
+            os.close(fd)
         del self._readers[self._master]
-        os.close(self._master)
         self._master = -1
 
     def _drain(self) -> None:
@@ -259,8 +264,3 @@ def _signals() -> Iterator[tuple[list[int], int]]:
             signal.signal(number, handler)
         os.close(reader)
         os.close(writer)
-
-
-def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
