@@ -1,7 +1,7 @@
 """Serving: Granian, its workers, signals, and certificates that change.
 
 The main process binds the socket and watches over the workers; SIGTERM and SIGINT let the bodies under way finish,
-SIGHUP and a changed certificate begin new workers and let the old ones finish.
+SIGHUP and a changed certificate begin new workers and let the old ones finish, where new ones can serve.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import functools
 import gc
+import logging
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from argosy.errors import StorageError
-from argosy.server import marker
+from argosy.server import certificates, marker
 from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.connections import capacity, make_room
@@ -34,6 +35,7 @@ from argosy.server.team import Seat, Team, assembled
 
 Build = Callable[[Settings, Seat], App]
 Ready = Callable[[str], None]
+log = logging.getLogger("argosy.server")
 
 _WORKERS = 4
 """More are started only where somebody asks for them: the database is written to by one at a time."""
@@ -41,6 +43,7 @@ _WORKERS = 4
 
 _PR_SET_PDEATHSIG = 1
 _PAUSE, _ATTEMPTS = 0.005, 200
+_AGAIN_SECONDS = 60
 _NETWORK = "tokio"
 """What the names of the threads begin with that receive and send."""
 _MALLOPT = {-1: 256 << 20, -2: 16 << 20, -3: 32 << 20}
@@ -57,15 +60,9 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
 
     Raises:
         StorageError: the address cannot be bound, the application cannot be made, or the storage is away.
+        InvalidConfigError: a file that is configured is wrong.
     """
-    # Say what is wrong here, not in a worker that is begun again and again.
-    registry = build(settings, Seat()).registry
-    try:
-        # the threads of an object store's client would not survive the fork
-        if settings.storage.type == "filesystem":
-            marker.require(registry.metadata, registry.storage)
-    finally:
-        registry.metadata.close()
+    _try_out(build, settings)
     workers = _workers(settings)
     make_room(settings.limits)
     with (
@@ -77,9 +74,52 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         server = _granian(settings, workers, port)
         if settings.listen.tls is not None:
             _watch(settings.listen.tls)
+        server.on_startup(
+            functools.partial(_guard_reload, functools.partial(_try_out, build, settings))
+        )
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
         server.serve(target_loader=loader, wrap_loader=False)
+
+
+def _try_out(build: Build, settings: Settings) -> None:
+    """Make what a worker makes, and let it go: what is wrong is said here, not in one that is begun again and again.
+
+    Raises:
+        ArgosyError: a worker could not serve.
+    """
+    if settings.listen.tls is not None:
+        certificates.check(settings.listen.tls)
+    registry = build(settings, Seat()).registry
+    try:
+        # the threads of an object store's client would not survive the fork
+        if settings.storage.type == "filesystem":
+            marker.require(registry.metadata, registry.storage)
+    finally:
+        registry.metadata.close()
+
+
+def _guard_reload(try_out: Callable[[], None]) -> None:
+    """Let SIGHUP begin new workers only where they could serve: else those there are go on, and it is tried again.
+
+    The HTTP server ends when new workers fail, and with it would the good ones: for half a new certificate, or a
+    mistake in a file of users.
+    """
+    reload: Any = signal.getsignal(signal.SIGHUP)
+
+    def hear(*heard: object) -> None:
+        signal.alarm(0)
+        try:
+            try_out()
+        except Exception as exc:  # noqa: BLE001  # nothing may end what serves
+            problem = str(exc) or repr(exc)
+            log.error("going on as before; trying again in %d s: %s", _AGAIN_SECONDS, problem)
+            signal.alarm(_AGAIN_SECONDS)
+        else:
+            reload(*heard)
+
+    signal.signal(signal.SIGHUP, hear)
+    signal.signal(signal.SIGALRM, hear)
 
 
 @contextlib.contextmanager
@@ -105,8 +145,10 @@ def _let_stop() -> None:
 
 
 def _hear_stop() -> None:
-    """A forked worker has the main process' handler until it serves: told to stop meanwhile, it never would."""
+    """A forked worker has the main process' handlers: told to stop before it serves, it never would, and a reload is
+    none of its business."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     _let_stop()
 
 
@@ -263,7 +305,7 @@ _tasks: set[asyncio.Future[None]] = set()
 
 
 def _watch(tls: Tls) -> None:
-    """Begin new workers when a certificate file changed; they read it anew."""
+    """Ask for new workers when a certificate file changed; they read it anew."""
     files = [tls.certificate, tls.key, *([tls.client_ca] if tls.client_ca else [])]
 
     def stamps() -> list[int]:
