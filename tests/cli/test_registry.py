@@ -142,6 +142,27 @@ def test_rebuild_makes_a_lost_database_again(argosy: Run, data: pathlib.Path) ->
     )
 
 
+def test_rebuild_makes_no_registry_where_there_was_none(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert "is not there" in argosy("registry", "rebuild", "--data", nowhere, code=1).err
+    assert not nowhere.exists()
+    (nowhere / "blobs").mkdir(parents=True)
+    assert "neither a journal" in argosy("registry", "rebuild", "--data", nowhere, code=1).err
+    assert [path.name for path in nowhere.iterdir()] == ["blobs"]
+
+
+def test_rebuild_says_that_the_journal_is_damaged(argosy: Run, data: pathlib.Path) -> None:
+    for path in data.glob("registry.db*"):
+        path.unlink()
+    folder = data / "blobs" / "j" / "000000000000-00000000"
+    folder.mkdir(parents=True)
+    (folder / f"{1:020d}-{2:020d}-00000000").write_bytes(b"{")
+    done = argosy("registry", "rebuild", "--data", data, "--json", code=4)
+    assert done.json == {"entries": 0, "skipped": 0, "damaged": 1}
+
+
 def test_retention_says_what_it_would_do_and_then_does_it(
     argosy: Run, data: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

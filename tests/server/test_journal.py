@@ -13,6 +13,7 @@ from argosy.errors import StorageError
 from argosy.server import journal
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.settings import Content, Settings
+from argosy.server.storage.filesystem import FileSystem
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
 from tests.server.client import Server, image, index, subject
@@ -131,6 +132,74 @@ def test_a_rebuild_leaves_out_what_the_storage_has_lost(server: Server, tmp_path
         assert second.ask("HEAD", "/v2/a/manifests/t").status == 200
         second.push_blob("a", b"layer")
         assert second.ask("GET", f"/v2/a/blobs/{Digest.of(b'layer')}").body == b"layer"
+
+
+def put(server: Server, key: str, *lines: bytes) -> None:
+    writer = server.registry.storage.create(key)
+    writer.write(b"\n".join(lines))
+    writer.commit()
+
+
+def test_a_damaged_journal_gives_what_is_left_of_it(server: Server, tmp_path: Any) -> None:
+    server.push_image("a", "t", b"layer")
+    write(server)
+    storage = server.registry.storage
+    (key,) = storage.keys("j/")
+    lines = b"".join(storage.read(key)).splitlines()
+    entry = json.loads(lines[0])
+    broken = [
+        lines[0][:20],
+        b"[" * 100_000,
+        b"7",
+        b'{"id": "1"}',
+        json.dumps(entry | {"id": 101, "digest": "sha256:1"}).encode(),
+        json.dumps(entry | {"id": 102, "segments": 7}).encode(),
+        json.dumps(entry | {"id": 103, "repository": "NO!"}).encode(),
+    ]
+    storage.delete([key])
+    put(server, key, *lines, *broken)
+    put(server, "j/stray", b"x")
+    put(server, f"j/{key.split('/')[1]}/stray", b"x")
+    second = Server(str(tmp_path), metadata=Sqlite(f"{tmp_path}/new.db"), storage=storage)
+    second.run(second.registry.metadata.write(lambda tx: tx.rows("DELETE FROM setting")))
+    report = second.run(journal.rebuild(second.registry.metadata, storage))
+    with second:
+        assert report.damaged == len(broken)
+        assert everything(second) == everything(server)
+
+
+def test_a_damaged_object_of_the_journal_is_not_merged(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(12):
+        server.push_image("a", f"t{number}", b"layer %d" % number)
+        write(server)
+    storage = server.registry.storage
+    victim = min(storage.keys("j/"))
+    storage.delete([victim])
+    put(server, victim, b"{")
+    put(server, "j/stray", b"x")
+    assert journal.merge(storage, most=20) > 0
+    assert victim in set(storage.keys("j/"))
+    assert "stay apart" in caplog.text
+
+
+class Away(FileSystem):
+    """A storage that goes away after its journal was listed."""
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Any:
+        raise StorageError(f"no answer for {key}")
+
+
+def test_a_rebuild_fails_where_the_storage_is_away(server: Server, tmp_path: Any) -> None:
+    server.push_image("a", "t")
+    write(server)
+    metadata = Sqlite(f"{tmp_path}/new.db")
+    with pytest.raises(StorageError, match="no answer for m/registry"):
+        server.run(journal.rebuild(metadata, Away(f"{tmp_path}/blobs", reserve=0)))
+    with pytest.raises(StorageError, match="neither a journal nor the marker"):
+        server.run(journal.rebuild(metadata, FileSystem(f"{tmp_path}/empty", reserve=0)))
+    metadata.close()
 
 
 def test_a_rebuild_refuses_a_database_that_holds_something(server: Server) -> None:

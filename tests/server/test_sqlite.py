@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,3 +60,21 @@ def test_a_write_that_never_gets_its_turn_fails(
     with pytest.raises(StorageError, match="locked"):
         asyncio.run(metadata.write(named))
     assert 25 < sum(slept) < 35
+
+
+def test_a_new_database_takes_its_place_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    with pytest.raises(ZeroDivisionError), sqlite.anew(str(path)):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with sqlite.anew(str(path)):
+        assert not path.exists()
+    assert list(tmp_path.iterdir()) == [path]
+    with contextlib.closing(sqlite.Sqlite(str(path))), pytest.raises(StorageError, match="in use"):
+        sqlite.anew(str(path)).__enter__()
+    with sqlite.anew(str(path)):  # it is empty
+        pass
+    path.rename(tmp_path / "elsewhere")
+    (tmp_path / "registry.db-wal").write_bytes(b"")
+    with pytest.raises(StorageError, match="left of another"):
+        sqlite.anew(str(path)).__enter__()

@@ -19,7 +19,7 @@ from argosy.cli.serving import configuration, environment
 from argosy.errors import StorageError, UsageError
 from argosy.server import config as configs
 from argosy.server import journal, retention
-from argosy.server.assemble import open_metadata, open_storage
+from argosy.server.assemble import fresh_metadata, open_metadata, open_storage
 from argosy.server.auth.policy import Policy
 from argosy.server.gc import Upkeep
 from argosy.server.metadata import Metadata, collect
@@ -150,22 +150,26 @@ def scrub(config: str | None, data: str | None, as_json: bool) -> None:
 @_data
 @json_option
 def rebuild(config: str | None, data: str | None, as_json: bool) -> None:
-    """Make a lost database again from the journal in the storage. The database must be empty.
+    """Make a lost database again from the journal in the storage. The database must be empty, and nobody use it. What
+    cannot be read of the journal is left out; exit code 4 if there is such. A run that fails leaves no SQLite database.
 
     \b
     Example:
       argosy registry rebuild --data /srv/registry
     """
     settings = configuration(config, data)
+    root = settings.storage.root or os.path.join(settings.data or "", "blobs")
+    if settings.storage.type == "filesystem" and not os.path.isdir(root):
+        raise StorageError(f"no storage of a registry: {root} is not there", hint="is it mounted?")
 
     async def run() -> journal.Rebuilt:
-        metadata = open_metadata(settings)
-        try:
+        with fresh_metadata(settings) as metadata:
             return await journal.rebuild(metadata, open_storage(settings))
-        finally:
-            metadata.close()
 
-    _show(dataclasses.asdict(asyncio.run(run())), as_json=as_json)
+    report = asyncio.run(run())
+    _show(dataclasses.asdict(report), as_json=as_json)
+    if report.damaged:
+        click.get_current_context().exit(4)
 
 
 @click.command()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from argosy.errors import InvalidConfigError, StorageError
@@ -16,7 +17,7 @@ from argosy.server.connections import Connections, Peer
 from argosy.server.front import Front, Limiter, Metered
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.metadata import Metadata
-from argosy.server.metadata.sqlite import Sqlite
+from argosy.server.metadata.sqlite import Sqlite, anew
 from argosy.server.namespaces import Namespaces
 from argosy.server.readonly import ReadOnly
 from argosy.server.registry import Registry
@@ -166,8 +167,26 @@ def open_metadata(settings: Settings) -> Metadata:
         from argosy.server.metadata.postgresql import Postgresql
 
         return Postgresql(chosen.dsn, pool=chosen.pool, statement_seconds=chosen.statement_seconds)
-    path = settings.metadata.path or os.path.join(data_directory(settings), "registry.db")
-    return Sqlite(path)
+    return Sqlite(_database(settings))
+
+
+@contextlib.contextmanager
+def fresh_metadata(settings: Settings) -> Iterator[Metadata]:
+    """The database the settings name, to be filled from nothing. SQLite's is there only when the block ended well.
+
+    Raises:
+        StorageError: it holds something, or somebody uses it.
+    """
+    if settings.metadata.type == "sqlite":
+        with anew(_database(settings)) as made:
+            yield made
+    else:
+        with contextlib.closing(open_metadata(settings)) as found:
+            yield found
+
+
+def _database(settings: Settings) -> str:
+    return settings.metadata.path or os.path.join(data_directory(settings), "registry.db")
 
 
 def open_storage(settings: Settings) -> Storage:

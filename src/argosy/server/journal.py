@@ -13,8 +13,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from argosy.errors import (
@@ -25,6 +26,7 @@ from argosy.errors import (
     NotFoundError,
     StorageError,
 )
+from argosy.server import marker
 from argosy.server.handlers.manifests import parse
 from argosy.server.metadata import (
     ForeignKeyError,
@@ -38,22 +40,31 @@ from argosy.server.metadata import (
 )
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.outbox import Change, Event
-from argosy.server.registry import Registry
-from argosy.server.storage import Storage
+from argosy.server.registry import Registry, log
+from argosy.server.storage import ShortObjectError, Storage
 from argosy.spec.digest import Digest
+from argosy.spec.reference import parse_name
 
 _BATCH = 1000
 _PAUSE = 1.0
 _MERGE_PAUSE = 3600.0
 _MERGED = 20_000
+_NAME = re.compile(r"j/([0-9]{12,}-[0-9a-f]{8})/([0-9]{20})-([0-9]{20})-[0-9a-f]{8}")
 
 
 @dataclasses.dataclass(slots=True)
 class Rebuilt:
-    """What a rebuild did: entries replayed, and those that could not be (their content is not in the storage)."""
+    """What a rebuild did.
+
+    Args:
+        entries: Entries replayed.
+        skipped: Those of them that could not be: their content is not in the storage.
+        damaged: Lines and objects of the journal that cannot be read, and are left out.
+    """
 
     entries: int = 0
     skipped: int = 0
+    damaged: int = 0
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -100,13 +111,13 @@ async def run(registry: Registry) -> None:
 def merge(storage: Storage, most: int = _MERGED) -> int:
     """Put many small objects together, `most` events at a time; answers how many objects fewer there are.
 
-    The large one is durable before the small ones go; a rebuild skips what it has seen.
+    The large one is durable before the small ones go; a rebuild skips what it has seen. Damaged ones stay as they are.
 
     Raises:
         BlobUnknownError: somebody else is merging.
     """
     fewer, batch, events = 0, list[str](), 0
-    for key in sorted(storage.keys("j/")):
+    for key in _objects(storage):
         generation, first, last = _span(key)
         if last - first >= most // 2 or (batch and _span(batch[0])[0] != generation):
             batch, events = [], 0
@@ -115,9 +126,13 @@ def merge(storage: Storage, most: int = _MERGED) -> int:
         events += last - first + 1
         if events >= most:
             begin, end = _span(batch[0])[1], max(_span(one)[2] for one in batch)
-            _put(storage, _key(generation, begin, end), _unique(storage, batch))
-            storage.delete(batch)
-            fewer += len(batch) - 1
+            try:
+                _put(storage, _key(generation, begin, end), _unique(storage, batch, _refuse))
+            except StorageError as exc:
+                log.warning("objects of the journal stay apart: %s", exc)
+            else:
+                storage.delete(batch)
+                fewer += len(batch) - 1
             batch, events = [], 0
     return fewer
 
@@ -128,16 +143,29 @@ def _key(generation: str, first: int, last: int) -> str:
 
 def _span(key: str) -> tuple[str, int, int]:
     """The generation of a journal object, and its first and last event."""
-    _, generation, name = key.split("/")
-    first, last, _ = name.split("-")
-    return generation, int(first), int(last)
+    found = _NAME.fullmatch(key)
+    assert found is not None
+    return found[1], int(found[2]), int(found[3])
 
 
-def _unique(storage: Storage, keys: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _objects(storage: Storage) -> list[str]:
+    """The keys of the journal, in order; not those that something else has put among them."""
+    return sorted(key for key in storage.keys("j/") if _NAME.fullmatch(key))
+
+
+Damaged = Callable[[str], None]
+"""Told what cannot be read, and in which object."""
+
+
+def _refuse(what: str) -> None:
+    raise StorageError(what)
+
+
+def _unique(storage: Storage, keys: Iterable[str], damaged: Damaged) -> Iterator[dict[str, Any]]:
     """The entries of journal objects of one generation, each once, in order."""
     seen = 0
     for key in keys:
-        for entry in _load(storage, key):
+        for entry in _load(storage, key, damaged):
             if entry["id"] > seen:
                 seen = entry["id"]
                 yield entry
@@ -190,36 +218,72 @@ async def rebuild(metadata: Metadata, storage: Storage) -> Rebuilt:
     """Fill an empty database from the journal in the storage.
 
     Raises:
-        StorageError: the database is not empty.
+        StorageError: the database is not empty, or the storage is no registry's, or is away.
     """
     if await metadata.read(lambda tx: tx.row("SELECT 1 FROM repository LIMIT 1")):
         raise StorageError(
-            "the database is not empty", hint="move it away first: a rebuild begins with nothing"
+            "the database is not empty",
+            hint="move it away first, also what a rebuild left that broke off: it begins with nothing",
+        )
+    keys = await asyncio.to_thread(_objects, storage)
+    if not keys and not await asyncio.to_thread(marker.is_marked, storage):
+        raise StorageError(
+            "the storage has neither a journal nor the marker of a registry", hint="is it mounted?"
         )
     report = Rebuilt()
-    keys = sorted(await asyncio.to_thread(lambda: list(storage.keys("j/"))))
+
+    def damaged(what: str) -> None:
+        log.warning("%s", what)
+        report.damaged += 1
+
     for _, group in itertools.groupby(keys, lambda key: _span(key)[0]):
-        entries = _unique(storage, group)
+        entries = _unique(storage, group, damaged)
         while (entry := await asyncio.to_thread(next, entries, None)) is not None:
-            await _replay(metadata, storage, entry, report)
+            await _replay(metadata, storage, entry, report, damaged)
     await metadata.write(lambda tx: tx.rows("DELETE FROM event"))
     return report
 
 
-def _load(storage: Storage, key: str) -> list[dict[str, Any]]:
-    text = b"".join(storage.read(key))
-    return [json.loads(line) for line in text.splitlines()]
+def _load(storage: Storage, key: str, damaged: Damaged) -> Iterator[dict[str, Any]]:
+    try:
+        text = b"".join(storage.read(key))
+    except StorageError as exc:
+        marker.is_marked(storage)  # raises where it is the storage that is away
+        return damaged(str(exc))
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = _parsed(line)
+        if entry is None:
+            damaged(f"object {key}, line {number}: expected an entry of the journal")
+        else:
+            yield entry
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The entry a line holds; None if it holds none."""
+    try:
+        entry = json.loads(line)
+        good = all(isinstance(entry[name], kind) for name, kind in _FIELDS.items())
+        Digest(entry.get("digest", _ANY))
+        parse_name(entry.get("repository", "any"))
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return None
+    return entry if good else None
+
+
+_FIELDS: dict[str, Any] = {"id": int, "at": float | int, "kind": str}
+_ANY = Digest.of(b"")
 
 
 async def _replay(
-    metadata: Metadata, storage: Storage, entry: dict[str, Any], report: Rebuilt
+    metadata: Metadata,
+    storage: Storage,
+    entry: dict[str, Any],
+    report: Rebuilt,
+    damaged: Damaged,
 ) -> None:
     report.entries += 1
     replay = _REPLAY.get(entry["kind"])
     if replay is None:
-        return
-    if not await asyncio.to_thread(_there, storage, entry):
-        report.skipped += 1
         return
     change = Change(entry["at"], principal=entry.get("principal", ""))
 
@@ -230,9 +294,14 @@ async def _replay(
         replay(tx, change, repo, entry)
 
     try:
+        if not await asyncio.to_thread(_there, storage, entry):
+            report.skipped += 1
+            return
         await metadata.write(work, durable=False)
     except (NotFoundError, ForeignKeyError):  # what it speaks of came and went within one batch
         report.skipped += 1
+    except (KeyError, TypeError, ValueError) as exc:
+        damaged(f"entry {entry['id']} ({entry['kind']}): {exc!r}")
     except ArgosyError as exc:
         exc.add_note(f"journal entry {entry['id']} ({entry['kind']})")
         raise
@@ -244,7 +313,10 @@ def _there(storage: Storage, entry: dict[str, Any]) -> bool:
         for key, size in entry.get("segments", ()):
             for _ in storage.read(key, size - 1, size):
                 pass
-    except (BlobUnknownError, StorageError):
+    except (BlobUnknownError, ShortObjectError):
+        return False
+    except StorageError:
+        marker.is_marked(storage)  # raises where it is the storage that is away
         return False
     return True
 

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import os
 import queue
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import apsw
 
 from argosy.errors import StorageError
+from argosy.layout.durable import sync_directory
 from argosy.server.metadata import ForeignKeyError, Row, Work, schema
 from argosy.server.storage import InsufficientStorageError
 
@@ -340,6 +342,46 @@ class Sqlite:
         if durable != self._durable:
             self._writer.pragma("synchronous", "FULL" if durable else "NORMAL")
             self._durable = durable
+
+
+@contextlib.contextmanager
+def anew(path: str) -> Iterator[Sqlite]:
+    """A database that is filled beside its place, and gets there when the block has ended well.
+
+    Raises:
+        StorageError: in its place is one that holds something, or that somebody uses.
+    """
+    _require_free(path)
+    made = f"{path}.{secrets.token_hex(4)}"
+    try:
+        with contextlib.closing(Sqlite(made)) as metadata:
+            yield metadata
+        _require_free(path)
+        os.replace(made, path)
+        sync_directory(os.path.dirname(os.path.abspath(path)))
+    finally:
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(made + end)
+
+
+def _require_free(path: str) -> None:
+    if not os.path.exists(path):
+        if os.path.exists(f"{path}-wal"):  # SQLite would take it for the new one's
+            raise StorageError(f"{path}-wal is left of another database", hint="move it away first")
+        return
+    found = _Connection(path, readonly=False)
+    try:
+        found.raw.set_busy_timeout(0)
+        named = found.row("SELECT 1 FROM sqlite_master WHERE name = 'repository'")
+        if named and found.row("SELECT 1 FROM repository LIMIT 1"):
+            raise StorageError(f"{path}: the database is not empty", hint="move it away first")
+        with contextlib.suppress(StorageError):  # only who is alone with it may change the mode
+            if found.row("PRAGMA journal_mode = DELETE") == ("delete",):
+                return
+        raise StorageError(f"{path} is in use", hint="stop the registry first")
+    finally:
+        found.raw.close()
 
 
 class _JobError(Exception):
