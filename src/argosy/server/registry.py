@@ -22,6 +22,7 @@ from argosy.server.http import Request, Response
 from argosy.server.metadata import Metadata, Work, repositories
 from argosy.server.metadata.outbox import Change
 from argosy.server.presence import Presence
+from argosy.server.probe import Probe
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
 from argosy.spec.descriptor import Descriptor
@@ -162,6 +163,7 @@ class Registry:
         self.big = asyncio.Semaphore(2)
         self.ready = False
         self.presence = Presence()
+        self.probe = Probe(metadata, storage)
         self.patience = 5.0
         self._tasks = tasks
         self._running: list[asyncio.Task[None]] = []

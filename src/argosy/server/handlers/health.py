@@ -21,9 +21,15 @@ async def live(registry: Registry, request: Request) -> Response:
 
 
 async def is_ready(registry: Registry, request: Request) -> Response:
-    """`GET /readyz`: the database answers, and nobody has asked to stop."""
+    """`GET /readyz`: database and storage answer, and nobody has asked to stop."""
     del request
-    if registry.ready:
-        await registry.metadata.read(lambda tx: tx.row("SELECT 1"))
-        return Response(200, [_JSON], b'{"status":"ok"}')
-    return Response(503, [_JSON, (b"retry-after", b"1")], b'{"status":"stopping"}')
+    if not registry.ready:
+        return _unready("stopping")
+    silent = await registry.probe.silent()
+    if silent is not None:
+        return _unready(f"the {silent} does not answer")
+    return Response(200, [_JSON], b'{"status":"ok"}')
+
+
+def _unready(status: str) -> Response:
+    return Response(503, [_JSON, (b"retry-after", b"1")], b'{"status":"%s"}' % status.encode())
