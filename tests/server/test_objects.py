@@ -98,16 +98,30 @@ def test_a_finished_object_takes_no_more(store: Objects) -> None:
         writer.commit()
 
 
+def out_of_reach(port: int) -> Objects:
+    endpoint = f"http://127.0.0.1:{port}"
+    key = {"access_key": "a", "secret_key": "hush"}
+    return Objects(s3("bucket", endpoint=endpoint, timeout_seconds=0.2, **key))  # type: ignore[arg-type]
+
+
+def test_clients_of_a_registry_whose_store_is_gone_learn_no_more_than_that(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = server.push_blob("a", b"hello")
+    port = free_port()
+    server.registry.storage = out_of_reach(port)
+    for answer in (
+        server.ask("GET", f"/v2/a/blobs/{digest}"),
+        server.ask("POST", f"/v2/a/blobs/uploads/?digest={Digest.of(b'x')}", b"x"),
+    ):
+        assert (answer.status, answer.header("retry-after")) == (503, "5")
+        for inner in ("bucket", str(port), "object store", "b/"):
+            assert inner not in answer.body.decode()
+    assert str(port) in caplog.text
+
+
 def test_a_store_that_is_gone_is_said_and_nothing_hangs() -> None:
-    gone = Objects(
-        s3(
-            "bucket",
-            endpoint=f"http://127.0.0.1:{free_port()}",
-            access_key="a",
-            secret_key="hush",
-            timeout_seconds=0.2,
-        )
-    )
+    gone = out_of_reach(free_port())
     writer = gone.create(KEY)
     writer.write(BIG[: PART - 1])
     with pytest.raises(StorageError, match="object store: cannot write") as caught:

@@ -28,6 +28,7 @@ from argosy.server.metadata.manifests import New, Reference
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.postgresql import Postgresql, migrate, translate
 from argosy.server.metadata.schema import VERSION
+from tests.server.client import Server
 from tests.server.services import PostgresqlCluster
 
 T = TypeVar("T")
@@ -360,6 +361,40 @@ def test_a_database_that_cannot_be_reached_is_said_in_one_line(tmp_path: Any) ->
         Postgresql(f"host={tmp_path} dbname=x")
     assert str(caught.value).startswith("the database failed: ")
     assert "\n" not in str(caught.value)
+
+
+def test_clients_of_a_registry_whose_database_is_away_learn_no_more_than_that(
+    postgresql: PostgresqlCluster, dsn: str, caplog: pytest.LogCaptureFixture, tmp_path: Any
+) -> None:
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    with Server(str(tmp_path), metadata=Postgresql(dsn)) as server:
+        server.push_image("a", "t")
+        with postgresql.connect("postgres") as other:
+            other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+        answer = server.ask("GET", "/v2/a/tags/list")
+        assert (answer.status, answer.header("retry-after")) == (503, "5")
+        assert str(name) not in answer.body.decode()
+        assert str(name) in caplog.text
+        assert server.ask("GET", "/readyz").status == 503
+        with postgresql.connect("postgres") as other:
+            other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert server.ask("GET", "/v2/a/tags/list").status == 200
+
+
+def test_a_nul_in_a_query_is_refused_before_the_database_sees_it(dsn: str, tmp_path: Any) -> None:
+    with Server(str(tmp_path), metadata=Postgresql(dsn)) as server:
+        digest = server.push_image("a", "t")
+        for target in (
+            "tags/list?last=%00",
+            f"referrers/{digest}?artifactType=a%00b",
+            "tags/list?n=1&%00",
+        ):
+            answer = server.ask("GET", f"/v2/a/{target}")
+            assert (answer.status, answer.code) == (400, "UNSUPPORTED")
+        assert server.ask("GET", "/v2/_catalog?last=%00").status == 400
 
 
 def test_a_statement_that_takes_too_long_is_ended(dsn: str) -> None:

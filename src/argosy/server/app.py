@@ -30,6 +30,7 @@ from argosy.server.http import (
 )
 from argosy.server.registry import Exchange, Registry, begun, log, prefetched
 from argosy.server.routes import ROUTES, Match, Route, Table, WrongMethodError
+from argosy.server.storage import UnavailableError
 from argosy.spec import distribution
 
 _API = (b"docker-distribution-api-version", distribution.API_VERSION.encode())
@@ -37,6 +38,20 @@ _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _JSON = (b"content-type", b"application/json")
 _NO_BODY = frozenset({204, 304})
 _STREAMED: Message = {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+_RETRY_SECONDS = "5"
+_IN_LOG = "the log has more under this request's id"
+_STORAGE_SAYS = {
+    500: f"internal error: {_IN_LOG}",
+    503: f"the registry cannot do this now: {_IN_LOG}",
+    507: "the storage is full",
+}
+
+
+def _told(error: ArgosyError) -> ArgosyError:
+    """What a client is told of an error."""
+    return type(error)(_STORAGE_SAYS[error.status]) if isinstance(error, StorageError) else error
 
 
 class App:
@@ -104,13 +119,19 @@ class App:
         return await route.handler(registry, request)
 
     def _failure(self, error: Exception, match: Match | None, request: Request) -> Response:
-        """Any error as the specification's JSON. What is not one of ours is a bug: logged whole, told in one word."""
+        """Any error as the specification's JSON.
+
+        What is not one of ours is a bug, and logged whole. What the database or the storage said is for the log alone:
+        there are addresses and keys in it.
+        """
         if not isinstance(error, ArgosyError):
             log.error("request %s failed", request.id, exc_info=error)
-            error = StorageError("internal error: the log has more under this request's id")
+            error = StorageError()
         elif error.status >= 500:
             log.error("request %s: %s", request.id, error)
-        response = Response(error.status, [_JSON], distribution.encode_errors(error))
+        response = Response(error.status, [_JSON], distribution.encode_errors(_told(error)))
+        if isinstance(error, UnavailableError):
+            response.add(b"retry-after", _RETRY_SECONDS)
         if isinstance(error, UnauthorizedError) and match is not None:
             challenge = self.registry.access.challenge(match.route.verb, match.name or None)
             response.add(b"www-authenticate", challenge)
@@ -137,7 +158,7 @@ class App:
             response.body = Stream(await begun(body.source), body.size)
         except BlobUnknownError as exc:  # the database knows it: something is lost
             log.error("request %s: %s", request.id, exc)
-            raise
+            raise BlobUnknownError(f"the content is lost: {_IN_LOG}") from None
 
     async def _send(self, request: Request, response: Response, send: Send) -> None:
         headers, body = response.headers, response.body

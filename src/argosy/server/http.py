@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
+    InvalidError,
     InvalidUploadError,
     LimitExceededError,
     SizeMismatchError,
@@ -65,6 +66,12 @@ class TooLongError(LimitExceededError):
     """More in the request line than is taken: a path or query that is too long, or too many tags."""
 
     status = 414
+
+
+class MalformedQueryError(InvalidError):
+    """Something in the query that no name, tag or media type can hold, nor every database."""
+
+    code = "UNSUPPORTED"
 
 
 @dataclasses.dataclass(slots=True)
@@ -134,9 +141,12 @@ class Request:
 
         Raises:
             TooLongError: more than 1000 of them.
+            MalformedQueryError: a NUL in one of them.
         """
         if self._query is None:
             self.check()
+            if b"%00" in self.raw_query:
+                raise MalformedQueryError("query: expected no NUL")
             self._query = parse_qsl(self.raw_query.decode("latin-1"), keep_blank_values=True)
         return self._query
 

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from argosy.errors import DeniedError
-from argosy.server.http import MisdirectedError, Request, Response, TooLongError
+from argosy.server.http import (
+    MalformedQueryError,
+    MisdirectedError,
+    Request,
+    Response,
+    TooLongError,
+)
 from argosy.server.metadata import collect
 from argosy.server.registry import Exchange, Registry, log
 from argosy.server.routes import Route
@@ -74,7 +80,7 @@ def _shown_query(request: Request) -> str:
         return ""
     try:
         query = request.query
-    except TooLongError:  # what it was refused for
+    except (MalformedQueryError, TooLongError):  # what it was refused for
         return ""
     return urlencode([(k, v[:256]) for k, v in query if k in _SHOWN][:20])
 

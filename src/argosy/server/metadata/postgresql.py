@@ -35,6 +35,7 @@ from psycopg import sql as psql
 from argosy.errors import StorageError, UnsupportedError
 from argosy.server.metadata import ForeignKeyError, Row, Transaction, Work
 from argosy.server.metadata import schema as schema_
+from argosy.server.storage import UnavailableError
 
 __all__ = ["Postgresql", "migrate", "translate"]
 
@@ -287,7 +288,8 @@ def _foreign_key(error: psycopg.Error) -> ForeignKeyError:
 
 
 def _storage_error(error: psycopg.Error) -> StorageError:
-    return StorageError(f"the database failed: {_first_line(error)}")
+    cls = UnavailableError if isinstance(error, psycopg.OperationalError) else StorageError
+    return cls(f"the database failed: {_first_line(error)}")
 
 
 def _first_line(error: psycopg.Error) -> str:

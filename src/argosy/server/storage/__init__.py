@@ -20,6 +20,7 @@ __all__ = [
     "SegmentWriter",
     "ShortObjectError",
     "Storage",
+    "UnavailableError",
     "checked_key",
 ]
 
@@ -42,6 +43,12 @@ class InsufficientStorageError(StorageError):
 
     code = "DENIED"
     status = 507
+
+
+class UnavailableError(StorageError):
+    """The database or the object store does not answer, or refuses for now."""
+
+    status = 503
 
 
 class ShortObjectError(StorageError):

@@ -26,7 +26,13 @@ from obstore import exceptions as obstore_errors
 from obstore.store import S3Store
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.storage import Place, SegmentWriter, ShortObjectError, checked_key
+from argosy.server.storage import (
+    Place,
+    SegmentWriter,
+    ShortObjectError,
+    UnavailableError,
+    checked_key,
+)
 
 __all__ = ["Objects", "s3"]
 
@@ -368,7 +374,7 @@ def _put(store: S3Store, key: str, content: bytes | IO[bytes], part: int) -> Non
         raise _failed("write", key, error) from None
 
 
-def _failed(what: str, key: str, error: BaseException) -> StorageError:
+def _failed(what: str, key: str, error: BaseException) -> UnavailableError:
     """One line of what the store said, without the request's signature in it."""
     said = str(error).strip().partition("\n")[0].partition("?")[0]
-    return StorageError(f"object store: cannot {what} {key}: {said[:300]}")
+    return UnavailableError(f"object store: cannot {what} {key}: {said[:300]}")
