@@ -128,6 +128,44 @@ def test_the_environment_wins_over_the_file(tmp_path: pathlib.Path) -> None:
     assert settings.access.htpasswd is None
 
 
+def test_a_variable_that_holds_text_is_taken_as_it_is() -> None:
+    said = {
+        "ARGOSY_REGISTRY_SECRET": "0123456789",
+        "ARGOSY_REGISTRY_STORAGE_S3_BUCKET": "123",
+        "ARGOSY_REGISTRY_STORAGE_S3_SECRET_KEY": "%abc@def",
+        "ARGOSY_REGISTRY_METADATA_POSTGRESQL_DSN": "password='a #b: c' host=/run",
+        "ARGOSY_REGISTRY_ACCESS_ANONYMOUS": "none",
+    }
+    settings = config.load(environment=said)
+    assert settings.storage.s3 is not None
+    assert settings.metadata.postgresql is not None
+    assert list(said.values()) == [
+        settings.secret,
+        settings.storage.s3.bucket,
+        settings.storage.s3.secret_key,
+        settings.metadata.postgresql.dsn,
+        settings.access.anonymous,
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secret: 4711",
+        "secret: [4711]",
+        "metadata: {postgresql: {dsn: 4711}}",
+        "storage: {s3: {bucket: abc, secret_key: 4711}}",
+        "events: {sinks: [{name: a, url: 'http://a', secret: 4711}]}",
+        "cache: [{prefix: a, registry: b, password: {x: 4711}}]",
+    ],
+)
+def test_a_secret_that_is_wrong_is_not_shown(tmp_path: pathlib.Path, text: str) -> None:
+    path = write(tmp_path, text)
+    (problem,) = config.check_config(path)
+    assert "what is there is not of type 'string'" in problem
+    assert "4711" not in problem
+
+
 def test_a_variable_nobody_reads_is_refused() -> None:
     with pytest.raises(InvalidConfigError, match="ARGOSY_REGISTRY_LISTEN_PROT: no such") as caught:
         config.load(environment={"ARGOSY_REGISTRY_LISTEN_PROT": "1"})

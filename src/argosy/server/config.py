@@ -237,10 +237,11 @@ def environment_names() -> dict[str, tuple[str, ...]]:
     >>> environment_names()["ARGOSY_REGISTRY_METADATA_POSTGRESQL_DSN"]
     ('metadata', 'postgresql', 'dsn')
     """
-    return {ENVIRONMENT_PREFIX + "_".join(path).upper(): path for path in _leaves(Settings, ())}
+    return {ENVIRONMENT_PREFIX + "_".join(path).upper(): path for path, _ in _leaves(Settings, ())}
 
 
-def _leaves(cls: type, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _leaves(cls: type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The path of every property that has no properties itself, and its type."""
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
@@ -248,11 +249,15 @@ def _leaves(cls: type, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         if inner is not None and get_origin(kind) is not tuple:
             yield from _leaves(typing.cast("type", inner), (*path, field.name))
         else:
-            yield (*path, field.name)
+            yield (*path, field.name), kind
+
+
+def _is_text(kind: Any) -> bool:
+    return kind in {str, str | None} or get_origin(kind) is Literal
 
 
 def _override(value: Any, environment: Mapping[str, str]) -> Any:
-    names = environment_names()
+    names, kinds = environment_names(), dict(_leaves(Settings, ()))
     given = {k: v for k, v in environment.items() if k.startswith(ENVIRONMENT_PREFIX)}
     if not given:
         return value
@@ -260,7 +265,9 @@ def _override(value: Any, environment: Mapping[str, str]) -> Any:
     for name, text in sorted(given.items()):
         if name not in names:
             raise InvalidConfigError(f"{name}: no such setting", hint=_nearest(name, names))
-        made = _with(made, names[name], _parse(text, name)[0] if text else None)
+        is_text = _is_text(kinds[names[name]])  # as it is: a password may look like a number
+        said = text if is_text else _parse(text, name)[0]
+        made = _with(made, names[name], said if text else None)
     return made
 
 
@@ -317,6 +324,8 @@ def _message(
         path = (*path, str(unknown))
         text = "no such property"
         hint = _nearest(str(unknown), error.schema["properties"])
+    elif error.schema.get("writeOnly"):
+        text = text.replace(repr(error.instance), "what is there")
     line = f":{lines[path]}" if path in lines else ""
     return f"{where}{line}: {'.'.join(path) or 'document'}: {text[:300]}", hint
 
