@@ -18,6 +18,7 @@ from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.cli.conftest import Run
+from tests.server.certificates import certificate
 from tests.server.client import Clock, Server
 from tests.server.replicas import ask
 from tests.server.services import stop
@@ -60,12 +61,29 @@ def test_check_config_says_that_a_file_is_missing(argosy: Run, tmp_path: pathlib
     assert done.err == f"argosy: {path}: no such file or directory\n"
 
 
-def test_check_config_reads_the_policy_too(argosy: Run, tmp_path: pathlib.Path) -> None:
-    policy = tmp_path / "policy.yaml"
+def test_check_config_reads_what_the_file_names(argosy: Run, tmp_path: pathlib.Path) -> None:
+    policy, users = tmp_path / "policy.yaml", tmp_path / "users"
     policy.write_text("rules:\n  - {repositories: ['**'], allow: [fly]}\n")
-    path = file(tmp_path, access={"policy": str(policy)})
-    done = argosy("registry", "check-config", path, code=1)
-    assert f"{policy}:2: rules.0.allow.0: 'fly' is not one of" in done.err
+    users.write_text("bob:$apr1$md5\n")
+    tls = certificate(tmp_path) | {"client_ca": str(tmp_path / "nowhere")}
+    path = file(
+        tmp_path,
+        listen={"host": "0.0.0.0", "tls": tls},
+        metadata={"type": "postgresql", "postgresql": {"dsn": "x"}},
+        access={"policy": str(policy), "htpasswd": str(users)},
+    )
+    said = argosy("registry", "check-config", path, code=64).err
+    for problem in (
+        f"{path}: listen.tls: {tmp_path}/nowhere: no such file",
+        f"{path}: access.htpasswd: {users}:1: user 'bob': expected a bcrypt hash (make one with",
+        f"{path}: access.policy: {policy}:2: rules.0.allow.0: 'fly' is not one of",
+        f"{path}: access.tokens.key: expected a key",
+        "4 problems",
+    ):
+        assert problem in said
+    nobody = file(tmp_path, listen={"host": "0.0.0.0"})
+    said = argosy("registry", "check-config", nobody, code=64).err
+    assert "listen.host: on 0.0.0.0 nobody could do anything" in said
 
 
 def test_the_schema_is_printed(argosy: Run) -> None:

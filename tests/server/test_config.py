@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import argosy.server
 from argosy.errors import InvalidConfigError
 from argosy.server import config
-from argosy.server.settings import Settings
+from argosy.server.metadata import outbox
+from argosy.server.settings import EventType, Settings
 
 FULL = """
 data: /srv/registry
@@ -84,6 +85,13 @@ def test_an_empty_file_is_the_defaults(tmp_path: pathlib.Path) -> None:
         ("a: 1\na: 2", ":2: 'a' is there twice", None),
         ("listen: {trusted_proxies: [10.0.0.1/8]}", "listen.trusted_proxies: 10.0.0.1/8 has host bits", None),
         ("cache: [{prefix: a, registry: b}, {prefix: a, registry: c}]", "cache: two entries", None),
+        ("cache: [{prefix: Hub/, registry: docker.io}]", "cache.0.prefix: name 'Hub/': expected", None),
+        ("cache: [{prefix: hub, registry: 'https://docker.io'}]", "cache.0.registry: registry 'https", None),
+        ("cache: [{prefix: hub, registry: index.docker.io}]", "cache.0.registry: expected 'docker.io'", None),
+        ("events: {sinks: [{name: a, url: 'http://'}]}", "events.sinks.0.url: expected a host", None),
+        ("events: {sinks: [{name: a, url: 'http://a:b/'}]}", "events.sinks.0.url: expected a host", None),
+        ("events: {sinks: [{name: a, url: 'http://a:b@c/'}]}", "events.sinks.0.url: expected no user", None),
+        ("events: {sinks: [{name: a, url: 'http://a', types: [push]}]}", "'push' is not one of", None),
         ("access: {issuers: [{issuer: a, audience: b, jwks: c, algorithms: [HS256]}]}", "'HS256' is not one of", None),
         ("x: &a [1]\ny: *a", ":2: aliases are not taken", None),
         ("listen: [", ":1: ", None),
@@ -177,8 +185,10 @@ def test_check_config_says_everything_at_once(tmp_path: pathlib.Path) -> None:
     problems = config.check_config(path)
     assert len(problems) == 3
     assert all(problem.startswith(f"{path}:") for problem in problems)
-    missing = write(tmp_path, "access: {htpasswd: nowhere}\n")
-    assert config.check_config(missing) == [f"{missing}: access.htpasswd: no such file: nowhere"]
+    both = write(
+        tmp_path, "storage: {type: s3}\ncache: [{prefix: A/, registry: 'https://docker.io'}]"
+    )
+    assert len(config.check_config(both)) == 3
     assert config.check_config(write(tmp_path, "log: {level: debug}\n")) == []
 
 
@@ -240,3 +250,12 @@ def test_settings_are_frozen_all_the_way_down() -> None:
 
 def test_the_schema_is_json() -> None:
     assert json.loads(config.published())["additionalProperties"] is False
+
+
+def test_every_kind_of_event_can_be_asked_for() -> None:
+    kinds = {
+        value
+        for name, value in vars(outbox).items()
+        if name.startswith(("BLOB_", "CONTENT_", "MANIFEST_", "TAG_"))
+    }
+    assert set(get_args(EventType)) == kinds

@@ -17,8 +17,8 @@ from argosy.cli.options import json_option
 from argosy.cli.output import document, lines, table
 from argosy.cli.serving import configuration, environment
 from argosy.errors import StorageError, UsageError
+from argosy.server import checks, journal, retention
 from argosy.server import config as configs
-from argosy.server import journal, retention
 from argosy.server.assemble import fresh_metadata, open_metadata, open_storage
 from argosy.server.auth.policy import Policy
 from argosy.server.gc import Upkeep
@@ -78,20 +78,20 @@ def _plain(found: object) -> str:
 @click.command("check-config")
 @click.argument("file", type=click.Path(dir_okay=False))
 def check_config(file: str) -> None:
-    """Say what is wrong with a configuration file, every problem on a line of its own.
+    """Say what is wrong with a configuration file and the files it names, every problem on a line of its own.
 
     \b
     Example:
       argosy registry check-config registry.yaml
     """
     problems = configs.check_config(file, environment())
+    if not problems:
+        settings = configs.load(file, environment())
+        problems = [f"{file}: {problem}" for problem in checks.problems(settings)]
     for problem in problems:
         print(printable(problem), file=sys.stderr)
     if problems:
         raise UsageError(f"{file}: {len(problems)} problem{'s' * (len(problems) > 1)}")
-    policy = configs.load(file, environment()).access.policy
-    if policy is not None:
-        Policy.load(policy)
     print(f"{file}: good")
 
 

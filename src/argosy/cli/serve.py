@@ -11,10 +11,9 @@ import sys
 import click
 
 from argosy.cli.serving import configuration, open_upstream
-from argosy.errors import InvalidConfigError
 from argosy.server.app import App
 from argosy.server.assemble import build
-from argosy.server.config import is_loopback
+from argosy.server.config import is_loopback, require_access
 from argosy.server.serve import serve
 from argosy.server.settings import Settings
 from argosy.server.team import Seat
@@ -79,14 +78,10 @@ def _warn(settings: Settings) -> None:
     Raises:
         InvalidConfigError: it would answer nobody.
     """
+    require_access(settings)
     access = settings.access
     configured = access.htpasswd or access.issuers or access.policy
     if not is_loopback(settings.listen.host) and not configured:
-        if access.anonymous in {"default", "none"}:
-            raise InvalidConfigError(
-                f"on {settings.listen.host} nobody could do anything: nothing says who may do what",
-                hint="name an htpasswd file or a policy, or set access.anonymous",
-            )
         print(f"argosy: everybody who reaches this may {access.anonymous}", file=sys.stderr)
 
 

@@ -10,14 +10,15 @@ import dataclasses
 import difflib
 import ipaddress
 import json
-import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
-from argosy.errors import InvalidConfigError
-from argosy.server.settings import Settings
+from argosy.errors import InvalidConfigError, InvalidError
+from argosy.server.settings import Settings, Upstream
+from argosy.spec.reference import parse_name, parse_registry
 
 __all__ = [
     "check_config",
@@ -27,6 +28,7 @@ __all__ = [
     "load",
     "parse_yaml",
     "published",
+    "require_access",
     "schema",
     "validate",
 ]
@@ -135,14 +137,13 @@ def decode(
     document = {} if value is None else value
     _validate(document, schema(), where, lines or {})
     settings = typing.cast("Settings", _build(Settings, document))
-    _check(settings, where)
+    for problem in _contradictions(settings):
+        raise InvalidConfigError(f"{where}: {problem}")
     return settings
 
 
 def check_config(path: str, environment: Mapping[str, str] | None = None) -> list[str]:
-    """All that is wrong with a configuration file, one line each; empty where it can be served.
-
-    Other files it names are looked for, too.
+    """All that is wrong with a configuration file itself, one line each. `checks` has what is wrong beside it.
 
     Raises:
         InvalidConfigError: the file cannot be read at all.
@@ -150,21 +151,12 @@ def check_config(path: str, environment: Mapping[str, str] | None = None) -> lis
     text = _read(path)
     value, lines = _parse(text, path)
     document = _override(value, environment or {})
-    problems = [
-        _message(problem, path, lines)[0]
-        for problem in _problems({} if document is None else document, schema())
-    ]
+    document = {} if document is None else document
+    problems = [_message(problem, path, lines)[0] for problem in _problems(document, schema())]
     if problems:
         return problems
-    try:
-        settings = decode(document, where=path, lines=lines)
-    except InvalidConfigError as error:
-        return [str(error)]
-    return [
-        f"{path}: {key}: no such file: {name}"
-        for key, name in _files(settings)
-        if not os.path.isfile(name)
-    ]
+    settings = typing.cast("Settings", _build(Settings, document))
+    return [f"{path}: {problem}" for problem in _contradictions(settings)]
 
 
 def _read(path: str) -> str:
@@ -360,7 +352,7 @@ def _build(kind: Any, value: Any) -> Any:
     return float(value) if kind is float else value
 
 
-def _check(settings: Settings, where: str) -> None:
+def _contradictions(settings: Settings) -> Iterator[str]:
     """What the schema cannot say."""
     needs = [
         (settings.storage.type == "s3" and settings.storage.s3 is None, "storage.s3"),
@@ -371,30 +363,48 @@ def _check(settings: Settings, where: str) -> None:
     ]
     for missing, name in needs:
         if missing:
-            raise InvalidConfigError(f"{where}: {name}: expected it, for the type that was chosen")
+            yield f"{name}: expected it, for the type that was chosen"
     for cidr in settings.listen.trusted_proxies:
         try:
             ipaddress.ip_network(cidr)
         except ValueError as error:
-            raise InvalidConfigError(f"{where}: listen.trusted_proxies: {error}") from None
+            yield f"listen.trusted_proxies: {error}"
     names = [sink.name for sink in settings.events.sinks]
     prefixes = [upstream.prefix for upstream in settings.cache]
     for key, listed in (("events.sinks", names), ("cache", prefixes)):
         if len(set(listed)) != len(listed):
-            raise InvalidConfigError(f"{where}: {key}: two entries of the same name")
+            yield f"{key}: two entries of the same name"
+    for index, upstream in enumerate(settings.cache):
+        yield from _wrong_upstream(upstream, f"cache.{index}")
+    for index, sink in enumerate(settings.events.sinks):
+        yield from _wrong_url(sink.url, f"events.sinks.{index}.url")
 
 
-def _files(settings: Settings) -> Iterator[tuple[str, str]]:
-    tls = settings.listen.tls
-    if tls is not None:
-        yield "listen.tls.certificate", tls.certificate
-        yield "listen.tls.key", tls.key
-    for key in ("htpasswd", "policy"):
-        if name := getattr(settings.access, key):
-            yield f"access.{key}", name
-    for index, issuer in enumerate(settings.access.issuers):
-        if "://" not in issuer.jwks:
-            yield f"access.issuers.{index}.jwks", issuer.jwks
+def _wrong_upstream(upstream: Upstream, key: str) -> Iterator[str]:
+    try:
+        parse_name(upstream.prefix)
+    except InvalidError as error:
+        yield f"{key}.prefix: {error}"
+    try:
+        host = parse_registry(upstream.registry)
+    except InvalidError as error:
+        yield f"{key}.registry: {error}"
+    else:
+        if host != upstream.registry:
+            yield f"{key}.registry: expected {host!r}, got {upstream.registry!r}"
+
+
+def _wrong_url(url: str, key: str) -> Iterator[str]:
+    """Nothing of the URL is shown: there may be a secret in it."""
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        yield f"{key}: expected a host, and a port from 1 to 65535 if any"
+    elif "@" in parts.netloc:
+        yield f"{key}: expected no user and password; `secret` signs what is delivered"
 
 
 def rights_of_everybody(settings: Settings) -> str:
@@ -420,6 +430,20 @@ def is_open(settings: Settings) -> bool:
 def _tells_apart(settings: Settings) -> bool:
     access = settings.access
     return bool(access.htpasswd or access.issuers or access.policy)
+
+
+def require_access(settings: Settings) -> None:
+    """See that somebody may do something.
+
+    Raises:
+        InvalidConfigError: on an address that others reach, nobody could.
+    """
+    nobody = rights_of_everybody(settings) == "none" and not _tells_apart(settings)
+    if nobody and not is_loopback(settings.listen.host):
+        raise InvalidConfigError(
+            f"on {settings.listen.host} nobody could do anything: nothing says who may do what",
+            hint="name an htpasswd file or a policy, or set access.anonymous",
+        )
 
 
 def is_loopback(host: str) -> bool:

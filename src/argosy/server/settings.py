@@ -219,6 +219,13 @@ class AccessSettings:
     )
 
 
+EventType = Literal[
+    "blob.pushed", "blob.mounted", "blob.deleted", "blob.collected", "blob.damaged", "blob.moved",
+    "content.collected", "manifest.pushed", "manifest.deleted", "tag.set", "tag.deleted",
+]  # fmt: skip
+"""The kinds of `outbox`."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sink:
     """A webhook that events are delivered to, at least once and in order."""
@@ -227,7 +234,7 @@ class Sink:
         "", "its name: the delivery cursor belongs to it", pattern="^[a-z0-9-]{1,63}$"
     )
     url: str = _field("", "http or https URL", pattern="^https?://")
-    types: tuple[str, ...] = _field(tuple, "event types to deliver; all if empty")
+    types: tuple[EventType, ...] = _field(tuple, "event types to deliver; all if empty")
     secret: str | None = _field(None, "key of the HMAC-SHA256 signature header", writeOnly=True)
     timeout_seconds: float = _field(10.0, "how long one delivery may take", exclusiveMinimum=0)
     attempts: int = _field(10, "tries before an event is put with the dead letters", minimum=1)

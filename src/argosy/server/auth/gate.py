@@ -75,11 +75,7 @@ def open_gate(settings: Settings, data: str, *, clock: Callable[[], float] = tim
     chosen = settings.access
     anonymous = rights_of_everybody(settings)
     signer = None
-    if chosen.tokens.enabled and chosen.tokens.key is None and settings.metadata.type != "sqlite":
-        raise InvalidConfigError(
-            "access.tokens.key: expected it: replicas must know each other's tokens",
-            hint="make one with openssl genpkey -algorithm ed25519, mode 0600, and give it to all",
-        )
+    require_key(settings)
     if chosen.tokens.enabled:
         signer = TokenSigner(
             load_key(chosen.tokens.key or os.path.join(data, "token.key")),
@@ -98,6 +94,20 @@ def open_gate(settings: Settings, data: str, *, clock: Callable[[], float] = tim
         public_url=settings.listen.public_url,
         https=settings.listen.tls is not None,
     )
+
+
+def require_key(settings: Settings) -> None:
+    """See that replicas have one key.
+
+    Raises:
+        InvalidConfigError: none is named.
+    """
+    tokens = settings.access.tokens
+    if tokens.enabled and tokens.key is None and settings.metadata.type != "sqlite":
+        raise InvalidConfigError(
+            "expected a key in access.tokens.key: replicas must know each other's tokens",
+            hint="make one with openssl genpkey -algorithm ed25519, mode 0600, and give it to all",
+        )
 
 
 class Gate:
