@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from argosy.errors import StorageError
+from argosy.errors import StorageError, UsageError
 from argosy.server import http as asgi
 from argosy.server import marker
 from argosy.server.metadata.sqlite import Sqlite
@@ -27,6 +27,7 @@ from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.server.client import image
 from tests.server.process import Process
+from tests.server.replicas import ask, running
 
 DATA = os.urandom(3_000_000)
 DIGEST = Digest.of(DATA)
@@ -173,6 +174,14 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
         settings = Settings(data=str(tmp_path), listen=Listen(port=taken.getsockname()[1]))
         with pytest.raises(StorageError, match=r"cannot listen on 127\.0\.0\.1"):
             serve(settings)
+
+
+def test_a_name_is_looked_up_once_and_served(tmp_path: Path) -> None:
+    with running(tmp_path, {"listen": {"host": "localhost", "port": 0}}) as server:
+        assert server.url.startswith("http://localhost:")
+        assert ask(server.address, "GET", "/v2/").status == 200
+    with pytest.raises(UsageError, match=r"a\.\.b: it has no address"):
+        serve(Settings(data=str(tmp_path / "data"), listen=Listen(host="a..b", port=0)))
 
 
 def test_a_storage_that_is_not_mounted_is_one_clear_line(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from argosy.errors import StorageError
+from argosy.errors import StorageError, UsageError
 from argosy.server import certificates, marker
 from argosy.server.app import App
 from argosy.server.assemble import build
@@ -59,6 +59,7 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         build: Makes the application in a worker. A function of a module, because workers may be spawned.
 
     Raises:
+        UsageError: the host's name has no address.
         StorageError: the address cannot be bound, the application cannot be made, or the storage is away.
         InvalidConfigError: a file that is configured is wrong.
     """
@@ -70,8 +71,8 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         _reserved(settings.listen.host, settings.listen.port) as held,
         assembled(settings.data, workers) as team,
     ):
-        port = held.getsockname()[1]
-        server = _granian(settings, workers, port)
+        address, port, *_ = held.getsockname()
+        server = _granian(settings, workers, address, port)
         if settings.listen.tls is not None:
             _watch(settings.listen.tls)
         server.on_startup(
@@ -155,20 +156,26 @@ def _hear_stop() -> None:
 def _reserved(host: str, port: int) -> socket.socket:
     """Bind the address without listening: the port is known and ours, and the workers' sockets share it.
 
+    A name is looked up once, here, and the first of its addresses is the one.
+
     Raises:
+        UsageError: the name has no address.
         StorageError: somebody else has it, or it is none of this machine.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as exc:
+        raise UsageError(f"cannot listen on {host}: it has no address") from exc
     try:
         with socket.socket(family) as probe:  # a shared bind would not notice a second registry
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
+            probe.bind(place)
             probe.listen(1)
-            port = probe.getsockname()[1]
+            place = probe.getsockname()
         held = socket.socket(family)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind((host, port))
+        held.bind(place)
     except OSError as exc:
         raise StorageError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
     return held
@@ -187,11 +194,11 @@ _LOGGING = {
 """Warnings of the HTTP server go to stderr: what a script reads on stdout is the URL alone."""
 
 
-def _granian(settings: Settings, workers: int, port: int) -> Any:
+def _granian(settings: Settings, workers: int, address: str, port: int) -> Any:
     listen, tls = settings.listen, settings.listen.tls
     return Granian(
         "argosy.server.serve:serve",
-        address=listen.host,
+        address=address,
         port=port,
         interface=Interfaces.ASGI,
         workers=workers,

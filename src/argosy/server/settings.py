@@ -41,7 +41,9 @@ class Tls:
 class Listen:
     """Where the registry listens, and whom it believes about where a request came from."""
 
-    host: str = _field("127.0.0.1", "address to bind; anything but loopback needs access rules")
+    host: str = _field(
+        "127.0.0.1", "address to bind, or a name of one; anything but loopback needs access rules"
+    )
     port: int = _field(5000, "port to bind; 0 takes a free one", minimum=0, maximum=65535)
     workers: int | None = _field(
         None, "worker processes; as many as CPUs, at most 4, if None", minimum=1, maximum=256
