@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from argosy.cli.failure import printable
 from argosy.cli.options import json_option
 from argosy.cli.output import document, lines, table
-from argosy.cli.serving import configuration, environment
+from argosy.cli.serving import config_option, configuration, data_option, with_metadata
 from argosy.errors import StorageError, UsageError
-from argosy.server import checks, journal, retention
 from argosy.server import config as configs
+from argosy.server import journal, retention
 from argosy.server.assemble import fresh_metadata, open_metadata, open_storage
 from argosy.server.auth.policy import Policy
 from argosy.server.gc import Upkeep
@@ -26,38 +23,7 @@ from argosy.server.metadata import Metadata, collect
 from argosy.server.metadata.outbox import Change
 from argosy.server.settings import Settings
 
-T = TypeVar("T")
-
-_config = click.option(
-    "-c",
-    "--config",
-    type=click.Path(dir_okay=False),
-    envvar="ARGOSY_REGISTRY_CONFIG",
-    help="The registry's YAML file.",
-)
-_data = click.option("--data", type=click.Path(file_okay=False), help="The registry's directory.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-
-
-def _with(settings: Settings, work: Callable[[Metadata], Awaitable[T]]) -> T:
-    """Open the database, do one thing, close it.
-
-    Raises:
-        StorageError: there is no registry in the directory.
-    """
-    if settings.metadata.type == "sqlite":
-        path = settings.metadata.path or os.path.join(settings.data or "", "registry.db")
-        if not os.path.exists(path):
-            raise StorageError(f"no registry in {settings.data}: {path} is not there")
-
-    async def run() -> T:
-        metadata = open_metadata(settings)
-        try:
-            return await work(metadata)
-        finally:
-            metadata.close()
-
-    return asyncio.run(run())
 
 
 def _upkeep(settings: Settings, metadata: Metadata) -> Upkeep:
@@ -75,26 +41,6 @@ def _plain(found: object) -> str:
     return f"{found:g}" if isinstance(found, float) else str(found)
 
 
-@click.command("check-config")
-@click.argument("file", type=click.Path(dir_okay=False))
-def check_config(file: str) -> None:
-    """Say what is wrong with a configuration file and the files it names, every problem on a line of its own.
-
-    \b
-    Example:
-      argosy registry check-config registry.yaml
-    """
-    problems = configs.check_config(file, environment())
-    if not problems:
-        settings = configs.load(file, environment())
-        problems = [f"{file}: {problem}" for problem in checks.problems(settings)]
-    for problem in problems:
-        print(printable(problem), file=sys.stderr)
-    if problems:
-        raise UsageError(f"{file}: {len(problems)} problem{'s' * (len(problems) > 1)}")
-    print(f"{file}: good")
-
-
 @click.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file.
@@ -107,8 +53,8 @@ def schema() -> None:
 
 
 @click.command()
-@_config
-@_data
+@config_option
+@data_option
 @_dry_run
 @json_option
 def gc(config: str | None, data: str | None, dry_run: bool, as_json: bool) -> None:
@@ -120,13 +66,13 @@ def gc(config: str | None, data: str | None, dry_run: bool, as_json: bool) -> No
       argosy registry gc --data /srv/registry --json
     """
     settings = configuration(config, data)
-    report = _with(settings, lambda m: _upkeep(settings, m).collect(dry_run=dry_run))
+    report = with_metadata(settings, lambda m: _upkeep(settings, m).collect(dry_run=dry_run))
     _show(dataclasses.asdict(report), as_json=as_json)
 
 
 @click.command()
-@_config
-@_data
+@config_option
+@data_option
 @json_option
 def scrub(config: str | None, data: str | None, as_json: bool) -> None:
     """Read all blobs again and mark the damaged ones; pushing them again heals them, and so does a scrub that finds
@@ -137,7 +83,7 @@ def scrub(config: str | None, data: str | None, as_json: bool) -> None:
       argosy registry scrub --data /srv/registry
     """
     settings = configuration(config, data)
-    report = _with(
+    report = with_metadata(
         settings, lambda m: _upkeep(settings, m).scrub(older_than=0.0, most_bytes=1 << 62)
     )
     _show(dataclasses.asdict(report), as_json=as_json)
@@ -146,8 +92,8 @@ def scrub(config: str | None, data: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@_config
-@_data
+@config_option
+@data_option
 @json_option
 def rebuild(config: str | None, data: str | None, as_json: bool) -> None:
     """Make a lost database again from the journal in the storage. The database must be empty, and nobody use it. What
@@ -173,8 +119,8 @@ def rebuild(config: str | None, data: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@_config
-@_data
+@config_option
+@data_option
 @click.argument("file", type=click.Path(dir_okay=False))
 def backup(config: str | None, data: str | None, file: str) -> None:
     """Copy the SQLite database to a new file while the registry runs.
@@ -184,13 +130,13 @@ def backup(config: str | None, data: str | None, file: str) -> None:
       argosy registry backup --data /srv/registry /backup/registry.db
     """
     settings = configuration(config, data)
-    _with(settings, lambda m: m.backup(file))
+    with_metadata(settings, lambda m: m.backup(file))
     print(file)
 
 
 @click.command()
-@_config
-@_data
+@config_option
+@data_option
 @json_option
 def stats(config: str | None, data: str | None, as_json: bool) -> None:
     """Show how much of everything there is.
@@ -200,13 +146,13 @@ def stats(config: str | None, data: str | None, as_json: bool) -> None:
       argosy registry stats --json
     """
     settings = configuration(config, data)
-    found = _with(settings, lambda m: m.read(lambda tx: collect.figures(tx, time.time())))
+    found = with_metadata(settings, lambda m: m.read(lambda tx: collect.figures(tx, time.time())))
     _show(found, as_json=as_json)
 
 
 @click.command()
-@_config
-@_data
+@config_option
+@data_option
 def migrate(config: str | None, data: str | None) -> None:
     """Bring the database to the schema this argosy works with. PostgreSQL's is changed by nothing else.
 
@@ -227,8 +173,8 @@ def migrate(config: str | None, data: str | None) -> None:
 
 
 @click.command(name="retention")
-@_config
-@_data
+@config_option
+@data_option
 @_dry_run
 @json_option
 def retain(config: str | None, data: str | None, dry_run: bool, as_json: bool) -> None:
@@ -243,7 +189,7 @@ def retain(config: str | None, data: str | None, dry_run: bool, as_json: bool) -
         raise UsageError("no policy file is configured", hint="access.policy names it")
     policy, rules = Policy.load(settings.access.policy), settings.gc
     change = Change(time.time(), rules.grace_seconds, "retention", "", rules.trash_seconds)
-    gone = _with(settings, lambda m: retention.retain(m, policy, change, dry_run=dry_run))
+    gone = with_metadata(settings, lambda m: retention.retain(m, policy, change, dry_run=dry_run))
     if as_json:
         document([tag._asdict() for tag in gone])
     else:

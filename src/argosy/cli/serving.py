@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import click
 
 from argosy.content.protocols import Source
+from argosy.errors import StorageError
 from argosy.server import config
+from argosy.server.assemble import open_metadata
+from argosy.server.metadata import Metadata
 from argosy.server.settings import Settings, Upstream
 from argosy.spec.reference import DOCKER_HUB
+
+T = TypeVar("T")
+
+config_option = click.option(
+    "-c",
+    "--config",
+    type=click.Path(dir_okay=False),
+    envvar="ARGOSY_REGISTRY_CONFIG",
+    help="The registry's YAML file.",
+)
+data_option = click.option(
+    "--data", type=click.Path(file_okay=False), help="The registry's directory."
+)
 
 _NOT_SETTINGS = frozenset({"ARGOSY_REGISTRY_CONFIG"})
 
@@ -28,6 +48,27 @@ def configuration(path: str | None, data: str | None = None) -> Settings:
 def environment() -> dict[str, str]:
     """The variables that are settings."""
     return {name: value for name, value in os.environ.items() if name not in _NOT_SETTINGS}
+
+
+def with_metadata(settings: Settings, work: Callable[[Metadata], Awaitable[T]]) -> T:
+    """Open the database, do one thing, close it.
+
+    Raises:
+        StorageError: there is no registry in the directory.
+    """
+    if settings.metadata.type == "sqlite":
+        path = settings.metadata.path or os.path.join(settings.data or "", "registry.db")
+        if not os.path.exists(path):
+            raise StorageError(f"no registry in {settings.data}: {path} is not there")
+
+    async def run() -> T:
+        metadata = open_metadata(settings)
+        try:
+            return await work(metadata)
+        finally:
+            metadata.close()
+
+    return asyncio.run(run())
 
 
 def _data_directory() -> str:

@@ -111,7 +111,7 @@ COMMANDS: dict[str, Entry] = {
     "serve": Entry(_REGISTRY, "serve", "Serve a registry."),
     "registry": Entry(_REGISTRY, "", "Look after a registry of one's own."),
     "registry ping": Entry(_REGISTRY, "catalog", "Ask whether a registry is there.", "ping"),
-    "registry check-config": Entry(_REGISTRY, "registry", "Check a configuration.", "check_config"),
+    "registry check-config": Entry(_REGISTRY, "checking", "Check a configuration.", "check_config"),
     "registry schema": Entry(_REGISTRY, "registry", "Print the configuration's schema.", "schema"),
     "registry gc": Entry(_REGISTRY, "registry", "Collect what nothing refers to.", "gc"),
     "registry scrub": Entry(_REGISTRY, "registry", "Find damaged blobs.", "scrub"),
