@@ -12,6 +12,9 @@ import pytest
 from argosy.cli.main import call
 from argosy.layout.store import LayoutStore
 from argosy.testing import random
+from tests.server.receivers import receiver
+
+__all__ = ["receiver"]
 
 
 class Done(NamedTuple):

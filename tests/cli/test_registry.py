@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import pathlib
 import shutil
@@ -14,12 +15,15 @@ from typing import Any
 import pytest
 
 from argosy.server import config
+from argosy.server.metadata import Transaction, deliveries
+from argosy.server.metadata.deliveries import DeadLetter
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.cli.conftest import Run
 from tests.server.certificates import certificate
 from tests.server.client import Clock, Server
+from tests.server.receivers import Receiver
 from tests.server.replicas import ask
 from tests.server.services import stop
 
@@ -200,6 +204,39 @@ def test_a_directory_without_a_registry_is_said_and_nothing_is_made(
     nowhere = tmp_path / "nowhere"
     assert "no registry in" in argosy("registry", "stats", "--data", nowhere, code=1).err
     assert not nowhere.exists()
+
+
+def test_dead_letters_are_listed_told_again_and_dropped(
+    argosy: Run, data: pathlib.Path, tmp_path: pathlib.Path, receiver: Receiver
+) -> None:
+    letters = [
+        DeadLetter(f"webhook:{name}", number, 1e9 + number, "status 500", f'{{"id": "{number}"}}')
+        for number, name in enumerate(("ci", "ci", "gone"), 1)
+    ]
+
+    async def lose() -> None:
+        metadata = Sqlite(str(data / "registry.db"))
+        for letter in letters:
+            await metadata.write(functools.partial(_give_up, letter))
+        metadata.close()
+
+    asyncio.run(lose())
+    one = {"name": "ci", "url": receiver.url, "allow_private": True}
+    words = ("registry", "dead-letters", "--data", data, "--config")
+    path = file(tmp_path, events={"sinks": [one]})
+    assert [letter["event"] for letter in argosy(*words, path, "--json").json] == [3, 2, 1]
+    assert "2001-09-09T01:46:41+00:00  ci" in argosy(*words, path).out
+    receiver.statuses = [204, 500]
+    assert "event 2 for ci" in argosy(*words, path, "--replay", code=1).err
+    argosy(*words, path, "--replay")
+    assert [event["id"] for event in receiver.told] == ["1", "2"]
+    argosy(*words, path, "--replay", "--drop", code=64)
+    assert len(argosy(*words, path, "--drop", "--json").json) == 1
+    assert argosy(*words, path).out == ""
+
+
+def _give_up(letter: DeadLetter, tx: Transaction) -> None:
+    deliveries.give_up(tx, letter)
 
 
 def test_migrate_of_sqlite_says_that_there_is_nothing_to_do(

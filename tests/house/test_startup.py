@@ -23,7 +23,7 @@ SERVER = {
     "_cffi_backend", "_openssl", "annotationlib", "apsw", "bcrypt", "cffi", "cryptography", "granian", "jwt", "obstore",
     "prometheus_client", "yaml", "_yaml", "__mp_main__",
 }  # fmt: skip
-ALLOWED: dict[str, set[str]] = {"registry": SERVER, "serve": SERVER, "checking": SERVER}
+ALLOWED: dict[str, set[str]] = dict.fromkeys(("checking", "letters", "registry", "serve"), SERVER)
 FREE = {"click", "typing_extensions", *LAYERS}
 NEVER = {
     "apsw",

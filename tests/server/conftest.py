@@ -2,5 +2,6 @@
 
 from tests.server.client import server
 from tests.server.fixtures import objects, postgresql
+from tests.server.receivers import receiver
 
-__all__ = ["objects", "postgresql", "server"]
+__all__ = ["objects", "postgresql", "receiver", "server"]

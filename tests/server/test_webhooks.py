@@ -3,62 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import json
 import pathlib
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from argosy.server.metadata import deliveries, leases, outbox
-from argosy.server.settings import Sink
+from argosy.server.settings import Events, Sink
 from argosy.server.webhooks import SIGNATURE_HEADER, deliverer, signature
 from tests.server.client import Clock, Server
-
-
-class Receiver:
-    """A receiver of webhooks that answers as it is told."""
-
-    def __init__(self) -> None:
-        self.statuses: list[int] = []
-        self.told: list[dict[str, Any]] = []
-        self.headers: list[Any] = []
-        self.bodies: list[bytes] = []
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = receiver.statuses.pop(0) if receiver.statuses else 204
-                if status < 300:
-                    receiver.told.append(json.loads(body))
-                    receiver.headers.append(self.headers)
-                    receiver.bodies.append(body)
-                self.send_response(status)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    yield made
-    made.stop()
+from tests.server.receivers import Receiver
 
 
 @pytest.fixture
@@ -74,11 +30,6 @@ def sink(receiver: Receiver, **more: Any) -> Sink:
 
 def deliver(server: Server, one: Sink) -> None:
     """One replica tells what there is, and gives its lease back."""
-    another(server, one)
-    server.run(server.registry.metadata.write(lambda tx: tx.rows("DELETE FROM lease")))
-
-
-def another(server: Server, one: Sink) -> None:
     server.run(deliverer(one, once=True)(server.registry))
 
 
@@ -137,7 +88,7 @@ def test_what_fails_is_told_again_later_and_nothing_overtakes_it(
 
 
 def test_after_the_last_try_an_event_is_put_aside_and_the_next_is_told(
-    server: Server, receiver: Receiver
+    server: Server, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = sink(receiver, types=("tag.set",), attempts=2)
     deliver(server, one)
@@ -149,6 +100,12 @@ def test_after_the_last_try_an_event_is_put_aside_and_the_next_is_told(
     server.clock.now += 10
     deliver(server, one)
     assert [event["subject"] for event in receiver.told] == ["a:v2"]
+    said = [record.getMessage() for record in caplog.records if record.name == "argosy.server"]
+    assert [line.partition(" event ")[2] for line in said] == [
+        "3: try 1 of 2 failed: status 500",
+        "3 is given up and put with the dead letters: status 410",
+    ]
+    assert server.run(server.upkeep.stats())["dead_letters"] == 1
     (letter,) = server.run(server.registry.metadata.read(lambda tx: deliveries.dead_letters(tx, 9)))
     assert (letter.consumer, letter.problem) == ("webhook:ci", "status 410")
     assert json.loads(letter.body)["subject"] == "a:v1"
@@ -169,14 +126,19 @@ def test_one_replica_tells_a_webhook_and_another_takes_over_when_it_is_gone(
     server: Server, receiver: Receiver
 ) -> None:
     one = sink(receiver, types=("tag.set",))
-    another(server, one)
+    deliver(server, one)
     server.push_image("a", "v1")
-    another(server, one)  # the first one's lease is not over: nothing
+    now = server.clock()
+    server.run(
+        server.registry.metadata.write(lambda tx: leases.take(tx, "webhook:ci", "other", now, 60.0))
+    )
+    deliver(server, one)  # the other's lease is not over: nothing
     assert receiver.told == []
     assert isinstance(server.clock, Clock)
     server.clock.now += 61
-    another(server, one)
+    deliver(server, one)
     assert len(receiver.told) == 1
+    assert server.rows("SELECT * FROM lease") == []
 
 
 def test_leases_are_taken_kept_and_given_back(server: Server) -> None:
@@ -205,6 +167,31 @@ def test_the_outbox_is_trimmed_only_behind_the_webhook(server: Server, receiver:
     assert trimmed == 0
     deliver(server, one)
     assert server.run(server.registry.metadata.write(lambda tx: outbox.trim(tx, late))) > 0
+
+
+def test_no_event_is_kept_for_a_webhook_that_is_not_configured_any_more(
+    server: Server, receiver: Receiver
+) -> None:
+    here, gone, elsewhere = (sink(receiver, name=name) for name in ("here", "gone", "elsewhere"))
+    for one in (here, gone, elsewhere):
+        deliver(server, one)
+    now = server.clock()
+    server.run(
+        server.registry.metadata.write(
+            lambda tx: leases.take(tx, "webhook:elsewhere", "another replica", now, 60.0)
+        )
+    )
+    server.push_image("a", "v1")
+    events = Events(sinks=(here,), keep_seconds=0.0)
+    server.run(server.upkeep.trim(events))
+    assert server.rows("SELECT consumer FROM event_cursor ORDER BY consumer") == [
+        ("webhook:elsewhere",),
+        ("webhook:here",),
+    ]
+    assert isinstance(server.clock, Clock)
+    server.clock.now += 61
+    deliver(server, here)
+    assert server.run(server.upkeep.trim(events)) > 0
 
 
 def test_a_deliverer_waits_and_can_be_cancelled(server: Server, receiver: Receiver) -> None:

@@ -119,6 +119,9 @@ COMMANDS: dict[str, Entry] = {
     "registry backup": Entry(_REGISTRY, "registry", "Copy the database.", "backup"),
     "registry stats": Entry(_REGISTRY, "registry", "Show how much there is.", "stats"),
     "registry migrate": Entry(_REGISTRY, "registry", "Update the database's schema.", "migrate"),
+    "registry dead-letters": Entry(
+        _REGISTRY, "letters", "Show events that webhooks were not told.", "letters"
+    ),
     "registry retention": Entry(_REGISTRY, "registry", "Let old tags go.", "retain"),
     "spec": Entry(_RUN, "spec", "Make or edit a bundle's config.json."),
     "runtime-check": Entry(

@@ -21,6 +21,7 @@ from argosy.server.metadata import (
     Metadata,
     Transaction,
     collect,
+    deliveries,
     outbox,
     repositories,
     uploads,
@@ -29,7 +30,7 @@ from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.collect import Check, Item, Outcome, Policy
 from argosy.server.metadata.outbox import Change
 from argosy.server.registry import Registry
-from argosy.server.settings import Collection
+from argosy.server.settings import Collection, Events
 from argosy.server.storage import ShortObjectError, Storage
 from argosy.spec.digest import Digest, hasher
 
@@ -363,10 +364,18 @@ class Upkeep:
         now = self.clock()
         return await self.metadata.read(lambda tx: collect.figures(tx, now), slow=True)
 
-    async def trim(self, keep_seconds: float) -> int:
-        """Delete events everybody is done with and that are older than that."""
-        before = self.clock() - keep_seconds
-        return await self.metadata.write(lambda tx: outbox.trim(tx, before), durable=False)
+    async def trim(self, events: Events) -> int:
+        """Delete events that everybody who is configured is done with, once they are old; answers how many."""
+        now, names = self.clock(), {sink.name for sink in events.sinks}
+
+        def work(tx: Transaction) -> tuple[list[str], int]:
+            gone = deliveries.forget(tx, names, now)
+            return gone, outbox.trim(tx, now - events.keep_seconds)
+
+        gone, trimmed = await self.metadata.write(work, durable=False)
+        for consumer in gone:
+            log.info("%s is not configured any more: it would begin anew", consumer)
+        return trimmed
 
 
 async def run(registry: Registry) -> None:
@@ -381,7 +390,7 @@ async def run(registry: Registry) -> None:
             await upkeep.scrub()
         except StorageError as exc:
             log.warning("the scrub is put off: %s", exc)
-        await upkeep.trim(settings.events.keep_seconds)
+        await upkeep.trim(settings.events)
         if report.collected or report.objects_deleted or report.failed:
             log.info("collected: %s", report)
 

@@ -8,6 +8,7 @@ A receiver drops what it has seen by the event's `id`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import hmac
 import json
@@ -20,14 +21,15 @@ from argosy.server import outbound
 from argosy.server.metadata import Transaction, deliveries, leases, outbox
 from argosy.server.metadata.deliveries import DeadLetter, Delivery
 from argosy.server.metadata.outbox import Event
-from argosy.server.registry import Registry
+from argosy.server.registry import Registry, log
 from argosy.server.settings import Sink
 
-__all__ = ["SIGNATURE_HEADER", "cloud_event", "deliverer", "signature"]
+__all__ = ["SIGNATURE_HEADER", "cloud_event", "deliverer", "post", "signature"]
 
 SIGNATURE_HEADER = "X-Argosy-Signature"
 _LEASE_SECONDS = 60.0
 _IDLE_SECONDS = 1.0
+_LEAVE_SECONDS = 2.0
 _BATCH = 100
 _LONGEST_PAUSE = 3600.0
 _INNER = frozenset({"blob.moved", "content.collected", "blob.damaged"})
@@ -82,20 +84,46 @@ def deliverer(
     courier = _Courier(sink)
 
     async def run(registry: Registry) -> None:
-        while True:
-            told = await courier.round(registry)
-            if not told and once:
-                return
-            if not told:
-                await sleep(_IDLE_SECONDS)
+        try:
+            while True:
+                told = await courier.round(registry)
+                if not told and once:
+                    return
+                if not told:
+                    await sleep(_IDLE_SECONDS)
+        finally:
+            await courier.leave(registry)
 
     return run
+
+
+def post(sink: Sink, body: bytes) -> None:
+    """Tell a webhook one event. Blocking.
+
+    Raises:
+        TransportError: it did not answer, or not with a status from 200 to 299.
+        DeniedError: it is at an address that is not allowed.
+        LimitExceededError: it answered with too much.
+    """
+    headers = {"Content-Type": "application/cloudevents+json"}
+    if sink.secret is not None:
+        headers[SIGNATURE_HEADER] = signature(sink.secret, body)
+    answer = outbound.request(
+        "POST",
+        sink.url,
+        headers=headers,
+        body=body,
+        timeout_seconds=sink.timeout_seconds,
+        allow_private=sink.allow_private,
+    )
+    if not 200 <= answer.status < 300:
+        raise TransportError(f"status {answer.status}")
 
 
 class _Courier:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._consumer = f"webhook:{sink.name}"
+        self._consumer = deliveries.WEBHOOK + sink.name
         self._holder = secrets.token_hex(8)
 
     async def round(self, registry: Registry) -> bool:
@@ -125,6 +153,14 @@ class _Courier:
         await registry.write(lambda tx: outbox.advance(tx, self._consumer, skipped), durable=False)
         return len(events) == _BATCH
 
+    async def leave(self, registry: Registry) -> None:
+        """Let the next one begin at once."""
+        with contextlib.suppress(ArgosyError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await registry.write(
+                    lambda tx: leases.drop(tx, self._consumer, self._holder), durable=False
+                )
+
     def _wanted(self, event: Event) -> bool:
         types = self._sink.types
         return event.kind in types if types else event.kind not in _INNER
@@ -134,38 +170,25 @@ class _Courier:
         source = registry.settings.listen.public_url or "/argosy"
         body = json.dumps(cloud_event(event, source), separators=(",", ":")).encode()
         try:
-            await asyncio.to_thread(self._post, body)
+            await asyncio.to_thread(post, self._sink, body)
         except ArgosyError as error:
             return await self._failed(registry, event, attempts + 1, error, body)
         await registry.write(lambda tx: deliveries.done(tx, self._consumer, event.id))
         return True
 
-    def _post(self, body: bytes) -> None:
-        sink = self._sink
-        headers = {"Content-Type": "application/cloudevents+json"}
-        if sink.secret is not None:
-            headers[SIGNATURE_HEADER] = signature(sink.secret, body)
-        answer = outbound.request(
-            "POST",
-            sink.url,
-            headers=headers,
-            body=body,
-            timeout_seconds=sink.timeout_seconds,
-            allow_private=sink.allow_private,
-        )
-        if not 200 <= answer.status < 300:
-            raise TransportError(f"status {answer.status}")
-
     async def _failed(
         self, registry: Registry, event: Event, attempts: int, error: ArgosyError, body: bytes
     ) -> bool:
-        now = registry.clock()
-        if attempts < self._sink.attempts:
+        now, most = registry.clock(), self._sink.attempts
+        what = f"{self._consumer}: event {event.id}"
+        if attempts < most:
+            log.warning("%s: try %d of %d failed: %s", what, attempts, most, error)
             pause = min(_LONGEST_PAUSE, 2.0**attempts) * random.uniform(0.5, 1.0)  # noqa: S311
             await registry.write(
                 lambda tx: deliveries.failed(tx, self._consumer, attempts, now + pause)
             )
             return False
+        log.error("%s is given up and put with the dead letters: %s", what, error)
         letter = DeadLetter(self._consumer, event.id, now, str(error)[:1000], body.decode())
         await registry.write(lambda tx: deliveries.give_up(tx, letter))
         return True

@@ -361,6 +361,8 @@ _FIGURES = {
     "trash": "SELECT count(*) FROM trash",
     "trash_bytes": "SELECT COALESCE(sum(size), 0) FROM trash",
     "events": "SELECT count(*) FROM event",
+    "failing_webhooks": "SELECT count(*) FROM delivery",
+    "dead_letters": "SELECT count(*) FROM dead_letter",
 }
 
 

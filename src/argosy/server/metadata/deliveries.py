@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from argosy.server.metadata import Transaction, outbox
+from argosy.server.metadata import Transaction, leases, outbox
 
-__all__ = ["DeadLetter", "Delivery", "dead_letters", "done", "failed", "give_up", "state"]
+__all__ = [
+    "WEBHOOK",
+    "DeadLetter",
+    "Delivery",
+    "bury",
+    "dead_letters",
+    "done",
+    "failed",
+    "forget",
+    "give_up",
+    "state",
+]
+
+WEBHOOK = "webhook:"
+"""What the names of webhooks begin with among those who read the outbox, and of their leases."""
 
 
 class Delivery(NamedTuple):
@@ -71,3 +86,28 @@ def dead_letters(tx: Transaction, limit: int) -> list[DeadLetter]:
         (limit,),
     )
     return [DeadLetter(*row) for row in rows]
+
+
+def bury(tx: Transaction, letter: DeadLetter) -> None:
+    """Delete a dead letter."""
+    tx.rows(
+        "DELETE FROM dead_letter WHERE consumer = ? AND event = ?", (letter.consumer, letter.event)
+    )
+
+
+def forget(tx: Transaction, names: Collection[str], now: float) -> list[str]:
+    """Let go of webhooks that are none of these and that nobody tells now: no event is kept for them any more.
+
+    Another replica may have more of them than this one, for a moment: whom it tells, it holds the lease of.
+    """
+    gone = [
+        consumer
+        for (consumer,) in tx.rows("SELECT consumer FROM event_cursor ORDER BY consumer")
+        if consumer.startswith(WEBHOOK)
+        and consumer.removeprefix(WEBHOOK) not in names
+        and not leases.is_held(tx, consumer, now)
+    ]
+    for consumer in gone:
+        tx.rows("DELETE FROM event_cursor WHERE consumer = ?", (consumer,))
+        tx.rows("DELETE FROM delivery WHERE consumer = ?", (consumer,))
+    return gone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argosy.server.metadata import Transaction
 
-__all__ = ["drop", "take"]
+__all__ = ["drop", "is_held", "take"]
 
 
 def take(tx: Transaction, name: str, holder: str, now: float, seconds: float) -> bool:
@@ -23,6 +23,12 @@ def take(tx: Transaction, name: str, holder: str, now: float, seconds: float) ->
         (name, holder, now + seconds, now),
     )
     return taken is not None
+
+
+def is_held(tx: Transaction, name: str, now: float) -> bool:
+    """Whether somebody has a lease."""
+    sql = "SELECT 1 FROM lease WHERE name = ? AND lease_until > ?"
+    return tx.row(sql, (name, now)) is not None
 
 
 def drop(tx: Transaction, name: str, holder: str) -> None:
