@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import pathlib
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,7 +28,7 @@ from argosy.server.app import App
 from argosy.server.cache import Cache
 from argosy.server.namespaces import Namespaces
 from argosy.server.readonly import ReadOnly
-from argosy.server.settings import Upstream
+from argosy.server.settings import Settings, Storage, Upstream
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.testing import random
@@ -464,6 +465,31 @@ def test_a_client_that_hangs_up_does_not_stop_the_fill(
     mirror.run(pull())
     mirror.settle()
     assert layer.digest in mirror.stored()
+
+
+@pytest.mark.parametrize("place", ["data", "root"])
+def test_a_blob_comes_in_where_blobs_lie_not_where_temporary_files_do(
+    tmp_path: pathlib.Path, upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    folder = tmp_path / "roomy"
+    folder.mkdir()
+    where: dict[str, Any] = {"data": str(folder)}
+    if place == "root":
+        where = {"data": str(tmp_path / "small"), "storage": Storage(root=str(folder))}
+    layer, data = big(upstreams)
+    made: list[str | None] = []
+    true = tempfile.TemporaryFile
+
+    def watched(*words: Any, dir: str | None = None, **more: Any) -> Any:  # noqa: A002
+        made.append(dir)
+        return true(*words, dir=dir, **more)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", watched)
+    with Mirror(str(tmp_path), upstreams, settings=Settings(**where)) as mirror:
+        mirror.ask("GET", "/v2/hub/app/manifests/big")
+        assert mirror.ask("GET", f"/v2/hub/app/blobs/{layer.digest}").body == data
+        mirror.settle()
+    assert made == [str(folder)]
 
 
 def test_a_range_is_passed_through_and_not_stored(mirror: Mirror, upstreams: Upstreams) -> None:

@@ -35,7 +35,7 @@ from argosy.errors import (
     TooManyRequestsError,
     TransportError,
 )
-from argosy.server.fill import PIECE, Fill, part_of
+from argosy.server.fill import PIECE, Fill, part_of, roomy
 from argosy.server.handlers.blobs import get as serve_blob
 from argosy.server.handlers.blobs import parse_range
 from argosy.server.handlers.manifests import parse
@@ -346,7 +346,7 @@ class Cache:
             return await self._fills[key].join().opened()
         if is_leader is None:
             return None
-        fill = self._fills[key] = Fill(desc)
+        fill = self._fills[key] = Fill(desc, roomy(self.registry.settings))
         task = asyncio.create_task(
             self._run(fill, key, lease if is_leader else None, upstream, source)
         )

@@ -8,22 +8,40 @@ import tempfile
 from collections.abc import AsyncIterator
 
 from argosy.content.protocols import BlobReader
-from argosy.errors import ArgosyError
+from argosy.errors import ArgosyError, StorageError
+from argosy.server.settings import Settings
 from argosy.server.storage import SegmentWriter
 from argosy.spec.descriptor import Descriptor
 
-__all__ = ["PIECE", "Fill", "part_of"]
+__all__ = ["PIECE", "Fill", "part_of", "roomy"]
 
 PIECE = 1024 * 1024
 """Bytes moved at a time."""
 
 
-class Fill:
-    """A blob that is coming in: a temporary file that grows, and everybody who reads it meanwhile."""
+def roomy(settings: Settings) -> str | None:
+    """Where there is room for a blob: where blobs lie, as far as that is here; None if nowhere is known."""
+    root = settings.storage.root if settings.storage.type == "filesystem" else None
+    folder = root or settings.data
+    return folder if folder and os.path.isdir(folder) else None
 
-    def __init__(self, desc: Descriptor) -> None:
+
+class Fill:
+    """A blob that is coming in: a temporary file that grows, and everybody who reads it meanwhile.
+
+    Args:
+        desc: The blob.
+        folder: Where the file is made, without a name; where temporary files are, if None.
+    """
+
+    def __init__(self, desc: Descriptor, folder: str | None = None) -> None:
         self.desc = desc
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # closed by the last to leave
+        try:
+            self._file = tempfile.TemporaryFile(  # noqa: SIM115  # closed by the last to leave
+                buffering=0, dir=folder
+            )
+        except OSError as exc:
+            raise StorageError(f"temporary file: {exc.strerror}") from None
         self._users = 1
         self._there = 0
         self._is_open = self._is_done = False
