@@ -492,22 +492,52 @@ def test_a_blob_comes_in_where_blobs_lie_not_where_temporary_files_do(
     assert made == [str(folder)]
 
 
-def test_a_range_is_passed_through_and_not_stored(mirror: Mirror, upstreams: Upstreams) -> None:
+def test_ranges_bring_the_whole_blob_in_once(mirror: Mirror, upstreams: Upstreams) -> None:
     layer, data = big(upstreams)
     mirror.ask("GET", "/v2/hub/app/manifests/big")
-    for text, part in (
-        ("bytes=5-9", data[5:10]),
-        ("bytes=2000000-", data[2000000:]),
-        ("bytes=-7", data[-7:]),
-    ):
-        answer = mirror.ask("GET", f"/v2/hub/app/blobs/{layer.digest}", headers={"range": text})
-        assert (answer.status, answer.body) == (206, part)
-    assert (
-        mirror.ask(
-            "GET", f"/v2/hub/app/blobs/{layer.digest}", headers={"range": "bytes=9999999-"}
-        ).status
-        == 416
+
+    def ask(text: str) -> Any:
+        return mirror.ask("GET", f"/v2/hub/app/blobs/{layer.digest}", headers={"range": text})
+
+    assert ask("bytes=9999999-").status == 416
+    assert not [asked for asked in upstreams.asked if asked.startswith("fetch application/octet")]
+    for settled in (False, True):
+        before = len(upstreams.asked)
+        for text, part in (
+            ("bytes=5-9", data[5:10]),
+            ("bytes=2000000-", data[2000000:]),
+            ("bytes=-7", data[-7:]),
+        ):
+            answer = ask(text)
+            assert (answer.status, answer.body) == (206, part)
+            assert (answer.header("content-range") or "").endswith(f"/{BIG}")
+        mirror.settle()
+        assert mirror.stored() == [layer.digest]
+        assert len(upstreams.asked) - before <= (0 if settled else 1)
+
+
+def test_a_range_is_answered_before_the_blob_is_there(mirror: Mirror, upstreams: Upstreams) -> None:
+    layer, data = big(upstreams)
+    mirror.ask("GET", "/v2/hub/app/manifests/big")
+    upstreams.gate = threading.Event()
+    target = f"/v2/hub/app/blobs/{layer.digest}"
+    assert mirror.ask("GET", target, headers={"range": "bytes=5-9"}).body == data[5:10]
+    assert mirror.stored() == []
+    upstreams.gate.set()
+    mirror.settle()
+    assert mirror.stored() == [layer.digest]
+
+
+def test_a_range_to_the_end_of_what_is_wrong_is_not_given_out(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    layer, _ = big(upstreams)
+    mirror.ask("GET", "/v2/hub/app/manifests/big")
+    upstreams.tamper = lambda data: data[:-1] + b"!"
+    answer = mirror.ask(
+        "GET", f"/v2/hub/app/blobs/{layer.digest}", headers={"range": "bytes=2000000-"}
     )
+    assert len(answer.body) < BIG - 2000000
     mirror.settle()
     assert mirror.stored() == []
 

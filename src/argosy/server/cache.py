@@ -7,7 +7,8 @@
   never committed, and no client gets all of it.
 - Only blobs that a manifest of the repository names are fetched, and always from the upstream, even if another
   repository here has them: a manifest is no proof that its author may read what it names.
-- A range is passed through and not stored.
+- A range brings the whole blob in, once: bytes that are not proved are not kept, and half a blob proves nothing. It is
+  answered as soon as its bytes are there; one that reaches the blob's end has waited for the proof, others have not.
 - Lists of tags and of referrers are the upstream's; where it fails, they name what is here.
 
 Where the content comes from is given from above (`SourceFor`): this room speaks to no registry.
@@ -35,7 +36,7 @@ from argosy.errors import (
     TooManyRequestsError,
     TransportError,
 )
-from argosy.server.fill import PIECE, Fill, part_of, roomy
+from argosy.server.fill import PIECE, Fill, roomy
 from argosy.server.handlers.blobs import get as serve_blob
 from argosy.server.handlers.blobs import parse_range
 from argosy.server.handlers.manifests import parse
@@ -316,15 +317,14 @@ class Cache:
             return Response(200, headers, length=desc.size)
         wanted = request.header(b"range")
         part = parse_range(wanted, desc.size) if wanted is not None else None
-        if part is not None:
-            start, stop = part
-            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, desc.size)))
-            reader = await self._ask(upstream, lambda: source.fetch(desc))
-            return Response(206, headers, Stream(part_of(reader, start, stop), stop - start))
         fill = await self._fill(request.name, upstream, source, desc)
         if fill is None:
             return await self._stored(request, desc)
-        return Response(200, headers, Stream(fill.stream(), desc.size))
+        if part is None:
+            return Response(200, headers, Stream(fill.stream(0, desc.size), desc.size))
+        start, stop = part
+        headers.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, desc.size)))
+        return Response(206, headers, Stream(fill.stream(start, stop), stop - start))
 
     async def _stored(self, request: Request, desc: Descriptor) -> Response | None:
         """Another replica has stored it meanwhile."""

@@ -13,7 +13,7 @@ from argosy.server.settings import Settings
 from argosy.server.storage import SegmentWriter
 from argosy.spec.descriptor import Descriptor
 
-__all__ = ["PIECE", "Fill", "part_of", "roomy"]
+__all__ = ["PIECE", "Fill", "roomy"]
 
 PIECE = 1024 * 1024
 """Bytes moved at a time."""
@@ -100,21 +100,23 @@ class Fill:
             raise self._error
         return self
 
-    async def stream(self) -> AsyncIterator[bytes]:
-        """The bytes from the beginning, as they come.
+    async def stream(self, start: int, stop: int) -> AsyncIterator[bytes]:
+        """The bytes [start, stop), as they come.
 
         Raises:
-            ArgosyError: the upstream failed, or what it sent is not what it should be; the end was never handed out.
+            ArgosyError: the upstream failed, or what it sent is not what it should be; the blob's end was never handed
+                out then. A part before the end was, perhaps, and was not proved.
         """
-        at = 0
+        at = start
         try:
             while True:
-                while at < self._there:
-                    data = await asyncio.to_thread(
-                        os.pread, self._file.fileno(), min(PIECE, self._there - at), at
-                    )
+                while at < min(stop, self._there):
+                    size = min(PIECE, stop - at, self._there - at)
+                    data = await asyncio.to_thread(os.pread, self._file.fileno(), size, at)
                     at += len(data)
                     yield data
+                if at == stop < self.desc.size:
+                    return
                 if self._error is not None:
                     raise self._error
                 if self._is_done:
@@ -122,17 +124,3 @@ class Fill:
                 await self._changed.wait()
         finally:
             self.leave()
-
-
-async def part_of(reader: BlobReader, start: int, stop: int) -> AsyncIterator[bytes]:
-    """The bytes [start, stop) of what a reader gives."""
-    at = 0
-    with reader:
-        while at < stop:
-            data = await asyncio.to_thread(reader.read, PIECE)
-            if not data:
-                return
-            piece = data[max(0, start - at) : stop - at]
-            at += len(data)
-            if piece:
-                yield piece
