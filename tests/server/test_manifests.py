@@ -73,6 +73,13 @@ def test_tag_parameters_set_all_tags_and_tell_them(server: Server) -> None:
     assert server.ask("GET", "/v2/a/tags/list").json()["tags"] == tags
 
 
+def test_tag_parameters_beside_a_tag_are_set_and_told_too(server: Server) -> None:
+    server.push_blob("a", b"{}")
+    assert server.put_manifest("a", image(), "one?tag=two").all("oci-tag") == ["one, two"]
+    assert server.put_manifest("a", image(), "one").all("oci-tag") == []
+    assert server.ask("GET", "/v2/a/tags/list").json()["tags"] == ["one", "two"]
+
+
 def test_too_many_tags_are_414_and_a_bad_one_keeps_all_out(server: Server) -> None:
     server.push_blob("a", b"{}")
     raw = image()

@@ -20,6 +20,7 @@ from argosy.server.http import (
     ClientGoneError,
     File,
     Message,
+    OutsideError,
     Pieces,
     Receive,
     Request,
@@ -137,6 +138,8 @@ class App:
             response.add(b"www-authenticate", challenge)
         if isinstance(error, TooManyRequestsError):
             response.add(b"retry-after", str(max(1, round(error.retry_after or 1))))
+        if isinstance(error, OutsideError):
+            response.add(b"content-range", f"bytes */{error.size}")
         if isinstance(error, WrongMethodError):
             response.add(b"allow", error.allowed)
         return response

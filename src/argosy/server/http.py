@@ -17,6 +17,7 @@ from argosy.errors import (
     InvalidError,
     InvalidUploadError,
     LimitExceededError,
+    RangeNotSatisfiableError,
     SizeMismatchError,
     StorageError,
 )
@@ -60,6 +61,21 @@ class MisdirectedError(ArgosyError):
 
     code = "NAME_UNKNOWN"
     status = 404
+
+
+class OutsideError(RangeNotSatisfiableError):
+    """A range of a blob that is not in it. Others know this code; the specification has none.
+
+    Args:
+        message: What was asked for.
+        size: The bytes there are.
+    """
+
+    code = "RANGE_INVALID"
+
+    def __init__(self, message: str, size: int = 0) -> None:
+        super().__init__(message)
+        self.size = size
 
 
 class TooLongError(LimitExceededError):

@@ -6,8 +6,8 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from argosy.errors import BlobUnknownError, RangeNotSatisfiableError
-from argosy.server.http import File, Header, Pieces, Request, Response, etags
+from argosy.errors import BlobUnknownError
+from argosy.server.http import File, Header, OutsideError, Pieces, Request, Response, etags
 from argosy.server.metadata import Transaction, blobs
 from argosy.server.metadata.blobs import Blob, Segment
 from argosy.server.registry import Registry
@@ -26,7 +26,7 @@ async def get(registry: Registry, request: Request) -> Response:
     Raises:
         InvalidDigestError: the digest breaks the grammar.
         BlobUnknownError: it is not in the repository, or its bytes were found damaged.
-        RangeNotSatisfiableError: the range lies outside it.
+        OutsideError: the range lies outside it.
     """
     digest = Digest(request.argument)
     found = await registry.metadata.read(lambda tx: blobs.find(tx, request.name, digest))
@@ -97,7 +97,7 @@ def parse_range(value: str, size: int) -> tuple[int, int] | None:
     """A `Range` header over `size` bytes as [start, stop); None where it is to be ignored (several, other units).
 
     Raises:
-        RangeNotSatisfiableError: nothing of it is there, or it ends before it begins.
+        OutsideError: nothing of it is there, or it ends before it begins.
 
     >>> parse_range("bytes=500-", 2048), parse_range("bytes=-500", 2048)
     ((500, 2048), (1548, 2048))
@@ -111,7 +111,7 @@ def parse_range(value: str, size: int) -> tuple[int, int] | None:
         start = int(match[1])
         stop = min(size, int(match[2]) + 1) if match[2] else size
     if start >= stop:
-        raise RangeNotSatisfiableError(f"range {value}: the blob has {size} bytes")
+        raise OutsideError(f"range {value}: the blob has {size} bytes", size)
     return start, stop
 
 

@@ -127,7 +127,7 @@ async def put(registry: Registry, request: Request) -> Response:
     response.add(b"etag", f'"{new.digest}"')
     if new.subject is not None:
         response.add(b"oci-subject", new.subject)
-    if given is not None:
+    if given is not None or len(tags) > 1:  # one alone is the path's own
         _add_tags(response, tags)
     _add_warnings(response, new.problems)
     return response
