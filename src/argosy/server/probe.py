@@ -38,7 +38,7 @@ class Probe:
     def __init__(self, metadata: Metadata, storage: Storage) -> None:
         self._asks: dict[str, Callable[[], Awaitable[object]]] = {
             "database": lambda: metadata.read(lambda tx: tx.row("SELECT 1")),
-            "storage": lambda: marker.check(metadata, storage),
+            "storage": lambda: _see(metadata, storage),
         }
         self._asked_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
@@ -65,3 +65,16 @@ class Probe:
             log.warning("not ready: %s: %s", silent, str(exc) or repr(exc))
         self._silent, self._asking = silent, None
         self._asked_at = asyncio.get_running_loop().time()
+
+
+async def _see(metadata: Metadata, storage: Storage) -> None:
+    """Find the storage's marker, or make it where there is none yet.
+
+    Raises:
+        StorageError: it is not there, and cannot be made.
+    """
+    if await asyncio.to_thread(marker.is_marked, storage):
+        return
+    await marker.check(metadata, storage)
+    if not await asyncio.to_thread(marker.is_marked, storage):
+        raise marker.StorageAwayError("the storage has no marker and takes none")
