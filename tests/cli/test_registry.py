@@ -78,7 +78,7 @@ def test_check_config_reads_what_the_file_names(argosy: Run, tmp_path: pathlib.P
     )
     said = argosy("registry", "check-config", path, code=64).err
     for problem in (
-        f"{path}: listen.tls: {tmp_path}/nowhere: no such file",
+        f"{path}: listen.tls: {tmp_path}/nowhere: No such file",
         f"{path}: access.htpasswd: {users}:1: user 'bob': expected a bcrypt hash (make one with",
         f"{path}: access.policy: {policy}:2: rules.0.allow.0: 'fly' is not one of",
         f"{path}: access.tokens.key: expected a key",

@@ -35,7 +35,7 @@ def problems(settings: Settings) -> list[str]:
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
     if settings.listen.tls is not None:
-        yield "listen.tls", functools.partial(certificates.check, settings.listen.tls)
+        yield "listen.tls", functools.partial(certificates.Copy, settings.listen.tls)
     yield "listen.host", functools.partial(require_access, settings)
     if is_open(settings):
         return

@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from argosy.errors import StorageError, UsageError
-from argosy.server import certificates, marker
+from argosy.errors import ArgosyError, StorageError, UsageError
+from argosy.server import marker
 from argosy.server.app import App
 from argosy.server.assemble import build
+from argosy.server.certificates import Copy
 from argosy.server.connections import capacity, make_room
 from argosy.server.settings import Settings, Tls
 from argosy.server.team import Seat, Team, assembled
@@ -43,7 +45,7 @@ _WORKERS = 4
 
 _PR_SET_PDEATHSIG = 1
 _PAUSE, _ATTEMPTS = 0.005, 200
-_AGAIN_SECONDS = 60
+_AGAIN_SECONDS, _WAIT_SECONDS = 60, 5
 _NETWORK = "tokio"
 """What the names of the threads begin with that receive and send."""
 _MALLOPT = {-1: 256 << 20, -2: 16 << 20, -3: 32 << 20}
@@ -63,7 +65,7 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         StorageError: the address cannot be bound, the application cannot be made, or the storage is away.
         InvalidConfigError: a file that is configured is wrong.
     """
-    _try_out(build, settings)
+    copy = _try_out(build, settings)
     workers = _workers(settings)
     make_room(settings.limits)
     with (
@@ -75,22 +77,23 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         server = _granian(settings, workers, address, port)
         if settings.listen.tls is not None:
             _watch(settings.listen.tls)
-        server.on_startup(
-            functools.partial(_guard_reload, functools.partial(_try_out, build, settings))
-        )
+        _show(server, copy)
+        server.on_startup(functools.partial(_guard_reload, server, build, settings))
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
         server.serve(target_loader=loader, wrap_loader=False)
 
 
-def _try_out(build: Build, settings: Settings) -> None:
+def _try_out(build: Build, settings: Settings) -> Copy | None:
     """Make what a worker makes, and let it go: what is wrong is said here, not in one that is begun again and again.
+
+    Returns:
+        The certificate's files as they are now.
 
     Raises:
         ArgosyError: a worker could not serve.
     """
-    if settings.listen.tls is not None:
-        certificates.check(settings.listen.tls)
+    copy = Copy(settings.listen.tls) if settings.listen.tls is not None else None
     registry = build(settings, Seat()).registry
     try:
         # the threads of an object store's client would not survive the fork
@@ -98,9 +101,27 @@ def _try_out(build: Build, settings: Settings) -> None:
             marker.require(registry.metadata, registry.storage)
     finally:
         registry.metadata.close()
+    return copy
 
 
-def _guard_reload(try_out: Callable[[], None]) -> None:
+def _show(server: Any, copy: Copy | None) -> None:
+    """Have the workers that begin from now on show this certificate: they read it when they do, each at its time.
+
+    Granian is not given the copy's names before, because it would resolve them, and they lead nowhere.
+    """
+    if copy is not None:
+        is_on, _, _, password, protocol, _, revoked, verify = server.ssl_ctx
+        tls = copy.tls
+        names = (tls.certificate, tls.key, password, protocol, tls.client_ca)
+        server.ssl_ctx = (is_on, *names, revoked, verify)
+        # a worker that begins this moment still reads the one before
+        _copies[:] = [*_copies[-1:], copy]
+
+
+_copies: list[Copy] = []
+
+
+def _guard_reload(server: Any, build: Build, settings: Settings) -> None:
     """Let SIGHUP begin new workers only where they could serve: else those there are go on, and it is tried again.
 
     The HTTP server ends when new workers fail, and with it would the good ones: for half a new certificate, or a
@@ -111,7 +132,7 @@ def _guard_reload(try_out: Callable[[], None]) -> None:
     def hear(*heard: object) -> None:
         signal.alarm(0)
         try:
-            try_out()
+            _show(server, _try_out(build, settings))
         except Exception as exc:  # noqa: BLE001  # nothing may end what serves
             problem = str(exc) or repr(exc)
             log.error("going on as before; trying again in %d s: %s", _AGAIN_SECONDS, problem)
@@ -228,7 +249,7 @@ def _load(
     _end_with(main)
     _keep_memory()
     seat = Seat(team)
-    app = build(settings, seat)
+    app = _built(build, settings, seat)
     gc.freeze()  # what is there to the end need not be looked through for garbage again and again
 
     def ready() -> None:
@@ -237,6 +258,17 @@ def _load(
 
     app.on_ready = ready
     return app
+
+
+def _built(build: Build, settings: Settings, seat: Seat) -> App:
+    """The application, as soon as it can be made. It could be a moment ago: a worker that gave up now would be begun
+    again, and the second time all others end with it."""
+    while True:
+        try:
+            return build(settings, seat)
+        except ArgosyError as exc:
+            log.error("a worker waits: %s", exc)
+            time.sleep(_WAIT_SECONDS)
 
 
 def _end_with(main: int) -> None:
