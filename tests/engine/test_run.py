@@ -527,7 +527,7 @@ name, image = engine.images.get(Location.parse(place))
 
 def prune(layer):
     engine.images.store.untag(name)
-    print(Engine(engine.places).prune()[1])
+    print(Engine(engine.places).prune()[1], flush=True)
 
 options = RunOptions(command=("cat", "/etc/motd", "/etc/more"), network="none", remove=True)
 sys.exit(engine.run(name, image, options, on_layer=prune))
