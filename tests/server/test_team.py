@@ -290,7 +290,9 @@ def test_metrics_tell_the_whole_server_also_when_a_worker_dies(tmp_path: Path) -
         for _ in range(40):
             assert server.ask("GET", "/v2/")[0] == 200
         until(server, 40)
-        os.kill(children(server)[0], signal.SIGKILL)
+        dead, other = children(server)
+        os.kill(dead, signal.SIGKILL)
+        within(lambda: len({*children(server)} - {dead, other}) == 1)
         answered = 0
         while answered < 40:
             with contextlib.suppress(OSError):
