@@ -16,6 +16,7 @@ from argosy.content.copy import copy
 from argosy.content.protocols import Source
 from argosy.errors import ConflictError, NotFoundError, UsageError
 from argosy.locate import Location
+from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
 from argosy.spec.reference import Reference
@@ -122,13 +123,9 @@ def command(
       argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
     """
     if all_tags:
-        places.check_whole(source)
-    if all_tags and (more_tags or _tag_of(target)):
-        raise UsageError("--all-tags keeps every tag's name: give no other tag")
+        _check_all(source, target, more_tags, digest_file)
     if more_tags or no_clobber:
         places.check_tags(target)
-    if all_tags and digest_file:
-        raise UsageError("--digest-file is for one digest, and --all-tags copies several images")
     _check_change(
         kind or compress, level if compress is None else None, referrers or digest_tags or sparse
     )
@@ -150,14 +147,17 @@ def command(
         places.target(target) as given,
         _shown(progress, quiet=quiet) as on_event,
     ):
+
+        def copied(name: str, *tags: str) -> Descriptor:
+            place, what = change(taken, name) if change else (taken, name)
+            return copy(place, what, given, *tags, on_event=on_event, **options)
+
         if all_tags:
             names = places.all_carried(source, target, places.images(taken))
             places.check_room(target, names)
             for tag, name in names.items():
-                if no_clobber and _has(given, name):
-                    continue
-                place, what = change(taken, tag) if change else (taken, tag)
-                copy(place, what, given, name, on_event=on_event, **options)
+                if not (no_clobber and _has(given, name)):
+                    copied(tag, name)
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
@@ -165,14 +165,24 @@ def command(
         for tag in tags if no_clobber else ():
             if _has(given, tag):
                 raise ConflictError(f"{target}: the tag {tag} is there, and --no-clobber keeps it")
-        place, what = change(taken, chosen) if change else (taken, chosen)
         with places.superseding(target, given, tags) as new:
-            root = copy(place, what, given, *tags, on_event=on_event, **options)
+            root = copied(chosen, *tags)
             new.add(root.digest)
         told(root.digest)
 
 
 _shown = progress.shown
+
+
+def _check_all(
+    source: Location, target: Location, tags: tuple[str, ...], digest_file: str | None
+) -> None:
+    """See that all of a place's images can be meant, and keep their names."""
+    places.check_whole(source)
+    if tags or _tag_of(target):
+        raise UsageError("--all-tags keeps every tag's name: give no other tag")
+    if digest_file:
+        raise UsageError("--digest-file is for one digest, and --all-tags copies several images")
 
 
 def _check_change(change: str | None, level: int | None, whole: bool) -> None:
