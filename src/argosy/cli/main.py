@@ -178,9 +178,8 @@ def _hear_sigterm() -> None:
 
     It counts once: `timeout` sends it twice, and what is undone meanwhile must not be broken off.
     """
-    signals = importlib.import_module(
-        "_signal"
-    )  # of which `signal` makes enumerations, a millisecond of a start
+    # `signal` makes enumerations of it, which is a millisecond of a start
+    signals = importlib.import_module("_signal")
     number, default = signals.SIGTERM, signals.SIG_DFL
 
     def ended(*_: object) -> None:

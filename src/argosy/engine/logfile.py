@@ -59,9 +59,8 @@ class LogWriter:
                 self._begin_anew()
 
     def _begin_anew(self) -> None:
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # renamed before, when no new one could be made
+        # It may have been renamed before, when no new one could be made.
+        with contextlib.suppress(FileNotFoundError):
             os.rename(self._path, f"{self._path}.1")
         new = _opened(self._path)
         self._file.close()

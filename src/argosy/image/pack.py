@@ -98,9 +98,8 @@ def pack(
         annotations=annotations or {},
     )
     raw = manifest.encode()
-    decode_manifest(
-        raw, manifest.media_type
-    )  # what would be refused by whoever reads it is not made
+    # What would be refused by whoever reads it is not made.
+    decode_manifest(raw, manifest.media_type)
     return Image(source=place, descriptor=place.put(manifest.media_type, raw))
 
 

@@ -139,9 +139,8 @@ def _attend(pid: int, signals: Signals, terminal: Terminal | None) -> int:
     status = _reap(pid)
     while status is None:
         if terminal and any(flow.gone and flow.source == terminal.master for flow in flows):
-            posix.close(
-                terminal.master
-            )  # nobody takes what is shown: the container's terminal hangs up
+            # Nobody takes what is shown: the container's terminal hangs up.
+            posix.close(terminal.master)
             terminal = None
         flows = [flow for flow in flows if flow.open] if terminal else []
         come, _ = _move(flows, [signals.reader], None)

@@ -60,9 +60,8 @@ def _check(named: Tls, tls: Tls) -> None:
             with _naming(name, "cannot be read"):
                 context.load_verify_locations(file)
     with _naming(named.key, "no private key in PEM without a password"):
-        context.load_cert_chain(
-            tls.certificate, tls.key, password=""
-        )  # None would ask the terminal
+        # No password would have it asked for on the terminal.
+        context.load_cert_chain(tls.certificate, tls.key, password="")
 
 
 @contextlib.contextmanager
