@@ -110,7 +110,7 @@ def test_a_cgroup_with_processes_is_refused_and_stays(make: Group) -> None:
         with pytest.raises(
             Failure, match=r"container's cgroup is not empty: 1 process\(es\) found"
         ):
-            cgroups.load(group.state()).create()
+            cgroups.load(group.state()).check()
         assert group.pids() == [process.pid]
 
 
@@ -120,9 +120,9 @@ def test_a_frozen_empty_cgroup_is_refused(make: Group) -> None:
         group.create()
         group.freeze()
         with pytest.raises(Failure, match=r"container's cgroup unexpectedly frozen"):
-            cgroups.load(group.state()).create()
+            cgroups.load(group.state()).check()
         group.thaw()
-        cgroups.load(group.state()).create()
+        cgroups.load(group.state()).check()
 
 
 @both

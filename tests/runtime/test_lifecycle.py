@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,22 @@ from argosy.runtime.container import Container
 from tests.runtime.bundlekit import Bundle, Runtime, alive, await_end, cgroups_of
 
 # Names of their own, since cgroups are the whole machine's.
-FAILING, TORN, FLAGS, LOGGED = (
-    f"{name}{os.getpid()}" for name in ("failing", "torn", "flags", "logged")
+FAILING, TORN, EARLY, FLAGS, LOGGED = (
+    f"{name}{os.getpid()}" for name in ("failing", "torn", "early", "flags", "logged")
 )
+
+# The command, killed as soon as it has made a cgroup.
+KILLED_AT_THE_CGROUP = """
+import os, sys
+from argosy.runtime import cli
+from argosy.runtime.cgroups.cgroup import Cgroup
+make = Cgroup._make
+def torn(*words):
+    make(*words)
+    os.kill(os.getpid(), 9)
+Cgroup._make = torn
+cli.main(sys.argv)
+"""
 
 
 def pids_of(place: str) -> str:
@@ -336,6 +350,18 @@ def test_a_killed_create_leaves_what_delete_force_removes(
         await_end(pid)
     runtime.ok("delete", "--force", TORN)
     nothing_left(runtime, bundle, TORN)
+
+
+def test_a_create_killed_before_there_is_a_process_leaves_no_cgroup_that_delete_does_not_know(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    bundle.write()
+    words = ["--root", str(runtime.root), "create", "-b", str(bundle.path), EARLY]
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_THE_CGROUP, *words], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert cgroups_of(EARLY)
+    runtime.ok("delete", "--force", EARLY)
+    nothing_left(runtime, bundle, EARLY)
 
 
 @pytest.mark.parametrize("words", [["create"], ["run", "-d"]])

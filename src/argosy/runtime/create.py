@@ -81,9 +81,7 @@ class Creation:
             directory = states.make_directory(self.request.root, self.request.cid)
             self.undo.append(lambda: states.remove(directory))
             self.directory = directory
-            self.cgroup = self._make_cgroup()
-            self.container = Container(self.request.cid, directory, self._first_state(rootfs))
-            self.container.save()
+            self._make_cgroup(rootfs)
         except BaseException:
             self._unwind()
             raise
@@ -127,9 +125,7 @@ class Creation:
         if request.notify:
             posix.mkdir(f"{directory}/notify", 0o755)
         self.filter = self._prepare_filter()
-        self.cgroup = self._make_cgroup()
-        self.container = Container(request.cid, directory, self._first_state(rootfs))
-        self.container.save()
+        self._make_cgroup(rootfs)
         context, child = self._context(steps)
         self.undo.append(self.channel.close)  # by which a child ends that is not known here yet
         spaces = spawn.open_spaces(self.spaces)
@@ -157,17 +153,23 @@ class Creation:
         log.debug(f"seccomp filter flags: {prepared.flags}")
         return prepared
 
-    def _make_cgroup(self) -> Cgroup:
+    def _make_cgroup(self, rootfs: str) -> None:
+        """Make the cgroup. The state is written first, once nobody is in it: whatever is made can be deleted."""
+        self.cgroup = self._find_cgroup()
+        self.cgroup.check()
+        self.container = Container(self.request.cid, self.directory, self._first_state(rootfs))
+        self.container.save()
+        self.cgroup.create()
+        self.undo.append(self.cgroup.undo)
+
+    def _find_cgroup(self) -> Cgroup:
         request = self.request
         if request.no_cgroups:
             return cgroups.disabled()
-        cgroup = cgroups.manager(
+        return cgroups.manager(
             self.linux.get("cgroupsPath"), request.cid, systemd=request.systemd, rootless=request.tolerant,
             resources=self.linux.get("resources", {}), annotations=self.config.get("annotations", {}),
         )  # fmt: skip
-        cgroup.create()
-        self.undo.append(cgroup.undo)
-        return cgroup
 
     def _first_state(self, rootfs: str) -> dict[str, Any]:
         """What `delete` needs should this very process be killed."""
@@ -283,8 +285,9 @@ class Creation:
 
             rdt = intelrdt.create(self.linux["intelRdt"], self.request.cid)
             self.undo.append(rdt.destroy)
-            rdt.enter(pid)
             self.container.state["rdt"] = rdt.state()
+            self.container.save()
+            rdt.enter(pid)
         self.channel.send(ch.PID)
         self.cgroup.expect_limits()  # meanwhile init mounts
 

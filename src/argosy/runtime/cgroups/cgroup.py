@@ -52,13 +52,11 @@ class Cgroup:
         return self.rootless and not self.asked
 
     def create(self) -> None:
-        """Make the directories.
+        """Make the directories, after `check`.
 
         Raises:
-            Failure: One exists with processes in it, or frozen, or cannot be made. Nothing is left then.
+            Failure: One cannot be made. Nothing is left then.
         """
-        if any(files.exists(path) for path in self.places()):
-            self.fit()
         try:
             for controller, path in list(self.dirs.items()):
                 self._make(controller, path)
@@ -67,12 +65,14 @@ class Cgroup:
             raise
         self.fresh = True
 
-    def fit(self) -> None:
-        """Check that an existing cgroup is empty and not frozen.
+    def check(self) -> None:
+        """Check that a cgroup which is there already is empty and not frozen.
 
         Raises:
             Failure: It is not.
         """
+        if not self.exists():
+            return
         pids = self.pids()
         if pids:
             raise Failure(f"container's cgroup is not empty: {len(pids)} process(es) found")

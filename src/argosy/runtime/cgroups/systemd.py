@@ -258,10 +258,12 @@ class SystemdCgroup(Cgroup):
         self.properties: list[Property] = []
         self.resources: dict[str, Any] = {}
 
+    def check(self) -> None:
+        """Check that a cgroup which is there already is empty and not frozen."""
+        self.inner.check()
+
     def create(self) -> None:
-        """Check that nothing is in the way; the unit starts with its first process."""
-        if self.inner.exists():
-            self.inner.fit()
+        """Make nothing yet: the unit starts with its first process."""
         self.fresh = True
 
     def enter(self, pid: int, below: str = "") -> None:
