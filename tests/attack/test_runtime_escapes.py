@@ -373,7 +373,7 @@ def test_cve_2024_21626_exec_has_no_descriptor_of_the_host_either(
 
 
 @pytest.mark.parametrize("target", ["/proc/sys/kernel/core_pattern", "/etc/victim"])
-def test_cve_2025_31133_masks_are_the_hosts_null_device(
+def test_cve_2025_31133_masks_are_a_null_device(
     runtime: Runtime, bundle: Bundle, target: str
 ) -> None:
     """The image's /dev/null is a link to a file that would then be bound, writable, over the masked path."""
@@ -389,6 +389,31 @@ def test_cve_2025_31133_masks_are_the_hosts_null_device(
     assert done.stdout in ("1:3\n", "")
     if not done.stdout:
         assert "invalid" in done.stderr
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_mask_is_no_way_to_the_hosts_null_device(
+    runtime: Runtime, bundle: Bundle, own: bool
+) -> None:
+    """What masks a file is bound into the container: were it the host's node, its mode would be the container's."""
+    if not own:
+        dev = bundle.path / "dev"
+        dev.mkdir()
+        without_dev(bundle)
+        bundle.mount("/dev", "none", str(dev), "bind")
+    (bundle.rootfs / "masked").write_text("secret")
+    bundle.linux["maskedPaths"] = ["/masked"]
+    for kind in ("bounding", "effective", "permitted"):
+        bundle.process["capabilities"][kind] = ["CAP_CHOWN", "CAP_FOWNER"]
+    before = os.stat(os.devnull)
+    try:
+        done = runtime.run(bundle.sh("cat /masked; chmod 600 /masked; chown 1000 /masked; true"))
+        after = os.stat(os.devnull)
+    finally:
+        os.chmod(os.devnull, before.st_mode & 0o7777)
+        os.chown(os.devnull, before.st_uid, before.st_gid)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert (after.st_mode, after.st_uid) == (before.st_mode, before.st_uid)
 
 
 def test_cve_2025_52565_the_console_is_bound_on_no_link(

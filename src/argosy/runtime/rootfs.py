@@ -164,10 +164,22 @@ def link_devices(context: Context) -> None:
 
 
 def hold_null(context: Context) -> None:
-    """A detached mount of the host's /dev/null, taken while no container can have put anything there."""
-    fd = clone(context.kernel, k.AT_FDCWD, b"/dev/null", recursive=False)
-    verify_null(fd)
-    context.null = fd
+    """A detached mount of a null device to mask files with: the container's own, which it may change as it likes.
+
+    Where it has none the host's stands in, read-only: its mode and owner are everybody's.
+    """
+    kernel = context.kernel
+    try:
+        own = context.root.open("/dev/null")
+        try:
+            verify_null(own)
+            context.null = clone(kernel, own, b"", recursive=False)
+        finally:
+            posix.close(own)
+    except (OSError, Failure):
+        context.null = clone(kernel, k.AT_FDCWD, b"/dev/null", recursive=False)
+        verify_null(context.null)
+        kernel.mount_setattr(context.null, k.MOUNT_ATTR_RDONLY, 0)
 
 
 def verify_null(fd: int) -> None:

@@ -34,7 +34,7 @@ class Context:
         channel: the line to the runtime; None once it is closed.
         proc: a procfs that can be trusted.
         root: the container's root; set by the step ``root`` (``exec`` sets it at once).
-        null: a detached mount of the host's /dev/null, -1 without masked paths.
+        null: a detached mount of a null device, -1 without masked paths.
         fifo: O_PATH descriptor of the exec fifo, -1 for ``run`` and ``exec``.
         attended: the terminal's bytes are copied by the runtime, whose own terminal (or pipe) treats line ends.
         report: where a failure after the channel is closed is written, -1 for nowhere.
