@@ -26,6 +26,19 @@ def test_cve_2024_40635_a_user_id_that_overflows_is_refused_and_not_root(user: s
         resolve_user(user, lambda _path, _limit: None)
 
 
+@pytest.mark.parametrize("user", ["1000", "1000:1000"])
+def test_cve_2016_3697_a_number_is_never_the_name_of_another_user(user: str) -> None:
+    passwd = b"1000:x:0:0::/root:/bin/sh\n"
+    found = resolve_user(user, lambda path, _limit: passwd if path == "/etc/passwd" else None)
+    assert found.uid == 1000
+
+
+def test_cve_2026_46680_a_number_that_is_no_id_is_not_looked_up_as_a_name() -> None:
+    passwd = b"4294967296:x:0:0::/root:/bin/sh\n"
+    with pytest.raises(InvalidConfigError, match="expected an id from 0"):
+        resolve_user("4294967296", lambda _path, _limit: passwd)
+
+
 @pytest.mark.parametrize("field", ["4294967296", "-0", "0x0", " 0", "٠", "00000000000000000000"])  # noqa: RUF001
 def test_cve_2024_40635_an_id_of_the_database_that_is_no_number_is_no_user(field: str) -> None:
     passwd = f"evil:x:{field}:0::/:/bin/sh\n".encode()

@@ -83,10 +83,13 @@ def resolve_user(text: str, read: ReadFile) -> User:
 
 
 def _user(user: str, read: ReadFile) -> tuple[User, str]:
-    """The user, without supplementary groups, and its name in the database if it has one."""
+    """The user, without supplementary groups, and its name in the database if it has one.
+
+    Digits are an id whatever the image calls its users: one that is named 1000 is not who 1000 is (CVE-2016-3697).
+    """
     number = _number(user, "user") if _is_number(user) else None
     for entry in _passwd(read):
-        if entry.name == user or (number is not None and entry.uid == number):
+        if entry.name == user if number is None else entry.uid == number:
             return User(uid=entry.uid, gid=entry.gid, home=entry.home), entry.name
     if number is None:
         raise InvalidConfigError(
