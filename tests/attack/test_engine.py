@@ -11,6 +11,7 @@ import tarfile
 
 import pytest
 
+from argosy.engine import profile
 from argosy.engine.network import GATEWAY, Bridge
 from tests.engine.conftest import (
     Argosy,
@@ -91,6 +92,18 @@ def test_an_images_volume_behind_a_link_stays_in_the_image(
         "touch /data/x /below/x",
     )  # fmt: skip
     assert list(outside.iterdir()) == []
+
+
+def test_ghsa_6fw5_f8r9_fgfm_what_tells_of_the_machines_other_work_is_masked(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    script = "cat /proc/interrupts; ls /sys/devices/virtual/powercap 2>&-; true"
+    assert argosy("run", "-q", "--rm", "--network", "none", image, "sh", "-c", script).out == ""
+    for cpu in ("cpu0", "cpu11"):
+        (tmp_path / cpu / "thermal_throttle").mkdir(parents=True)
+    (tmp_path / "cpu1").mkdir()
+    places = [str(tmp_path / cpu / "thermal_throttle") for cpu in ("cpu0", "cpu11")]
+    assert profile.heat(str(tmp_path)) == places
 
 
 SEND = """

@@ -227,6 +227,7 @@ def _linux(
         kinds.append(entry)
     linux["namespaces"] = kinds
     linux["resources"] = _resources(linux.get("resources", {}), options)
+    linux["maskedPaths"] += profile.heat()
     linux["seccomp"] = default_profile(
         Platform.host().architecture, profile.capabilities(options.cap_add, options.cap_drop)
     )

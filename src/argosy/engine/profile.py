@@ -1,10 +1,11 @@
-"""What a container may do unless told otherwise: Docker's set of capabilities.
+"""What a container may do and see unless told otherwise: Docker's set of capabilities, and what Docker masks.
 
 The list of system calls is `argosy.bundle.seccompprofile`'s.
 """
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 
 from argosy.bundle.rules import CAPABILITIES as KNOWN
@@ -47,3 +48,8 @@ def named(names: Sequence[str]) -> list[str]:
             raise UsageError(f"capability {text[:60]!r} is not known")
         found.append(name)
     return found
+
+
+def heat(cpus: str = "/sys/devices/system/cpu") -> list[str]:
+    """Where it is counted how often each CPU was too hot: that tells what others compute (GHSA-6fw5-f8r9-fgfm)."""
+    return sorted(glob.glob(f"{glob.escape(cpus)}/cpu*/thermal_throttle"))
