@@ -12,7 +12,8 @@ import tarfile
 import pytest
 
 from argosy.engine import profile
-from argosy.engine.network import GATEWAY, Bridge
+from argosy.engine.network import BRIDGE, GATEWAY, Bridge
+from argosy.engine.options import Published
 from tests.engine.conftest import (
     Argosy,
     argosy,
@@ -136,4 +137,67 @@ def test_cve_2020_8558_a_container_does_not_reach_what_listens_on_the_machines_l
             subprocess.run([*inside, sys.executable, "-c", SEND, str(GATEWAY), port], check=True)
             assert listener.recv(100) == b"to the gateway"
     finally:
+        bridge.down(container_id)
+
+
+def test_cve_2020_13401_no_container_advertises_itself_as_the_machines_router(
+    tmp_path: pathlib.Path,
+) -> None:
+    needs_containers()
+    accept = pathlib.Path(f"/proc/sys/net/ipv6/conf/{BRIDGE}/accept_ra")
+    if not accept.parent.parent.exists():
+        pytest.skip("this machine has no IPv6")
+    bridge, container_id = Bridge(str(tmp_path)), os.urandom(32).hex()
+    try:
+        bridge.up(container_id)
+        assert accept.read_text() == "0\n"
+    finally:
+        bridge.down(container_id)
+
+
+RECEIVE = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+    listener.bind(("0.0.0.0", 80))
+    print("listening", flush=True)
+    listener.settimeout(30)
+    print(listener.recv(100).decode(), flush=True)
+"""
+FROM_OUTSIDE = """
+import socket, sys
+for words, address, port in (("direct", sys.argv[1], 80), ("published", sys.argv[2], int(sys.argv[3]))):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(words.encode(), (address, port))
+"""
+
+
+def test_cve_2025_54388_who_routes_through_this_machine_reaches_published_ports_only(
+    tmp_path: pathlib.Path,
+) -> None:
+    needs_containers()
+    bridge, container_id = Bridge(str(tmp_path)), os.urandom(32).hex()
+    outside, link = f"out{container_id[:8]}", f"ou{container_id[:8]}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("0.0.0.0", 0))
+        port = free.getsockname()[1]
+    published = Published(address="", host_port=port, container_port=80, protocol="udp")
+    try:
+        attached = bridge.up(container_id, [published])
+        for line in (
+            f"netns add {outside}", f"link add {link} type veth peer name eth0 netns {outside}",
+            f"addr add 198.18.77.1/30 dev {link}", f"link set {link} up",
+            f"-n {outside} addr add 198.18.77.2/30 dev eth0", f"-n {outside} link set eth0 up",
+            f"-n {outside} route add default via 198.18.77.1",
+        ):  # fmt: skip
+            subprocess.run(["ip", *line.split()], check=True)
+        inside = ["ip", "netns", "exec", os.path.basename(attached.namespace), sys.executable, "-c"]
+        away = ["ip", "netns", "exec", outside, sys.executable, "-c"]
+        with subprocess.Popen([*inside, RECEIVE], stdout=subprocess.PIPE, text=True) as listener:
+            assert listener.stdout is not None
+            assert listener.stdout.readline() == "listening\n"
+            words = [attached.address, "198.18.77.1", str(port)]
+            subprocess.run([*away, FROM_OUTSIDE, *words], check=True)
+            assert listener.stdout.readline() == "published\n"
+    finally:
+        subprocess.run(["ip", "netns", "del", outside], check=False)
         bridge.down(container_id)

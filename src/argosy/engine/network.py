@@ -34,13 +34,18 @@ add map inet argosy published {{ type inet_proto . inet_service : ipv4_addr . in
 add map inet argosy published_at {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }}
 add chain inet argosy guard {{ type filter hook prerouting priority -300; policy accept; }}
 add chain inet argosy prerouting {{ type nat hook prerouting priority -100; policy accept; }}
+add chain inet argosy forward {{ type filter hook forward priority 0; policy accept; }}
 add chain inet argosy output {{ type nat hook output priority -100; policy accept; }}
 add chain inet argosy postrouting {{ type nat hook postrouting priority 100; policy accept; }}
 flush chain inet argosy guard
 flush chain inet argosy prerouting
+flush chain inet argosy forward
 flush chain inet argosy output
 flush chain inet argosy postrouting
 add rule inet argosy guard iifname "{BRIDGE}" ip daddr 127.0.0.0/8 drop
+add rule inet argosy forward iifname != "{BRIDGE}" oifname "{BRIDGE}" ct state established,related accept
+add rule inet argosy forward iifname != "{BRIDGE}" oifname "{BRIDGE}" ct status dnat accept
+add rule inet argosy forward iifname != "{BRIDGE}" oifname "{BRIDGE}" drop
 add rule inet argosy prerouting fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
 add rule inet argosy prerouting fib daddr type local dnat ip to meta l4proto . th dport map @published
 add rule inet argosy output fib daddr type local dnat ip to ip daddr . meta l4proto . th dport map @published_at
@@ -50,7 +55,17 @@ add rule inet argosy postrouting ip saddr 127.0.0.0/8 oifname "{BRIDGE}" masquer
 add rule inet argosy postrouting ip saddr {NETWORK} ip daddr {NETWORK} ct status dnat masquerade
 """
 """The guard comes first: with route_localnet, which ports published on loopback need, the kernel no longer drops what
-comes from elsewhere for 127.0.0.0/8 by itself, and any container could reach what listens there (CVE-2020-8558)."""
+comes from elsewhere for 127.0.0.0/8 by itself, and any container could reach what listens there (CVE-2020-8558).
+Forwarding is the other guard: who routes through this machine reaches the ports of a container that were published,
+where they were published, and no others (CVE-2025-54388)."""
+
+
+_SETTINGS = (
+    ("ipv4/ip_forward", "1"),
+    (f"ipv4/conf/{BRIDGE}/route_localnet", "1"),
+    (f"ipv6/conf/{BRIDGE}/accept_ra", "0"),
+)
+"""No container tells this machine by router advertisements where to send what it sends by IPv6 (CVE-2020-13401)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,8 +194,11 @@ class Bridge:
                 f"link add {BRIDGE} type bridge\naddr add {GATEWAY}/{NETWORK.prefixlen} dev {BRIDGE}\n"
                 f"link set {BRIDGE} up\n",
             )
-        for path, value in (("ip_forward", "1"), (f"conf/{BRIDGE}/route_localnet", "1")):
-            with open(f"/proc/sys/net/ipv4/{path}", "w", encoding="ascii") as file:
+        for path, value in _SETTINGS:
+            with (
+                contextlib.suppress(FileNotFoundError),  # a machine without IPv6
+                open(f"/proc/sys/net/{path}", "w", encoding="ascii") as file,
+            ):
                 file.write(value)
 
 
