@@ -13,6 +13,7 @@ from argosy.runtime import starter
 from argosy.runtime.errors import ConfigError
 from argosy.runtime.mountplan import parse
 from argosy.runtime.plan import Situation, capability_masks, devices, exec_plan, plan
+from argosy.runtime.request import read_config
 from argosy.runtime.steps import STEPS
 from argosy.runtime.validate import validate
 
@@ -281,6 +282,29 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "9-1"}, "is not a range"),
     ("linux.devices", [{"path": "/dev/x", "type": "z"}], r"linux.devices\[0\].type: unknown value"),
     ("linux.devices", [{"path": "/dev/x", "type": "c"}], "needs major and minor"),
+    (
+        "linux.devices",
+        [{"path": "/dev/x", "type": "c", "major": 1 << 12, "minor": 0}],
+        r"linux.devices\[0\].major: expected an integer from 0 to 4095, got 4096",
+    ),
+    ("linux.namespaces", ["pid"], r"linux.namespaces\[0\]: expected an object, got 'pid'"),
+    ("linux.namespaces", [{"type": ["pid"]}], r"linux.namespaces\[0\].type: expected a string"),
+    ("process", "sh", "process: expected an object, got 'sh'"),
+    (
+        "mounts",
+        [{"destination": "/x", "uidMappings": [{"containerID": 0, "hostID": 1}]}],
+        r"mounts\[0\].uidMappings\[0\].size: is missing",
+    ),
+    (
+        "linux.resources",
+        {"blockIO": {"throttleReadBpsDevice": [{"rate": 1}]}},
+        r"blockIO.throttleReadBpsDevice\[0\].major: is missing",
+    ),
+    (
+        "linux.resources",
+        {"network": {"priorities": [{"name": "lo"}]}},
+        r"network.priorities\[0\].priority: is missing",
+    ),
     ("linux.maskedPaths", ["x"], "must be absolute"),
     ("linux.netDevices", {"eth0": {"name": "a/b"}}, "invalid network device name"),
     ("hooks", {"poststop": [{"path": "x"}]}, r"hooks.poststop\[0\].path: must be absolute"),
@@ -292,7 +316,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("place", "value", "why"), BAD, ids=[f"{place}-{why[:24]}" for place, _, why in BAD]
 )
 def test_a_wrong_value_is_refused_in_one_line_that_names_it(
-    place: str, value: Any, why: str
+    tmp_path: Path, place: str, value: Any, why: str
 ) -> None:
     config = starting()
     target = config
@@ -300,17 +324,22 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(
     for name in path:
         target = target.setdefault(name, {})
     target[last] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=why) as caught:
-        validate(config)
+        validate(read_config(str(tmp_path))[0])
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_properties_are_ignored() -> None:
+def test_what_is_unknown_or_null_is_ignored(tmp_path: Path) -> None:
     config = starting()
     config["vm"] = {"hypervisor": 1}
     config["linux"]["tomorrow"] = [{"x": None}]
     config["process"]["user"]["nick"] = 1
-    validate(config)
+    config["mounts"].append({"destination": "/x", "type": "tmpfs", "options": None})
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    read, _ = read_config(str(tmp_path))
+    validate(read)
+    assert plan(read, Situation("c", "/rootfs"))
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.2.1", "1.3.0", "1.99.0+build"])

@@ -6,7 +6,7 @@ import posix
 
 from argosy.runtime.errors import ConfigError, Failure
 from argosy.runtime.jsonio import decode, read_file
-from argosy.runtime.shape import prune
+from argosy.runtime.shape import CONFIG, check, prune
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def read_config(bundle: str) -> tuple[dict[str, Any], bytes]:
 
     Raises:
         Failure: it is missing or not JSON.
+        ConfigError: a property is of another type than the specification's.
     """
     path = f"{bundle}/config.json"
     try:
@@ -59,6 +60,7 @@ def read_config(bundle: str) -> tuple[dict[str, Any], bytes]:
     config = prune(decode(raw, path))
     if not isinstance(config, dict):
         raise ConfigError("config.json", "expected an object")
+    check(config, CONFIG, "")
     return config, raw
 
 

@@ -14,13 +14,17 @@ if TYPE_CHECKING:
 
 U16, U32, U64 = (0, 0xFFFF), (0, 0xFFFFFFFF), (0, 0xFFFFFFFFFFFFFFFF)
 I32, I64 = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
+MAJOR, MINOR = (0, 0xFFF), (0, 0xFFFFF)  # what the kernel has bits for
 
 # A shape is a type; a (low, high) pair of integers; a list of one shape (array); {"*": shape} (a map) or a dictionary.
+_NEEDED = None  # in a dictionary, the key (no property's name) of the properties that must be there
 _STRINGS = [str]
 _MAP = {"*": str}
-_MAPPINGS = [{"containerID": U32, "hostID": U32, "size": U32}]
+_MAPPINGS = [
+    {"containerID": U32, "hostID": U32, "size": U32, _NEEDED: ("containerID", "hostID", "size")}
+]
 _HOOKS = [{"path": str, "args": _STRINGS, "env": _STRINGS, "timeout": I64}]
-_DEVICE_LIMIT = [{"major": I64, "minor": I64, "rate": U64}]
+_DEVICE_LIMIT = [{"major": I64, "minor": I64, "rate": U64, _NEEDED: ("major", "minor", "rate")}]
 # fmt: off
 PROCESS: dict[str, Any] = {
     "terminal": bool, "consoleSize": {"height": U32, "width": U32}, "cwd": str, "env": _STRINGS, "args": _STRINGS,
@@ -50,12 +54,16 @@ RESOURCES: dict[str, Any] = {
     "pids": {"limit": I64},
     "blockIO": {
         "weight": U16, "leafWeight": U16,
-        "weightDevice": [{"major": I64, "minor": I64, "weight": U16, "leafWeight": U16}],
+        "weightDevice": [
+            {"major": I64, "minor": I64, "weight": U16, "leafWeight": U16, _NEEDED: ("major", "minor")},
+        ],
         "throttleReadBpsDevice": _DEVICE_LIMIT, "throttleWriteBpsDevice": _DEVICE_LIMIT,
         "throttleReadIOPSDevice": _DEVICE_LIMIT, "throttleWriteIOPSDevice": _DEVICE_LIMIT,
     },
-    "hugepageLimits": [{"pageSize": str, "limit": U64}],
-    "network": {"classID": U32, "priorities": [{"name": str, "priority": U32}]},
+    "hugepageLimits": [{"pageSize": str, "limit": U64, _NEEDED: ("pageSize", "limit")}],
+    "network": {
+        "classID": U32, "priorities": [{"name": str, "priority": U32, _NEEDED: ("name", "priority")}],
+    },
     "rdma": {"*": {"hcaHandles": U32, "hcaObjects": U32}},
     "unified": _MAP,
 }
@@ -75,7 +83,9 @@ CONFIG: dict[str, Any] = {
         "namespaces": [{"type": str, "path": str}],
         "uidMappings": _MAPPINGS, "gidMappings": _MAPPINGS,
         "timeOffsets": {"*": {"secs": I64, "nanosecs": U32}},
-        "devices": [{"path": str, "type": str, "major": I64, "minor": I64, "fileMode": U32, "uid": U32, "gid": U32}],
+        "devices": [{
+            "path": str, "type": str, "major": MAJOR, "minor": MINOR, "fileMode": U32, "uid": U32, "gid": U32,
+        }],
         "netDevices": {"*": {"name": str}},
         "cgroupsPath": str, "resources": RESOURCES, "rootfsPropagation": str,
         "seccomp": {
@@ -104,6 +114,12 @@ def check(value: Any, shape: Any, where: str) -> None:
 
     Raises:
         ConfigError: names the property.
+
+    Example:
+        >>> check([{"pageSize": "2MB"}], RESOURCES["hugepageLimits"], "limits")
+        Traceback (most recent call last):
+        ...
+        argosy.runtime.errors.ConfigError: invalid configuration: limits[0].limit: is missing
     """
     if isinstance(shape, list):
         _check_array(value, shape[0], where)
@@ -129,9 +145,12 @@ def _check_array(value: Any, item: Any, where: str) -> None:
         check(entry, item, f"{where}[{index}]")
 
 
-def _check_object(value: Any, shape: dict[str, Any], where: str) -> None:
+def _check_object(value: Any, shape: dict[str | None, Any], where: str) -> None:
     if not isinstance(value, dict):
         raise ConfigError(where, f"expected an object, got {value!r:.80}")
+    for name in shape.get(_NEEDED, ()):
+        if value.get(name) is None:
+            raise ConfigError(f"{where}.{name}", "is missing")
     rest = shape.get("*")
     for name, entry in value.items():
         inner = rest or shape.get(name)
@@ -143,4 +162,6 @@ def prune(value: Any) -> Any:
     """The document without its null properties: the specification's "missing" and JSON's null are one thing."""
     if isinstance(value, dict):
         return {name: prune(entry) for name, entry in value.items() if entry is not None}
+    if isinstance(value, list):
+        return [prune(entry) for entry in value]
     return value

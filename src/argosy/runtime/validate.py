@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argosy.runtime import tables
 from argosy.runtime.errors import ConfigError
-from argosy.runtime.shape import CONFIG, PROCESS, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,12 +22,12 @@ _PROPAGATIONS = tuple(tables.PROPAGATION)
 
 
 def validate(
-    config: Any, *, hostnet: bool = False, selinux: bool = False, rootless: bool = False
+    config: dict[str, Any], *, hostnet: bool = False, selinux: bool = False, rootless: bool = False
 ) -> None:
     """Refuse what cannot be done.
 
     Args:
-        config: the parsed document.
+        config: the document, in its shape.
         hostnet: the network namespace to join is the runtime's own.
         selinux: SELinux is enabled.
         rootless: the caller has no privileges outside a user namespace.
@@ -36,7 +35,6 @@ def validate(
     Raises:
         ConfigError: the first property found wrong.
     """
-    check(config, CONFIG, "")
     _version(config)
     if not config.get("root", {}).get("path"):
         raise ConfigError("root.path", "is missing")
@@ -56,9 +54,8 @@ def validate(
         validate_process(config["process"], selinux=selinux)
 
 
-def validate_process(process: Any, *, selinux: bool = False) -> None:
+def validate_process(process: dict[str, Any], *, selinux: bool = False) -> None:
     """The same for ``process`` alone, as ``exec --process`` takes it."""
-    check(process, PROCESS, "process")
     if not process.get("args"):
         raise ConfigError("process.args", "must not be empty")
     if not process.get("cwd"):
@@ -143,10 +140,8 @@ def _user_namespace(linux: dict[str, Any], spaces: dict[str, str]) -> None:
         )
     for name in ("uidMappings", "gidMappings"):
         for index, entry in enumerate(linux.get(name, ())):
-            if not {"containerID", "hostID", "size"} <= entry.keys() or not entry["size"]:
-                raise ConfigError(
-                    f"linux.{name}[{index}]", "needs containerID, hostID and a size above 0"
-                )
+            if not entry["size"]:
+                raise ConfigError(f"linux.{name}[{index}].size", "must be above 0")
 
 
 def _time_namespace(linux: dict[str, Any], spaces: dict[str, str]) -> None:

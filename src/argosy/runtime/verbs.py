@@ -301,13 +301,12 @@ def _process(command: Command, container: Container) -> dict[str, Any]:
         Failure: no command, or an option's value is wrong.
     """
     from argosy.runtime.jsonio import load
-    from argosy.runtime.shape import prune
+    from argosy.runtime.shape import PROCESS, check, prune
 
     options = command.options
     if options.get("process"):
-        found = prune(load(options["process"]))
-        if not isinstance(found, dict):
-            raise Failure(f"{options['process']}: expected an object")
+        found: dict[str, Any] = prune(load(options["process"]))
+        check(found, PROCESS, "process")
         return found
     if len(command.arguments) < 2:
         raise Failure("exec args cannot be empty")
