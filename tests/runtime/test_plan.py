@@ -273,6 +273,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "time namespace isn't enabled"),
     ("linux.sysctl", {"kernel.panic": "1"}, "is not in a separate kernel namespace"),
     ("linux.sysctl", {"net.../x": "1"}, "is not the name of a sysctl"),
+    ("linux.sysctl", {"net.//.kernel.panic": "1"}, "is not the name of a sysctl"),
+    ("linux.sysctl", {"net/../kernel/panic": "1"}, "is not the name of a sysctl"),
     ("linux.sysctl", {"user.max_user_namespaces": "1"}, "without a user namespace"),
     ("linux.sysctl", {"kernel.hostname": "x"}, "conflicts with the OCI"),
     ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation: unknown value"),

@@ -173,7 +173,8 @@ def sysctl_name(key: str) -> str:
 def _sysctl(linux: dict[str, Any], spaces: dict[str, str], hostnet: bool) -> None:
     for key in linux.get("sysctl", ()):
         name = sysctl_name(key)
-        if any(part in ("", ".", "..") for part in name.replace("/", "\0").split(".")):
+        # a slash stands for a dot, so that `//` is the directory above
+        if any(part.replace("/", ".") in ("", ".", "..") for part in name.split(".")):
             raise ConfigError("linux.sysctl", f'"{key}" is not the name of a sysctl')
         why = _sysctl_refused(name, spaces, hostnet)
         if why:
