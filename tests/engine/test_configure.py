@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from argosy.engine.configure import configure
-from argosy.engine.options import RunOptions, Volume
+from argosy.engine.mounts import Mount
+from argosy.engine.options import RunOptions
 from argosy.errors import UsageError
 from argosy.spec.imageconfig import ExecutionParameters, ImageConfig, LayerStack
 
@@ -40,15 +41,14 @@ def destinations(config: dict[str, Any]) -> list[str]:
     ],
 )
 def test_a_tmpfs_keeps_its_flags_unless_their_contrary_is_said(text: str, flags: list[str]) -> None:
-    mounts = {mount["destination"]: mount for mount in made(tmpfs=(text,))["mounts"]}
+    mounts = {mount["destination"]: mount for mount in made(mounts=(Mount.tmpfs(text),))["mounts"]}
     assert mounts["/t"]["options"] == flags
 
 
 def test_what_lies_in_another_mount_comes_after_it() -> None:
-    volumes = tuple(
-        Volume.parse(f"/:{place}") for place in ("/a/b/c", "/dev/shm", "/etc", "/a//b/")
-    )
-    order = destinations(made(volumes=volumes, tmpfs=("/a",), files={"/etc/hosts": "/hosts"}))
+    bound = tuple(Mount.volume(f"/:{place}") for place in ("/a/b/c", "/dev/shm", "/etc", "/a//b/"))
+    mounts = (*bound, Mount.tmpfs("/a"))
+    order = destinations(made(mounts=mounts, files={"/etc/hosts": "/hosts"}))
     assert len(order) == len(set(order))
     places = [p for p in order if p.startswith(("/a", "/etc", "/dev"))]
     assert places.index("/a") < places.index("/a/b") < places.index("/a/b/c")
@@ -56,21 +56,15 @@ def test_what_lies_in_another_mount_comes_after_it() -> None:
     assert places.index("/dev") < places.index("/dev/shm")
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"volumes": (Volume.parse("/:/a"), Volume.parse("/:/b/../a/"))},
-        {"volumes": (Volume.parse("/:/a"),), "tmpfs": ("//a",)},
-    ],
-)
-def test_two_mounts_in_one_place_are_refused(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("other", [Mount.volume("/:/b/../a/"), Mount.tmpfs("//a")])
+def test_two_mounts_in_one_place_are_refused(other: Mount) -> None:
     with pytest.raises(UsageError, match="/a: two mounts"):
-        made(**options)
+        RunOptions(mounts=(Mount.volume("/:/a"), other))
 
 
 @pytest.mark.parametrize("place", ["/", "/..", "relative", "/a/../"])
 def test_nothing_is_mounted_on_the_root(place: str) -> None:
     with pytest.raises(UsageError, match="absolute path below"):
-        made(tmpfs=(place,))
+        Mount.tmpfs(place)
     with pytest.raises(UsageError, match="absolute path below"):
-        Volume.parse(f"/srv:{place}")
+        Mount.volume(f"/srv:{place}")

@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.cli import engine
-from argosy.engine.invoke import meaning, signal_number
+from argosy.engine.invoke import meaning
+from argosy.engine.mounts import Mount
 from argosy.engine.names import local_name, typed_digits
-from argosy.engine.options import Published, RunOptions, Volume, parse_name, parse_size
+from argosy.engine.options import Published, RunOptions
 from argosy.engine.profile import capabilities
-from argosy.errors import ArgosyError, ContainerError, UnsupportedError, UsageError
+from argosy.engine.values import parse_name, parse_size, signal_number
+from argosy.errors import ArgosyError, UnsupportedError, UsageError
 from argosy.locate import Location
 
 ports = st.integers(1, 65535)
@@ -67,12 +69,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 )
 def test_what_is_no_volume_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        Volume.parse(text)
+        Mount.volume(text)
 
 
 def test_a_volume_is_a_private_bind_mount_unless_told_otherwise() -> None:
-    assert Volume.parse("/a:/b:ro,Z").mount()["options"] == ["rbind", "ro", "rprivate"]
-    assert Volume.parse("/a:/b:shared").mount()["options"] == ["rbind", "shared"]
+    assert Mount.volume("/a:/b:ro,Z").options == ("rbind", "rro", "rprivate")
+    assert Mount.volume("/a:/b:shared").options == ("rbind", "shared")
 
 
 @pytest.mark.parametrize("text", ["", "-a", "a b", "a/b", "ä", "x" * 129])
@@ -121,7 +123,7 @@ def test_digits_of_an_id_are_told_from_names() -> None:
 
 @pytest.mark.parametrize("text", ["", "SIGNOSUCH", "0", "99", "SIGTERM+x", "SIG_DFL"])
 def test_what_is_no_signal_is_refused(text: str) -> None:
-    with pytest.raises(ContainerError):
+    with pytest.raises(UsageError):
         signal_number(text)
 
 
@@ -142,7 +144,7 @@ def test_the_runtimes_words_become_dockers_exit_codes(message: str, code: int) -
 
 @given(st.text(max_size=30))
 def test_no_text_crashes(text: str) -> None:
-    for read in (Published.parse, Volume.parse, parse_size, parse_name):
+    for read in (Published.parse, Mount.volume, Mount.tmpfs, parse_size, parse_name):
         try:
             read(text)
         except ArgosyError:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from argosy.errors import InvalidConfigError
 
-__all__ = ["MAX_ID", "MAX_SIZE", "User", "resolve_user"]
+__all__ = ["MAX_ID", "MAX_SIZE", "User", "check_user", "resolve_user"]
 
 MAX_ID = (1 << 31) - 1
 """The greatest user or group id that is taken; the runtimes of the field hold them in 32 signed bits."""
@@ -69,9 +69,8 @@ def resolve_user(text: str, read: ReadFile) -> User:
         >>> resolve_user("www", lambda path, limit: files.get(path))
         User(uid=33, gid=33, additional_gids=(4,), home='/srv')
     """
+    check_user(text)
     user, colon, group = text.partition(":")
-    if ":" in group or (colon and not group) or "\0" in text or "\n" in text:
-        raise InvalidConfigError(f"user {text[:64]!r}: expected user[:group]")
     found = _user(user or "0", read)
     named = not _is_number(user)
     if colon:
@@ -80,6 +79,20 @@ def resolve_user(text: str, read: ReadFile) -> User:
     if not named or not found[1]:
         return found[0]
     return dataclasses.replace(found[0], additional_gids=_groups_of(found[1], found[0].gid, read))
+
+
+def check_user(text: str) -> None:
+    """Refuse what is no user of any image.
+
+    Raises:
+        InvalidConfigError: an id is outside 0 to 2147483647, or the text has another shape than `user[:group]`.
+    """
+    user, colon, group = text.partition(":")
+    if ":" in group or (colon and not group) or "\0" in text or "\n" in text:
+        raise InvalidConfigError(f"user {text[:64]!r}: expected user[:group]")
+    for what, name in (("user", user), ("group", group)):
+        if _is_number(name):
+            _number(name, what)
 
 
 def _user(user: str, read: ReadFile) -> tuple[User, str]:

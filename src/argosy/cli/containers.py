@@ -19,10 +19,11 @@ from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
 from argosy.engine.container import Container
-from argosy.engine.invoke import Runtime, meaning, signal_number, status_of, words
+from argosy.engine.invoke import Runtime, meaning, status_of, words
 from argosy.engine.options import Published
 from argosy.engine.places import Places
 from argosy.engine.streams import run_attached
+from argosy.engine.values import signal_number
 from argosy.errors import ContainerStatusError, ContainerUnknownError
 
 _FOLLOW = 0.2
@@ -148,6 +149,7 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
     Example:
       argosy stop -t 3 web
     """
+    number = signal_number(signal_name) if signal_name else None
     made = engine.engine()
     if rootless.needed():
         options = [] if timeout is None else [f"--timeout={timeout}"]
@@ -155,7 +157,7 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
         return _each_as_root(made.places, ["stop", *options], named)
     for name in named:
         container = Container.find(made.places, name)
-        made.stop(container, timeout, signal_number(signal_name) if signal_name else None)
+        made.stop(container, timeout, number)
         print(name)
     return None
 

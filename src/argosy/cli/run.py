@@ -12,9 +12,11 @@ import click
 
 from argosy.cli import contained, engine, progress
 from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
-from argosy.engine import rootless
+from argosy.engine import rootless, security
 from argosy.engine.images import PULL_POLICIES
-from argosy.engine.options import NETWORKS, Published, RunOptions, Volume, parse_size
+from argosy.engine.mounts import Mount
+from argosy.engine.options import NETWORKS, Published, RunOptions
+from argosy.engine.values import parse_size
 from argosy.errors import UsageError
 from argosy.image.view import Layer
 from argosy.locate import Connect, Location
@@ -119,6 +121,7 @@ def command(image: Location, **given: Any) -> int:
 
 def _run(place: Location, options: RunOptions, given: dict[str, Any]) -> int:
     made = engine.engine()
+    made.check(options)
     with progress.shown(given["progress"], quiet=given["quiet"]) as on_event:
         name, image = made.images.get(
             place,
@@ -162,8 +165,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         labels=given["label"],
         workdir=given["workdir"],
         user=given["user"],
-        volumes=tuple(Volume.parse(text) for text in given["volume"]),
-        tmpfs=given["tmpfs"],
+        mounts=(*map(Mount.volume, given["volume"]), *map(Mount.tmpfs, given["tmpfs"])),
         tty=given["tty"],
         interactive=given["interactive"],
         remove=given["remove"],
@@ -178,7 +180,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         pids_limit=given["pids_limit"],
         cap_add=given["cap_add"],
         cap_drop=given["cap_drop"],
-        security=given["security_opt"],
+        security=tuple(map(security.read, given["security_opt"])),
         stop_signal=given["stop_signal"],
         stop_timeout=given["stop_timeout"],
     )

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from argosy.bundle.convert import runtime_config
 from argosy.bundle.inside import read_inside
-from argosy.bundle.seccompprofile import default_profile, for_container
+from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_user
-from argosy.engine import profile
-from argosy.engine.options import RunOptions, parse_destination
-from argosy.errors import InvalidConfigError, StorageError, UsageError
+from argosy.engine import profile, security
+from argosy.engine.options import RunOptions
+from argosy.engine.values import pairs, parse_destination
+from argosy.errors import InvalidConfigError, StorageError
 from argosy.layer.resolve import DIRECTORY, Resolver, handle_path
-from argosy.spec import _json
 from argosy.spec.imageconfig import ImageConfig
 from argosy.spec.platform import Platform
 
-MAX_PROFILE = 1 << 20
-"""The most bytes a seccomp profile may have."""
-
 _CPU_PERIOD = 100_000
-_TMPFS = ("nosuid", "nodev", "noexec")
+
+
+def check(options: RunOptions) -> None:
+    """Refuse what `configure` would refuse whatever the image.
+
+    Raises:
+        UsageError: an option cannot be on this machine.
+    """
+    profile.capabilities(options.cap_add, options.cap_drop)
 
 
 def configure(
@@ -50,7 +55,7 @@ def configure(
 
     Raises:
         InvalidConfigError: the image's configuration cannot be run as it stands.
-        UsageError: an option cannot be.
+        UsageError: an option cannot be, on this machine or with this image.
     """
     user = resolve_user(
         options.user or config.execution.user, lambda path, limit: read_inside(rootfs, path, limit)
@@ -66,10 +71,10 @@ def configure(
         made["mounts"] = [_unprivileged(mount, options, ids) for mount in made["mounts"]]
     _linux(made["linux"], options, container_id, network_namespace, rootless=rootless)
     for setting in options.security:
-        _security(made, setting)
+        security.apply(made, setting)
     if options.privileged:
         _privileged(made)
-    made.setdefault("annotations", {}).update(_pairs(options.labels, "label"))
+    made.setdefault("annotations", {}).update(pairs(options.labels, "label"))
     return made
 
 
@@ -86,29 +91,15 @@ def _process(
         raise InvalidConfigError(
             "the image names no command", hint="give one: argosy run IMAGE COMMAND"
         )
-    env = {"HOSTNAME": hostname, **_pairs(process["env"], "env")}
-    env.update(_pairs(options.env, "env"))
+    env = {"HOSTNAME": hostname, **pairs(process["env"], "env")}
+    env.update(pairs(options.env, "env"))
     env.setdefault("HOME", user.home or "/")
     process["env"] = [f"{name}={value}" for name, value in env.items()]
     if options.workdir:
-        if not os.path.isabs(options.workdir):
-            raise UsageError(
-                f"working directory {options.workdir[:100]!r}: expected an absolute path"
-            )
         process["cwd"] = options.workdir
     process["capabilities"] = _capabilities(options, user)
     process["noNewPrivileges"] = False
     process.pop("rlimits", None)
-
-
-def _pairs(entries: Sequence[str], what: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not name or "\0" in entry:
-            raise UsageError(f"{what} {entry[:100]!r}: expected NAME=value")
-        found[name] = value if equals else ""
-    return found
 
 
 def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:
@@ -130,16 +121,12 @@ def _mounts(
     mounts: list[dict[str, Any]], options: RunOptions, ours: Sequence[dict[str, Any]]
 ) -> None:
     """Put in the user's mounts, and ours where they leave room; what lies in another one comes after it."""
-    named = [*(volume.mount() for volume in options.volumes), *map(_tmpfs, options.tmpfs)]
-    taken: set[str] = set()
-    for mount in named:
-        if mount["destination"] in taken:
-            raise UsageError(f"{mount['destination']}: two mounts with this destination")
-        taken.add(mount["destination"])
-        if mount["type"] == "bind" and not os.path.lexists(mount["source"]):
-            _make_source(mount["source"])
-    mounts[:] = [mount for mount in (*mounts, *ours) if mount["destination"] not in taken]
-    mounts += named
+    for mount in options.mounts:
+        if mount.make and not os.path.lexists(mount.source):
+            _make_source(mount.source)
+    taken = {mount.destination for mount in options.mounts}
+    mounts[:] = [entry for entry in (*mounts, *ours) if entry["destination"] not in taken]
+    mounts += [mount.entry() for mount in options.mounts]
     mounts.sort(key=lambda mount: mount["destination"].count("/"))
 
 
@@ -153,8 +140,7 @@ def _volumes(volumes: Sequence[str], options: RunOptions, rootfs: str) -> Iterat
     It begins with what the image has there, and goes with the container. Where the user mounts something, or above it,
     it is the user's.
     """
-    places = [volume.destination for volume in options.volumes]
-    places += [_tmpfs(text)["destination"] for text in options.tmpfs]
+    places = [mount.destination for mount in options.mounts]
     for path in volumes:
         destination = parse_destination(path, "the image's Volumes")
         if not any(f"{destination}/".startswith(f"{place}/") for place in places):
@@ -181,17 +167,6 @@ def _directory_inside(rootfs: str, path: str) -> str:
 def _bound(source: str, destination: str) -> dict[str, Any]:
     options = ["rbind", "rprivate"]
     return {"destination": destination, "type": "bind", "source": source, "options": options}
-
-
-def _tmpfs(text: str) -> dict[str, Any]:
-    """`path[:options]`; the flags that keep a program from trouble hold unless their contrary is said."""
-    destination, _, more = text.partition(":")
-    destination = parse_destination(destination, f"tmpfs {text[:100]!r}")
-    given = [option for option in more.split(",") if option]
-    flags = [flag for flag in _TMPFS if not {flag, flag.removeprefix("no")} & set(given)]
-    return {
-        "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": [*flags, *given],
-    }  # fmt: skip
 
 
 def _unprivileged(mount: dict[str, Any], options: RunOptions, ids: int) -> dict[str, Any]:
@@ -240,77 +215,12 @@ def _linux(
 def _resources(resources: dict[str, Any], options: RunOptions) -> dict[str, Any]:
     made = dict(resources)
     if options.memory is not None:
-        if options.memory < 6 << 20:
-            raise UsageError(f"memory of {options.memory} bytes: expected at least 6m")
         made["memory"] = {"limit": options.memory}
     if options.cpus is not None:
-        quota = round(options.cpus * _CPU_PERIOD)
-        if quota < 1000:
-            raise UsageError(f"cpus {options.cpus:g}: expected at least 0.01")
-        made["cpu"] = {"quota": quota, "period": _CPU_PERIOD}
+        made["cpu"] = {"quota": round(options.cpus * _CPU_PERIOD), "period": _CPU_PERIOD}
     if options.pids_limit is not None:
         made["pids"] = {"limit": options.pids_limit if options.pids_limit > 0 else -1}
     return made
-
-
-def _security(made: dict[str, Any], setting: str) -> None:
-    name, _, value = setting.replace(":", "=", 1).partition("=")
-    change = _SECURITY.get(name)
-    if change is None:
-        raise UsageError(
-            f"security option {setting[:100]!r} is not known",
-            hint=f"expected one of {', '.join(_SECURITY)}",
-        )
-    change(made, value)
-
-
-def _set_seccomp(made: dict[str, Any], value: str) -> None:
-    if value == "unconfined":
-        made["linux"].pop("seccomp", None)
-        return
-    try:
-        with open(value, "rb") as file:
-            raw = file.read(MAX_PROFILE + 1)
-    except OSError as exc:
-        raise UsageError(f"seccomp profile {value}: {os.strerror(exc.errno or 0).lower()}") from exc
-    found = _json.loads_object(raw, limit=MAX_PROFILE, error=InvalidConfigError)
-    if "archMap" in found:
-        major, minor = os.uname().release.split(".")[:2]
-        found = for_container(
-            found,
-            architecture=Platform.host().architecture,
-            capabilities=made["process"]["capabilities"]["bounding"],
-            kernel=(int(major), int(minor)),
-        )
-    made["linux"]["seccomp"] = found
-
-
-def _set_no_new_privileges(made: dict[str, Any], value: str) -> None:
-    made["process"]["noNewPrivileges"] = value in ("", "true")
-
-
-def _set_apparmor(made: dict[str, Any], value: str) -> None:
-    if value != "unconfined":
-        made["process"]["apparmorProfile"] = value
-
-
-def _set_label(made: dict[str, Any], value: str) -> None:
-    if value != "disable":
-        made["process"]["selinuxLabel"] = value
-
-
-def _set_system_paths(made: dict[str, Any], value: str) -> None:
-    if value == "unconfined":
-        made["linux"]["maskedPaths"] = made["linux"]["readonlyPaths"] = []
-
-
-_SECURITY: dict[str, Callable[[dict[str, Any], str], None]] = {
-    "seccomp": _set_seccomp,
-    "no-new-privileges": _set_no_new_privileges,
-    "apparmor": _set_apparmor,
-    "label": _set_label,
-    "systempaths": _set_system_paths,
-}
 
 
 def _privileged(made: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -182,26 +181,6 @@ def _ended(pid: int) -> bool:
         return bool(poller.poll(TIMEOUT * 1000))
     finally:
         os.close(pidfd)
-
-
-def signal_number(text: str) -> int:
-    """A signal by name, with or without `SIG`, or by number.
-
-    Raises:
-        ContainerError: there is no such signal.
-
-    >>> signal_number("term"), signal_number("SIGRTMIN+3") - signal.SIGRTMIN, signal_number("9")
-    (15, 3, 9)
-    """
-    if text.isdecimal() and 0 < int(text) <= signal.SIGRTMAX:
-        return int(text)
-    base, plus, more = text.upper().removeprefix("SIG").partition("+")
-    found = getattr(signal, f"SIG{base}", None)
-    if isinstance(found, signal.Signals) and (not plus or more.isdecimal()):
-        number = int(found) + int(more or 0)
-        if number <= signal.SIGRTMAX:
-            return number
-    raise ContainerError(f"signal {text[:40]!r} is not known")
 
 
 def exit_code_of(status: int) -> int:

@@ -6,64 +6,17 @@ import dataclasses
 import ipaddress
 import os
 import re
-from typing import Any, Self
+from typing import Self
 
+from argosy.bundle.users import check_user
+from argosy.engine.mounts import Mount, check_destinations
+from argosy.engine.values import MOST, pairs, parse_hostname, parse_name, signal_number
 from argosy.errors import UsageError
 
 NETWORKS = ("bridge", "none", "host", "pasta", "slirp4netns")
-_SIZE = re.compile(r"(\d{1,15})([bkmgt]?)b?", re.IGNORECASE | re.ASCII)
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", re.ASCII)
-
-
-def parse_size(text: str) -> int:
-    """A size with a unit of 1024, as Docker reads `--memory`.
-
-    Raises:
-        UsageError: another shape.
-
-    >>> parse_size("512m"), parse_size("1g")
-    (536870912, 1073741824)
-    """
-    match = _SIZE.fullmatch(text)
-    if not match:
-        raise UsageError(
-            f"size {text[:40]!r}: expected a number with b, k, m or g", hint="for example 512m"
-        )
-    return int(match[1]) * _UNITS[match[2].lower()]
-
-
-def parse_name(text: str) -> str:
-    """A container's name.
-
-    Raises:
-        UsageError: characters it may not have.
-    """
-    if not _NAME.fullmatch(text):
-        raise UsageError(
-            f"container name {text[:140]!r}: expected letters, digits, '_', '.' and '-'"
-        )
-    return text
-
-
-def parse_destination(text: str, what: str) -> str:
-    """Where something is mounted in a container, in one spelling.
-
-    Args:
-        text: What was typed.
-        what: What it belongs to, for the message.
-
-    Raises:
-        UsageError: it is not absolute, or the root itself.
-
-    >>> parse_destination("/data//x/../y/", "volume")
-    '/data/y'
-    """
-    place = "/" + os.path.normpath(text).lstrip("/")
-    if not os.path.isabs(text) or place == "/" or "\0" in text:
-        raise UsageError(f"{what}: the destination must be an absolute path below /")
-    return place
+_LEAST_MEMORY = 6 << 20
+_LEAST_CPUS, _MOST_CPUS = 0.01, 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,58 +85,6 @@ def _bad_port(text: str) -> UsageError:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Volume:
-    """A directory or file of the host inside the container."""
-
-    source: str
-    destination: str
-    options: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `source:destination[:options]`, as Docker's `-v` takes it.
-
-        Raises:
-            UsageError: another shape, or a destination that is not absolute.
-
-        >>> Volume.parse("/srv:/data:ro").options
-        ('ro',)
-        """
-        parts = text.split(":")
-        if len(parts) not in (2, 3) or not all(parts[:2]) or "\0" in text:
-            raise UsageError(f"volume {text[:200]!r}: expected source:destination[:options]")
-        source, destination = os.path.expanduser(parts[0]), parts[1]
-        if not os.path.isabs(source) and not source.startswith("."):
-            raise UsageError(
-                f"volume {text[:200]!r}: the source must be a path", hint="begin it with / or ./"
-            )
-        destination = parse_destination(destination, f"volume {text[:200]!r}")
-        options = tuple(o for o in (parts[2].split(",") if len(parts) == 3 else ()) if o)
-        unknown = set(options) - _VOLUME_OPTIONS
-        if unknown:
-            raise UsageError(f"volume {text[:200]!r}: option {min(unknown)!r} is not known")
-        return cls(source=os.path.abspath(source), destination=destination, options=options)
-
-    def mount(self) -> dict[str, Any]:
-        """The runtime configuration's mount. Labels of SELinux (`z`, `Z`) have no meaning here and are dropped."""
-        options = [o for o in self.options if o not in ("z", "Z")]
-        if not any(o.lstrip("r") in ("private", "shared", "slave") for o in options):
-            options.append("rprivate")
-        return {
-            "destination": self.destination,
-            "type": "bind",
-            "source": self.source,
-            "options": ["rbind", *options],
-        }
-
-
-_VOLUME_OPTIONS = {
-    "ro", "rw", "z", "Z", "private", "rprivate", "shared", "rshared", "slave", "rslave", "nosuid", "nodev",
-    "noexec", "suid", "dev", "exec", "idmap",
-}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything about one container but its image.
 
@@ -199,8 +100,7 @@ class RunOptions:
     labels: tuple[str, ...] = ()
     workdir: str = ""
     user: str = ""
-    volumes: tuple[Volume, ...] = ()
-    tmpfs: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     tty: bool = False
     interactive: bool = False
     remove: bool = False
@@ -220,12 +120,44 @@ class RunOptions:
     stop_timeout: int = 10
 
     def __post_init__(self) -> None:
+        """See to it that nothing is here that no image could make right.
+
+        Raises:
+            UsageError: something is.
+        """
+        self._check_names()
+        self._check_limits()
+        self._check_network()
+        check_destinations(self.mounts)
+        pairs(self.env, "env")
+        pairs(self.labels, "label")
+        if self.stop_signal:
+            signal_number(self.stop_signal)
+
+    def _check_names(self) -> None:
+        if self.name:
+            parse_name(self.name)
+        if self.hostname:
+            parse_hostname(self.hostname)
+        check_user(self.user)
+        if self.workdir and not os.path.isabs(self.workdir):
+            raise UsageError(f"working directory {self.workdir[:100]!r}: expected an absolute path")
+
+    def _check_limits(self) -> None:
+        if self.memory is not None and self.memory < _LEAST_MEMORY:
+            raise UsageError(f"memory of {self.memory} bytes: expected at least 6m")
+        if self.cpus is not None and not _LEAST_CPUS <= self.cpus <= _MOST_CPUS:
+            raise UsageError(
+                f"cpus {self.cpus:g}: expected a number from {_LEAST_CPUS:g} to {_MOST_CPUS}"
+            )
+        if self.pids_limit is not None and self.pids_limit > MOST:
+            raise UsageError(f"pids limit {self.pids_limit}: expected at most {MOST}")
+
+    def _check_network(self) -> None:
         if self.network not in NETWORKS:
             raise UsageError(f"network {self.network!r}: expected one of {', '.join(NETWORKS)}")
         if self.published and self.network in ("none", "host"):
             raise UsageError(f"ports cannot be published with --network {self.network}")
-        if self.name:
-            parse_name(self.name)
         for entry in self.add_hosts:
             host, _, address = entry.partition(":")
             if not host or set(host) & set(" \t\n#"):

@@ -17,15 +17,16 @@ import sys
 from collections.abc import Callable
 
 from argosy.engine import overlay
-from argosy.engine.configure import configure
+from argosy.engine.configure import check, configure
 from argosy.engine.container import Container, sweep
 from argosy.engine.images import LocalImages
-from argosy.engine.invoke import ALIVE, InvocationError, Runtime, signal_number, status_of
+from argosy.engine.invoke import ALIVE, InvocationError, Runtime, status_of
 from argosy.engine.layers import LayerTrees, unheard
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
 from argosy.engine.rootless import mapped
+from argosy.engine.values import signal_number
 from argosy.engine.watch import Watch
 from argosy.errors import ContainerError, ContainerStatusError
 from argosy.image.view import Image, Layer
@@ -50,6 +51,14 @@ class Engine:
         self.ids = mapped() if rootless else 1 << 32
         self.layers = LayerTrees(places.layers, rootless=rootless, one_owner=self.ids == 1)
         self.bridge = Bridge(places.run)
+
+    def check(self, options: RunOptions) -> None:
+        """Refuse, before an image is brought here, what cannot be on this machine with any image.
+
+        Raises:
+            UsageError: it names the option.
+        """
+        check(options)
 
     def run(
         self,
@@ -164,7 +173,7 @@ class Engine:
     ) -> Container:
         digest = image.manifest.config.digest
         stop_signal = options.stop_signal or image.config.execution.stop_signal or "TERM"
-        signal_number(stop_signal)  # better now than when it is to be stopped
+        # This sees to it that it is a signal: better now than when the container is to be stopped.
         options = dataclasses.replace(options, stop_signal=stop_signal)
         container = Container.make(
             self.places, options, image=name, digest=digest, detached=detached
