@@ -107,6 +107,45 @@ def test_ghsa_6fw5_f8r9_fgfm_what_tells_of_the_machines_other_work_is_masked(
     assert profile.heat(str(tmp_path)) == places
 
 
+@pytest.mark.parametrize(
+    "mount", ["type=bind,src=MINE,dst=/link/below", "type=tmpfs,dst=/link", "type=tmpfs,dst=/link/x/../y"]
+)  # fmt: skip
+def test_what_is_mounted_behind_a_link_of_the_image_stays_in_the_container(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path, mount: str
+) -> None:
+    outside, mine, link = tmp_path / "outside", tmp_path / "mine", tmp_path / "link.tar"
+    outside.mkdir()
+    mine.mkdir()
+    with tarfile.open(link, "w") as tar:
+        member = tarfile.TarInfo("link")
+        member.type, member.linkname = tarfile.SYMTYPE, f"/../../..{outside}"
+        tar.addfile(member)
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("append", "-b", image, "-f", link, "-t", changed)
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--mount", mount.replace("MINE", str(mine)), changed,
+        "sh", "-c", "cat /proc/self/mounts",
+    )  # fmt: skip
+    assert f" {outside}" in done.out
+    assert list(outside.iterdir()) == []
+
+
+def test_no_link_of_the_image_leads_a_mount_into_proc(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    link = tmp_path / "link.tar"
+    with tarfile.open(link, "w") as tar:
+        member = tarfile.TarInfo("link")
+        member.type, member.linkname = tarfile.SYMTYPE, "proc"
+        tar.addfile(member)
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("append", "-b", image, "-f", link, "-t", changed)
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--mount", "type=tmpfs,dst=/link/sys", changed, "true", code=125
+    )  # fmt: skip
+    assert "inside /proc" in done.err
+
+
 SEND = """
 import socket, sys
 for words, address in (("to loopback", "127.0.0.1"), ("to the gateway", sys.argv[1])):

@@ -41,3 +41,43 @@ def test_what_is_read_only_is_so_with_what_is_mounted_below_it(
         image, "sh", "-c", WRITE,
     )  # fmt: skip
     assert told == ["there"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("", ["/data/x", "/data/sub/x", "there", "x"]),
+        (",readonly", ["there"]),
+        (",readonly,bind-recursive=writable", ["/data/sub/x", "there", "x"]),
+        (",bind-recursive=disabled", ["/data/x", "/data/sub/x", "x"]),
+    ],
+)
+def test_a_bind_takes_along_what_its_options_say(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path, more: str, told: list[str]
+) -> None:
+    mount = f"type=bind,source={tmp_path},target=/data{more}"
+    run = ("run", "-q", "--rm", "--network", "none", "--mount", mount, image, "sh", "-c", WRITE)
+    assert above_a_mount(argosy, tmp_path, *run) == told
+
+
+def test_a_tmpfs_is_as_large_and_open_as_was_said(argosy: Argosy, image: str) -> None:
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--mount", "type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=0750", image,
+        "sh", "-c", "cat /proc/self/mounts; ls -ld /t",
+    )  # fmt: skip
+    assert "tmpfs /t tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k,mode=750" in done.out
+    assert "drwxr-x---" in done.out
+
+
+def test_a_source_that_is_not_there_is_made_only_where_that_was_said(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    mount = f"type=bind,src={tmp_path}/new,dst=/data"
+    done = argosy("run", "-q", "--rm", "--mount", mount, "oci:/nonexistent-image:v1", code=125)
+    assert f"{tmp_path}/new: it is not there" in done.err
+    assert not (tmp_path / "new").exists()
+    argosy(
+        "run", "-q", "--rm", "--network", "none", "--mount", f"{mount},bind-create-src", image,
+        "touch", "/data/x",
+    )  # fmt: skip
+    assert (tmp_path / "new" / "x").exists()

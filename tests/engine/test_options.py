@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -77,6 +78,66 @@ def test_a_volume_is_a_private_bind_mount_unless_told_otherwise() -> None:
     assert Mount.volume("/a:/b:shared").options == ("rbind", "shared")
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "source", "options"),
+    [
+        ("type=bind,source=/a,target=/b", "bind", "/a", ("rbind", "rprivate")),
+        ("type=bind,src=/a,dst=/b,readonly", "bind", "/a", ("rbind", "rro", "rprivate")),
+        ("type=bind,src=/a,destination=/b,ro=true", "bind", "/a", ("rbind", "rro", "rprivate")),
+        ("type=bind,src=/a,dst=/b,ro=0,consistency=cached", "bind", "/a", ("rbind", "rprivate")),
+        ("src=/a,dst=/b,type=bind,bind-propagation=rslave", "bind", "/a", ("rbind", "rslave")),
+        ("type=bind,src=/a,dst=/b,ro,bind-nonrecursive", "bind", "/a", ("bind", "ro", "rprivate")),
+        ("type=bind,src=/a,dst=/b,bind-recursive=disabled", "bind", "/a", ("bind", "rprivate")),
+        ("type=bind,src=/a,dst=/b,ro,bind-recursive=writable", "bind", "/a", ("rbind", "ro", "rprivate")),
+        ("type=bind,src=/a,dst=/b,ro,bind-recursive=readonly", "bind", "/a", ("rbind", "rro", "rprivate")),
+        ('type=bind,"src=/a,b",dst=/b', "bind", "/a,b", ("rbind", "rprivate")),
+        ("type=tmpfs,dst=/b", "tmpfs", "tmpfs", ("nosuid", "nodev", "noexec")),
+        ("type=tmpfs,dst=/b,tmpfs-size=2m,tmpfs-mode=0700,ro", "tmpfs", "tmpfs",
+         ("nosuid", "nodev", "noexec", "size=2097152", "mode=0700", "ro")),
+    ],
+)  # fmt: skip
+def test_mounts_are_read_by_key_and_value(
+    text: str, kind: str, source: str, options: tuple[str, ...]
+) -> None:
+    mount = Mount.parse(text)
+    assert (mount.kind, mount.source, mount.destination) == (kind, source, "/b")
+    assert mount.options == options
+    assert not mount.make
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "'volume'"),
+        ("src=name,dst=/b", "'volume'"),
+        ("type=volume,src=name,dst=/b", "'volume'"),
+        ("type=image,src=name,dst=/b", "'image'"),
+        ("type=bind,src=/a", "destination must be an absolute path"),
+        ("type=bind,src=/a,dst=/", "destination must be an absolute path"),
+        ("type=bind,src=/a,dst=b", "destination must be an absolute path"),
+        ("type=bind,dst=/b", "source must be a path"),
+        ("type=bind,src=name,dst=/b", "source must be a path"),
+        ("type=bind,src=/a\0,dst=/b", "source must be a path"),
+        ("type=bind,src=/a,source=/c,dst=/b", "source is there twice"),
+        ("type=bind,src=/a,dst=/b,readonly=perhaps", "expected true or false"),
+        ("type=bind,src,dst=/b", "expected src=VALUE"),
+        ("type=bind,src=/a,dst=/b,tmpfs-size=1m", "a bind has no 'tmpfs-size'"),
+        ("type=bind,src=/a,dst=/b,volume-nocopy", "a bind has no 'volume-nocopy'"),
+        ("type=bind,src=/a,dst=/b,bind-propagation=wild", "bind-propagation=wild"),
+        ("type=bind,src=/a,dst=/b,bind-recursive=often", "bind-recursive=often"),
+        ("type=bind,src=/a,dst=/b,bind-recursive=readonly", "with readonly"),
+        ("type=bind,src=/a,dst=/b,bind-nonrecursive,bind-recursive=enabled", "expected disabled"),
+        ("type=tmpfs,src=/a,dst=/b", "a tmpfs has no source"),
+        ("type=tmpfs,dst=/b,tmpfs-size=much", "size 'much'"),
+        ("type=tmpfs,dst=/b,tmpfs-mode=rwx", "tmpfs-mode=rwx"),
+        ('type=bind,"src=/a,dst=/b', "expected KEY=VALUE"),
+    ],
+)
+def test_what_is_no_mount_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        Mount.parse(text)
+
+
 @pytest.mark.parametrize("text", ["", "-a", "a b", "a/b", "ä", "x" * 129])
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
@@ -144,7 +205,7 @@ def test_the_runtimes_words_become_dockers_exit_codes(message: str, code: int) -
 
 @given(st.text(max_size=30))
 def test_no_text_crashes(text: str) -> None:
-    for read in (Published.parse, Mount.volume, Mount.tmpfs, parse_size, parse_name):
+    for read in (Published.parse, Mount.volume, Mount.tmpfs, Mount.parse, parse_size, parse_name):
         try:
             read(text)
         except ArgosyError:

@@ -48,6 +48,12 @@ from argosy.locate import Connect, Location
     help="A path of this machine inside it.",
 )
 @click.option(
+    "--mount",
+    multiple=True,
+    metavar="type=bind|tmpfs,…",
+    help="A mount by key and value: source, target, readonly, bind-…, tmpfs-….",
+)
+@click.option(
     "--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="An empty file system in memory."
 )
 @click.option("-w", "--workdir", default="", help="Where its program starts.")
@@ -110,6 +116,7 @@ def command(image: Location, **given: Any) -> int:
     Examples:
       argosy run --rm alpine:3.20 cat /etc/os-release
       argosy run -it --rm -v "$PWD:/src:ro" -w /src debian bash
+      argosy run --rm --mount type=bind,src=/srv,dst=/data,readonly debian ls /data
       argosy run -d --name web -p 8080:80 nginx
       argosy run --rm oci:images:app
     """
@@ -165,7 +172,11 @@ def _options(given: dict[str, Any]) -> RunOptions:
         labels=given["label"],
         workdir=given["workdir"],
         user=given["user"],
-        mounts=(*map(Mount.volume, given["volume"]), *map(Mount.tmpfs, given["tmpfs"])),
+        mounts=(
+            *map(Mount.volume, given["volume"]),
+            *map(Mount.tmpfs, given["tmpfs"]),
+            *map(Mount.parse, given["mount"]),
+        ),
         tty=given["tty"],
         interactive=given["interactive"],
         remove=given["remove"],

@@ -11,6 +11,7 @@ from argosy.bundle.inside import read_inside
 from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_user
 from argosy.engine import profile, security
+from argosy.engine.mounts import check_sources
 from argosy.engine.options import RunOptions
 from argosy.engine.values import pairs, parse_destination
 from argosy.errors import InvalidConfigError, StorageError
@@ -28,6 +29,7 @@ def check(options: RunOptions) -> None:
         UsageError: an option cannot be on this machine.
     """
     profile.capabilities(options.cap_add, options.cap_drop)
+    check_sources(options.mounts)
 
 
 def configure(
@@ -57,6 +59,7 @@ def configure(
         InvalidConfigError: the image's configuration cannot be run as it stands.
         UsageError: an option cannot be, on this machine or with this image.
     """
+    check(options)
     user = resolve_user(
         options.user or config.execution.user, lambda path, limit: read_inside(rootfs, path, limit)
     )
