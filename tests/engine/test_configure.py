@@ -10,6 +10,7 @@ import pytest
 from argosy.engine.configure import configure
 from argosy.engine.mounts import Mount
 from argosy.engine.options import RunOptions
+from argosy.engine.values import Ulimit
 from argosy.errors import UsageError
 from argosy.spec.imageconfig import ExecutionParameters, ImageConfig, LayerStack
 
@@ -68,3 +69,30 @@ def test_nothing_is_mounted_on_the_root(place: str) -> None:
         Mount.tmpfs(place)
     with pytest.raises(UsageError, match="absolute path below"):
         Mount.volume(f"/srv:{place}")
+
+
+def test_a_sysctl_of_the_hosts_network_is_refused() -> None:
+    setting = ("net.core.somaxconn=7",)
+    assert made(sysctls=setting)["linux"]["sysctl"]["net.core.somaxconn"] == "7"
+    with pytest.raises(UsageError, match="host network"):
+        made(sysctls=setting, network="host")
+    assert made(network="host")["linux"]["sysctl"] == {}
+
+
+def test_a_sysctl_has_one_name_however_it_is_written() -> None:
+    sysctls = made(sysctls=("net/ipv4/ip_unprivileged_port_start=9",))["linux"]["sysctl"]
+    assert sysctls == {"net.ipv4.ip_unprivileged_port_start": "9"}
+
+
+def test_the_last_ulimit_of_a_kind_counts_and_minus_one_is_none() -> None:
+    texts = ("nofile=1:2", "core=-1", "nofile=3:-1")
+    limits = made(ulimits=tuple(map(Ulimit.parse, texts)))["process"]["rlimits"]
+    assert limits == [
+        {"type": "RLIMIT_NOFILE", "soft": 3, "hard": (1 << 64) - 1},
+        {"type": "RLIMIT_CORE", "soft": (1 << 64) - 1, "hard": (1 << 64) - 1},
+    ]
+
+
+def test_what_is_mounted_on_dev_shm_has_no_other_size() -> None:
+    with pytest.raises(UsageError, match="/dev/shm"):
+        made(shm_size=1, mounts=(Mount.tmpfs("/dev/shm"),))

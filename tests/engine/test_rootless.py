@@ -160,6 +160,24 @@ def test_a_network_for_nobody_publishes_ports(
     assert argosy("ps", "-aq").out == ""
 
 
+def test_limits_and_groups_of_nobody_are_those_he_has(argosy: Argosy, home: pathlib.Path) -> None:
+    before = subordinate_ids(home)
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--ulimit", "nofile=100:200", "--group-add", "7",
+        "--sysctl", "net.core.somaxconn=9", "--shm-size", "1m", f"oci:{home}/image:v1",
+        "sh", "-c", "ulimit -Hn; id -G; cat /proc/sys/net/core/somaxconn", before=before,
+    )  # fmt: skip
+    assert done.out.splitlines() == ["200", "0 7", "9"]
+    for option, value, words in (
+        ("--ulimit", "nofile=-1", "without root the hard limit is at most"),
+        ("--group-add", "4242", "group 4242 is not to be had: this user has 1001 group ids"),
+        ("--sysctl", "user.max_user_namespaces=1", "user.max_user_namespaces"),
+    ):
+        image = f"oci:{home}/image:v1"
+        done = argosy("run", "-q", "--rm", option, value, image, "true", before=before, code=125)
+        assert words in done.err
+
+
 def test_what_nobody_may_not_have_is_refused_in_one_line(
     argosy: Argosy, home: pathlib.Path
 ) -> None:

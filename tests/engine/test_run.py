@@ -129,52 +129,6 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert left_behind() == []
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "words"),
-    [
-        ("--stop-signal", "NOPE", "signal 'NOPE'"),
-        ("--memory", "1k", "memory of 1024 bytes"),
-        ("--memory", "99999999t", "size '99999999t'"),
-        ("--cpus", "nan", "cpus nan"),
-        ("--cpus", "inf", "cpus inf"),
-        ("--pids-limit", "9" * 20, "pids limit"),
-        ("--cap-add", "nosuch", "capability 'nosuch'"),
-        ("--cap-drop", "nosuch", "capability 'nosuch'"),
-        ("--security-opt", "nosuch=1", "security option 'nosuch=1'"),
-        ("--security-opt", "no-new-privileges=perhaps", "'true' or 'false'"),
-        ("--security-opt", "systempaths", "'unconfined'"),
-        ("--security-opt", "label=", "label=VALUE"),
-        ("--security-opt", "seccomp=/nonexistent", "/nonexistent: no such file"),
-        ("--security-opt", "seccomp:/bin/sh", "seccomp profile /bin/sh"),
-        ("--env", "=x", "env '=x'"),
-        ("--label", "=x", "label '=x'"),
-        ("--workdir", "relative", "an absolute path"),
-        ("--user", "a:b:c", "user 'a:b:c'"),
-        ("--user", "99999999999", "user 99999999999"),
-        ("--hostname", "two words", "host name 'two words'"),
-        ("--name", "-", "container name"),
-        ("--tmpfs", "relative", "an absolute path"),
-        ("--tmpfs", "/t:size=much", "'size=much'"),
-        ("--tmpfs", "/t:bind", "'bind'"),
-        ("--volume", "/a:/b:maybe", "'maybe'"),
-        ("--volume", "/a:/tmp", "/tmp: two mounts"),
-        ("--add-host", "name", "IP address"),
-        ("--dns", "name", "IP address"),
-        ("--publish", "99999", "port '99999'"),
-        ("--platform", "linux/", "linux/"),
-    ],
-)
-def test_what_is_typed_wrongly_is_told_before_the_image_is_looked_for(
-    argosy: Argosy, option: str, value: str, words: str
-) -> None:
-    done = argosy(
-        "run", "--tmpfs", "/tmp", option, value, "oci:/nonexistent-image:v1", "true", code=125
-    )
-    assert words in done.err
-    assert "nonexistent-image" not in done.err
-    assert len([line for line in done.err.splitlines() if not line.startswith("hint: ")]) == 1
-
-
 def test_a_corrupt_layer_is_refused_and_nothing_is_kept(
     argosy: Argosy,
     host_layout: pathlib.Path,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from argosy.errors import InvalidConfigError
 
-__all__ = ["MAX_ID", "MAX_SIZE", "User", "check_user", "resolve_user"]
+__all__ = ["MAX_ID", "MAX_SIZE", "User", "check_user", "resolve_group", "resolve_user"]
 
 MAX_ID = (1 << 31) - 1
 """The greatest user or group id that is taken; the runtimes of the field hold them in 32 signed bits."""
@@ -74,7 +74,7 @@ def resolve_user(text: str, read: ReadFile) -> User:
     found = _user(user or "0", read)
     named = not _is_number(user)
     if colon:
-        gid = _gid(group, read)
+        gid = resolve_group(group, read)
         return dataclasses.replace(found[0], gid=gid)
     if not named or not found[1]:
         return found[0]
@@ -112,7 +112,16 @@ def _user(user: str, read: ReadFile) -> tuple[User, str]:
     return User(uid=number, home="/root" if number == 0 else ""), ""
 
 
-def _gid(group: str, read: ReadFile) -> int:
+def resolve_group(group: str, read: ReadFile) -> int:
+    """Turn a group's name or number into its number.
+
+    Args:
+        group: What was typed.
+        read: As for `resolve_user`.
+
+    Raises:
+        InvalidConfigError: the name is not in the image's database, or the number is outside 0 to 2147483647.
+    """
     if _is_number(group):
         return _number(group, "group")
     for entry in _groups(read):

@@ -13,7 +13,7 @@ import sys
 import click
 
 from argosy.bundle.inside import read_inside
-from argosy.bundle.users import resolve_user
+from argosy.bundle.users import resolve_group, resolve_user
 from argosy.cli import contained, engine
 from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, size, table
@@ -207,8 +207,13 @@ def exec_(
 
 def _as_user(container: Container, text: str) -> list[str]:
     """The runtime's options for a user, who is looked up in the container."""
-    user = resolve_user(text, lambda path, limit: read_inside(container.rootfs, path, limit))
-    groups = [f"--additional-gids={gid}" for gid in user.additional_gids]
+
+    def read(path: str, limit: int) -> bytes | None:
+        return read_inside(container.rootfs, path, limit)
+
+    user = resolve_user(text, read)
+    added = [resolve_group(group, read) for group in container.record.options["groups"]]
+    groups = [f"--additional-gids={gid}" for gid in (*user.additional_gids, *added)]
     return [f"--user={user.uid}:{user.gid}", *groups]
 
 

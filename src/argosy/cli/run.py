@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from argosy.cli import contained, engine, progress
 from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
 from argosy.engine import rootless, security
+from argosy.engine.container import Container, unheard
 from argosy.engine.images import PULL_POLICIES
 from argosy.engine.mounts import Mount
 from argosy.engine.options import NETWORKS, Published, RunOptions
-from argosy.engine.values import parse_size
+from argosy.engine.values import Ulimit, parse_size
 from argosy.errors import UsageError
 from argosy.image.view import Layer
 from argosy.locate import Connect, Location
+
+if TYPE_CHECKING:
+    from argosy.engine.run import Engine
 
 
 @click.command(cls=contained.Command, context_settings={"allow_interspersed_args": False})
@@ -28,6 +33,11 @@ from argosy.locate import Connect, Location
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background and print its id.")
 @click.option("--name", default="", help="Its name.")
+@click.option(
+    "--cidfile",
+    type=click.Path(dir_okay=False),
+    help="A new file for its id, written before it starts.",
+)
 @click.option("-h", "--hostname", default="", help="Its host name.")
 @click.option(
     "-e",
@@ -58,6 +68,12 @@ from argosy.locate import Connect, Location
 )
 @click.option("-w", "--workdir", default="", help="Where its program starts.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Who its program runs as.")
+@click.option(
+    "--group-add",
+    multiple=True,
+    metavar="GROUP",
+    help="One more group, by the image's name or number.",
+)
 @click.option("--entrypoint", default=None, help="Instead of the image's entry point.")
 @click.option("--read-only", is_flag=True, help="Its root file system cannot be written.")
 @click.option(
@@ -68,6 +84,19 @@ from argosy.locate import Connect, Location
 @click.option("-m", "--memory", metavar="SIZE", help="The most memory, such as 512m.")
 @click.option("--cpus", type=click.FloatRange(min=0.01), help="How many processors' time.")
 @click.option("--pids-limit", type=int, help="The most processes.")
+@click.option("--shm-size", metavar="SIZE", help="How large /dev/shm is; 64m if not said.")
+@click.option(
+    "--ulimit",
+    multiple=True,
+    metavar="NAME=SOFT[:HARD]",
+    help="A limit of its program's, such as nofile=1024; -1 is none.",
+)
+@click.option(
+    "--sysctl",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the kernel's for this container alone, such as net.core.somaxconn=1024.",
+)
 @click.option("--cap-add", multiple=True, metavar="CAP", help="One capability more, or ALL.")
 @click.option("--cap-drop", multiple=True, metavar="CAP", help="One capability less, or ALL.")
 @click.option(
@@ -129,6 +158,17 @@ def command(image: Location, **given: Any) -> int:
 def _run(place: Location, options: RunOptions, given: dict[str, Any]) -> int:
     made = engine.engine()
     made.check(options)
+    with _id_file(given["cidfile"]) as on_made:
+        return _started(made, place, options, given, on_made)
+
+
+def _started(
+    made: Engine,
+    place: Location,
+    options: RunOptions,
+    given: dict[str, Any],
+    on_made: Callable[[Container], object],
+) -> int:
     with progress.shown(given["progress"], quiet=given["quiet"]) as on_event:
         name, image = made.images.get(
             place,
@@ -144,9 +184,38 @@ def _run(place: Location, options: RunOptions, given: dict[str, Any]) -> int:
             print(f"unpacking {layer.name}", file=sys.stderr)
 
     if given["detach"]:
-        print(made.run_detached(name, image, options, on_layer=unpacking).id)
+        container = made.run_detached(name, image, options, on_layer=unpacking, on_made=on_made)
+        print(container.id)
         return 0
-    return made.run(name, image, options, on_layer=unpacking)
+    return made.run(name, image, options, on_layer=unpacking, on_made=on_made)
+
+
+@contextlib.contextmanager
+def _id_file(path: str | None) -> Iterator[Callable[[Container], object]]:
+    """Where the container's id is written, if anywhere: a new file, gone again where a failure leaves no container."""
+    if path is None:
+        yield unheard
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        raise UsageError(
+            f"--cidfile {path} is there already", hint="a container may run whose id it holds"
+        ) from None
+    made: list[Container] = []
+
+    def write(container: Container) -> None:
+        made.append(container)
+        os.write(fd, container.id.encode())
+
+    try:
+        yield write
+    except BaseException:
+        if not any(os.path.exists(container.path) for container in made):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
 
 
 def _connect(place: Location) -> Connect | None:
@@ -189,6 +258,10 @@ def _options(given: dict[str, Any]) -> RunOptions:
         memory=parse_size(given["memory"]) if given["memory"] else None,
         cpus=given["cpus"],
         pids_limit=given["pids_limit"],
+        shm_size=parse_size(given["shm_size"]) if given["shm_size"] else None,
+        ulimits=tuple(map(Ulimit.parse, given["ulimit"])),
+        sysctls=given["sysctl"],
+        groups=given["group_add"],
         cap_add=given["cap_add"],
         cap_drop=given["cap_drop"],
         security=tuple(map(security.read, given["security_opt"])),

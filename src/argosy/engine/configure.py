@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from argosy.bundle.convert import runtime_config
 from argosy.bundle.inside import read_inside
 from argosy.bundle.seccompprofile import default_profile
-from argosy.bundle.users import User, resolve_user
+from argosy.bundle.users import User, resolve_group, resolve_user
 from argosy.engine import profile, security
 from argosy.engine.mounts import check_sources
-from argosy.engine.options import RunOptions
-from argosy.engine.values import pairs, parse_destination
-from argosy.errors import InvalidConfigError, StorageError
+from argosy.engine.options import SHM, RunOptions
+from argosy.engine.values import Ulimit, pairs, parse_destination
+from argosy.errors import InvalidConfigError, StorageError, UsageError
 from argosy.layer.resolve import DIRECTORY, Resolver, handle_path
+from argosy.runtime.errors import ConfigError
+from argosy.runtime.tables import RLIMITS
+from argosy.runtime.validate import check_sysctl, sysctl_name
 from argosy.spec.imageconfig import ImageConfig
 from argosy.spec.platform import Platform
 
 _CPU_PERIOD = 100_000
+_OWN_SYSCTLS = (
+    "a container's own are kernel.msg*, kernel.sem, kernel.shm*, fs.mqueue.*, kernel.domainname, and net.*, unless the "
+    "network is the host's"
+)
 
 
-def check(options: RunOptions) -> None:
+def check(options: RunOptions, *, rootless: bool = False) -> None:
     """Refuse what `configure` would refuse whatever the image.
 
     Raises:
-        UsageError: an option cannot be on this machine.
+        UsageError: an option cannot be on this machine, or not without root.
     """
     profile.capabilities(options.cap_add, options.cap_drop)
     check_sources(options.mounts)
+    _sysctls(options)
+    if rootless:
+        for ulimit in options.ulimits:
+            _check_ulimit(ulimit)
+
+
+def _check_ulimit(ulimit: Ulimit) -> None:
+    """Only root of the machine raises a hard limit."""
+    most = resource.getrlimit(RLIMITS[ulimit.kind])[1] % (1 << 64)
+    if ulimit.hard > most:
+        name = ulimit.kind.removeprefix("RLIMIT_").lower()
+        raise UsageError(f"ulimit {name}: without root the hard limit is at most {most}")
 
 
 def configure(
@@ -59,10 +80,8 @@ def configure(
         InvalidConfigError: the image's configuration cannot be run as it stands.
         UsageError: an option cannot be, on this machine or with this image.
     """
-    check(options)
-    user = resolve_user(
-        options.user or config.execution.user, lambda path, limit: read_inside(rootfs, path, limit)
-    )
+    check(options, rootless=rootless)
+    user = _user(config, options, rootfs, ids)
     hostname = options.hostname or container_id[:12]
     made = runtime_config(config, user=user, terminal=options.tty, hostname=hostname, volumes=False)
     made["ociVersion"] = "1.2.0"
@@ -79,6 +98,23 @@ def configure(
         _privileged(made)
     made.setdefault("annotations", {}).update(pairs(options.labels, "label"))
     return made
+
+
+def _user(config: ImageConfig, options: RunOptions, rootfs: str, ids: int) -> User:
+    def read(path: str, limit: int) -> bytes | None:
+        return read_inside(rootfs, path, limit)
+
+    user = resolve_user(options.user or config.execution.user, read)
+    added = [resolve_group(group, read) for group in options.groups]
+    beyond = [gid for gid in added if gid >= ids]
+    if beyond:
+        raise UsageError(
+            f"group {beyond[0]} is not to be had: this user has {ids} group ids",
+            hint="/etc/subgid gives more",
+        )
+    return dataclasses.replace(
+        user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *added)))
+    )
 
 
 def _process(
@@ -102,7 +138,7 @@ def _process(
         process["cwd"] = options.workdir
     process["capabilities"] = _capabilities(options, user)
     process["noNewPrivileges"] = False
-    process.pop("rlimits", None)
+    process["rlimits"] = [*{ulimit.kind: ulimit.entry() for ulimit in options.ulimits}.values()]
 
 
 def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:
@@ -127,6 +163,10 @@ def _mounts(
     for mount in options.mounts:
         if mount.make and not os.path.lexists(mount.source):
             _make_source(mount.source)
+    for entry in mounts:
+        if entry["destination"] == SHM and options.shm_size is not None:
+            kept = [option for option in entry["options"] if not option.startswith("size=")]
+            entry["options"] = [*kept, f"size={options.shm_size}"]
     taken = {mount.destination for mount in options.mounts}
     mounts[:] = [entry for entry in (*mounts, *ours) if entry["destination"] not in taken]
     mounts += [mount.entry() for mount in options.mounts]
@@ -211,8 +251,27 @@ def _linux(
     )
     if not rootless:
         linux["cgroupsPath"] = f"/argosy/{container_id}"
+    linux["sysctl"] = _sysctls(options)
+
+
+def _sysctls(options: RunOptions) -> dict[str, str]:
+    """Ports below 1024 for everybody, where they are the container's own, and what the user said.
+
+    Raises:
+        UsageError: a sysctl is not of a namespace of the container's own.
+    """
+    spaces = dict.fromkeys(("ipc", "uts"), "")
+    made = {}
     if options.network != "host":
-        linux["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+        spaces["network"] = ""
+        made["net.ipv4.ip_unprivileged_port_start"] = "0"
+    for key, value in pairs(options.sysctls, "sysctl").items():
+        try:
+            check_sysctl(key, spaces)
+        except ConfigError as exc:
+            raise UsageError(str(exc), hint=_OWN_SYSCTLS) from None
+        made[sysctl_name(key)] = value
+    return made
 
 
 def _resources(resources: dict[str, Any], options: RunOptions) -> dict[str, Any]:

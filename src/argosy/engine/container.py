@@ -273,6 +273,10 @@ def _names_locked(places: Places) -> Iterator[None]:
         os.close(fd)
 
 
+def unheard(_what: object) -> None:
+    """Nobody listens."""
+
+
 def now() -> str:
     """The time, in RFC 3339."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

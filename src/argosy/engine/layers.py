@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from argosy.engine import overlay
+from argosy.engine.container import unheard
 from argosy.errors import InvalidConfigError, StorageError
 from argosy.image.view import Image, Layer
 from argosy.layer.options import Options
@@ -25,10 +26,6 @@ from argosy.spec.digest import Digest
 
 _TEMPORARY = ".tmp-"
 _NEEDS = "needs.lock"
-
-
-def unheard(_layer: Layer) -> None:
-    """Nobody listens."""
 
 
 class LayerTrees:

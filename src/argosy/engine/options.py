@@ -10,10 +10,11 @@ from typing import Self
 
 from argosy.bundle.users import check_user
 from argosy.engine.mounts import Mount, check_destinations
-from argosy.engine.values import MOST, pairs, parse_hostname, parse_name, signal_number
+from argosy.engine.values import MOST, Ulimit, pairs, parse_hostname, parse_name, signal_number
 from argosy.errors import UsageError
 
 NETWORKS = ("bridge", "none", "host", "pasta", "slirp4netns")
+SHM = "/dev/shm"  # noqa: S108 - in the container
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
 _LEAST_MEMORY = 6 << 20
 _LEAST_CPUS, _MOST_CPUS = 0.01, 1 << 20
@@ -88,8 +89,8 @@ def _bad_port(text: str) -> UsageError:
 class RunOptions:
     """Everything about one container but its image.
 
-    `entrypoint` None means the image's; an empty one removes it. `env` entries are `NAME=value`. Sizes are bytes,
-    `cpus` is a number of processors, `stop_timeout` seconds.
+    `entrypoint` None means the image's; an empty one removes it. `env`, `labels` and `sysctls` are `NAME=value`. Sizes
+    are bytes, `cpus` is a number of processors, `stop_timeout` seconds. `groups` are those besides the user's own.
     """
 
     command: tuple[str, ...] = ()
@@ -113,6 +114,10 @@ class RunOptions:
     memory: int | None = None
     cpus: float | None = None
     pids_limit: int | None = None
+    shm_size: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
+    sysctls: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security: tuple[str, ...] = ()
@@ -131,6 +136,10 @@ class RunOptions:
         check_destinations(self.mounts)
         pairs(self.env, "env")
         pairs(self.labels, "label")
+        for setting in self.sysctls:
+            if "=" not in setting:
+                raise UsageError(f"sysctl {setting[:100]!r}: expected NAME=value")
+        pairs(self.sysctls, "sysctl")
         if self.stop_signal:
             signal_number(self.stop_signal)
 
@@ -140,6 +149,10 @@ class RunOptions:
         if self.hostname:
             parse_hostname(self.hostname)
         check_user(self.user)
+        for group in self.groups:
+            if not group or ":" in group:
+                raise UsageError(f"group {group[:64]!r}: expected a name or a number")
+            check_user(f"0:{group}")
         if self.workdir and not os.path.isabs(self.workdir):
             raise UsageError(f"working directory {self.workdir[:100]!r}: expected an absolute path")
 
@@ -152,6 +165,11 @@ class RunOptions:
             )
         if self.pids_limit is not None and self.pids_limit > MOST:
             raise UsageError(f"pids limit {self.pids_limit}: expected at most {MOST}")
+        if self.shm_size is not None:
+            if self.shm_size <= 0:
+                raise UsageError(f"size {self.shm_size} of {SHM}: expected more than 0")
+            if any(mount.destination == SHM for mount in self.mounts):
+                raise UsageError(f"a size of {SHM} where something else is mounted there")
 
     def _check_network(self) -> None:
         if self.network not in NETWORKS:

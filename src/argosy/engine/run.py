@@ -18,10 +18,10 @@ from collections.abc import Callable
 
 from argosy.engine import overlay
 from argosy.engine.configure import check, configure
-from argosy.engine.container import Container, sweep
+from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
 from argosy.engine.invoke import ALIVE, InvocationError, Runtime, status_of
-from argosy.engine.layers import LayerTrees, unheard
+from argosy.engine.layers import LayerTrees
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
@@ -58,7 +58,7 @@ class Engine:
         Raises:
             UsageError: it names the option.
         """
-        check(options)
+        check(options, rootless=self.rootless)
 
     def run(
         self,
@@ -67,6 +67,7 @@ class Engine:
         options: RunOptions,
         *,
         on_layer: Callable[[Layer], object] = unheard,
+        on_made: Callable[[Container], object] = unheard,
     ) -> int:
         """Run a container in the foreground and wait for it.
 
@@ -75,6 +76,7 @@ class Engine:
             image: The image, which is here, whole.
             options: Everything else.
             on_layer: Told of every layer that is unpacked.
+            on_made: Told of the container before anything of it is started.
 
         Returns:
             The container's exit code.
@@ -83,7 +85,7 @@ class Engine:
             InvocationError: it could not be started; its `exit_code` is Docker's. Nothing is left.
             ArgosyError: something before that failed. Nothing is left.
         """
-        container = self._prepare(name, image, options, on_layer, detached=False)
+        container = self._prepare(name, image, options, on_layer, on_made, detached=False)
         return self.watch(container, lambda: None)
 
     def run_detached(
@@ -93,6 +95,7 @@ class Engine:
         options: RunOptions,
         *,
         on_layer: Callable[[Layer], object] = unheard,
+        on_made: Callable[[Container], object] = unheard,
     ) -> Container:
         """Start a container that a process of its own watches.
 
@@ -102,7 +105,7 @@ class Engine:
         Raises:
             InvocationError: it could not be started. Nothing is left.
         """
-        container = self._prepare(name, image, options, on_layer, detached=True)
+        container = self._prepare(name, image, options, on_layer, on_made, detached=True)
         reader, writer = os.pipe()
         lock = container.lock
         assert lock is not None
@@ -168,6 +171,7 @@ class Engine:
         image: Image,
         options: RunOptions,
         on_layer: Callable[[Layer], object],
+        on_made: Callable[[Container], object],
         *,
         detached: bool,
     ) -> Container:
@@ -179,6 +183,7 @@ class Engine:
             self.places, options, image=name, digest=digest, detached=detached
         )
         try:
+            on_made(container)
             with self.layers.settled():
                 container.record.layers = self.layers.plan(image)
                 container.save()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
 from collections.abc import Sequence
+from typing import Any, Self
 
 from argosy.errors import UsageError
+from argosy.runtime.tables import RLIMITS
 
 MOST = (1 << 63) - 1
 """The greatest number the kernel takes for a limit."""
@@ -15,6 +18,8 @@ MOST = (1 << 63) - 1
 _SIZE = re.compile(r"(\d{1,15})([bkmgt]?)b?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", re.ASCII)
+_ULIMIT = re.compile(r"([a-z]{1,20})=(-1|\d{1,19})(?::(-1|\d{1,19}))?", re.ASCII)
+_UNLIMITED = (1 << 64) - 1
 _HOSTNAME = re.compile(r"[^\s\0#]{1,64}")
 
 
@@ -119,3 +124,41 @@ def signal_number(text: str) -> int:
         if number <= signal.SIGRTMAX:
             return number
     raise UsageError(f"signal {text[:40]!r} is not known")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ulimit:
+    """A limit of the program's own. `kind` is the kernel's name of it, `hard` what the program may raise `soft` to."""
+
+    kind: str
+    soft: int
+    hard: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `name=soft[:hard]`, as Docker's `--ulimit` takes it; -1 is no limit.
+
+        Raises:
+            UsageError: another shape, or there is no such limit.
+
+        >>> Ulimit.parse("nofile=1024").hard
+        1024
+        """
+        match = _ULIMIT.fullmatch(text)
+        kind = f"RLIMIT_{match[1].upper()}" if match else ""
+        if not match or kind not in RLIMITS:
+            raise UsageError(
+                f"ulimit {text[:60]!r}: expected NAME=SOFT[:HARD]",
+                hint="for example nofile=1024:2048",
+            )
+        soft, hard = (
+            _UNLIMITED if number == "-1" else int(number)
+            for number in (match[2], match[3] or match[2])
+        )
+        if soft > hard:
+            raise UsageError(f"ulimit {text[:60]!r}: the soft limit is above the hard one")
+        return cls(kind=kind, soft=soft, hard=hard)
+
+    def entry(self) -> dict[str, Any]:
+        """The runtime configuration's."""
+        return {"type": self.kind, "soft": self.soft, "hard": self.hard}

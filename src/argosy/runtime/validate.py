@@ -44,7 +44,8 @@ def validate(
     _isolation(linux, spaces, selinux)
     _user_namespace(linux, spaces)
     _time_namespace(linux, spaces)
-    _sysctl(linux, spaces, hostnet)
+    for key in linux.get("sysctl", ()):
+        check_sysctl(key, spaces, hostnet=hostnet)
     _netdevices(linux, spaces, rootless)
     _numa(linux)
     _words(linux)
@@ -170,15 +171,24 @@ def sysctl_name(key: str) -> str:
     return key.translate({46: "/", 47: "."})
 
 
-def _sysctl(linux: dict[str, Any], spaces: dict[str, str], hostnet: bool) -> None:
-    for key in linux.get("sysctl", ()):
-        name = sysctl_name(key)
-        # a slash stands for a dot, so that `//` is the directory above
-        if any(part.replace("/", ".") in ("", ".", "..") for part in name.split(".")):
-            raise ConfigError("linux.sysctl", f'"{key}" is not the name of a sysctl')
-        why = _sysctl_refused(name, spaces, hostnet)
-        if why:
-            raise ConfigError("", why)
+def check_sysctl(key: str, spaces: dict[str, str], *, hostnet: bool = False) -> None:
+    """Refuse a sysctl that is not of a namespace of the container's own.
+
+    Args:
+        key: as it was written.
+        spaces: the container's namespaces.
+        hostnet: the network namespace to join is the runtime's own.
+
+    Raises:
+        ConfigError: it is not, or it is no name of one.
+    """
+    name = sysctl_name(key)
+    # a slash stands for a dot, so that `//` is the directory above
+    if any(part.replace("/", ".") in ("", ".", "..") for part in name.split(".")):
+        raise ConfigError("linux.sysctl", f'"{key}" is not the name of a sysctl')
+    why = _sysctl_refused(name, spaces, hostnet)
+    if why:
+        raise ConfigError("", why)
 
 
 def _sysctl_refused(name: str, spaces: dict[str, str], hostnet: bool) -> str | None:
