@@ -32,6 +32,7 @@ from argosy.server.metadata import (
     Work,
     blobs,
     collect,
+    deliveries,
     manifests,
     outbox,
     repositories,
@@ -40,6 +41,7 @@ from argosy.server.metadata import (
 )
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.collect import Item
+from argosy.server.metadata.deliveries import DeadLetter
 from argosy.server.metadata.manifests import New, Reference
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.postgresql import Postgresql
@@ -735,6 +737,18 @@ def test_events_are_trimmed_when_every_consumer_is_done(engine: Engine) -> None:
     assert engine.write(lambda tx: outbox.trim(tx, NOW + 1)) == 1
     assert engine.read(lambda tx: outbox.position(tx, "two")) == ids[2]
     assert len(engine.read(lambda tx: outbox.after(tx, 0, 100))) == 1
+
+
+def test_dead_letters_are_trimmed_by_age_and_number(engine: Engine) -> None:
+    def lose(tx: Transaction) -> None:
+        for event in range(1, 6):
+            deliveries.give_up(tx, DeadLetter(f"webhook:{event % 2}", event, NOW + event, "", "{}"))
+
+    engine.write(lose)
+    assert engine.write(lambda tx: deliveries.trim(tx, NOW + 2, 9)) == 1
+    assert engine.write(lambda tx: deliveries.trim(tx, NOW + 3, 2)) == 2
+    found = engine.read(lambda tx: deliveries.dead_letters(tx, 9))
+    assert [letter.event for letter in found] == [5, 4]
 
 
 def test_figures_count_everything(engine: Engine) -> None:

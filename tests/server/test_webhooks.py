@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import pathlib
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from argosy.server.metadata import deliveries, leases, outbox
-from argosy.server.settings import Events, Sink
+from argosy.server import gc
+from argosy.server.metadata import Transaction, deliveries, leases, outbox
+from argosy.server.metadata.deliveries import DeadLetter
+from argosy.server.settings import Collection, Events, Settings, Sink
 from argosy.server.webhooks import SIGNATURE_HEADER, deliverer, signature
 from tests.server.client import Clock, Server
 from tests.server.receivers import Receiver
@@ -205,3 +208,51 @@ def test_a_deliverer_waits_and_can_be_cancelled(server: Server, receiver: Receiv
     with pytest.raises(asyncio.CancelledError):
         server.run(deliverer(sink(receiver), sleep=sleep)(server.registry))
     assert slept == [1.0, 1.0, 1.0]
+
+
+def test_dead_letters_that_are_old_or_too_many_are_let_go_and_the_log_says_so(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = server.clock()
+    letters = [DeadLetter("webhook:ci", n, now - 10 * n, "status 500", "{}") for n in range(1, 6)]
+    for letter in letters:
+        server.run(server.registry.metadata.write(functools.partial(_give_up, letter)))
+    server.run(server.upkeep.trim(Events(dead_letters=3, dead_letter_seconds=45.0)))
+    assert server.rows("SELECT event FROM dead_letter ORDER BY event") == [(1,), (2,), (3,)]
+    said = [record.getMessage() for record in caplog.records]
+    assert "2 dead letters were too old or too many, and are gone" in said
+
+
+def _give_up(letter: DeadLetter, tx: Transaction) -> None:
+    deliveries.give_up(tx, letter)
+
+
+def test_what_is_told_is_trimmed_where_nothing_is_collected(server: Server) -> None:
+    server.push_image("a", "v1")
+    server.push_image("a", "v2")
+    server.clock.now += 10  # type: ignore[attr-defined]
+    server.registry.settings = Settings(
+        gc=Collection(enabled=False, interval_seconds=0.01), events=Events(keep_seconds=0.0)
+    )
+
+    async def trimmed() -> None:
+        async with asyncio.timeout(30):
+            while await server.registry.metadata.read(_many):
+                await asyncio.sleep(0.01)
+
+    async def beside() -> None:
+        upkeep = asyncio.create_task(gc.run(server.registry))
+        try:
+            await trimmed()
+        finally:
+            upkeep.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upkeep
+
+    server.run(server.registry.metadata.write(lambda tx: outbox.advance(tx, "journal", 10**6)))
+    server.run(beside())
+
+
+def _many(tx: Transaction) -> bool:
+    found = tx.row("SELECT count(*) FROM event")
+    return found is not None and found[0] > 1

@@ -27,7 +27,8 @@ _MOST = 10_000
 @click.option("--drop", is_flag=True, help="Delete them.")
 @json_option
 def letters(config: str | None, data: str | None, replay: bool, drop: bool, as_json: bool) -> None:
-    """List the events that webhooks were not told because all tries failed, the newest first.
+    """List the events that webhooks were not told because all tries failed, the newest first. They are kept for
+    `events.dead_letter_seconds`, `events.dead_letters` of them at most.
 
     Those that are told by --replay are deleted; it ends at the first one that fails again, and leaves out webhooks that
     are not configured any more. At most 10000 are taken at a time.

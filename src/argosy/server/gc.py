@@ -365,34 +365,44 @@ class Upkeep:
         return await self.metadata.read(lambda tx: collect.figures(tx, now), slow=True)
 
     async def trim(self, events: Events) -> int:
-        """Delete events that everybody who is configured is done with, once they are old; answers how many."""
+        """Delete events that everybody who is configured is done with, once they are old, and dead letters that are
+        old or too many; answers how many events."""
         now, names = self.clock(), {sink.name for sink in events.sinks}
 
-        def work(tx: Transaction) -> tuple[list[str], int]:
+        def work(tx: Transaction) -> tuple[list[str], int, int]:
             gone = deliveries.forget(tx, names, now)
-            return gone, outbox.trim(tx, now - events.keep_seconds)
+            letters = deliveries.trim(tx, now - events.dead_letter_seconds, events.dead_letters)
+            return gone, letters, outbox.trim(tx, now - events.keep_seconds)
 
-        gone, trimmed = await self.metadata.write(work, durable=False)
+        gone, letters, trimmed = await self.metadata.write(work, durable=False)
         for consumer in gone:
             log.info("%s is not configured any more: it would begin anew", consumer)
+        if letters:
+            log.warning("%d dead letters were too old or too many, and are gone", letters)
         return trimmed
 
 
 async def run(registry: Registry) -> None:
-    """Collect, compact and scrub in the background, a little at a time, for as long as the registry runs."""
+    """Collect, compact and scrub in the background, a little at a time, for as long as the registry runs; of what is
+    told to webhooks nothing is kept for ever, collected or not."""
     settings = registry.settings
     upkeep = Upkeep(registry.metadata, registry.storage, settings.gc, registry.clock)
-    while settings.gc.enabled:
+    while True:
         await asyncio.sleep(settings.gc.interval_seconds)
-        report = await upkeep.collect()
-        report.compacted = await upkeep.compact()
-        try:
-            await upkeep.scrub()
-        except StorageError as exc:
-            log.warning("the scrub is put off: %s", exc)
+        if settings.gc.enabled:
+            await _pass(upkeep)
         await upkeep.trim(settings.events)
-        if report.collected or report.objects_deleted or report.failed:
-            log.info("collected: %s", report)
+
+
+async def _pass(upkeep: Upkeep) -> None:
+    report = await upkeep.collect()
+    report.compacted = await upkeep.compact()
+    try:
+        await upkeep.scrub()
+    except StorageError as exc:
+        log.warning("the scrub is put off: %s", exc)
+    if report.collected or report.objects_deleted or report.failed:
+        log.info("collected: %s", report)
 
 
 def _session(key: str) -> str:

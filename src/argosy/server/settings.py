@@ -251,6 +251,10 @@ class Events:
 
     sinks: tuple[Sink, ...] = _field(tuple, "webhooks")
     keep_seconds: float = _field(7 * 86400.0, "how long delivered events are kept", minimum=0)
+    dead_letters: int = _field(
+        10_000, "most dead letters of all webhooks together; the oldest go", minimum=0
+    )
+    dead_letter_seconds: float = _field(30 * 86400.0, "how long a dead letter is kept", minimum=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

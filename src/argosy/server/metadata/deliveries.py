@@ -18,6 +18,7 @@ __all__ = [
     "forget",
     "give_up",
     "state",
+    "trim",
 ]
 
 WEBHOOK = "webhook:"
@@ -86,6 +87,21 @@ def dead_letters(tx: Transaction, limit: int) -> list[DeadLetter]:
         (limit,),
     )
     return [DeadLetter(*row) for row in rows]
+
+
+def trim(tx: Transaction, before: float, most: int, limit: int = 5000) -> int:
+    """Delete the dead letters given up before a moment, and of the others all but the newest; answers how many."""
+    gone = tx.rows(
+        "DELETE FROM dead_letter WHERE (consumer, event) IN (SELECT consumer, event FROM dead_letter"
+        " WHERE at < ? ORDER BY at LIMIT ?) RETURNING event",
+        (before, limit),
+    )
+    gone += tx.rows(
+        "DELETE FROM dead_letter WHERE (consumer, event) IN (SELECT consumer, event FROM dead_letter"
+        " ORDER BY at DESC, event DESC LIMIT ? OFFSET ?) RETURNING event",
+        (limit, most),
+    )
+    return len(gone)
 
 
 def bury(tx: Transaction, letter: DeadLetter) -> None:
