@@ -219,13 +219,15 @@ def test_what_is_said_of_a_url_has_no_secret_in_it() -> None:
     def nowhere(*_: object) -> list[str]:
         raise TransportError("nowhere")
 
+    url = "http://user:hush@x.example:81/hooks/hush?token=hush"
     with pytest.raises(TransportError):
-        outbound.request("GET", "http://user:hush@x.example/a?token=hush", resolve=nowhere)
+        outbound.request("GET", url, resolve=nowhere)
     with pytest.raises(DeniedError) as caught:
-        outbound.request(
-            "GET", "http://user:hush@x.example/a?token=hush", resolve=lambda *_: ["::1"]
-        )
-    assert "hush" not in str(caught.value)
+        outbound.request("GET", url, resolve=lambda *_: ["::1"])
+    assert str(caught.value) == "http://x.example:81: leads to an inner address"
+    with pytest.raises(TransportError) as failed:
+        outbound.request("GET", "http://127.0.0.1:1/hooks/hush", allow_private=True)
+    assert "hush" not in str(failed.value)
 
 
 def test_a_pinned_address_must_still_prove_the_name(

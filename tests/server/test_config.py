@@ -91,6 +91,8 @@ def test_an_empty_file_is_the_defaults(tmp_path: pathlib.Path) -> None:
         ("events: {sinks: [{name: a, url: 'http://'}]}", "events.sinks.0.url: expected a host", None),
         ("events: {sinks: [{name: a, url: 'http://a:b/'}]}", "events.sinks.0.url: expected a host", None),
         ("events: {sinks: [{name: a, url: 'http://a:b@c/'}]}", "events.sinks.0.url: expected no user", None),
+        ("events: {sinks: [{name: a, url: 'http://a/h k'}]}", "events.sinks.0.url: expected printable ASCII", None),
+        ("events: {sinks: [{name: a, url: 'http://a/hö'}]}", "events.sinks.0.url: expected printable ASCII", None),
         ("events: {sinks: [{name: a, url: 'http://a', types: [push]}]}", "'push' is not one of", None),
         ("access: {issuers: [{issuer: a, audience: b, jwks: c, algorithms: [HS256]}]}", "'HS256' is not one of", None),
         ("x: &a [1]\ny: *a", ":2: aliases are not taken", None),
@@ -160,6 +162,7 @@ def test_a_variable_that_holds_text_is_taken_as_it_is() -> None:
     "text",
     [
         "secret: 4711",
+        "events: {sinks: [{name: a, url: 4711}]}",
         "secret: [4711]",
         "metadata: {postgresql: {dsn: 4711}}",
         "storage: {s3: {bucket: abc, secret_key: 4711}}",
@@ -171,6 +174,14 @@ def test_a_secret_that_is_wrong_is_not_shown(tmp_path: pathlib.Path, text: str) 
     path = write(tmp_path, text)
     (problem,) = config.check_config(path)
     assert "what is there is not of type 'string'" in problem
+    assert "4711" not in problem
+
+
+def test_a_webhooks_url_is_not_shown_by_what_is_wrong_with_it(tmp_path: pathlib.Path) -> None:
+    (problem,) = config.check_config(
+        write(tmp_path, "events: {sinks: [{name: a, url: hooks.example/4711}]}")
+    )
+    assert "what is there does not match" in problem
     assert "4711" not in problem
 
 

@@ -396,6 +396,9 @@ def _wrong_upstream(upstream: Upstream, key: str) -> Iterator[str]:
 
 def _wrong_url(url: str, key: str) -> Iterator[str]:
     """Nothing of the URL is shown: there may be a secret in it."""
+    if not url.isascii() or not url.isprintable() or " " in url:
+        yield f"{key}: expected printable ASCII without spaces; anything else is written as %XX"
+        return
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and parts.port != 0

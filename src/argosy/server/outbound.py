@@ -145,6 +145,6 @@ def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
 
 
 def _shown(url: str) -> str:
-    """A URL without what may be secret in it."""
+    """Where a URL leads. Whatever else is in it may be secret: many a webhook is known by its path alone."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"[:200]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"[:200]

@@ -235,7 +235,7 @@ class Sink:
     name: str = _field(
         "", "its name: the delivery cursor belongs to it", pattern="^[a-z0-9-]{1,63}$"
     )
-    url: str = _field("", "http or https URL", pattern="^https?://")
+    url: str = _field("", "http or https URL", pattern="^https?://", writeOnly=True)
     types: tuple[EventType, ...] = _field(tuple, "event types to deliver; all if empty")
     secret: str | None = _field(None, "key of the HMAC-SHA256 signature header", writeOnly=True)
     timeout_seconds: float = _field(10.0, "how long one delivery may take", exclusiveMinimum=0)
