@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -82,6 +83,20 @@ def test_the_first_line_is_the_url_and_a_stop_is_heard_while_other_workers_begin
     for workers in (2, many):
         with Process(str(tmp_path), workers=workers) as server:
             assert server.url.startswith("http://127.0.0.1:")
+            assert server.stop() == 0
+
+
+def test_a_stop_in_the_moment_in_which_a_worker_dies_is_heard_and_no_failure(
+    tmp_path: Path,
+) -> None:
+    for dead in (1, 2):
+        with Process(str(tmp_path), workers=2) as server:
+            workers = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+            os.kill(server.pid, signal.SIGSTOP)  # so that it learns of both at once
+            for worker in workers[:dead]:
+                os.kill(int(worker), signal.SIGKILL)
+            os.kill(server.pid, signal.SIGTERM)
+            os.kill(server.pid, signal.SIGCONT)
             assert server.stop() == 0
 
 

@@ -13,6 +13,7 @@ import functools
 import gc
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
@@ -81,7 +82,42 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         server.on_startup(functools.partial(_guard_reload, server, build, settings))
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
+        _run(server, loader)
+
+
+def _run(server: Any, loader: Callable[[], App]) -> None:
+    """Serve until a stop. One that was asked for is no failure, whatever became of a worker a moment before."""
+    server.main_loop_interrupt = Bell()
+    try:
         server.serve(target_loader=loader, wrap_loader=False)
+    except SystemExit:
+        if not server.interrupt_signal:
+            raise
+
+
+class Bell:
+    """What the HTTP server's main loop waits for; each ring ends one wait.
+
+    Its own, an event, deadlocks where a signal's handler sets it in the moment in which the loop wakes up, because both
+    want one lock; and a stop that is heard while it is cleared for a worker that died is forgotten.
+
+    >>> bell = Bell()
+    >>> bell.set(); bell.clear(); bell.wait()
+    """
+
+    def __init__(self) -> None:
+        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Ring; also in a signal's handler."""
+        self._rings.put(None)
+
+    def wait(self) -> None:
+        """Return for a ring that no wait has returned for."""
+        self._rings.get()
+
+    def clear(self) -> None:
+        """Forget nothing: a wait too many finds nothing to do."""
 
 
 def _try_out(build: Build, settings: Settings) -> Copy | None:
