@@ -74,6 +74,7 @@ def test_check_config_reads_what_the_file_names(argosy: Run, tmp_path: pathlib.P
         tmp_path,
         listen={"host": "0.0.0.0", "tls": tls},
         metadata={"type": "postgresql", "postgresql": {"dsn": "x"}},
+        storage={"temporary": str(users)},
         access={"policy": str(policy), "htpasswd": str(users)},
     )
     said = argosy("registry", "check-config", path, code=64).err
@@ -82,7 +83,8 @@ def test_check_config_reads_what_the_file_names(argosy: Run, tmp_path: pathlib.P
         f"{path}: access.htpasswd: {users}:1: user 'bob': expected a bcrypt hash (make one with",
         f"{path}: access.policy: {policy}:2: rules.0.allow.0: 'fly' is not one of",
         f"{path}: access.tokens.key: expected a key",
-        "4 problems",
+        f"{path}: storage.temporary: temporary files in {users}: Not a directory",
+        "5 problems",
     ):
         assert problem in said
     nobody = file(tmp_path, listen={"host": "0.0.0.0"})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
 import pathlib
 import threading
 import urllib.error
@@ -11,9 +14,11 @@ import pytest
 from obstore.exceptions import GenericError
 
 from argosy.errors import BlobUnknownError, StorageError
+from argosy.server.assemble import open_storage
 from argosy.server.settings import S3, Listen, Settings, Storage
+from argosy.server.storage import InsufficientStorageError
 from argosy.server.storage import objects as engine
-from argosy.server.storage.objects import PART, Objects, s3
+from argosy.server.storage.objects import PART, Objects, _Spool, _Writer, s3
 from argosy.spec.digest import Digest
 from tests.server.client import Server
 from tests.server.services import S3Server, free_port
@@ -76,6 +81,53 @@ def test_many_bodies_at_once_never_wait_for_each_other(objects: S3Server) -> Non
     for writer in writers:
         writer.commit()
     assert all(b"".join(store.read(f"b/20260101/m-{n}")) == BIG for n in range(6))
+
+
+def test_what_memory_has_no_room_for_goes_where_it_is_said(
+    objects: S3Server, tmp_path: pathlib.Path
+) -> None:
+    bucket = objects.bucket()
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    held = Storage(
+        type="s3",
+        s3=S3(
+            bucket=bucket,
+            endpoint=objects.endpoint,
+            access_key=objects.access_key,
+            secret_key=objects.secret_key,
+            memory_bytes=0,
+        ),
+        temporary=str(spool),
+        reserve_bytes=0,
+    )
+    writer = open_storage(Settings(storage=held)).create(KEY)
+    writer.write(b"hello")
+    assert open_files(spool), "it lies somewhere else"
+    assert list(spool.iterdir()) == [], "a process that is killed would leave it behind"
+    writer.commit()
+    assert not open_files(spool)
+    full = dataclasses.replace(held, reserve_bytes=1 << 62)
+    with pytest.raises(InsufficientStorageError, match="spool is full"):
+        open_storage(Settings(storage=full)).create(KEY)
+
+
+def open_files(folder: pathlib.Path) -> list[str]:
+    """What this process has open below a directory."""
+    found = []
+    for link in os.scandir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(link))
+    return [path for path in found if path.startswith(f"{folder}/")]
+
+
+def test_a_full_disk_for_temporary_files_is_said_as_that(objects: S3Server) -> None:
+    store = objects.store(objects.bucket())
+    with open("/dev/full", "wb", buffering=0) as full:
+        writer = _Writer(_Spool(store, KEY, PART, full), lambda: None)
+        with pytest.raises(InsufficientStorageError):
+            writer.write(b"x")
+        writer.abort()
 
 
 def test_an_upload_that_is_broken_off_leaves_no_parts(objects: S3Server) -> None:

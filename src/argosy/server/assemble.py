@@ -24,6 +24,7 @@ from argosy.server.registry import Registry
 from argosy.server.routes import Route
 from argosy.server.settings import Settings
 from argosy.server.storage import Storage
+from argosy.server.storage.disk import Temporary
 from argosy.server.storage.filesystem import FileSystem
 from argosy.server.team import Seat
 from argosy.server.telemetry import Telemetry
@@ -48,7 +49,7 @@ def build(
         source_for: Opens repositories of the upstreams of a pull-through cache.
 
     Raises:
-        StorageError: the data directory, the database or the storage cannot be opened.
+        StorageError: the data directory, the database or the storage cannot be opened, or takes no temporary files.
         InvalidConfigError: a file of users, keys or rules is wrong, or there are upstreams and no way to them.
     """
     if settings.cache and source_for is None:
@@ -57,6 +58,7 @@ def build(
     metadata = open_metadata(settings)
     try:
         storage = open_storage(settings)
+        Temporary.of(settings).check()
     except BaseException:
         metadata.close()
         raise
@@ -209,6 +211,7 @@ def open_storage(settings: Settings) -> Storage:
             store,
             redirect_seconds=chosen.redirect_seconds if chosen.redirect else None,
             memory_bytes=chosen.memory_bytes,
+            temporary=Temporary.of(settings),
         )
     root = settings.storage.root or os.path.join(data_directory(settings), "blobs")
     return FileSystem(root, reserve=settings.storage.reserve_bytes)

@@ -36,7 +36,7 @@ from argosy.errors import (
     TooManyRequestsError,
     TransportError,
 )
-from argosy.server.fill import PIECE, Fill, roomy
+from argosy.server.fill import PIECE, Fill
 from argosy.server.handlers.blobs import get as serve_blob
 from argosy.server.handlers.blobs import parse_range
 from argosy.server.handlers.manifests import parse
@@ -59,6 +59,7 @@ from argosy.server.metadata.upstreams import Seen
 from argosy.server.registry import Registry, log
 from argosy.server.settings import Upstream
 from argosy.server.storage import SegmentWriter
+from argosy.server.storage.disk import Temporary
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -346,7 +347,7 @@ class Cache:
             return await self._fills[key].join().opened()
         if is_leader is None:
             return None
-        fill = self._fills[key] = Fill(desc, roomy(self.registry.settings))
+        fill = self._fills[key] = Fill(desc, Temporary.of(self.registry.settings))
         task = asyncio.create_task(
             self._run(fill, key, lease if is_leader else None, upstream, source)
         )

@@ -6,11 +6,12 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 
-from argosy.errors import InvalidConfigError
+from argosy.errors import InvalidConfigError, StorageError
 from argosy.server import certificates
 from argosy.server.auth import gate, htpasswd, issuers, policy, tokens
 from argosy.server.config import is_open, require_access
 from argosy.server.settings import Settings
+from argosy.server.storage.disk import Temporary
 
 __all__ = ["problems"]
 
@@ -18,7 +19,7 @@ __all__ = ["problems"]
 def problems(settings: Settings) -> list[str]:
     """Everything that `serve` would refuse, each with the path of its property; the files that are named are read.
 
-    Nothing is made, and nobody is asked: whether a database or a bucket answers is not looked at.
+    Nothing that stays is made, and nobody is asked: whether a database or a bucket answers is not looked at.
 
     >>> problems(Settings())
     []
@@ -27,7 +28,7 @@ def problems(settings: Settings) -> list[str]:
     for key, check in _checks(settings):
         try:
             check()
-        except InvalidConfigError as exc:
+        except (InvalidConfigError, StorageError) as exc:
             hint = f" ({exc.hint})" if exc.hint else ""
             found.append(f"{key}: {exc}{hint}")
     return found
@@ -36,6 +37,8 @@ def problems(settings: Settings) -> list[str]:
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
     if settings.listen.tls is not None:
         yield "listen.tls", functools.partial(certificates.Copy, settings.listen.tls)
+    if settings.storage.temporary is not None:
+        yield "storage.temporary", Temporary.of(settings).check
     yield "listen.host", functools.partial(require_access, settings)
     if is_open(settings):
         return

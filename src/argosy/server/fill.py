@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator
 
 from argosy.content.protocols import BlobReader
-from argosy.errors import ArgosyError, StorageError
-from argosy.server.settings import Settings
-from argosy.server.storage import SegmentWriter
+from argosy.errors import ArgosyError
+from argosy.server.storage import SegmentWriter, disk
+from argosy.server.storage.disk import Temporary
 from argosy.spec.descriptor import Descriptor
 
-__all__ = ["PIECE", "Fill", "roomy"]
+__all__ = ["PIECE", "Fill"]
 
 PIECE = 1024 * 1024
 """Bytes moved at a time."""
-
-
-def roomy(settings: Settings) -> str | None:
-    """Where there is room for a blob: where blobs lie, as far as that is here; None if nowhere is known."""
-    root = settings.storage.root if settings.storage.type == "filesystem" else None
-    folder = root or settings.data
-    return folder if folder and os.path.isdir(folder) else None
 
 
 class Fill:
@@ -31,17 +23,15 @@ class Fill:
 
     Args:
         desc: The blob.
-        folder: Where the file is made, without a name; where temporary files are, if None.
+        temporary: Where the file is made.
+
+    Raises:
+        StorageError: it cannot be made, or there is no room for it.
     """
 
-    def __init__(self, desc: Descriptor, folder: str | None = None) -> None:
+    def __init__(self, desc: Descriptor, temporary: Temporary) -> None:
         self.desc = desc
-        try:
-            self._file = tempfile.TemporaryFile(  # noqa: SIM115  # closed by the last to leave
-                buffering=0, dir=folder
-            )
-        except OSError as exc:
-            raise StorageError(f"temporary file: {exc.strerror}") from None
+        self._file = temporary.file(desc.size)  # closed by the last to leave
         self._users = 1
         self._there = 0
         self._is_open = self._is_done = False
@@ -63,7 +53,7 @@ class Fill:
         """Read a piece and write it where it belongs; on a thread."""
         data = reader.read(PIECE)
         if data:
-            self._file.write(data)
+            disk.write(self._file, data)
             if writer is not None:
                 writer.write(data)
         return data

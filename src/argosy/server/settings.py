@@ -74,7 +74,9 @@ class S3:
     redirect: bool = _field(False, "send blob downloads to presigned URLs (307) where possible")
     redirect_seconds: int = _field(600, "how long a presigned URL lives", minimum=1, maximum=604800)
     memory_bytes: int = _field(
-        256 * MiB, "the most that all uploads of one worker hold in memory", minimum=16 * MiB
+        256 * MiB,
+        "the most that all uploads of one worker hold in memory; more goes through temporary files",
+        minimum=16 * MiB,
     )
     timeout_seconds: float = _field(
         60.0, "how long one request may take", exclusiveMinimum=0, maximum=3600
@@ -90,8 +92,13 @@ class Storage:
     type: Literal["filesystem", "s3"] = _field("filesystem", "the kind of storage")
     root: str | None = _field(None, "directory of the file system storage; below `data` if None")
     s3: S3 | None = _field(None, "the object store, for type s3")
+    temporary: str | None = _field(
+        None,
+        "directory of temporary files: bodies on their way into a bucket or through the cache; `root`"
+        " or `data` if None",
+    )
     reserve_bytes: int = _field(
-        256 * MiB, "free space below which uploads are refused (file system)", minimum=0
+        256 * MiB, "free space of a disk below which it takes no more bodies", minimum=0
     )
 
 

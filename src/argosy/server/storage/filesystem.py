@@ -8,25 +8,19 @@ That saves the rename, and with it a second journal commit of the file system.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 from collections.abc import Iterator, Sequence
 
-from argosy.errors import BlobUnknownError, StorageError
+from argosy.errors import BlobUnknownError
 from argosy.layout.durable import WriteBack, sync_directory
-from argosy.server.storage import InsufficientStorageError, Place, ShortObjectError, checked_key
+from argosy.server.storage import Place, ShortObjectError, checked_key
+from argosy.server.storage.disk import require_room, translated
 
 _PIECE = 1024 * 1024
 _FOLDERS = 8
 _MOST = min(1024, os.sysconf("SC_IOV_MAX"))
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-def _translated(error: OSError, what: str) -> StorageError:
-    cls = InsufficientStorageError if error.errno in _FULL else StorageError
-    return cls(f"{what}: {error.strerror or error}")
 
 
 def _skip(views: list[memoryview], count: int) -> None:
@@ -70,7 +64,7 @@ class _Writer:
                 self._written.grown(count)
                 _skip(views, count)
         except OSError as exc:
-            raise _translated(exc, f"object {self._key}") from exc
+            raise translated(exc, f"object {self._key}") from exc
 
     def commit(self) -> None:
         try:
@@ -79,7 +73,7 @@ class _Writer:
             self._fd = -1
             os.fsync(self._folder.fd)
         except OSError as exc:
-            raise _translated(exc, f"object {self._key}") from exc
+            raise translated(exc, f"object {self._key}") from exc
         self._done = True
 
     def abort(self) -> None:
@@ -120,17 +114,17 @@ class FileSystem:
             os.makedirs(self._root, mode=0o700, exist_ok=True)
             sync_directory(os.path.dirname(self._root))
         except OSError as exc:
-            raise _translated(exc, f"storage {self._root}") from exc
+            raise translated(exc, f"storage {self._root}") from exc
         self._known: dict[str, _Folder] = {}
 
     def create(self, key: str, *, size: int | None = None) -> _Writer:
         """Begin a file; refuse while less than the reserve would stay free."""
         path = self._path(key)
         try:
-            self._check_room(size or 0)
+            require_room(self._root, self._reserve, size or 0)
             return self._open(path, key)
         except OSError as exc:
-            raise _translated(exc, f"object {key}") from exc
+            raise translated(exc, f"object {key}") from exc
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes of a file, or of a part of it."""
@@ -139,7 +133,7 @@ class FileSystem:
         except FileNotFoundError:
             raise BlobUnknownError(f"object {key} is not in the storage") from None
         except OSError as exc:
-            raise _translated(exc, f"object {key}") from exc
+            raise translated(exc, f"object {key}") from exc
         return _pieces(fd, key, start, stop)
 
     def locate(self, key: str, *, media_type: str | None = None) -> Place:  # noqa: ARG002
@@ -157,7 +151,7 @@ class FileSystem:
             except OSError as exc:
                 failed = exc
         if failed is not None:
-            raise _translated(failed, "deleting objects") from failed
+            raise translated(failed, "deleting objects") from failed
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below a prefix."""
@@ -183,16 +177,6 @@ class FileSystem:
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{checked_key(key)}"
-
-    def _check_room(self, size: int) -> None:
-        if not self._reserve:
-            return
-        found = os.statvfs(self._root)
-        free = found.f_bavail * found.f_frsize
-        if free < self._reserve + size:
-            raise InsufficientStorageError(
-                f"storage is full: {free} bytes are free, {self._reserve} of them are kept in reserve"
-            )
 
     def _open(self, path: str, key: str) -> _Writer:
         parent, _, name = path.rpartition("/")
@@ -231,6 +215,6 @@ def _pieces(fd: int, key: str, start: int, stop: int | None) -> Iterator[bytes]:
             offset += len(piece)
             yield piece
     except OSError as exc:
-        raise _translated(exc, f"object {key}") from exc
+        raise translated(exc, f"object {key}") from exc
     finally:
         os.close(fd)

@@ -4,8 +4,8 @@ Each body becomes an object of its own, never touched again. The store answers a
 when the object is durable, and checks the SHA-256 of every part, which is in the request's signature.
 
 Memory is bounded: a body is held in parts of 5 MiB, at most three at a time, taken from one budget for all bodies.
-Bodies beyond the budget go through an anonymous temporary file on the local disk and are sent at their commit: slower,
-but nobody waits for anybody, so nothing can lock up.
+Bodies beyond the budget go through a temporary file without a name on the local disk and are sent at their commit:
+slower, but nobody waits for anybody, so nothing can lock up.
 
 An upload that is broken off is aborted in the store. Only a process that dies leaves parts behind, which no listing
 shows: give the bucket a lifecycle rule (`AbortIncompleteMultipartUpload`, one day).
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import queue
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol
@@ -32,7 +31,9 @@ from argosy.server.storage import (
     ShortObjectError,
     UnavailableError,
     checked_key,
+    disk,
 )
+from argosy.server.storage.disk import Temporary
 
 __all__ = ["Objects", "s3"]
 
@@ -97,6 +98,7 @@ class Objects:
         store: The bucket (`s3` makes one).
         redirect_seconds: How long a presigned URL lives; None sends every byte through the registry.
         memory_bytes: The budget of all bodies under way together.
+        temporary: Where those go that it does not reach for.
     """
 
     def __init__(
@@ -105,10 +107,12 @@ class Objects:
         *,
         redirect_seconds: int | None = None,
         memory_bytes: int = 256 * 1024 * 1024,
+        temporary: Temporary | None = None,
     ) -> None:
         self._store = store
         self._redirect = redirect_seconds
         self._budget = _Budget(memory_bytes)
+        self._temporary = temporary or Temporary()
 
     def create(self, key: str, *, size: int | None = None) -> SegmentWriter:
         """Begin a new object: in memory while it is small or the budget allows, else in a temporary file."""
@@ -117,7 +121,8 @@ class Objects:
         need = _HELD * part if size is None or size > part else max(size, 1)
         if self._budget.take(need):
             return _Writer(_Parts(self._store, key, part), lambda: self._budget.give(need))
-        return _Writer(_Spool(self._store, key, part), lambda: None)
+        file = self._temporary.file(size or 0)
+        return _Writer(_Spool(self._store, key, part, file), lambda: None)
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """The bytes of a range; a connection that breaks is taken up again where it broke."""
@@ -241,11 +246,8 @@ class _Writer:
         """Append."""
         if self._body is None:
             raise StorageError("the object was finished before")
-        try:
-            for one in data:
-                self._body.write(one)
-        except OSError as error:
-            raise StorageError(f"temporary file: {error.strerror}") from None
+        for one in data:
+            self._body.write(one)
 
     def commit(self) -> None:
         """Make the object."""
@@ -346,17 +348,14 @@ class _DroppedError(Exception):
 class _Spool:
     """A body in a temporary file."""
 
-    def __init__(self, store: S3Store, key: str, part: int) -> None:
+    def __init__(self, store: S3Store, key: str, part: int, file: IO[bytes]) -> None:
         self._store = store
         self._key = key
         self._part = part
-        try:
-            self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by finish or drop
-        except OSError as error:
-            raise StorageError(f"temporary file: {error.strerror}") from None
+        self._file = file
 
-    def write(self, data: bytes | bytearray | memoryview, /) -> object:
-        return self._file.write(data)
+    def write(self, data: bytes | bytearray | memoryview, /) -> None:
+        disk.write(self._file, data)
 
     def finish(self) -> None:
         with self._file as file:
