@@ -391,9 +391,12 @@ def test_a_uri_too_long_is_met_with_a_shorter_one(scripted: s.Scripted, client: 
     assert len(scripted.requests("PUT")) == 4
 
 
-def test_a_missing_child_is_named_by_its_class(scripted: s.Scripted, client: Client) -> None:
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_missing_child_is_named_by_its_class(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
     body = b'{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown","detail":"sha256:0"}]}'
-    scripted.on("PUT", ".*", s.answer(404, {}, body))
+    scripted.on("PUT", ".*", s.answer(status, {}, body))
     with pytest.raises(ManifestBlobUnknownError):
         client().push(MANIFEST, io.BytesIO(RAW))
 
