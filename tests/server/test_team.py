@@ -303,6 +303,21 @@ def test_metrics_tell_the_whole_server_also_when_a_worker_dies(tmp_path: Path) -
     assert not [name for name in left if name.startswith("server-")]
 
 
+def test_a_worker_that_dies_again_or_after_a_reload_ends_nobody_else(tmp_path: Path) -> None:
+    with Process(str(tmp_path), workers=2) as server:
+        before = {*children(server)}
+        os.kill(server.pid, signal.SIGHUP)
+        within(lambda: len({*children(server)} - before) == 2 and len(children(server)) == 2)
+        for _ in range(3):
+            alive = {*children(server)}
+            dead = max(alive)
+            os.kill(dead, signal.SIGKILL)
+            within(lambda: len({*children(server)} - {dead}) == 2)  # noqa: B023
+            assert len({*children(server)} & alive) == 1
+        assert server.ask("GET", "/v2/")[0] == 200
+        assert server.stop() == 0
+
+
 def test_workers_do_not_outlive_the_main_process(tmp_path: Path) -> None:
     with Process(str(tmp_path), workers=2) as server, contextlib.ExitStack() as stack:
         workers = [os.pidfd_open(pid) for pid in children(server)]

@@ -13,7 +13,6 @@ import functools
 import gc
 import logging
 import os
-import queue
 import signal
 import socket
 import threading
@@ -22,7 +21,6 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
@@ -33,6 +31,7 @@ from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.certificates import Copy
 from argosy.server.connections import capacity, make_room
+from argosy.server.mainloop import Main
 from argosy.server.settings import Settings, Tls
 from argosy.server.team import Seat, Team, assembled
 
@@ -82,42 +81,7 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         server.on_startup(functools.partial(_guard_reload, server, build, settings))
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
-        _run(server, loader)
-
-
-def _run(server: Any, loader: Callable[[], App]) -> None:
-    """Serve until a stop. One that was asked for is no failure, whatever became of a worker a moment before."""
-    server.main_loop_interrupt = Bell()
-    try:
-        server.serve(target_loader=loader, wrap_loader=False)
-    except SystemExit:
-        if not server.interrupt_signal:
-            raise
-
-
-class Bell:
-    """What the HTTP server's main loop waits for; each ring ends one wait.
-
-    Its own, an event, deadlocks where a signal's handler sets it in the moment in which the loop wakes up, because both
-    want one lock; and a stop that is heard while it is cleared for a worker that died is forgotten.
-
-    >>> bell = Bell()
-    >>> bell.set(); bell.clear(); bell.wait()
-    """
-
-    def __init__(self) -> None:
-        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
-
-    def set(self) -> None:
-        """Ring; also in a signal's handler."""
-        self._rings.put(None)
-
-    def wait(self) -> None:
-        """Return for a ring that no wait has returned for."""
-        self._rings.get()
-
-    def clear(self) -> None:
-        """Forget nothing: a wait too many finds nothing to do."""
+        server.run(loader)
 
 
 def _try_out(build: Build, settings: Settings) -> Copy | None:
@@ -251,9 +215,9 @@ _LOGGING = {
 """Warnings of the HTTP server go to stderr: what a script reads on stdout is the URL alone."""
 
 
-def _granian(settings: Settings, workers: int, address: str, port: int) -> Any:
+def _granian(settings: Settings, workers: int, address: str, port: int) -> Main:
     listen, tls = settings.listen, settings.listen.tls
-    return Granian(
+    return Main(
         "argosy.server.serve:serve",
         address=address,
         port=port,

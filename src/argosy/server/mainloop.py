@@ -1,0 +1,81 @@
+"""The main process while it serves: it begins workers again that died, and hears when it is to stop.
+
+The HTTP server's own loop is the frame; here is what it does otherwise. It would end all workers when one dies twice in
+a few seconds, or once a moment after a reload.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from granian.server.mp import MPServer
+
+__all__ = ["Bell", "Main"]
+
+_SOON, _PAUSE = 5.0, 1.0
+
+
+class Bell:
+    """What the main loop waits for; each ring ends one wait.
+
+    An event, which it has otherwise, deadlocks where a signal's handler sets it in the moment in which the loop wakes
+    up, because both want one lock; and a stop that is heard while it is cleared for a worker that died is forgotten.
+
+    >>> bell = Bell()
+    >>> bell.set(); bell.clear(); bell.wait()
+    """
+
+    def __init__(self) -> None:
+        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Ring; also in a signal's handler."""
+        self._rings.put(None)
+
+    def wait(self) -> None:
+        """Return for a ring that no wait has returned for."""
+        self._rings.get()
+
+    def clear(self) -> None:
+        """Forget nothing: a wait too many finds nothing to do."""
+
+
+class Main(MPServer):
+    """The HTTP server, whose good workers go on whatever becomes of one of them."""
+
+    def __init__(self, *words: Any, **more: Any) -> None:
+        super().__init__(*words, **more)
+        self.main_loop_interrupt = Bell()  # type: ignore[assignment]  # all it asks of an event
+        self._begun_at = float("-inf")
+
+    def run(self, loader: Callable[[], Any]) -> None:
+        """Serve until a stop. One that was asked for is no failure, whatever became of a worker a moment before.
+
+        Args:
+            loader: Makes the application, in a worker.
+
+        Raises:
+            SystemExit: all workers died, and died again.
+        """
+        try:
+            self.serve(target_loader=loader, wrap_loader=False)
+        except SystemExit:
+            if not self.interrupt_signal:
+                raise
+
+    def _respawn_workers(
+        self, workers: Sequence[int], spawn_target: Any, target_loader: Any, delay: float = 0.0
+    ) -> None:
+        """Begin workers again: those that died, or all of them at a reload, which alone has a delay.
+
+        Whoever dies at once, again and again, is begun once a second.
+        """
+        if not delay and time.monotonic() - self._begun_at < _SOON:
+            time.sleep(_PAUSE)
+        self._begun_at = time.monotonic()
+        super()._respawn_workers(workers, spawn_target, target_loader, delay)
+        if delay or len({*workers}) < self.workers:
+            self.respawned_wrks.clear()  # it is no loop that nobody comes out of
