@@ -175,6 +175,20 @@ def test_a_broken_upload_goes_on_where_it_stopped(scripted: s.Scripted, client: 
     assert uploads.sessions == 1
 
 
+def test_breaks_are_forgiven_while_the_blob_gets_on(scripted: s.Scripted, client: Client) -> None:
+    uploads = Uploads(scripted, [1_500_000, 1_000_000, 2_000_000])
+    client(attempts=2).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert uploads.received == len(DATA)
+
+
+def test_breaks_after_a_few_bytes_each_are_given_up(scripted: s.Scripted, client: Client) -> None:
+    Uploads(scripted, [10] * 50)
+    with pytest.raises(TransportError):
+        client(attempts=3).push(LAYER, io.BytesIO(DATA))
+    assert len(scripted.requests("PATCH")) == 3
+
+
 def test_a_lost_session_begins_again_in_a_new_one(scripted: s.Scripted, client: Client) -> None:
     uploads = Uploads(scripted, [2_000_000], keeps=False)
     with VerifyingReader(io.BytesIO(DATA), LAYER) as reader:

@@ -44,6 +44,7 @@ from argosy.spec.digest import Digest
 DEFAULT_CHUNK = 16 * 1024 * 1024
 """Bytes of a chunk where the whole was refused (413) or lost, and nobody said which size is right."""
 LEAST_CHUNK = 256 * 1024
+"""Bytes that a chunk has at least, and that the registry must have got for failures before to be forgiven."""
 REMEMBERED = 4 * 1024 * 1024
 """Blobs of fewer bytes go with the request that ends their session (POST, PUT), and are not worth remembering. Larger
 ones go before it (POST, one PATCH, PUT): registries keep what they got of a PATCH that broke, and little of a PUT."""
@@ -260,7 +261,7 @@ def push_blob(
         memory: Where the session is remembered.
         session: A session that is open already, from a mount that did not happen.
         chunk_size: Bytes of a chunk; None for the whole at once.
-        attempts: How many failures in a row are forgiven while nothing moves.
+        attempts: How many failures end it, unless the registry has got at least `LEAST_CHUNK` bytes more meanwhile.
         max_wait: The most seconds to wait where the registry asks for it; where it asks for more, that is the end.
 
     Raises:
@@ -291,13 +292,14 @@ def push_blob(
                 yield from _give_up(state, exc)
                 raise
             smaller = isinstance(exc, LimitExceededError) and state.chunk != LEAST_CHUNK
-            failures = 1 if state.offset > mark else failures + (not smaller)
+            failures += not smaller
             if failures >= attempts:
                 yield from _give_up(state, exc)
                 raise
-            mark = max(mark, state.offset)
             yield from _recover(state, exc, failures)
-            mark = max(mark, state.offset)
+            # less is no progress: byte after byte, an upload would have no end
+            if state.offset - mark >= LEAST_CHUNK:
+                failures, mark = 0, state.offset
         except BaseException as exc:
             yield from _give_up(state, exc)
             raise
