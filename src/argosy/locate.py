@@ -46,6 +46,7 @@ _LOCAL: dict[str, tuple[str, str]] = {
 _TRANSPORTS = ("docker", *_LOCAL)
 _ALIASES = {"ocidir": "oci", "registry": "docker", "oci-dir": "oci"}
 _TRANSPORT = re.compile(r"([a-z][a-z0-9-]*):(//)?(.*)", re.DOTALL)
+_POSITION = re.compile("@[0-9]+")
 _SCHEMES = ("http", "https")
 _FOREIGN = frozenset({"containers-storage", "docker-daemon", "ostree", "sif", "tarball"})
 """Transports of other tools that argosy does not have: never taken for a repository's name."""
@@ -248,18 +249,9 @@ def target(
     if location.reference is not None:
         yield _connected(location.reference, connect, write=True)
         return
-    tag = location.own_tag
-    if location.transport == "dir" and _is_tag(tag):
-        raise UnsupportedError(
-            f"{location}: a dir: is one image, and has no tags",
-            hint=f"dir:{location.path} is the image, oci:{location.path}:{tag} a tag",
-        )
     kind = _class(location.transport)
-    if _is_tag(tag):
-        try:
-            kind.check_tag(tag)  # before anything is moved, and made
-        except InvalidTagError as exc:
-            raise UsageError(f"{location}: {exc}", hint=exc.hint) from None
+    if not _POSITION.fullmatch(location.own_tag or ""):
+        new_tag(location)  # before anything is moved, and made
     _open_standard_streams(location, write=True)
     new = not os.path.lexists(location.path)
     try:
@@ -272,8 +264,26 @@ def target(
         raise
 
 
-def _is_tag(tag: str | None) -> bool:
-    return tag is not None and not tag.startswith("@")
+def new_tag(location: Location) -> str | None:
+    """The tag that was typed for what is to be written; nothing new can be called `@N`, which counts what is there.
+
+    Raises:
+        UnsupportedError: it is a tag of a `dir:`, which has none.
+        UsageError: the place can have no such tag.
+    """
+    tag = location.own_tag
+    if tag is None or location.reference is not None:
+        return tag
+    if location.transport == "dir":
+        raise UnsupportedError(
+            f"{location}: a dir: is one image, and has no tags",
+            hint=f"dir:{location.path} is the image, oci:{location.path}:{tag} a tag",
+        )
+    try:
+        _class(location.transport).check_tag(tag)
+    except InvalidTagError as exc:
+        raise UsageError(f"{location}: {exc}", hint=exc.hint) from None
+    return tag
 
 
 def _remove_empty(path: str) -> None:

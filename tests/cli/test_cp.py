@@ -12,6 +12,7 @@ from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
 from argosy.testing import random
 from tests.cli.conftest import Run
+from tests.interop.registries import running
 
 
 def sound(path: pathlib.Path, tag: str) -> Image | ImageIndex:
@@ -128,16 +129,36 @@ def test_what_is_no_tag_is_wrong_usage(
 
 
 @pytest.mark.parametrize(
-    "there", ["oci:y:z z", "oci-archive:y:-x", "docker-archive:y:A B", f"oci:y:{'t' * 2000}\t"]
+    "there",
+    ["oci:y:z z", "oci-archive:y:-x", "docker-archive:y:A B", f"oci:y:{'t' * 2000}\t", "oci:y:@3"],
 )
 def test_a_target_that_is_no_tag_is_told_before_anything_is_made(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, there: str
 ) -> None:
     target = there.replace(":y:", f":{tmp_path}/y:", 1)
-    done = argosy("cp", f"oci:{layout}:v1", target, code=64)
-    assert "copied" not in done.err
-    assert len(done.err) < 3000
-    assert not (tmp_path / "y").exists()
+    (tmp_path / "file").touch()
+    for words in (
+        ("cp", f"oci:{layout}:v1", target),
+        ("flatten", f"oci:{layout}:v1", "-t", target),
+        ("artifact", "push", "--disable-path-validation", target, tmp_path / "file"),
+    ):
+        done = argosy(*words, code=64)
+        assert "copied" not in done.err
+        assert len(done.err) < 3000
+        assert not (tmp_path / "y").exists()
+
+
+def test_a_name_of_a_layout_that_no_registry_takes_is_told_before_anything_moves(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place = LayoutStore.open(str(layout))
+    place.tag(place.resolve("v1"), "v1+x")
+    with running("argosy", tmp_path) as real:
+        for words in (("-a", f"oci:{layout}"), (f"oci:{layout}:v1+x",)):
+            done = argosy("cp", *words, f"{real.name}/app", code=64)
+            assert "'v1+x'" in done.err
+            assert "copied" not in done.err
+        argosy("ls", f"{real.name}/app", code=2)
 
 
 @pytest.mark.parametrize(

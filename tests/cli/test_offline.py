@@ -413,8 +413,8 @@ def test_real_images_go_through_the_command_line(
 def test_a_place_made_for_what_never_came_is_removed_again(
     argosy: Run, tmp_path: pathlib.Path, kind: str
 ) -> None:
-    argosy("cp", "-q", "oci:/nonexistent:v1", f"{kind}:{tmp_path}/made:v1", code=2)
-    argosy("cp", "-q", "127.0.0.1:1/x:y", "--retry", "0", f"{kind}:{tmp_path}/made:v1", code=1)
+    argosy("cp", "-q", "oci:/nonexistent:v1", f"{kind}:{tmp_path}/made", code=2)
+    argosy("cp", "-q", "127.0.0.1:1/x:y", "--retry", "0", f"{kind}:{tmp_path}/made", code=1)
     assert list(tmp_path.iterdir()) == []
 
 

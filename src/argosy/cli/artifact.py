@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from argosy import locate
 from argosy.cli import places, progress
 from argosy.cli.failure import printable
 from argosy.cli.options import (
@@ -121,7 +122,7 @@ def push(place: Location, **given: Any) -> None:
       argosy artifact push registry.example/models:v1 model.bin card.md:text/markdown
       argosy artifact push --artifact-type application/x.site oci:site:v1 public/
     """
-    tag = place.own_tag if place.digest else place.tag
+    tag = locate.new_tag(place) or (None if place.digest else place.tag)
     made = _packed(MemoryStore(), given, None)
     _delivered(made, place, given, (tag,) if tag else (), place.digest)
 

@@ -124,6 +124,7 @@ def command(
     """
     if all_tags:
         _check_all(source, target, more_tags, digest_file)
+    named = locate.new_tag(target)
     if more_tags or no_clobber:
         places.check_tags(target)
     _check_change(
@@ -161,7 +162,7 @@ def command(
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
-        tags = (*_tags(source, target, chosen), *more)
+        tags = (*_tags(source, target, named, chosen), *more)
         for tag in tags if no_clobber else ():
             if _has(given, tag):
                 raise ConflictError(f"{target}: the tag {tag} is there, and --no-clobber keeps it")
@@ -220,10 +221,10 @@ def _has(place: Source, tag: str) -> bool:
     return True
 
 
-def _tags(source: Location, target: Location, chosen: str) -> tuple[str, ...]:
-    """The tag the target names, else the one the source has; none for what is known by digest only."""
-    if target.own_tag is not None:
-        return (target.own_tag,)
+def _tags(source: Location, target: Location, named: str | None, chosen: str) -> tuple[str, ...]:
+    """The tag that is named, else the one the source has; none for what is known by digest only."""
+    if named is not None:
+        return (named,)
     tag = source.own_tag or source.digest or chosen
     if target.digest or isinstance(tag, Digest) or tag.startswith("@"):
         return ()

@@ -178,7 +178,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
             )
         return came_from.at(places.tag_in(came_from, tag)), (tag,)
     where = locate.Location.parse(tag)
-    named = where.own_tag
+    named = locate.new_tag(where)
     if where.reference is not None and where.reference.digest is None:
         named = named or "latest"
     return where, (named,) if named else ()

@@ -66,7 +66,7 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     data = file.read(MAX_SIZE + 1)
     manifest = decode_manifest(data, media_type)
     wanted = place.digest
-    tag = place.own_tag or (None if wanted else "latest")
+    tag = locate.new_tag(place) or (None if wanted else "latest")
     desc = Descriptor.of(
         manifest.media_type, data, algorithm=wanted.algorithm if wanted else "sha256"
     )

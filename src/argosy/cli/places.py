@@ -165,17 +165,21 @@ def _whole(name: str) -> str:
 
 
 def carried(source: Location, target: Location, tag: str) -> str:
-    """What a tag of the source is called in the target: only docker archives, and some layouts, hold whole names."""
+    """What a tag of the source is called in the target: only docker archives, and some layouts, hold whole names.
+
+    Raises:
+        UsageError: the target can have no such tag, or nobody said of which name it is.
+    """
     if target.transport == "docker" and not source.reference and (":" in tag or "/" in tag):
         return Reference.parse(tag).tag or "latest"
-    return tag_in(target, tag, source) if target.transport == "docker-archive" else tag
+    return tag_in(target, tag, source) if target.transport in ("docker", "docker-archive") else tag
 
 
 def all_carried(source: Location, target: Location, tags: Iterable[str]) -> dict[str, str]:
     """What every tag is called in the target.
 
     Raises:
-        UsageError: two would be called the same.
+        UsageError: two would be called the same, or one cannot be called so.
     """
     names = {tag: carried(source, target, tag) for tag in tags}
     if len(set(names.values())) < len(names):

@@ -92,6 +92,7 @@ def copy(
     Raises:
         NotFoundError: the source lacks the tag, a manifest or a blob.
         PlatformUnknownError: no image suits one of `platforms`.
+        InvalidTagError: the target can have nothing under one of `tags`; nothing was moved.
         DigestMismatchError: it is not `expected`; nothing was moved.
         IntegrityError: the source sent something else than it promised; the target keeps nothing of it.
         LimitExceededError: there are more than 100 000 descriptors, referrers included, or manifests nest too deep.
@@ -106,6 +107,8 @@ def copy(
     """
     if not 1 <= jobs <= MAX_JOBS:
         raise UsageError(f"jobs: expected 1 to {MAX_JOBS}, got {jobs}")
+    for tag in tags:
+        target.check_tag(tag)
     with _Copy(source, target, jobs, foreign, on_event) as run:
         root = source.resolve(tag_or_digest)
         chosen = _choose(source, root, platforms, sparse) if platforms else _Choice(root)

@@ -84,6 +84,11 @@ class MemoryStore:
             if entry is not None and artifact_type in (None, entry.artifact_type):
                 yield entry
 
+    @staticmethod
+    def check_tag(tag: str) -> None:
+        """See `Target.check_tag`."""
+        parse_tag(tag)
+
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`."""
         names = [parse_tag(tag) for tag in tags]

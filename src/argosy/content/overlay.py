@@ -66,6 +66,10 @@ class Overlay:
                     seen.add(entry.digest)
                     yield entry
 
+    def check_tag(self, tag: str) -> None:
+        """See `Target.check_tag`."""
+        self.upper.check_tag(tag)
+
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`."""
         self.upper.push(desc, content, tags=tags)

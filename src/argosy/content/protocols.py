@@ -91,6 +91,14 @@ class Source(Protocol):
 class Target(Source, Protocol):
     """A place to write to."""
 
+    def check_tag(self, tag: str) -> object:
+        """See that something here can have this tag, which is asked before anything is moved.
+
+        Raises:
+            InvalidTagError: it cannot.
+        """
+        ...
+
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """Store content, verified, and then point tags at it (tags only for manifests).
 

@@ -87,7 +87,7 @@ class DockerArchive(TarSource):
 
     @staticmethod
     def check_tag(tag: str) -> None:
-        """See `LayoutSource.check_tag`: it is the name of an image."""
+        """See `Target.check_tag`: it is the name of an image."""
         _name(tag)
 
     @staticmethod

@@ -89,11 +89,7 @@ class LayoutSource:
 
     @staticmethod
     def check_tag(tag: str) -> None:
-        """See that something can have this tag in such a place.
-
-        Raises:
-            InvalidTagError: it cannot.
-        """
+        """See `Target.check_tag`: a tag, or a reference name as the image-spec has them."""
         names.check_tag(tag)
 
     def index(self) -> Index:

@@ -148,6 +148,11 @@ class Repository:
 
     # ------------------------------------------------------------------------------------------------------- Target
 
+    @staticmethod
+    def check_tag(tag: str) -> None:
+        """See `Target.check_tag`."""
+        parse_tag(tag)
+
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """Store content, verified, and then point tags at it.
 

@@ -181,6 +181,15 @@ class TargetContract:
         assert tags_of(place) == []
         assert not place.exists(layer)
 
+    def test_a_copy_to_a_tag_that_cannot_be_moves_nothing(self, tmp_path: pathlib.Path) -> None:
+        memory, place = MemoryStore(), self.make(tmp_path)
+        desc = random.image(memory, 5, "v1")
+        raises(InvalidTagError, lambda: copy(memory, "v1", place, "v1", "@0"))
+        place = self.reopen(place)
+        assert not any(place.exists(n.descriptor) for n in walk(memory, desc))
+        layer = next(iter(walk(memory, desc))).manifest.children()[1]
+        assert not place.exists(layer)
+
     def test_untagging_leaves_the_other_tags(self, tmp_path: pathlib.Path) -> None:
         place = self.make(tmp_path)
         if not isinstance(place, Deleter):
