@@ -97,3 +97,21 @@ def test_one_image_of_an_index_never_takes_its_place(
         assert argosy("digest", place).out == old
         argosy(*words, "-q", "-t", "one")
         assert argosy("inspect", f"oci:{layout}:one", "--json").json["Architecture"] == "amd64"
+
+
+def test_an_editor_is_not_opened_for_what_cannot_be_written(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (editor := tmp_path / "editor").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    argosy("cp", "-q", f"oci:{layout}:v1", f"oci-archive:{tmp_path}/a.tar:v1")
+    for words in (
+        ["config", f"oci:{layout}:multi"],
+        ["config", f"oci-archive:{tmp_path}/a.tar"],
+        ["manifest", f"oci:{layout}:v1", "-t", "oci:there:@3"],
+    ):
+        argosy("edit", *words, "-q", code=64)
+        assert not (tmp_path / "ran").exists()
+    argosy("edit", "config", f"oci:{layout}:multi", "-q", "-t", "one")
+    assert (tmp_path / "ran").exists()

@@ -78,7 +78,7 @@ def command(
         if base is None:
             image = scratch(MemoryStore(), platform, docker=docker_empty_base)
         else:
-            image = below = stack.enter_context(making.one_image(base, platform))
+            image = below = stack.enter_context(making.one_image(base, platform, destination))
         new: list[tuple[NewLayer, History]] = []
         for path in layers:
             with _opened(path) as file:

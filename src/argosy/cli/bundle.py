@@ -61,9 +61,11 @@ def repack(
     check_level(compress or Compression.GZIP, level)
     bundle = Bundle.open(directory)
     with places.source(place) as source:
+        base = base_of(bundle, source)
+        making.check(base, place, destination)
         image = repacked(
             bundle,
-            base_of(bundle, source),
+            base,
             history=making.step(history, "argosy repack", timed=True),
             compression=compress or Compression.GZIP,
             level=level,

@@ -42,7 +42,7 @@ def command(
     Example:
       argosy convert docker-archive:app.tar --format oci -t oci:images:app
     """
-    with making.opened(place, platform) as view:
+    with making.opened(place, platform, destination) as view:
         docker = kind != "oci"
         if isinstance(view, ImageIndex):
             made: making.View = typed_index(view, docker=docker)
@@ -117,7 +117,7 @@ def _changed(
     destination: making.Destination,
     change: Callable[[Image], Image],
 ) -> None:
-    with making.opened(place, platform) as view:
+    with making.opened(place, platform, destination) as view:
         _written(view, making.changed(view, change), place, destination)
 
 

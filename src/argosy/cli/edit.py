@@ -34,7 +34,7 @@ def config(place: Location, platform: Platform | None, destination: making.Desti
     Example:
       argosy edit config oci:images:app -t v2
     """
-    with making.one_image(place, platform) as image:
+    with making.one_image(place, platform, destination) as image:
         edited = edit(image.raw_config, "config.json")
         making.put(with_config(image, edited), place, destination)
 
@@ -56,7 +56,7 @@ def manifest(
     Example:
       argosy edit manifest oci:images:app -t v2
     """
-    with making.opened(place, platform) as view:
+    with making.opened(place, platform, destination) as view:
         edited = edit(view.raw, "manifest.json")
         making.put(with_manifest(view, edited, media_type), place, destination)
 

@@ -58,7 +58,7 @@ def command(
             level=level,
         )
 
-    with making.opened(place, platform) as view:
+    with making.opened(place, platform, destination) as view:
         making.put(making.changed(view, change), place, destination)
 
 

@@ -73,7 +73,7 @@ def command(
             compression=kind,
         )
 
-    with making.opened(place, platform) as view:
+    with making.opened(place, platform, destination) as view:
         making.put(making.changed(view, change), place, destination)
 
 

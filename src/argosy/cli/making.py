@@ -101,17 +101,33 @@ def destination_options(command: F) -> F:
 
 
 @contextlib.contextmanager
-def opened(location: Location, platform: Platform | None = None) -> Iterator[View]:
-    """The image or index a location means; of an index the image for a platform, where one is given."""
+def opened(
+    location: Location, platform: Platform | None = None, destination: Destination | None = None
+) -> Iterator[View]:
+    """The image or index a location means; of an index the image for a platform, where one is given.
+
+    Args:
+        location: What was typed.
+        platform: The platform.
+        destination: Where what is made of it goes, see `check`.
+    """
     with places.image(location, platform) as (place, desc):
-        yield seen(place, desc)
+        view = seen(place, desc)
+        if destination is not None:
+            check(view, location, destination)
+        yield view
 
 
 @contextlib.contextmanager
-def one_image(location: Location, platform: Platform | None = None) -> Iterator[Image]:
-    """The image a location means; of an index the one for a platform, or for this machine."""
+def one_image(
+    location: Location, platform: Platform | None = None, destination: Destination | None = None
+) -> Iterator[Image]:
+    """The image a location means; of an index the one for a platform, or for this machine. Else as `opened`."""
     with places.image(location, platform, single=True) as (place, desc):
-        yield Image(source=place, descriptor=desc)
+        image = Image(source=place, descriptor=desc)
+        if destination is not None:
+            check(image, location, destination)
+        yield image
 
 
 def seen(place: Source, desc: Any) -> View:
@@ -125,6 +141,23 @@ def changed(view: View, change: Callable[[Image], Image]) -> View:
     return each(view, change) if isinstance(view, ImageIndex) else change(view)
 
 
+def check(view: View, came_from: Location, destination: Destination) -> None:
+    """See that what is made of an image can go where it shall, before there is any work in it.
+
+    Raises:
+        UsageError: it cannot, or would take the place of an index, whose other images would be lost.
+    """
+    where, tags = _where(came_from, destination)
+    if where is not came_from or isinstance(view, ImageIndex) or not (tags or where.tag is None):
+        return  # named by its digest, the old one stays what it is
+    old = tags[0] if tags else locate.choose(view.source, where)
+    if view.source.resolve(old).is_index():
+        raise UsageError(
+            f"{where} is an index, whose other images would be lost",
+            hint="name another place with -t",
+        )
+
+
 def put(view: View, came_from: Location | None, destination: Destination) -> None:
     """Write a new image to where it goes, and print that place by digest; beside an archive on stdout, to stderr."""
     where, tags = _where(came_from, destination)
@@ -134,8 +167,6 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
         places.superseding(where, target, tags, in_place=where == came_from) as new,
     ):
-        if where is came_from and isinstance(view, Image):
-            _check_whole(target, where, tags)
         expected = where.digest if destination.tag is not None else None
         root = copy(
             view.source, str(view.digest), target, *tags, expected=expected, on_event=on_event
@@ -144,22 +175,6 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         told(root.digest)
     shown = where if where.transport == "docker-archive" else where.at(root.digest)
     print(shown, file=places.beside(where))
-
-
-def _check_whole(target: Source, where: Location, tags: Sequence[str]) -> None:
-    """See that one image takes the place of one, and not of an index.
-
-    Raises:
-        UsageError: the other images would be lost.
-    """
-    if not tags and where.tag is not None:
-        return  # named by its digest, the old one stays what it is
-    old = tags[0] if tags else locate.choose(target, where)
-    if target.resolve(old).is_index():
-        raise UsageError(
-            f"{where} is an index, whose other images would be lost",
-            hint="name another place with -t",
-        )
 
 
 def _where(came_from: Location | None, destination: Destination) -> tuple[Location, Sequence[str]]:

@@ -128,7 +128,7 @@ def command(
                 image = append_layer(image, file, history=_appended(path))
         return mutate(image, _narrowed(wanted, given, image), history=step)
 
-    with making.opened(place, platform) as view:
+    with making.opened(place, platform, destination) as view:
         made = making.changed(view, change)
         if isinstance(view, ImageIndex) and isinstance(made, ImageIndex):
             _check_apart(view, made)

@@ -62,7 +62,7 @@ def command(
             name = str(above.reference.with_tag(above.reference.tag)) if above.reference else None
             return rebase(image, based(below, image), based(above, image), new_name=name)
 
-        view = stack.enter_context(making.opened(place, platform))
+        view = stack.enter_context(making.opened(place, platform, destination))
         making.put(making.changed(view, change), place, destination)
 
 

@@ -48,6 +48,7 @@ def build(
     Example:
       argosy source build -s ./SRPMS -e ./patches -t oci:output:latest-source
     """
+    destination.needed()
     found = list(sources.artifacts(rpms=rpms, context=context, extra=extra))
     image = sources.build(MemoryStore(), found, platform=platform, epoch=making.epoch())
     making.put(image, None, destination)
@@ -76,7 +77,7 @@ def add(
     """
     if not (files or rpms or context or extra):
         raise UsageError("which sources shall be added?")
-    with making.one_image(place) as image:
+    with making.one_image(place, None, destination) as image:
         first = sources.extras(image)
         found = [
             *sources.artifacts(rpms=rpms, context=context, extra=extra, first=first),
