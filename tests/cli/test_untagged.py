@@ -92,6 +92,18 @@ def test_several_images_without_a_tag_must_be_told_apart(
     assert argosy("fs", "cat", f"{place}@{second}", "/f").out == "two"
 
 
+def test_what_its_place_names_stays_when_another_is_made_of_it(
+    argosy: Run, built: Built, tmp_path: pathlib.Path
+) -> None:
+    place = f"oci:{tmp_path / 'a'}"
+    for word in ("one", "two"):
+        argosy("append", "-q", "-f", built(word), "-t", place)
+    before = entries(tmp_path / "a")
+    made = argosy("mutate", "-q", f"{place}:@0", "-e", "A=b").out.strip()
+    assert made.startswith(f"{place}@sha256:")
+    assert entries(tmp_path / "a") == [*before, made.partition("@")[2]]
+
+
 def test_an_archive_without_a_name_is_the_image_written_last(
     argosy: Run, built: Built, tmp_path: pathlib.Path
 ) -> None:

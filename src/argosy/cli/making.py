@@ -1,8 +1,8 @@
 """What the commands that make images have in common: opening the old one, and where the new one goes.
 
 Without `-t` a new image takes the tag it came from, as with umoci and crane, or the place of the only image without a
-tag; of what a digest names, it has its digest alone. What is printed is the new image's place by digest, so that
-commands can be chained.
+tag; what a digest or `@N` names stays, and the new one has its digest alone: if it took the place of `@N`, that would
+be another image from then on. What is printed is the new image's place by digest, so that commands can be chained.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def destination_options(command: F) -> F:
             "--new_tag",
             "new_tag",
             metavar="PLACE|TAG",
-            help="Where the new image goes, unless it is changed in place; a mere tag is one of the same place.",
+            help="Where the new image goes, unless it is changed in place; a mere tag is one of the same place. "
+            "What a digest or @N names is not replaced.",
         ),
     ):
         decorated = option(decorated)
