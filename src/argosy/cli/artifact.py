@@ -168,7 +168,7 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
     """Write the files of an artifact into a directory.
 
     No name and no link in it leads out of the directory. A file takes the place of a file; where a directory would have
-    to give way to one, or a file to a directory, that is an error and stays as it is.
+    to give way to one, or a file to a directory, that is an error. After an error the directory is as it was.
 
     \b
     Examples:

@@ -2,7 +2,8 @@
 
 Titles and archives are a stranger's, so everything goes through a `RootFS` over the directory: no title, link or chain
 of links leads out of it (GHSA-m37j-52j7-pjw7, GHSA-8xwf-rjm4-xvhv, CVE-2026-50163). Titles with `..` are refused
-before anything is written. The directory is somebody's: a file takes the place of a file, and nothing else there goes.
+before anything is written. The directory is somebody's: a file takes the place of a file, nothing else there goes, and
+where one of the files cannot come, none does.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from argosy.errors import InvalidManifestError, StorageError, UsageError
 from argosy.image.layerstream import LayerStream
 from argosy.image.pack import DIGEST, UNPACK, check_title
 from argosy.image.view import Image, Layer
+from argosy.layer.compression import Compression
 from argosy.layer.entry import Entry, EntryType, Limits, clean_name, shown
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
@@ -46,10 +48,11 @@ def deliver(
     *,
     keep_old: bool = False,
     limits: Limits | None = None,
-) -> Iterator[Delivered]:
+) -> tuple[Delivered, ...]:
     """Write the files of an artifact below a directory, as files that this process makes: its umask holds.
 
-    A layer without a title is not written. A directory's archive is unpacked under its title.
+    A layer without a title is not written. A directory's archive is unpacked under its title. After an error the
+    directory is as it was.
 
     Args:
         image: The artifact.
@@ -58,15 +61,14 @@ def deliver(
         limits: How much archives may ask for.
 
     Returns:
-        What became of each layer, as it happens.
+        What became of each layer.
 
     Raises:
-        InvalidManifestError: a title leaves the directory, two layers have one title, or one lies below a file's;
-            nothing was written.
+        InvalidManifestError: a title leaves the directory, two layers have one title, or one lies below a file's.
         InvalidLayerError: an archive breaks a rule: an entry lies outside its title, or links out of it.
         IntegrityError: a layer is not what its descriptor says.
         StorageError: the file system refuses; or a directory is where a file goes, or something else where a directory
-            goes. Where that can be seen from the titles, nothing was written.
+            goes. Where that can be seen from the titles, no layer was read.
     """
     names = _names(image.layers)
     held = {name for name in names if name and keep_old and _mode(directory, name)}
@@ -75,15 +77,17 @@ def deliver(
             _check_room(directory, name, unpacked=_unpacked(layer))
     limits = limits or Limits()
     options = Options(additive=True, umask=_umask(), limits=limits)
-    with RootFS(directory, options) as root:
+    done = []
+    with RootFS(directory, options) as root, root.staged() as tree:
         for layer, name in zip(image.layers, names, strict=True):
             outcome = "skipped"
             if name:
                 outcome = "kept" if name in held else "written"
                 if name not in held:
-                    _write(root, layer, name, limits)
+                    _write(tree, layer, name, limits)
             title = layer.descriptor.annotations.get(TITLE, "")
-            yield Delivered(title=title, digest=layer.descriptor.digest, outcome=outcome)
+            done.append(Delivered(title=title, digest=layer.descriptor.digest, outcome=outcome))
+    return tuple(done)
 
 
 def _names(layers: Sequence[Layer]) -> list[bytes]:
@@ -114,7 +118,7 @@ def _names(layers: Sequence[Layer]) -> list[bytes]:
 
 
 def _check_room(directory: str, name: bytes, *, unpacked: bool) -> None:
-    """Tell of what is in the way while nothing is written yet; what comes there later, `RootFS` refuses."""
+    """Tell of what is in the way before anything is read; what comes there later, `RootFS` refuses."""
     for path in (*_above(name), name):
         mode = _mode(directory, path)
         folder = path != name or unpacked
@@ -152,14 +156,14 @@ def _unpacked(layer: Layer) -> bool:
 
 def _write(root: RootFS, layer: Layer, name: bytes, limits: Limits) -> None:
     """As a changeset of our own making, proved before anything of it is written."""
-    with tempfile.TemporaryFile() as spool:
+    with tempfile.TemporaryFile(dir=root.path) as spool:
         with TarWriter(spool) as tar:
             if _unpacked(layer):
                 _archive(tar, layer, name, limits)
             else:
                 _plain(tar, layer, name)
         spool.seek(0)
-        root.apply(spool, layer=layer.name)
+        root.apply(spool, compression=Compression.NONE, layer=layer.name)
 
 
 def _plain(tar: TarWriter, layer: Layer, name: bytes) -> None:

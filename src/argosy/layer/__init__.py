@@ -6,6 +6,7 @@ entry                  one member of a changeset; whiteouts; limits
 rootfs                 RootFS, the only code that writes below a root
 apply, place, metadata changeset → root                               (resolve: paths that cannot escape)
 snapshot, diff         root → changeset
+staged                 a tree that goes into a root as a whole
 tree                   changesets laid over each other in memory
 idmap, rootless        whose files these are
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +21,7 @@ from argosy.layer.pump import Pump
 from argosy.layer.removal import purge
 from argosy.layer.resolve import DIRECTORY, Resolver
 from argosy.layer.snapshot import Snapshot, scan
+from argosy.layer.staged import staged
 from argosy.layer.tarstream import SupportsRead, TarReader
 from argosy.layer.tarwriter import SupportsWrite, TarWriter
 from argosy.spec.digest import Digest
@@ -157,6 +158,22 @@ class RootFS:
                 f"{where}diff_id of the layer", expected=diff_id, actual=pump.diff_id
             )
         return pump.diff_id
+
+    @contextmanager
+    def staged(self) -> Iterator[RootFS]:
+        """A new tree, which goes into this one as a whole when the block ends, and not at all where that fails.
+
+        Directories are joined, those that are here staying as they are; a file takes the place of a file.
+
+        Raises:
+            StorageError: The file system refuses, or something else is in the way of a file or a directory.
+        """
+        unlock = os.geteuid() != 0
+        with (
+            staged(self._resolver, self.path, unlock=unlock) as path,
+            RootFS(path, self.options) as tree,
+        ):
+            yield tree
 
     def snapshot(self, *, digests: bool = True) -> Snapshot:
         """What is there now, to be compared with later.
