@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from argosy.layout.store import LayoutStore
 from argosy.testing import random
 from tests.cli.conftest import Run
@@ -22,3 +24,28 @@ def test_only_artifacts_of_the_type_are_shown_at_every_depth(
     (found,) = argosy(*words, "--artifact-type", "application/x.sbom").json["referrers"]
     assert found["digest"] == wanted.digest
     assert [entry["digest"] for entry in found["referrers"]] == [inner.digest]
+
+
+def test_an_annotation_that_comes_twice_is_refused(argosy: Run, tmp_path: pathlib.Path) -> None:
+    place = f"oci:{tmp_path}/a:v1"
+    words = ("artifact", "push", "-q", place, "-a", "k=1", "-a", "k=2")
+    assert "'k' comes twice" in argosy(*words, code=64).err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_an_error_where_old_files_are_kept(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("new")
+    argosy("artifact", "push", "-q", "oci:l:v1", "a", "b")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/b").write_text("old")
+    assert (
+        "out/b: is there already"
+        in argosy("artifact", "pull", "oci:l:v1", "-k", "-o", "out", code=1).err
+    )
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["b"]
+    argosy("artifact", "pull", "oci:l:v1", "-o", "out")
+    assert (tmp_path / "out/b").read_text() == "new"

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from argosy.content.memory import MemoryStore
-from argosy.errors import DigestMismatchError, InvalidManifestError, StorageError
+from argosy.errors import ConflictError, DigestMismatchError, InvalidManifestError, StorageError
+from argosy.image import indexes
 from argosy.image.deliver import deliver
 from argosy.image.derive import derive
 from argosy.image.draft import draft
@@ -72,15 +73,16 @@ def test_what_is_packed_is_delivered(
     assert (out / "deep/run").read_bytes() == b"#!"
 
 
-def test_files_that_are_there_are_replaced_or_kept(out: pathlib.Path) -> None:
+def test_files_that_are_there_are_replaced_or_are_an_error(out: pathlib.Path) -> None:
     (out / "a").write_bytes(b"old")
-    assert [d.outcome for d in deliver(artifact("a"), str(out), keep_old=True)] == ["kept"]
+    with pytest.raises(ConflictError, match="/a: is there already"):
+        deliver(artifact("first", "a"), str(out), keep_old=True)
+    assert os.listdir(out) == ["a"]
     assert (out / "a").read_bytes() == b"old"
     deliver(artifact("a"), str(out))
     assert (out / "a").read_bytes() == b"xa"
 
 
-@pytest.mark.parametrize("keep_old", [False, True])
 @pytest.mark.parametrize(
     ("mine", "made"),
     [
@@ -92,16 +94,13 @@ def test_files_that_are_there_are_replaced_or_kept(out: pathlib.Path) -> None:
     ],
 )
 def test_what_is_in_the_way_stays_and_is_told(
-    out: pathlib.Path, mine: str, made: Callable[[], Image], keep_old: bool
+    out: pathlib.Path, mine: str, made: Callable[[], Image]
 ) -> None:
     (out / mine).parent.mkdir(parents=True, exist_ok=True)
     (out / mine).write_bytes(b"precious")
-    if keep_old and (out / made().manifest.layers[-1].annotations[TITLE]).exists():
-        assert "kept" in [d.outcome for d in deliver(made(), str(out), keep_old=True)]
-    else:
-        with pytest.raises(StorageError, match="in the way"):
-            deliver(made(), str(out), keep_old=keep_old)
-        assert not (out / "first").exists()
+    with pytest.raises(StorageError, match="in the way"):
+        deliver(made(), str(out))
+    assert not (out / "first").exists()
     assert (out / mine).read_bytes() == b"precious"
 
 
@@ -130,6 +129,15 @@ def test_two_layers_of_one_title_write_nothing(out: pathlib.Path) -> None:
     with pytest.raises(InvalidManifestError, match="twice"):
         deliver(artifact("a", "./a"), str(out))
     assert os.listdir(out) == []
+
+
+def test_the_files_of_all_artifacts_of_an_index_come_once(out: pathlib.Path) -> None:
+    one, two, other = artifact("a", "b"), artifact("b", "c"), artifact("a", content=b"y")
+    both = indexes.create(MemoryStore(), one, two)
+    assert [d.title for d in deliver(both, str(out))] == ["a", "b", "c"]
+    assert {name: (out / name).read_text() for name in "abc"} == {"a": "xa", "b": "xb", "c": "xc"}
+    with pytest.raises(InvalidManifestError, match="'a' comes twice"):
+        deliver(indexes.create(MemoryStore(), one, other), str(out))
 
 
 def test_a_title_that_is_no_utf8_writes_nothing(out: pathlib.Path) -> None:

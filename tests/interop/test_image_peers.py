@@ -20,7 +20,7 @@ from argosy.content.copy import copy
 from argosy.image.deliver import deliver
 from argosy.image.pack import File, pack
 from argosy.image.validate import validate
-from argosy.image.view import Image, view
+from argosy.image.view import Image, ImageIndex, view
 from argosy.layer.tarstream import TarReader
 from argosy.layout.archive import OCIArchive
 from argosy.layout.dockerarchive import DockerArchive
@@ -416,6 +416,26 @@ def test_oras_pulls_what_is_packed_and_the_reverse(
         assert (tmp_path / name / "docs/sub/b").read_text() == "b" * 5000
         assert (tmp_path / name / "docs/c").read_text() == "b" * 5000
         assert (tmp_path / name / "a.txt").read_text() == "a"
+
+
+def test_an_index_of_artifacts_that_oras_made_is_delivered(
+    tmp_path: pathlib.Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    oras = peer("oras")
+    monkeypatch.chdir(tmp_path)
+    for cpu in ("amd64", "arm64"):
+        (tmp_path / cpu).write_text(cpu)
+        run(oras, "push", "--oci-layout", f"l:{cpu}", "--artifact-platform", f"linux/{cpu}", cpu)
+    run(oras, "manifest", "index", "create", "--oci-layout", "l:all", "amd64", "arm64")
+    with LayoutStore.open("l") as place:
+        index = view(place, "all")
+        assert isinstance(index, ImageIndex)
+        for name in ("all", "one"):
+            (tmp_path / name).mkdir()
+        deliver(index, str(tmp_path / "all"))
+        assert sorted(os.listdir(tmp_path / "all")) == ["amd64", "arm64"]
+        deliver(index.select(Platform.parse("linux/arm64")), str(tmp_path / "one"))
+        assert os.listdir(tmp_path / "one") == ["arm64"]
 
 
 @root_only

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from argosy import locate
-from argosy.cli import places, progress
+from argosy.cli import making, places, progress
 from argosy.cli.failure import printable
 from argosy.cli.options import (
     jobs_option,
@@ -65,6 +65,8 @@ def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UsageError(f"--annotation: expected KEY=VALUE, got {text[:100]!r}")
+        if key in found:
+            raise UsageError(f"--annotation: {key[:100]!r} comes twice")
         found[key] = value
     return found
 
@@ -162,10 +164,10 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
     default=".",
     help="The directory to write to.",
 )
-@click.option("-k", "--keep-old-files", is_flag=True, help="Leave files that exist as they are.")
+@click.option("-k", "--keep-old-files", is_flag=True, help="Fail where a file is there already.")
 @platform_option
 def pull(place: Location, output: str, keep_old_files: bool, platform: Platform | None) -> None:
-    """Write the files of an artifact into a directory.
+    """Write the files of an artifact, or of all artifacts of an index, into a directory.
 
     No name and no link in it leads out of the directory. A file takes the place of a file; where a directory would have
     to give way to one, or a file to a directory, that is an error. After an error the directory is as it was.
@@ -178,11 +180,10 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
         os.makedirs(output, exist_ok=True)
         if not os.access(output, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    with places.image(place, platform) as (source, desc):
-        image = Image(source=source, descriptor=desc)
-        for one in deliver(image, output, keep_old=keep_old_files):
+    with making.opened(place, platform) as view:
+        for one in deliver(view, output, keep_old=keep_old_files):
             print(f"{one.outcome} {printable(one.title) or one.digest}", file=sys.stderr)
-        print(desc.digest)
+        print(view.digest)
 
 
 @click.command()

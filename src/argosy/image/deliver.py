@@ -15,10 +15,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from argosy.errors import InvalidManifestError, StorageError, UsageError
+from argosy.errors import ConflictError, InvalidManifestError, StorageError, UsageError
 from argosy.image.layerstream import LayerStream
 from argosy.image.pack import DIGEST, UNPACK, check_title
-from argosy.image.view import Image, Layer
+from argosy.image.view import Image, ImageIndex, Layer
 from argosy.layer.compression import Compression
 from argosy.layer.entry import Entry, EntryType, Limits, clean_name, shown
 from argosy.layer.options import Options
@@ -35,7 +35,7 @@ _CONTENT = (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK, EntryType.HA
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Delivered:
-    """What became of one layer: its title and digest, and whether it was written, kept or has no title."""
+    """What became of one layer: its title and digest, and whether it was written, or skipped for it has no title."""
 
     title: str
     digest: Digest
@@ -43,7 +43,7 @@ class Delivered:
 
 
 def deliver(
-    image: Image,
+    artifact: Image | ImageIndex,
     directory: str,
     *,
     keep_old: bool = False,
@@ -55,9 +55,9 @@ def deliver(
     directory is as it was.
 
     Args:
-        image: The artifact.
+        artifact: The artifact; of an index, the files of all its artifacts, what they have in common once.
         directory: Where to; it must exist.
-        keep_old: Files that exist are left as they are, instead of replaced.
+        keep_old: Nothing that exists is replaced or added to: that is an error.
         limits: How much archives may ask for.
 
     Returns:
@@ -65,29 +65,44 @@ def deliver(
 
     Raises:
         InvalidManifestError: a title leaves the directory, two layers have one title, or one lies below a file's.
+        ConflictError: something is there, and `keep_old`.
         InvalidLayerError: an archive breaks a rule: an entry lies outside its title, or links out of it.
         IntegrityError: a layer is not what its descriptor says.
         StorageError: the file system refuses; or a directory is where a file goes, or something else where a directory
             goes. Where that can be seen from the titles, no layer was read.
     """
-    names = _names(image.layers)
-    held = {name for name in names if name and keep_old and _mode(directory, name)}
-    for layer, name in zip(image.layers, names, strict=True):
-        if name and name not in held:
+    layers = _layers(artifact)
+    names = _names(layers)
+    for layer, name in zip(layers, names, strict=True):
+        if name and keep_old and _mode(directory, name):
+            raise ConflictError(f"{os.path.join(directory, os.fsdecode(name))}: is there already")
+        if name:
             _check_room(directory, name, unpacked=_unpacked(layer))
     limits = limits or Limits()
     options = Options(additive=True, umask=_umask(), limits=limits)
     done = []
     with RootFS(directory, options) as root, root.staged() as tree:
-        for layer, name in zip(image.layers, names, strict=True):
-            outcome = "skipped"
+        for layer, name in zip(layers, names, strict=True):
             if name:
-                outcome = "kept" if name in held else "written"
-                if name not in held:
-                    _write(tree, layer, name, limits)
+                _write(tree, layer, name, limits)
             title = layer.descriptor.annotations.get(TITLE, "")
+            outcome = "written" if name else "skipped"
             done.append(Delivered(title=title, digest=layer.descriptor.digest, outcome=outcome))
     return tuple(done)
+
+
+def _layers(artifact: Image | ImageIndex) -> list[Layer]:
+    """The layers of an artifact or of all in an index, those of one title and digest once; no config is read."""
+    images = artifact.images() if isinstance(artifact, ImageIndex) else (artifact,)
+    found = {
+        (desc.annotations.get(TITLE), desc.digest): desc
+        for image in images
+        for desc in image.manifest.layers
+    }
+    return [
+        Layer(source=artifact.source, descriptor=desc, position=position)
+        for position, desc in enumerate(found.values())
+    ]
 
 
 def _names(layers: Sequence[Layer]) -> list[bytes]:
@@ -104,7 +119,8 @@ def _names(layers: Sequence[Layer]) -> list[bytes]:
         name = clean_name(os.fsencode(title))
         if not name or name in names:
             raise InvalidManifestError(
-                f"{layer.name}: title {title!r} comes twice, or names nothing"
+                f"{layer.name}: title {title!r} comes twice, or names nothing",
+                hint="of an index for several platforms, choose one with --platform",
             )
         names[name] = layer
     for name, layer in names.items():
