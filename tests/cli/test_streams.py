@@ -54,6 +54,23 @@ def test_a_closed_stream_is_no_defect(line: str, code: int, tmp_path: Path) -> N
         assert "argosy:" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "blob put oci-archive:- f",
+        "blob put --descriptor oci-archive:- f",
+        "artifact push -q oci-archive:-:v1 f",
+        "sync -q oci:{} oci-archive:-",
+        "flatten -q oci:{}:v1 -t oci-archive:-",
+    ],
+)
+def test_an_archive_on_stdout_has_stdout_for_itself(line: str, layout: Path) -> None:
+    (layout.parent / "f").write_text("x")
+    done = shell(f"cd {layout.parent}; argosy {line.format(layout)} | tail -c 1024")
+    assert done.stdout == "\0" * 1024
+    assert "sha256:" in done.stderr
+
+
 def test_no_control_characters_reach_a_terminal(argosy: Run, layout: Path) -> None:
     argosy("mutate", f"oci:{layout}:v1", "-l", "k=\x1b[31mred\x9b2J", "-t", "red")
     shown = argosy("inspect", f"oci:{layout}:red").out

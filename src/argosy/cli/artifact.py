@@ -103,7 +103,7 @@ def _delivered(
             jobs=given["jobs"],
             on_event=on_event,
         )
-    print(made.descriptor.digest)
+    print(made.descriptor.digest, file=places.beside(place))
 
 
 @click.command()

@@ -123,9 +123,9 @@ def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descri
         with places.target(place) as target:
             target.push(desc, held)
     if descriptor:
-        document(desc.encode())
+        document(desc.encode(), places.beside(place))
     else:
-        print(desc.digest)
+        print(desc.digest, file=places.beside(place))
 
 
 @click.command()

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from argosy.cli.failure import printable
 
@@ -20,14 +21,14 @@ def raw(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def document(value: object) -> None:
-    """A JSON document to stdout, indented for people."""
+def document(value: object, file: TextIO | None = None) -> None:
+    """A JSON document to stdout, or to `file`, indented for people."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # a lone surrogate, or a terminal that knows fewer characters
         text = json.dumps(value, indent=2)
-    print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text))
+    print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text), file=file)
 
 
 def lines(values: Iterable[object]) -> None:

@@ -202,6 +202,7 @@ class _Run:
     def _tell(self, step: Step) -> None:
         if step.action == "same" and not self._given["dry_run"]:
             return
+        beside = places.beside(self._job.target)
         if self._given["progress"] == "json":
             told = {
                 "action": step.action,
@@ -209,11 +210,11 @@ class _Run:
                 "tag": step.tag,
                 "digest": step.digest,
             }
-            print(json.dumps(told))
+            print(json.dumps(told), file=beside)
             return
         where = (
             self._job.target.reference.repository
             if self._job.target.reference
             else self._job.target
         )
-        print(f"{step.action} {where} {step.tag} {step.digest}")
+        print(f"{step.action} {where} {step.tag} {step.digest}", file=beside)
