@@ -120,31 +120,28 @@ class Location(Value, kw_only=True):
     def _local(cls, transport: str, rest: str, text: str) -> Self:
         body, at, digest = rest.rpartition("@")
         if at and ":" in digest:
-            path, tag = _split(body)
+            path, tag = _split(body, text)
             return cls(transport=transport, path=_path(path, text), tag=Digest(digest), beside=tag)
         if at and digest.isdecimal():
             return cls(
                 transport=transport, path=_path(body.removesuffix(":"), text), tag=f"@{digest}"
             )
-        path, tag = _split(rest)
+        path, tag = _split(rest, text)
         return cls(transport=transport, path=_path(path, text), tag=tag)
 
     @classmethod
     def _sniff(cls, text: str) -> Self:
-        """A bare path: what lies there decides."""
-        body, at, digest = text.rpartition("@")
-        path, tag = (body, digest) if at and ":" in digest and "/" not in digest else (text, None)
-        if tag is None and not os.path.lexists(path):
-            head, colon, last = text.rpartition(":")
-            if colon and "/" not in last:
-                path, tag = head, last
+        """A bare path: what lies there decides, and the longest name that is there is the path."""
+        ends = (match.start() for match in re.finditer("[:@]|$", text))
+        there = [text[:end] for end in ends if os.path.lexists(text[:end])]
+        path = there[-1] if there else text
         kind = _kind(path)
         if kind is None:
             raise InvalidReferenceError(
                 f"{path}: neither an image layout, nor an archive, nor an image directory",
                 hint="say which it is: oci:PATH, oci-archive:PATH, docker-archive:PATH or dir:PATH",
             )
-        return cls(transport=kind, path=path, tag=tag)
+        return replace(cls._local(kind, f".{text[len(path) :]}", text), path=path)
 
     def __str__(self) -> str:
         """The location, as `parse` takes it, and for a registry as other tools do."""
@@ -183,8 +180,8 @@ class Location(Value, kw_only=True):
         return replace(self, reference=self.reference.with_tag(tag), tag=tag)
 
 
-def _split(text: str) -> tuple[str, str | None]:
-    path, colon, tag = text.partition(":")
+def _split(rest: str, text: str) -> tuple[str, str | None]:
+    path, colon, tag = rest.partition(":")
     if colon and not tag:
         raise InvalidReferenceError(f"{text[:200]!r}: expected a tag after the colon")
     return path, tag or None

@@ -37,6 +37,30 @@ def test_what_a_digest_names_is_printed_without_the_tag(text: str) -> None:
         assert str(Location.parse(typed).at("v2")) == f"{text}:v2"
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("", ""),
+        (":v1", ":v1"),
+        (":@0", ":@0"),
+        ("@0", ":@0"),
+        ("@{}", "@{}"),
+        (":v1@{}", ":v1@{}"),
+        (":r.example/app:v1", ":r.example/app:v1"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["layout", "a:b@c"])
+def test_a_bare_path_takes_what_a_place_with_its_kind_takes(
+    layout: pathlib.Path, folder: str, typed: str, shown: str
+) -> None:
+    path = layout.rename(layout.parent / folder)
+    digest = "sha256:" + 64 * "0"
+    place = Location.parse(f"{path}{typed.format(digest)}")
+    assert (place.transport, place.path) == ("oci", str(path))
+    assert str(place) == f"oci:{path}{shown.format(digest)}"
+    assert place.digest == (digest if "{" in typed else None)
+
+
 def test_a_stream_is_of_some_kind() -> None:
     with pytest.raises(InvalidReferenceError, match=r"^- does not say") as caught:
         Location.parse("-")
