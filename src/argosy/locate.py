@@ -5,7 +5,7 @@
     oci-archive:file[:tag][@digest]     the same in one tar file, compressed or not
     docker-archive:file[:name:tag]      what `docker save` writes
     dir:directory                       one image as plain files, without a tag
-    ./path  ../path  /path              whichever of these lies there
+    ./path[:tag][@digest]  ../…  /…     whichever of these lies there
 
 `@3` in the place of a tag is the fourth image of a layout or archive. `-` as a file is stdin or stdout.
 """

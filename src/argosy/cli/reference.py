@@ -38,7 +38,7 @@ Every command takes every kind of place.
 | `oci-archive:file:tag` | the same in one tar file, compressed or not |
 | `docker-archive:file:name:tag` | what `docker save` writes |
 | `dir:directory` | one image as plain files |
-| `./path`, `../path`, `/path` | whichever of these lies there |
+| `./path`, `../path`, `/path` | whichever of these lies there; a tag, a digest or both may follow |
 
 `oci:directory:@3` is the fourth entry of a layout, `oci:directory@sha256:…` what has that digest. `-` as the file of an
 archive is stdin or stdout. Without a tag, `latest` is meant, or the only image there is. An archive that is written to
