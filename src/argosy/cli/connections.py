@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from argosy.cli.options import PLACE
+from argosy.cli.options import FILE_OR_PLACE, PLACE
 from argosy.spec._value import Value
 
 META = "argosy.connections"
@@ -99,7 +99,11 @@ def added(command: click.Command, args: Sequence[str] | None = None) -> click.Co
         args: What it is called with. Where nothing in it could be one of the options, they are not made: they are more
             than all its own. None makes them in any case.
     """
-    places = [p for p in command.params if isinstance(p, click.Argument) and p.type is PLACE]
+    places = [
+        p
+        for p in command.params
+        if isinstance(p, click.Argument) and p.type in (PLACE, FILE_OR_PLACE)
+    ]
     if not (places or getattr(command, _MARK, False)) or getattr(command, _MARK, None) == "added":
         return command
     taken = {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
