@@ -16,7 +16,7 @@ from argosy.cli import connections, failure
 from argosy.cli.main import root
 from argosy.cli.table import ALIASES, COMMANDS
 
-__all__ = ["commands", "page"]
+__all__ = ["commands", "examples", "page"]
 
 _HEAD = """\
 # Reference
@@ -102,6 +102,11 @@ def commands() -> Iterator[tuple[str, click.Command]]:
         yield name, found
 
 
+def examples(command: click.Command) -> list[str]:
+    """The command lines that a command's help gives as examples."""
+    return _help(command)[1]
+
+
 def page() -> str:
     """The whole page."""
     return "\n".join(_parts()).rstrip("\n") + "\n"
@@ -153,7 +158,7 @@ def _connections() -> Iterator[str]:
 
 def _command(name: str, command: click.Command) -> Iterator[str]:
     ctx = click.Context(command, info_name=f"argosy {name}")
-    prose, examples = _help(command)
+    prose, found = _help(command)
     yield f"### argosy {name}\n"
     yield "```text\n" + " ".join([f"argosy {name}", *command.collect_usage_pieces(ctx)]) + "\n```\n"
     yield prose + "\n"
@@ -170,8 +175,8 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     if "--help-registry" in given:
         ends = ", also with `--src-` and `--dest-`" if "--src-creds" in given else ""
         yield f"And the options for [talking to registries](#talking-to-registries){ends}.\n"
-    if examples:
-        yield f"```sh\n{examples}\n```\n"
+    if found:
+        yield "```sh\n" + "\n".join(found) + "\n```\n"
 
 
 def _options(records: list[tuple[str, str]]) -> Iterator[str]:
@@ -187,16 +192,16 @@ def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
 
 
-def _help(command: click.Command) -> tuple[str, str]:
-    """What a command's help says, and its examples, one a line."""
-    prose, examples = [], []
+def _help(command: click.Command) -> tuple[str, list[str]]:
+    """What a command's help says, and its examples."""
+    prose, found = [], []
     for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
         lines = [line for line in paragraph.splitlines() if line.strip() != "\b"]
         if lines and lines[0].strip() in {"Example:", "Examples:"}:
-            examples += [line.strip() for line in lines[1:]]
+            found += [line.strip() for line in lines[1:]]
         else:
             prose.append(" ".join(line.strip() for line in lines))
-    return "\n\n".join(prose), "\n".join(examples)
+    return "\n\n".join(prose), found
 
 
 if __name__ == "__main__":
