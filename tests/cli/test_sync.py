@@ -402,3 +402,11 @@ def test_skopeos_file_says_how_its_registry_is_talked_to() -> None:
     assert job.access == {"src.creds": "me:007", "src.tls_verify": False, "src.cert_dir": "/c"}
     with pytest.raises(InvalidConfigError, match="credentials"):
         read_jobs("r.test: {credentials: {token: x}, images: {a: }}", "file", job.target)
+
+
+def test_a_file_that_is_no_list_of_jobs_is_told_what_one_is(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    jobs = tmp_path / "jobs.yaml"
+    jobs.write_text("jobs:\n- source: oci:a\n  target: oci:b\n")
+    assert "a list of jobs" in argosy("sync", "-f", jobs, code=1).err

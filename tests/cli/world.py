@@ -171,7 +171,9 @@ class World:
             "sync.yaml": f'"{self.host}": {{images: {{{self.name}/registry/app: [v1]}}}}',
             ".bin/argosy": f'#!/bin/sh\nexec {sys.executable} -m argosy "$@"\n',
             ".home/.config/fish/completions/none": "", "SRPMS/bash-5.2-1.src.rpm": "",
-            "mirror.yaml": self.told("- {source: alpine, target: mirror.example/alpine}"),
+            "mirror.yaml": self.told(
+                "- {source: alpine, target: mirror.example/alpine, semver: ^3.18, prune: true}"
+            ),
         }.items():  # fmt: skip
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -69,9 +69,12 @@ def command(
 
     Only what differs is copied; the target's images are never pulled. Prints a line for what was done. Where tags are
     named one by one, also by SOURCE's own, --prune touches no other. Lists of referrers are no tags here: --referrers
-    keeps them, and --prune leaves them alone. A job in a file has `source`, `target`, `tags`, `include`, `exclude`,
-    `semver`, `newest`, `platforms`, `referrers`, `digest-tags` and `prune`, each as the option here. In skopeo's file
-    `credentials`, `tls-verify` and `cert-dir` are for reading from the registry.
+    keeps them, and --prune leaves them alone.
+
+    FILE is a list of jobs, such as `- {source: alpine, target: mirror.example/alpine, semver: ^3.18, prune: true}`. A
+    job has `source`, `target`, `tags`, `include`, `exclude`, `semver`, `newest`, `platforms`, `referrers`,
+    `digest-tags` and `prune`, each as the option here. In skopeo's file `credentials`, `tls-verify` and `cert-dir` are
+    for reading from the registry.
 
     \b
     Examples:

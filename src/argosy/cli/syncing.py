@@ -411,7 +411,10 @@ def _skopeo(value: Mapping[str, Any], path: str, base: Base) -> Iterator[Job]:
     for registry, settings in value.items():
         where = f"{path}: {registry}"
         if not isinstance(settings, dict):
-            raise InvalidConfigError(f"{where}: expected an object")
+            raise InvalidConfigError(
+                f"{where}: expected an object, as of a registry in skopeo's file",
+                hint="argosy's own file is a list of jobs: see argosy sync --help",
+            )
         unknown = set(settings) - _SKOPEO
         if unknown:
             raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
