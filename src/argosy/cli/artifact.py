@@ -162,6 +162,7 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
     "--output",
     type=click.Path(file_okay=False),
     default=".",
+    show_default=True,
     help="The directory to write to.",
 )
 @click.option("-k", "--keep-old-files", is_flag=True, help="Fail where a file is there already.")
@@ -192,7 +193,12 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
     "--artifact-type", metavar="TYPE", help="Only artifacts of this type, at every depth."
 )
 @click.option(
-    "--depth", type=click.IntRange(1, _MAX_DEPTH), default=_MAX_DEPTH, help="How deep to look."
+    "--depth",
+    metavar="N",
+    type=click.IntRange(1, _MAX_DEPTH),
+    default=_MAX_DEPTH,
+    show_default=True,
+    help="How deep to look.",
 )
 @platform_option
 @json_option

@@ -70,6 +70,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be 
 @click.option(
     "-o",
     "--output",
+    metavar="FILE|DIRECTORY",
     required=True,
     help="A directory (a layout) to add to, or FILE.tar to write anew.",
 )
@@ -101,7 +102,14 @@ def command(
 @connections.two_ended
 @click.command()
 @click.argument("repository", metavar="REPOSITORY[:TAG[,TAG]...]")
-@click.option("-i", "--input", "given", required=True, help="What `argosy backup` wrote.")
+@click.option(
+    "-i",
+    "--input",
+    "given",
+    metavar="FILE|DIRECTORY",
+    required=True,
+    help="What `argosy backup` wrote.",
+)
 @_referrers
 @_dry_run
 @jobs_option

@@ -47,7 +47,9 @@ def _find(source: Source, digest: Digest) -> int | None:
     raise UsageError(f"{source}: give the blob's --size")
 
 
-_size = click.option("--size", type=click.IntRange(0), help="Its size in bytes, where it is known.")
+_size = click.option(
+    "--size", metavar="BYTES", type=click.IntRange(0), help="Its size in bytes, where it is known."
+)
 
 
 @click.command()
@@ -79,7 +81,13 @@ def get(place: Location, size: int | None, output: str) -> None:
 
 @click.command()
 @place_argument
-@click.option("--media-type", default=OCTET_STREAM, help="What to say it is.")
+@click.option(
+    "--media-type",
+    metavar="TYPE",
+    default=OCTET_STREAM,
+    show_default=True,
+    help="What to say it is.",
+)
 def head(place: Location, media_type: str) -> None:
     """Print a blob's descriptor as JSON; fails if it is not there.
 
@@ -98,9 +106,16 @@ def head(place: Location, media_type: str) -> None:
     "--algorithm",
     type=click.Choice(list(ALGORITHMS)),
     default="sha256",
+    show_default=True,
     help="The digest's algorithm.",
 )
-@click.option("--media-type", default=OCTET_STREAM, help="What to say it is.")
+@click.option(
+    "--media-type",
+    metavar="TYPE",
+    default=OCTET_STREAM,
+    show_default=True,
+    help="What to say it is.",
+)
 @click.option("--descriptor", is_flag=True, help="Print the descriptor instead of the digest.")
 def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descriptor: bool) -> None:
     """Store a blob from a file or stdin, and print its digest.

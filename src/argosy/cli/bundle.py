@@ -126,7 +126,11 @@ def validate(directory: str) -> int:
 @click.command()
 @place_argument
 @platform_option
-@click.option("--rootfs", help="Look users up in this root file system instead of the image.")
+@click.option(
+    "--rootfs",
+    metavar="DIRECTORY",
+    help="Look users up in this root file system instead of the image.",
+)
 @click.option(
     "--trust-labels", is_flag=True, help="Keep labels that tell a runtime what to do on the host."
 )

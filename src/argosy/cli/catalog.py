@@ -22,7 +22,7 @@ def _host(text: str) -> str:
 @click.command()
 @click.argument("registry")
 @click.option("--include", metavar="REGEX", help="Only names that match, whole.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="At most so many.")
 @click.option("--full", "--full-ref", is_flag=True, help="Print the registry in front of each.")
 @json_option
 def command(

@@ -44,35 +44,36 @@ class Setting(Value):
 _FLAG: dict[str, Any] = {"is_flag": True, "default": None}
 _TEXT: dict[str, Any] = {"default": None}
 _SECONDS: dict[str, Any] = {"type": click.FloatRange(0), "metavar": "SECONDS", "default": None}
-_PATH: dict[str, Any] = {"type": click.Path(), "default": None}
+_FILE: dict[str, Any] = {"type": click.Path(), "metavar": "FILE", "default": None}
 _COUNT: dict[str, Any] = {"type": click.IntRange(0, 100), "metavar": "N", "default": None}
 _RATE: dict[str, Any] = {"type": click.FloatRange(0), "metavar": "N", "default": None}
 _BYTES: dict[str, Any] = {"type": click.IntRange(1), "metavar": "BYTES", "default": None}
 
 SETTINGS = (
-    Setting("authfile", "Read and write credentials in this file alone.", _PATH),
+    Setting("authfile", "Read and write credentials in this file alone.", _FILE),
     Setting("creds", "User name and password, in place of those in files.", {"metavar": "USER:PASSWORD", **_TEXT}),
-    Setting("registry-token", "A bearer token, ready to be sent.", _TEXT),
+    Setting("registry-token", "A bearer token, ready to be sent.", {"metavar": "TOKEN", **_TEXT}),
     Setting("no-creds", "Use no credentials.", _FLAG),
     Setting("plain-http", "Speak http.", _FLAG),
     Setting("insecure", "Do not check certificates; speak http where there is no TLS.", _FLAG),
     Setting("tls-verify", "Check certificates (the default); --tls-verify=false is --insecure.",
             {"type": bool, "is_flag": False, "flag_value": True, "metavar": "BOOL", "default": None}),
-    Setting("ca-file", "Trust the authorities in this file too.", _PATH),
-    Setting("cert-dir", "A directory with *.crt, *.cert and *.key for the registry.", _PATH),
-    Setting("cert-file", "Show this certificate.", _PATH),
-    Setting("key-file", "The certificate's key.", _PATH),
+    Setting("ca-file", "Trust the authorities in this file too.", _FILE),
+    Setting("cert-dir", "A directory with *.crt, *.cert and *.key for the registry.",
+            {"type": click.Path(), "metavar": "DIRECTORY", "default": None}),
+    Setting("cert-file", "Show this certificate.", _FILE),
+    Setting("key-file", "The certificate's key.", _FILE),
     Setting("resolve", "Connect to this address instead; repeatable.",
             {"multiple": True, "metavar": "HOST:PORT:ADDRESS[:PORT]"}),
     Setting("header", "Send this header to the registry; repeatable.",
             {"multiple": True, "metavar": "NAME:VALUE"}),
-    Setting("timeout", "Give up after so long without progress.", _SECONDS),
-    Setting("retry", "Send a request again so often.", _COUNT, other="retry-times"),
-    Setting("retry-delay", "Wait so long before the first repeat.", _SECONDS),
-    Setting("max-wait", "Wait at most so long because a registry asks for it.", _SECONDS),
+    Setting("timeout", "Give up after so long without progress. [default: 60]", _SECONDS),
+    Setting("retry", "Send a request again so often. [default: 4]", _COUNT, other="retry-times"),
+    Setting("retry-delay", "Wait so long before the first repeat. [default: 0.5]", _SECONDS),
+    Setting("max-wait", "Wait at most so long because a registry asks for it. [default: 120]", _SECONDS),
     Setting("rate-limit", "Send at most so many requests a second.", _RATE),
-    Setting("chunk-size", "Upload in chunks of so many bytes.", _BYTES),
-    Setting("referrers-mode", "How referrers are listed: by the API, by the tag schema, by both.",
+    Setting("chunk-size", "Upload in chunks of so many bytes; whole blobs if absent.", _BYTES),
+    Setting("referrers-mode", "How referrers are listed: by the API, the tag schema, or both; auto asks the API first.",
             {"type": click.Choice(["auto", "api", "tag", "both"]), "default": None}),
     Setting("user-agent", "Call ourselves this.", _TEXT),
     Setting("verbose", "Show every HTTP exchange on stderr, without secrets.", _FLAG, "-v", shown=True),
@@ -201,5 +202,5 @@ def left(setting: Setting) -> str:
     metavar = setting.kind.get("metavar")
     kind = setting.kind.get("type")
     if isinstance(kind, click.Choice):
-        return f"{name} {'|'.join(map(str, kind.choices))}"
-    return f"{name} {metavar or ('PATH' if kind else 'TEXT')}"
+        return f"{name} [{'|'.join(map(str, kind.choices))}]"
+    return f"{name} {metavar or 'TEXT'}"

@@ -105,7 +105,7 @@ def _plain(container: Container) -> dict[str, object]:
 @click.command()
 @click.argument("container")
 @click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
-@click.option("-n", "--tail", type=click.IntRange(0), help="Only the last lines.")
+@click.option("-n", "--tail", metavar="N", type=click.IntRange(0), help="Only the last lines.")
 @click.option("-t", "--timestamps", is_flag=True, help="The time before every line.")
 def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> int | None:
     """Print what a detached container wrote, its stderr to stderr.
@@ -140,8 +140,14 @@ def _say(line: logfile.Line, timestamps: bool) -> None:
 
 @click.command()
 @click.argument("named", nargs=-1, required=True, metavar="CONTAINER...")
-@click.option("-t", "--timeout", type=click.FloatRange(0), help="Seconds until it is killed.")
-@click.option("-s", "--signal", "signal_name", help="What asks it to end.")
+@click.option(
+    "-t",
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    help="Seconds until it is killed.",
+)
+@click.option("-s", "--signal", "signal_name", metavar="SIGNAL", help="What asks it to end.")
 def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None) -> int | None:
     """Ask containers to end, and kill them if they do not.
 
@@ -170,7 +176,7 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
     "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="A variable; without a value, this one's."
 )  # fmt: skip
 @click.option("-u", "--user", metavar="USER[:GROUP]", help="Who it runs as.")
-@click.option("-w", "--workdir", help="Where it starts.")
+@click.option("-w", "--workdir", metavar="PATH", help="Where it starts.")
 @click.argument("container")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(

@@ -59,7 +59,7 @@ def command(
     "compression",
     type=making.COMPRESSION,
     required=True,
-    metavar="gzip|zstd|none",
+    metavar="[gzip|zstd|none]",
     help="How the layers shall be compressed.",
 )
 @click.option("--force", is_flag=True, help="Compress anew what is of this kind already.")

@@ -30,6 +30,7 @@ from argosy.spec.reference import Reference
     "--tag",
     "--additional-tag",
     "more_tags",
+    metavar="TAG",
     multiple=True,
     help="One more tag for it; repeatable.",
 )
@@ -73,6 +74,7 @@ from argosy.spec.reference import Reference
 )
 @click.option(
     "--level",
+    metavar="N",
     type=int,
     help="With --compress: how hard, and anew what is of this kind. gzip 0 to 3, zstd 1 to 22.",
 )

@@ -41,7 +41,7 @@ def config(place: Location, platform: Platform | None, destination: making.Desti
 
 @click.command()
 @place_argument
-@click.option("-m", "--media-type", help="The new manifest's media type.")
+@click.option("-m", "--media-type", metavar="TYPE", help="The new manifest's media type.")
 @platform_option
 @making.destination_options
 def manifest(

@@ -19,7 +19,7 @@ from argosy.spec.platform import Platform
 @click.command()
 @place_argument
 @click.argument("output", default="-", metavar="[FILE]")
-@click.option("--path", default="", help="Only what is at this path of the image.")
+@click.option("--path", metavar="PATH", default="", help="Only what is at this path of the image.")
 @platform_option
 def command(place: Location, output: str, path: str, platform: Platform | None) -> None:
     """Write the files of an image as one uncompressed tar archive, to FILE or stdout. Nothing is unpacked.

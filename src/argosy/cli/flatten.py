@@ -18,7 +18,9 @@ from argosy.spec.platform import Platform
 
 @click.command()
 @place_argument
-@click.option("--keep", type=click.IntRange(0), default=0, help="So many lowest layers stay.")
+@click.option(
+    "--keep", metavar="N", type=click.IntRange(0), default=0, help="So many lowest layers stay."
+)
 @click.option("--base", type=PLACE, help="The layers of this base stay.")
 @making.compress_option
 @making.level_option

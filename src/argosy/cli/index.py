@@ -38,7 +38,7 @@ _flatten = click.option(
 @_append
 @_annotation
 @click.option("--docker", "--docker-empty-base", is_flag=True, help="A Docker manifest list.")
-@click.option("--artifact-type", help="What sort of artifact the index is.")
+@click.option("--artifact-type", metavar="TYPE", help="What sort of artifact the index is.")
 @_flatten
 @making.destination_options
 def create(

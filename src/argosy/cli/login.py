@@ -49,10 +49,16 @@ def _secret(prompted: str | None, from_stdin: bool, what: str) -> str:
 @connections.wanted
 @click.command()
 @click.argument("registry", default=DOCKER_HUB)
-@click.option("-u", "--username", help="The user name.")
-@click.option("-p", "--password", help="The password; better use --password-stdin.")
+@click.option("-u", "--username", metavar="NAME", help="The user name.")
+@click.option(
+    "-p", "--password", metavar="PASSWORD", help="The password; better use --password-stdin."
+)
 @click.option("--password-stdin", is_flag=True, help="Read the password from stdin.")
-@click.option("--identity-token", help="An identity token instead of a user name and password.")
+@click.option(
+    "--identity-token",
+    metavar="TOKEN",
+    help="An identity token instead of a user name and password.",
+)
 @click.option("--identity-token-stdin", is_flag=True, help="Read the identity token from stdin.")
 @click.option("--get-login", is_flag=True, help="Only print the user name that is logged in.")
 @click.option("--no-check", is_flag=True, help="Keep the credentials without trying them.")
@@ -189,7 +195,13 @@ def _told(step: Step) -> str:
 @click.command()
 @click.argument("repository")
 @click.option("--push", is_flag=True, help="A token to push with, too.")
-@click.option("-m", "--mount", multiple=True, help="Also to pull from this repository; repeatable.")
+@click.option(
+    "-m",
+    "--mount",
+    metavar="REPOSITORY",
+    multiple=True,
+    help="Also to pull from this repository; repeatable.",
+)
 @click.option("-H", "--header-form", is_flag=True, help="Print the whole Authorization header.")
 def token(repository: str, push: bool, mount: tuple[str, ...], header_form: bool) -> None:
     """Print the token a registry gives for a repository.

@@ -48,7 +48,7 @@ _ORDERS: dict[str, Callable[[str], Any]] = {"name": str, "semver": semver_key}
     help="Instead of the place's own order. `date` reads every manifest.",
 )
 @click.option("--reverse", is_flag=True, help="The other way round.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", metavar="N", type=click.IntRange(1), help="At most so many.")
 @click.option(
     "--no-digest-tags",
     "-O",

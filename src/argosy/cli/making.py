@@ -306,18 +306,18 @@ def history_options(command: F) -> F:
     gathered.__name__ = command.__name__
     gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     decorated: Any = gathered
-    for key, help_text in _HISTORY.items():
+    for key, (metavar, help_text) in _HISTORY.items():
         decorated = click.option(
-            f"--history.{key}", f"history_{key}", metavar="TEXT", help=help_text
+            f"--history.{key}", f"history_{key}", metavar=metavar, help=help_text
         )(decorated)
     return decorated  # type: ignore[no-any-return]
 
 
 _HISTORY = {
-    "author": "Who, in the history.",
-    "comment": "A comment, in the history.",
-    "created": "When, in the history: RFC 3339 or seconds since 1970.",
-    "created_by": "What made it, in the history.",
+    "author": ("TEXT", "Who, in the history."),
+    "comment": ("TEXT", "A comment, in the history."),
+    "created": ("TIME", "When, in the history: RFC 3339 or seconds since 1970."),
+    "created_by": ("TEXT", "What made it, in the history."),
 }
 
 
@@ -361,11 +361,14 @@ COMPRESSION = _Compression()
 compress_option = click.option(
     "--compress",
     type=COMPRESSION,
-    metavar="auto|gzip|zstd|none",
-    help="How the new layer is compressed.",
+    metavar="[auto|gzip|zstd|none]",
+    help="How the new layer is compressed; auto leaves a compressed archive as it is and makes gzip of the rest.",
 )
 level_option = click.option(
-    "--level", type=int, help="How hard to compress: gzip 0 to 3, zstd 1 to 22."
+    "--level",
+    metavar="N",
+    type=int,
+    help="How hard to compress: gzip 0 to 3, zstd 1 to 22; 2 and 3 if absent.",
 )
 
 __all__ = [

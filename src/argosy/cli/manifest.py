@@ -53,7 +53,9 @@ def head(place: Location, platform: Platform | None) -> None:
 @click.command()
 @place_argument
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--media-type", help="Its media type, where it does not say so itself.")
+@click.option(
+    "--media-type", metavar="TYPE", help="Its media type, where it does not say so itself."
+)
 def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     """Store a manifest from a file (or stdin) as it is, and print its digest.
 

@@ -21,22 +21,33 @@ from argosy.spec.platform import Platform
 
 # option names, how often, metavar, help: crane's names first, then umoci's.
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("-u", "--user", "--config.user", "user"), {"help": "Who the process runs as."}),
+    (
+        ("-u", "--user", "--config.user", "user"),
+        {"metavar": "USER[:GROUP]", "help": "Who the process runs as."},
+    ),
     (
         ("-e", "--env", "--config.env", "env"),
         {"multiple": True, "metavar": "NAME=VALUE", "help": "A variable; NAME- removes it."},
     ),
     (
         ("--entrypoint", "entrypoint"),
-        {"multiple": True, "help": "The entrypoint, an option a word or a JSON array; clears cmd."},
+        {
+            "multiple": True,
+            "metavar": "WORD|JSON",
+            "help": "The entrypoint, an option a word or a JSON array; clears cmd.",
+        },
     ),
     (
         ("--config.entrypoint", "config_entrypoint"),
-        {"multiple": True, "help": "The entrypoint; cmd stays."},
+        {"multiple": True, "metavar": "WORD|JSON", "help": "The entrypoint; cmd stays."},
     ),
     (
         ("--cmd", "--config.cmd", "cmd"),
-        {"multiple": True, "help": "The default arguments, an option a word or a JSON array."},
+        {
+            "multiple": True,
+            "metavar": "WORD|JSON",
+            "help": "The default arguments, an option a word or a JSON array.",
+        },
     ),
     (
         ("-l", "--label", "--config.label", "labels"),
@@ -50,7 +61,10 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
             "help": "An annotation of the manifest; KEY- removes it.",
         },
     ),
-    (("-w", "--workdir", "--config.workingdir", "workdir"), {"help": "The working directory."}),
+    (
+        ("-w", "--workdir", "--config.workingdir", "workdir"),
+        {"metavar": "PATH", "help": "The working directory."},
+    ),
     (
         ("--exposed-ports", "--config.exposedports", "ports"),
         {"multiple": True, "metavar": "PORT[/PROTOCOL]", "help": "A port; PORT- removes it."},
@@ -59,13 +73,22 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--volume", "--config.volume", "volumes"),
         {"multiple": True, "metavar": "PATH", "help": "A volume; PATH- removes it."},
     ),
-    (("--stop-signal", "--config.stopsignal", "stop_signal"), {"help": "What stops a container."}),
+    (
+        ("--stop-signal", "--config.stopsignal", "stop_signal"),
+        {"metavar": "SIGNAL", "help": "What stops a container."},
+    ),
     (("--created", "created"), {"metavar": "TIME", "help": "RFC 3339, or seconds since 1970."}),
     (("--author", "author"), {"help": "Who made the image."}),
     (("--set-platform", "set_platform"), {"type": PLATFORM, "help": "What the image runs on."}),
-    (("--platform.os", "--os", "os"), {"help": "The operating system alone."}),
-    (("--platform.arch", "--architecture", "arch"), {"help": "The architecture alone."}),
-    (("--platform.variant", "variant"), {"help": "The architecture's variant alone."}),
+    (("--platform.os", "--os", "os"), {"metavar": "OS", "help": "The operating system alone."}),
+    (
+        ("--platform.arch", "--architecture", "arch"),
+        {"metavar": "ARCH", "help": "The architecture alone."},
+    ),
+    (
+        ("--platform.variant", "variant"),
+        {"metavar": "VARIANT", "help": "The architecture's variant alone."},
+    ),
     (
         ("--set", "properties"),
         {

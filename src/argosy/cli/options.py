@@ -75,20 +75,18 @@ def patterns(texts: Iterable[str]) -> list[re.Pattern[str]]:
 
 PLACE = _Parsed("place", _place)
 FILE_OR_PLACE = _Parsed("place", Location.existing)
-PLATFORM = _Parsed("platform", Platform.parse)
+PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
 
 place_argument = click.argument("place", type=PLACE, metavar="PLACE")
 
 platform_option = click.option(
     "--platform",
     type=PLATFORM,
-    metavar="OS/ARCH[/VARIANT]",
     help="Of an index, the image for this platform.",
 )
 made_platform_option = click.option(
     "--platform",
     type=PLATFORM,
-    metavar="OS/ARCH[/VARIANT]",
     help="What the image is for; this machine's platform if not given.",
 )
 platforms_option = click.option(
@@ -96,7 +94,6 @@ platforms_option = click.option(
     "platforms",
     type=PLATFORM,
     multiple=True,
-    metavar="OS/ARCH[/VARIANT]",
     help="Of an index, only the image for this platform; may be given several times.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
@@ -104,6 +101,7 @@ jobs_option = click.option(
     "-j",
     "--jobs",
     "--concurrency",
+    metavar="N",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,

@@ -30,6 +30,7 @@ FORMATS = {
 @click.option(
     "-o",
     "--output",
+    metavar="FILE|DIRECTORY",
     help="A file to write anew, or a directory to add to, instead of this machine's images.",
 )
 @click.option(

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background and print its id.")
-@click.option("--name", default="", help="Its name.")
+@click.option("--name", metavar="NAME", default="", help="Its name.")
+@click.option("-h", "--hostname", metavar="NAME", default="", help="Its host name.")
 @click.option(
     "--cidfile",
     type=click.Path(dir_okay=False),
     help="A new file for its id, written before it starts.",
 )
-@click.option("-h", "--hostname", default="", help="Its host name.")
 @click.option(
     "-e",
     "--env",
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     "-v",
     "--volume",
     multiple=True,
-    metavar="SRC:DST[:ro]",
-    help="A path of this machine inside it.",
+    metavar="SOURCE:TARGET[:OPTIONS]",
+    help="A path of this machine inside it; with :ro it cannot be written.",
 )
 @click.option(
     "--mount",
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="An empty file system in memory."
 )
-@click.option("-w", "--workdir", default="", help="Where its program starts.")
+@click.option("-w", "--workdir", metavar="PATH", default="", help="Where its program starts.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Who its program runs as.")
 @click.option(
     "--group-add",
@@ -74,7 +74,9 @@ if TYPE_CHECKING:
     metavar="GROUP",
     help="One more group, by the image's name or number.",
 )
-@click.option("--entrypoint", default=None, help="Instead of the image's entry point.")
+@click.option(
+    "--entrypoint", metavar="PROGRAM", default=None, help="Instead of the image's entry point."
+)
 @click.option("--read-only", is_flag=True, help="Its root file system cannot be written.")
 @click.option(
     "--privileged",
@@ -82,8 +84,10 @@ if TYPE_CHECKING:
     help="All capabilities, leave for every device, no filter. Not for strangers' images.",
 )
 @click.option("-m", "--memory", metavar="SIZE", help="The most memory, such as 512m.")
-@click.option("--cpus", type=click.FloatRange(min=0.01), help="How many processors' time.")
-@click.option("--pids-limit", type=int, help="The most processes.")
+@click.option(
+    "--cpus", metavar="N", type=click.FloatRange(min=0.01), help="How many processors' time."
+)
+@click.option("--pids-limit", metavar="N", type=int, help="The most processes.")
 @click.option("--shm-size", metavar="SIZE", help="How large /dev/shm is; 64m if not said.")
 @click.option(
     "--ulimit",
@@ -114,20 +118,29 @@ if TYPE_CHECKING:
     "-p",
     "--publish",
     multiple=True,
-    metavar="[ADDR:]HOST:PORT",
-    help="Lead a port of this machine to it.",
-)
-@click.option("--add-host", multiple=True, metavar="NAME:ADDR", help="One more line of /etc/hosts.")
-@click.option("--dns", multiple=True, metavar="ADDR", help="A name server.")
-@click.option("--stop-signal", default="", help="What asks it to end.")
-@click.option(
-    "--stop-timeout", type=click.IntRange(0), default=10, help="Seconds it gets for that."
+    metavar="[[ADDRESS:]PORT:]PORT[/udp]",
+    help="Lead a port of this machine to one of it, as in 8080:80.",
 )
 @click.option(
-    "--platform", type=PLATFORM, metavar="OS/ARCH[/VARIANT]", help="The image for this platform."
+    "--add-host", multiple=True, metavar="NAME:ADDRESS", help="One more line of /etc/hosts."
 )
+@click.option("--dns", multiple=True, metavar="ADDRESS", help="A name server.")
+@click.option("--stop-signal", metavar="SIGNAL", default="", help="What asks it to end.")
 @click.option(
-    "--pull", type=click.Choice(PULL_POLICIES), default="missing", help="When to ask the registry."
+    "--stop-timeout",
+    metavar="SECONDS",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="Seconds it gets for that.",
+)
+@click.option("--platform", type=PLATFORM, help="The image for this platform.")
+@click.option(
+    "--pull",
+    type=click.Choice(PULL_POLICIES),
+    default="missing",
+    show_default=True,
+    help="When to ask the registry.",
 )
 @jobs_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")

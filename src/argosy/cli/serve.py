@@ -32,6 +32,7 @@ from argosy.server.team import Seat
 @click.option(
     "-p",
     "--port",
+    metavar="PORT",
     type=click.IntRange(0, 65535),
     help="Port to bind; 0 takes a free one.  [default: 5000]",
 )

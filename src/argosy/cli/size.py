@@ -19,11 +19,33 @@ from argosy.spec.platform import Platform
 @click.command()
 @place_argument
 @click.option("--ci", is_flag=True, help="Exit with 1 where a rule is broken; dive's defaults.")
-@click.option("--ci-config", type=click.Path(exists=True), help="Rules in a file like .dive-ci.")
-@click.option("--lowestEfficiency", "lowest", metavar="0..1", help="The least efficiency.")
-@click.option("--highestWastedBytes", "wasted", metavar="SIZE", help="The most wasted bytes.")
-@click.option("--highestUserWastedPercent", "user", metavar="0..1", help="The same, as a part.")
-@click.option("--top", type=click.IntRange(0), default=10, show_default=True, help="Worst paths.")
+@click.option(
+    "--ci-config",
+    metavar="FILE",
+    type=click.Path(exists=True),
+    help="Rules in a file like .dive-ci.",
+)
+@click.option("--lowestEfficiency", "lowest", metavar="0..1", help="A rule: the least efficiency.")
+@click.option(
+    "--highestWastedBytes",
+    "wasted",
+    metavar="SIZE",
+    help="A rule: the most wasted bytes, such as 20MB.",
+)
+@click.option(
+    "--highestUserWastedPercent",
+    "user",
+    metavar="0..1",
+    help="A rule: the same, as a part of what stands above the lowest layer.",
+)
+@click.option(
+    "--top",
+    metavar="N",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="How many of the worst paths to show.",
+)
 @json_option
 @platform_option
 def command(

@@ -176,138 +176,65 @@ def _mapping(edit: Callable[[Config, dict[str, str]], Config], option: str) -> E
     return lambda config, items: edit(config, dict(_pair(item, option) for item in items))
 
 
+def _one(metavar: str, text: str, kind: type[int | float | str] = str) -> dict[str, Any]:
+    return {"metavar": metavar, "type": kind, "help": text}
+
+
+def _many(metavar: str, text: str) -> dict[str, Any]:
+    return {"metavar": metavar, "multiple": True, "help": text}
+
+
+def _switch(text: str) -> dict[str, Any]:
+    return {"default": None, "help": text}
+
+
 # Option, its click settings, what it does. They are applied in this order.
 _OPTIONS: tuple[tuple[str, dict[str, Any], Edit], ...] = (
-    (
-        "--rootfs",
-        {"help": "Path of the root file system.", "metavar": "PATH"},
-        _property("root.path"),
-    ),
-    (
-        "--read-only/--no-read-only",
-        {"default": None, "help": "Root file system."},
-        _property("root.readonly"),
-    ),
-    ("--hostname", {"help": "Name in the UTS namespace."}, _property("hostname")),
-    ("--domainname", {"help": "NIS domain name in the UTS namespace."}, _property("domainname")),
-    (
-        "--terminal/--no-terminal",
-        {"default": None, "help": "Give the process one."},
-        _property("process.terminal"),
-    ),
-    ("--cwd", {"help": "Where the process starts.", "metavar": "PATH"}, _property("process.cwd")),
-    ("-u --user", {"help": "Who it runs as.", "metavar": "UID[:GID[:GID,…]]"}, _user),
-    ("--umask", {"type": int, "help": "Decimal."}, _property("process.user.umask")),
-    (
-        "--env-rm",
-        {"multiple": True, "help": "Take a variable away.", "metavar": "NAME"},
-        generate.without_env,
-    ),
-    ("-e --env", {"multiple": True, "help": "Set a variable.", "metavar": "NAME=VALUE"}, _env),
-    (
-        "--rlimit",
-        {"multiple": True, "help": "Limit of the process.", "metavar": "NAME=SOFT[:HARD]"},
-        _each(_rlimit),
-    ),
-    (
-        "--no-new-privileges/--new-privileges",
-        {"default": None, "help": "Whether programs may gain rights."},
-        _property("process.noNewPrivileges"),
-    ),
-    ("--oom-score-adj", {"type": int, "help": "-1000 to 1000."}, _property("process.oomScoreAdj")),
-    ("--apparmor", {"help": "AppArmor profile."}, _property("process.apparmorProfile")),
-    ("--selinux-label", {"help": "SELinux label."}, _property("process.selinuxLabel")),
-    (
-        "--mount-rm",
-        {"multiple": True, "metavar": "PATH", "help": "Remove a mount."},
-        _each(generate.without_mount),
-    ),
-    (
-        "--mount",
-        {
-            "multiple": True,
-            "metavar": "type=,source=,destination=,options=a:b",
-            "help": "Add or replace one.",
-        },
-        _each(_mount),
-    ),
-    (
-        "--namespace-rm",
-        {"multiple": True, "metavar": "TYPE", "help": "Stay in the host's."},
-        _each(generate.without_namespace),
-    ),
-    (
-        "--namespace",
-        {"multiple": True, "metavar": "TYPE[:PATH]", "help": "A new one, or join."},
-        _each(_namespace),
-    ),
-    (
-        "--device",
-        {"multiple": True, "metavar": "PATH", "help": "A device of this machine."},
-        _each(_device),
-    ),
-    (
-        "--sysctl",
-        {"multiple": True, "metavar": "NAME=VALUE", "help": "Kernel parameter."},
-        _mapping(generate.with_sysctls, "--sysctl"),
-    ),
-    (
-        "--cgroups-path",
-        {"help": "Where its cgroup is.", "metavar": "PATH"},
-        _property("linux.cgroupsPath"),
-    ),
-    ("-m --memory", {"metavar": "SIZE", "help": "Limit."}, _size("memory", "limit", "--memory")),
-    (
-        "--memory-reservation",
-        {"metavar": "SIZE", "help": "Soft limit."},
-        _size("memory", "reservation", "--memory-reservation"),
-    ),
-    (
-        "--memory-swap",
-        {"metavar": "SIZE", "help": "Memory and swap together."},
-        _size("memory", "swap", "--memory-swap"),
-    ),
-    ("--cpus", {"type": float, "help": "How many at most."}, _cpus),
-    ("--cpu-shares", {"type": int, "help": "Weight against others."}, _resource("cpu", "shares")),
-    ("--cpuset-cpus", {"metavar": "LIST", "help": "As 0-3,7."}, _resource("cpu", "cpus")),
-    ("--cpuset-mems", {"metavar": "LIST", "help": "As 0-1."}, _resource("cpu", "mems")),
-    ("--pids-limit", {"type": int, "help": "-1 for none."}, _resource("pids", "limit")),
-    (
-        "--masked-path",
-        {"multiple": True, "metavar": "PATH", "help": "Instead of those there."},
-        _listed("linux.maskedPaths"),
-    ),
-    (
-        "--readonly-path",
-        {"multiple": True, "metavar": "PATH", "help": "Instead of those there."},
-        _listed("linux.readonlyPaths"),
-    ),
-    ("--rootfs-propagation", {"help": "As private."}, _property("linux.rootfsPropagation")),
-    (
-        "--hook",
-        {"multiple": True, "metavar": "KIND=COMMAND", "help": "As poststop=/bin/clean -a."},
-        _each(_hook),
-    ),
-    (
-        "--annotation",
-        {"multiple": True, "metavar": "NAME=VALUE", "help": "Set one."},
-        _mapping(generate.with_annotations, "--annotation"),
-    ),
-    (
-        "--set",
-        {
-            "multiple": True,
-            "metavar": "PROPERTY=JSON",
-            "help": "Any property, as process.user.umask=18.",
-        },
-        _each(_set),
-    ),
-    (
-        "--unset",
-        {"multiple": True, "metavar": "PROPERTY", "help": "Remove a property."},
-        _each(generate.without),
-    ),
-)
+    ("--rootfs", _one("PATH", "Path of the root file system."), _property("root.path")),
+    ("--read-only/--no-read-only", _switch("Whether its root file system is read-only."), _property("root.readonly")),
+    ("--hostname", _one("NAME", "Its host name."), _property("hostname")),
+    ("--domainname", _one("NAME", "Its NIS domain name."), _property("domainname")),
+    ("--terminal/--no-terminal", _switch("Whether the process has a terminal."), _property("process.terminal")),
+    ("--cwd", _one("PATH", "Where the process starts."), _property("process.cwd")),
+    ("-u --user", _one("UID[:GID[:GID,…]]", "Who it runs as."), _user),
+    ("--umask", _one("N", "The mask of new files' modes, in decimal.", int), _property("process.user.umask")),
+    ("--env-rm", _many("NAME", "Take a variable away."), generate.without_env),
+    ("-e --env", _many("NAME=VALUE", "Set a variable."), _env),
+    ("--rlimit", _many("NAME=SOFT[:HARD]", "A limit of the process, as RLIMIT_NOFILE=1024."), _each(_rlimit)),
+    ("--no-new-privileges/--new-privileges", _switch("Whether programs may gain rights."),
+     _property("process.noNewPrivileges")),
+    ("--oom-score-adj", _one("N", "Who is killed first where memory ends: -1000 to 1000.", int),
+     _property("process.oomScoreAdj")),
+    ("--apparmor", _one("PROFILE", "AppArmor profile."), _property("process.apparmorProfile")),
+    ("--selinux-label", _one("LABEL", "SELinux label."), _property("process.selinuxLabel")),
+    ("--mount-rm", _many("PATH", "Remove a mount."), _each(generate.without_mount)),
+    ("--mount", _many("type=,source=,destination=,options=a:b", "Add a mount, or replace the one at that destination."),
+     _each(_mount)),
+    ("--namespace-rm", _many("TYPE", "Stay in the host's namespace of this type."), _each(generate.without_namespace)),
+    ("--namespace", _many("TYPE[:PATH]", "Make a namespace of this type, or join the one at PATH."), _each(_namespace)),
+    ("--device", _many("PATH", "Give it a device of this machine."), _each(_device)),
+    ("--sysctl", _many("NAME=VALUE", "Set a kernel parameter."), _mapping(generate.with_sysctls, "--sysctl")),
+    ("--cgroups-path", _one("PATH", "Where its cgroup is."), _property("linux.cgroupsPath")),
+    ("-m --memory", _one("SIZE", "The most memory, as 64m; -1 for no limit."), _size("memory", "limit", "--memory")),
+    ("--memory-reservation", _one("SIZE", "The memory it keeps where memory is short."),
+     _size("memory", "reservation", "--memory-reservation")),
+    ("--memory-swap", _one("SIZE", "The most memory and swap together."), _size("memory", "swap", "--memory-swap")),
+    ("--cpus", _one("N", "How many processors' time.", float), _cpus),
+    ("--cpu-shares", _one("N", "Its weight against others where processors are short.", int),
+     _resource("cpu", "shares")),
+    ("--cpuset-cpus", _one("LIST", "The processors it may use, as 0-3,7."), _resource("cpu", "cpus")),
+    ("--cpuset-mems", _one("LIST", "The memory nodes it may use, as 0-1."), _resource("cpu", "mems")),
+    ("--pids-limit", _one("N", "The most processes; -1 for no limit.", int), _resource("pids", "limit")),
+    ("--masked-path", _many("PATH", "Hide this path, instead of the usual ones."), _listed("linux.maskedPaths")),
+    ("--readonly-path", _many("PATH", "Make this path read-only, instead of the usual ones."),
+     _listed("linux.readonlyPaths")),
+    ("--rootfs-propagation", _one("MODE", "How mounts are shared with the host, as private."),
+     _property("linux.rootfsPropagation")),
+    ("--hook", _many("KIND=COMMAND", "Run a command at a point of its life, as poststop=/bin/clean -a."), _each(_hook)),
+    ("--annotation", _many("NAME=VALUE", "Set an annotation."), _mapping(generate.with_annotations, "--annotation")),
+    ("--set", _many("PROPERTY=JSON", "Any property, as process.user.umask=18."), _each(_set)),
+    ("--unset", _many("PROPERTY", "Remove a property."), _each(generate.without)),
+)  # fmt: skip
 
 
 def _edits(function: Callable[..., None]) -> Callable[..., None]:
@@ -322,19 +249,39 @@ def _key(option: str) -> str:
 
 @click.command()
 @click.argument("args", nargs=-1)
-@click.option("-b", "--bundle", default=".", metavar="DIR", help="Where config.json is written.")
+@click.option(
+    "-b",
+    "--bundle",
+    default=".",
+    metavar="DIRECTORY",
+    show_default=True,
+    help="Where config.json is written.",
+)
 @click.option("-o", "--output", metavar="FILE", help="Write it here; - for stdout.")
 @click.option(
     "-f", "--from", "source", metavar="FILE", help="Edit this instead of the default; - for stdin."
 )
 @click.option("--rootless", is_flag=True, help="For somebody without privileges.")
-@click.option("--uidmap", multiple=True, metavar="CONTAINER:HOST:SIZE", help="User namespace.")
 @click.option(
-    "--gidmap", multiple=True, metavar="CONTAINER:HOST:SIZE", help="As --uidmap if absent."
+    "--uidmap",
+    multiple=True,
+    metavar="CONTAINER:HOST:SIZE",
+    help="Give it a user namespace that maps these users.",
 )
-@click.option("--cap-add", multiple=True, metavar="NAME", help="Or ALL.")
-@click.option("--cap-drop", multiple=True, metavar="NAME", help="Or ALL; comes before adding.")
-@click.option("--seccomp", metavar="default|none|FILE", help="Filter of system calls.")
+@click.option(
+    "--gidmap",
+    multiple=True,
+    metavar="CONTAINER:HOST:SIZE",
+    help="The same of groups; as --uidmap if absent.",
+)
+@click.option("--cap-add", multiple=True, metavar="CAP", help="One capability more, or ALL.")
+@click.option(
+    "--cap-drop",
+    multiple=True,
+    metavar="CAP",
+    help="One capability less, or ALL; comes before adding.",
+)
+@click.option("--seccomp", metavar="[default|none|FILE]", help="Its filter of system calls.")
 @_edits
 def command(
     args: tuple[str, ...],

@@ -26,15 +26,20 @@ from argosy.spec.digest import Digest
 @click.command()
 @click.argument("named", nargs=-1, metavar="[SOURCE TARGET]")
 @click.option(
-    "-f", "--file", type=click.File("r"), help="Jobs, in YAML (skopeo's file is understood)."
+    "-f",
+    "--file",
+    metavar="FILE",
+    type=click.File("r"),
+    help="Jobs, in YAML (skopeo's file is understood).",
 )
 @click.option(
     "--target",
     "base",
+    metavar="PLACE",
     help="With --file: below it go jobs that do not say where, as NAME; of skopeo's file as NAME's last part.",
 )
 @click.option("--scoped", is_flag=True, help="With --target: as REGISTRY/NAME.")
-@click.option("--tag", "tags", multiple=True, help="This tag; repeatable.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="This tag; repeatable.")
 @click.option(
     "--include", multiple=True, metavar="REGEX", help="Tags that match, whole; repeatable."
 )
@@ -44,7 +49,9 @@ from argosy.spec.digest import Digest
 @click.option(
     "--semver", metavar="RANGE", help="Tags that are versions in a range, such as '>=1.2 <2'."
 )
-@click.option("--newest", type=click.IntRange(1), help="Only so many versions, the newest.")
+@click.option(
+    "--newest", metavar="N", type=click.IntRange(1), help="Only so many versions, the newest."
+)
 @platforms_option
 @click.option("-r", "--referrers", is_flag=True, help="Also what refers to them.")
 @click.option(
