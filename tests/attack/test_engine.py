@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 import socket
@@ -73,6 +74,40 @@ def test_a_container_does_not_read_what_is_typed_for_others(argosy: Argosy, imag
         env=argosy.env, input="secret\n", capture_output=True, text=True, timeout=60, check=False,  # type: ignore[attr-defined]
     )  # fmt: skip
     assert "none" in done.stdout
+
+
+@pytest.fixture
+def peopled(argosy: Argosy, image: str, tmp_path: pathlib.Path) -> str:
+    """An image whose root is in the group of disks, and with a user in another group."""
+    etc = tmp_path / "etc.tar"
+    files = {
+        "passwd": "root:x:0:0::/:/bin/sh\nme:x:1000:1000::/:/bin/sh\n",
+        "group": "root:x:0:\ndisk:x:6:root\nours:x:7:me\n",
+    }
+    with tarfile.open(etc, "w") as tar:
+        for name, text in files.items():
+            member = tarfile.TarInfo(f"etc/{name}")
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    changed = f"oci:{tmp_path}/peopled:v1"
+    argosy("append", "-b", image, "-f", etc, "-t", changed)
+    return changed
+
+
+GROUPS = ["sh", "-c", "while read -r name rest; do [ $name != Groups: ] || echo $rest; done < /proc/self/status"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("user", "groups"), [("me", "7 1000"), ("1000", "1000"), ("me:7", "7"), ("root", "0 6")]
+)
+def test_cve_2022_36109_the_groups_of_a_process_are_its_users_and_its_own_is_one_of_them(
+    argosy: Argosy, peopled: str, user: str, groups: str
+) -> None:
+    run = argosy("run", "-q", "--rm", "--network", "none", "-u", user, peopled, *GROUPS)
+    assert run.out.split() == groups.split()
+    argosy("run", "-q", "-d", "--name", "c", "--network", "none", peopled, "sleep", "100")
+    assert argosy("exec", "c", *GROUPS).out.split() == ["0", "6"]
+    assert argosy("exec", "-u", user, "c", *GROUPS).out.split() == groups.split()
 
 
 def test_an_images_volume_behind_a_link_stays_in_the_image(

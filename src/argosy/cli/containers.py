@@ -9,15 +9,15 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 
 import click
 
-from argosy.bundle.inside import read_inside
-from argosy.bundle.users import resolve_group, resolve_user
 from argosy.cli import contained, engine
 from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
+from argosy.engine.configure import find_user, one_more
 from argosy.engine.container import Container
 from argosy.engine.invoke import Runtime, meaning, status_of, words
 from argosy.engine.options import Published
@@ -200,27 +200,18 @@ def exec_(
         raise ContainerStatusError(f"container {found.record.name} is not running")
     if rootless.needed():
         return rootless.enter(sys.argv[1:], found.record.watcher)
-    arguments = [f"--env={entry}" for entry in environment(env)]
-    arguments += _as_user(found, user) if user else []
-    arguments += [f"--cwd={workdir}"] if workdir else []
-    arguments += ["--tty"] if tty else []
-    arguments += ["--detach"] if detach else []
-    argv = Runtime(found).argv("exec", *arguments, found.id, *command)
+    who = find_user(user, found.record.options["groups"], found.rootfs) if user else None
+    with open(found.file("config.json"), "rb") as file:
+        own = json.load(file)["process"]
+    process = one_more(own, command, user=who, env=environment(env), workdir=workdir, terminal=tty)
     before = _log_size(found)
-    code = _executed(argv, interactive=interactive, tty=tty, detach=detach)
+    with tempfile.NamedTemporaryFile("w", dir=found.path, prefix="exec-", suffix=".json") as file:
+        json.dump(process, file)
+        file.flush()
+        arguments = ["--process", file.name, *(["--detach"] if detach else [])]
+        argv = Runtime(found).argv("exec", *arguments, found.id)
+        code = _executed(argv, interactive=interactive, tty=tty, detach=detach)
     return (code == 255 and _exec_failure(found, before)) or code
-
-
-def _as_user(container: Container, text: str) -> list[str]:
-    """The runtime's options for a user, who is looked up in the container."""
-
-    def read(path: str, limit: int) -> bytes | None:
-        return read_inside(container.rootfs, path, limit)
-
-    user = resolve_user(text, read)
-    added = [resolve_group(group, read) for group in container.record.options["groups"]]
-    groups = [f"--additional-gids={gid}" for gid in (*user.additional_gids, *added)]
-    return [f"--user={user.uid}:{user.gid}", *groups]
 
 
 def _executed(argv: list[str], *, interactive: bool, tty: bool, detach: bool) -> int:

@@ -81,7 +81,7 @@ def configure(
         UsageError: an option cannot be, on this machine or with this image.
     """
     check(options, rootless=rootless)
-    user = _user(config, options, rootfs, ids)
+    user = find_user(options.user or config.execution.user, options.groups, rootfs, ids)
     hostname = options.hostname or container_id[:12]
     made = runtime_config(config, user=user, terminal=options.tty, hostname=hostname, volumes=False)
     made["ociVersion"] = "1.2.0"
@@ -100,12 +100,25 @@ def configure(
     return made
 
 
-def _user(config: ImageConfig, options: RunOptions, rootfs: str, ids: int) -> User:
+def find_user(text: str, groups: Sequence[str], rootfs: str, ids: int = 1 << 32) -> User:
+    """A user as the container knows it, with the groups that were added for the container.
+
+    Args:
+        text: `user[:group]`, by name or number; root if empty.
+        groups: The groups that were added, by name or number.
+        rootfs: The root file system to look in.
+        ids: How many group ids there are.
+
+    Raises:
+        InvalidConfigError: a name is not known there.
+        UsageError: a group is beyond `ids`.
+    """
+
     def read(path: str, limit: int) -> bytes | None:
         return read_inside(rootfs, path, limit)
 
-    user = resolve_user(options.user or config.execution.user, read)
-    added = [resolve_group(group, read) for group in options.groups]
+    user = resolve_user(text, read)
+    added = [resolve_group(group, read) for group in groups]
     beyond = [gid for gid in added if gid >= ids]
     if beyond:
         raise UsageError(
@@ -115,6 +128,38 @@ def _user(config: ImageConfig, options: RunOptions, rootfs: str, ids: int) -> Us
     return dataclasses.replace(
         user, additional_gids=tuple(dict.fromkeys((*user.additional_gids, *added)))
     )
+
+
+def one_more(
+    process: dict[str, Any],
+    command: Sequence[str],
+    *,
+    user: User | None = None,
+    env: Sequence[str] = (),
+    workdir: str | None = None,
+    terminal: bool = False,
+) -> dict[str, Any]:
+    """The JSON object of one more process in a container: `process` of its `config.json`, but for what is given here.
+
+    Another user comes with groups of their own and none of the container's.
+    """
+    made = {**process, "args": list(command), "env": [*process["env"], *env], "terminal": terminal}
+    made.pop("consoleSize", None)
+    if user:
+        made["user"] = identity(user)
+    if workdir:
+        made["cwd"] = workdir
+    return made
+
+
+def identity(user: User) -> dict[str, Any]:
+    """The JSON object `process.user`.
+
+    A user's own group is among the supplementary ones too, as after a login: else a set-group-id program would put it
+    off, and with it what it is forbidden (CVE-2022-36109, CVE-2023-25173).
+    """
+    groups = [user.gid, *(gid for gid in user.additional_gids if gid != user.gid)]
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
 
 
 def _process(
@@ -136,6 +181,7 @@ def _process(
     process["env"] = [f"{name}={value}" for name, value in env.items()]
     if options.workdir:
         process["cwd"] = options.workdir
+    process["user"] = identity(user)
     process["capabilities"] = _capabilities(options, user)
     process["noNewPrivileges"] = False
     process["rlimits"] = [*{ulimit.kind: ulimit.entry() for ulimit in options.ulimits}.values()]
