@@ -166,6 +166,22 @@ def test_run_returns_the_status_of_the_program(runtime: Runtime, bundle: Bundle)
     assert runtime.run(bundle.sh("kill -9 $$")).returncode == 137
 
 
+@pytest.mark.parametrize("verbs", [["kill", "delete"], ["delete --force"]])
+def test_what_a_container_leaves_in_the_pid_namespace_of_another_ends_with_it(
+    runtime: Runtime, bundle: Bundle, verbs: list[str]
+) -> None:
+    other = runtime.start(runtime.bundle().sh("exec sleep 100"))
+    bundle.namespace("pid", f"/proc/{runtime.state(other)['pid']}/ns/pid")
+    cid = runtime.start(bundle.sh("sleep 100 & exec sleep 100"))
+    pids = {int(pid) for place in cgroups_of(cid) for pid in pids_of(place).split()}
+    for verb in verbs:
+        runtime.ok(*verb.split(), cid, *(["KILL"] if verb == "kill" else []))
+        for pid in pids:
+            await_end(pid)
+    nothing_left(runtime, bundle, cid)
+    assert runtime.state(other)["status"] == "running"
+
+
 def test_run_forwards_signals(runtime: Runtime, bundle: Bundle) -> None:
     bundle.sh("trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done").write()
     words = [str(runtime.path), "--root", str(runtime.root), "run", "-b", str(bundle.path), "sig"]

@@ -141,7 +141,7 @@ class Container:
     def kill(self, signal: int, *, everything: bool = False) -> None:
         """Send a signal to init.
 
-        A SIGKILL to a container in its caller's PID namespace kills every process of its cgroup.
+        A SIGKILL to a container without a PID namespace of its own kills every process of its cgroup.
 
         Raises:
             StatusError: it is not running.

@@ -185,7 +185,7 @@ class Creation:
             "id": self.request.cid, "pid": -1, "start_time": 0, "creator": posix.getpid(),
             "bundle": self.request.bundle, "rootfs": rootfs, "created": f"{now}.{_nanoseconds():09d}Z",
             "owner": states.owner_name(posix.geteuid()), "annotations": config.get("annotations", {}),
-            "cgroup": self.cgroup.state(), "shared_pid": self.spaces.get("pid") is None, "hooks": hooks,
+            "cgroup": self.cgroup.state(), "shared_pid": self.spaces.get("pid") != "", "hooks": hooks,
             "shared_mounts": [] if "mount" in self.spaces else [m["destination"] for m in config.get("mounts", ())],
             "rootless": self.request.rootless, "systemd": self.request.systemd,
         }  # fmt: skip
