@@ -26,6 +26,7 @@ hosts = st.sampled_from(
         "[::1]:5000",
         "[fe80::1]",
         "a.b-c.d:65535",
+        "intranet",
     ]
 )
 tags = st.none() | st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}", fullmatch=True)
@@ -63,7 +64,7 @@ def test_no_text_crashes(text: str) -> None:
         ("localhost/app", "localhost/app"),
         ("localhost:5000/app:v1", "localhost:5000/app:v1"),
         ("Registry.Example/App".replace("App", "app"), "registry.example/app"),
-        ("Foo/bar", "foo/bar"),
+        ("Foo/bar", "FOO/bar"),
         ("[::1]:5000/app", "[::1]:5000/app"),
         ("[0:0:0:0:0:0:0:1]:5000/app", "[::1]:5000/app"),
         (f"app:v1@{D}", f"docker.io/library/app:v1@{D}"),

@@ -198,7 +198,7 @@ class Reference(Value, kw_only=True):
 
     def __str__(self) -> str:
         """The whole reference, the registry always there."""
-        text = f"{self.registry}/{self.name}"
+        text = self.repository
         if self.tag is not None:
             text += f":{self.tag}"
         return f"{text}@{self.digest}" if self.digest is not None else text
@@ -210,8 +210,12 @@ class Reference(Value, kw_only=True):
 
     @property
     def repository(self) -> str:
-        """`registry/name`, with neither tag nor digest."""
-        return f"{self.registry}/{self.name}"
+        """`registry/name`, with neither tag nor digest.
+
+        A registry that only its upper case tells from the first part of a name is written so.
+        """
+        registry = self.registry if _is_host(self.registry) else self.registry.upper()
+        return f"{registry}/{self.name}"
 
     def with_tag(self, tag: str | None) -> Self:
         """The same repository under another tag, without a digest."""
@@ -222,11 +226,12 @@ class Reference(Value, kw_only=True):
         return replace(self, digest=digest)
 
 
+def _is_host(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost" or first != first.lower()
+
+
 def _split_registry(text: str, default: str | None) -> tuple[str, str]:
     first, slash, rest = text.partition("/")
-    is_host = (
-        "." in first or ":" in first or first == "localhost" or first != first.lower()
-    ) and bool(slash)
-    if is_host:
+    if slash and _is_host(first):
         return parse_registry(first), rest
     return parse_registry(default) if default else DOCKER_HUB, text
