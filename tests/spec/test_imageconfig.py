@@ -48,6 +48,7 @@ def test_an_empty_entrypoint_is_not_an_absent_one() -> None:
     config = ImageConfig.decode(json.dumps(value).encode())
     assert config.execution.entrypoint == ()
     assert config.execution.cmd is None
+    assert ImageConfig.decode(config.encode()) == config
 
 
 @pytest.mark.parametrize(

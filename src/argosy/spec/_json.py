@@ -250,7 +250,8 @@ def prop(name: str, kind: Kind, default: Any = ABSENT, *, always: bool = False) 
         name: The property's name in JSON.
         kind: How it is read and written.
         default: The value where the property is absent or null. Without one the property is REQUIRED.
-        always: Written even where it equals its default.
+        always: Written even where it equals its default. With the default None, what is empty is written too: it was
+            given.
     """
     metadata = {"name": name, "kind": kind, "always": always}
     if isinstance(default, dict):
@@ -263,10 +264,10 @@ def extra() -> Any:
     return field(default_factory=dict)
 
 
-_PROPERTIES: dict[Any, tuple[tuple[str, str, Kind, bool, bool], ...]] = {}
+_PROPERTIES: dict[Any, tuple[tuple[str, str, Kind, bool, bool, bool], ...]] = {}
 
 
-def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool], ...]:
+def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool, bool], ...]:
     found = _PROPERTIES.get(cls)
     if found is None:
         found = _PROPERTIES[cls] = tuple(
@@ -276,6 +277,7 @@ def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool], ...]:
                 f.metadata["kind"],
                 f.default is ABSENT and f.default_factory is ABSENT,
                 f.metadata["always"],
+                f.default is None,
             )
             for attribute, f in cls._fields.items()
             if "kind" in f.metadata
@@ -296,7 +298,7 @@ def decode_object(
     known: dict[str, Any] = {}
     rest = dict(value)
     prefix = f"{where}." if where else ""
-    for attribute, name, kind, required, _ in _properties(cls):
+    for attribute, name, kind, required, _, _ in _properties(cls):
         item = rest.pop(name, None)
         if item is not None:
             known[attribute] = kind.decode(item, prefix + name, error)
@@ -311,13 +313,15 @@ def decode_object(
 def encode_object(value: Any) -> dict[str, Any]:
     """The JSON object of a value of `prop` fields: known properties in their order, then the unknown ones."""
     out: dict[str, Any] = {}
-    for attribute, name, kind, required, always in _properties(type(value)):
+    for attribute, name, kind, required, always, nullable in _properties(type(value)):
         item = getattr(value, attribute)
-        if required or always or not _absent(item):
+        if required or always or not _absent(item, nullable):
             out[name] = kind.encode(item)
     out.update(value.extra)
     return out
 
 
-def _absent(item: object) -> bool:
-    return item is None or item is False or (isinstance(item, (tuple, dict, str)) and not item)
+def _absent(item: object, nullable: bool) -> bool:
+    if nullable or item is None:  # what may be None is there where it is empty: an empty entrypoint
+        return item is None
+    return item is False or (isinstance(item, (tuple, dict, str)) and not item)
