@@ -498,6 +498,14 @@ class TestHooks:
         done = runtime.run(bundle, timeout=40)
         assert "ran longer than its timeout of 1 seconds" in done.stderr
 
+    def test_a_timeout_longer_than_the_kernel_waits_is_no_error(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        hook = {"path": "/bin/true", "timeout": (1 << 63) - 1}
+        bundle.config["hooks"] = {"createRuntime": [hook], "poststop": [hook]}
+        done = runtime.run(bundle)
+        assert (done.returncode, done.stderr) == (0, "")
+
     def test_a_long_state_is_given_as_a_whole(
         self, runtime: Runtime, bundle: Bundle, tmp_path: Path
     ) -> None:

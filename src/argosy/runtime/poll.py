@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _GONE = POLLHUP | POLLERR
+_LONGEST = (1 << 31) - 1  # milliseconds: poll(2) takes an int
 
 
 def wait_either(
@@ -17,7 +18,7 @@ def wait_either(
     """The descriptors that are readable, and those that can be written to; one closed at its other end is both.
 
     Returns:
-        Two empty lists when the time (seconds) is up.
+        Two empty lists when the time (seconds) is up, or 24 days of it.
     """
     asked = dict.fromkeys(readable, POLLIN)
     for fd in writable:
@@ -25,7 +26,7 @@ def wait_either(
     waiter = poll()
     for fd, events in asked.items():
         waiter.register(fd, events)
-    ready = waiter.poll(None if timeout is None else int(timeout * 1000))
+    ready = waiter.poll(None if timeout is None else min(int(timeout * 1000), _LONGEST))
     come = [fd for fd, event in ready if asked[fd] & POLLIN and event & (POLLIN | _GONE)]
     go = [fd for fd, event in ready if asked[fd] & POLLOUT and event & (POLLOUT | _GONE)]
     return come, go
