@@ -291,6 +291,9 @@ BAD: list[tuple[str, Any, str]] = [
     ),
     ("linux.namespaces", ["pid"], r"linux.namespaces\[0\]: expected an object, got 'pid'"),
     ("linux.namespaces", [{"type": ["pid"]}], r"linux.namespaces\[0\].type: expected a string"),
+    ("hostname", "\ud800", r"hostname: '\\ud800' has half of a surrogate pair"),
+    ("process.args", ["sh", "\ud800"], r"process.args\[1\]: .* has half of a surrogate pair"),
+    ("annotations", {"\ud800": "x"}, "annotations: .* has half of a surrogate pair"),
     ("process", "sh", "process: expected an object, got 'sh'"),
     (
         "mounts",

@@ -132,14 +132,25 @@ def check(value: Any, shape: Any, where: str) -> None:
             )
     elif type(value) is not shape:
         raise ConfigError(where, f"expected {_WORDS[shape]}, got {value!r:.80}")
-    elif shape is str and "\0" in value:
+    elif shape is str:
+        _check_text(value, where)
+
+
+def _check_text(value: str, where: str) -> None:
+    """What goes to the kernel has an end and is UTF-8: of Python's strings, those without lone surrogates."""
+    if "\0" in value:
         raise ConfigError(where, "contains a NUL byte")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(where, f"{value!r:.80} has half of a surrogate pair") from None
 
 
 def _check_array(value: Any, item: Any, where: str) -> None:
     if not isinstance(value, list):
         raise ConfigError(where, f"expected an array, got {value!r:.80}")
-    if item is str and all(type(entry) is str and "\0" not in entry for entry in value):
+    if item is str and all(type(e) is str and e.isascii() and "\0" not in e for e in value):
         return
     for index, entry in enumerate(value):
         check(entry, item, f"{where}[{index}]")
@@ -153,6 +164,8 @@ def _check_object(value: Any, shape: dict[str | None, Any], where: str) -> None:
             raise ConfigError(f"{where}.{name}", "is missing")
     rest = shape.get("*")
     for name, entry in value.items():
+        if rest:
+            _check_text(name, where)
         inner = rest or shape.get(name)
         if inner is not None and entry is not None:
             check(entry, inner, f"{where}.{name}" if where else name)
