@@ -84,18 +84,23 @@ class PostgresqlCluster:
                 "-N",
             ]
         )
-        self.process = subprocess.Popen(  # type: ignore[call-overload]
-            [
-                f"{binaries}/postgres", "-D", str(data), "-k", str(directory), "-c", "listen_addresses=",
-                "-c", "max_connections=100", "-c", "shared_buffers=32MB", "-c", "deadlock_timeout=50ms",
-                "-c", "fsync=off",
-            ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/", **self._who,
-        )  # fmt: skip
-        self._wait()
+        self._command = [
+            f"{binaries}/postgres", "-D", str(data), "-k", str(directory), "-c", "listen_addresses=",
+            "-c", "max_connections=100", "-c", "shared_buffers=32MB", "-c", "deadlock_timeout=50ms",
+            "-c", "fsync=off",
+        ]  # fmt: skip
+        self.start()
         with self.connect("postgres") as connection:
             connection.execute("CREATE DATABASE template_argosy")
         migrate(self.dsn("template_argosy"))
+
+    def start(self) -> None:
+        """Begin it, again too; it answers when this returns."""
+        self.process = subprocess.Popen(  # type: ignore[call-overload]
+            self._command,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/", **self._who,
+        )  # fmt: skip
+        self._wait()
 
     def _run(self, command: list[str]) -> None:
         subprocess.run(command, check=True, capture_output=True, cwd="/", **self._who)  # type: ignore[call-overload]
@@ -132,8 +137,9 @@ class PostgresqlCluster:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.dsn(name)
 
-    def stop(self) -> None:
-        stop(self.process, signal.SIGINT)
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """End it: SIGINT breaks transactions off, SIGQUIT tidies nothing up."""
+        stop(self.process, how)
         assert self.process.stderr is not None
         self.process.stderr.close()
 
@@ -162,15 +168,18 @@ class S3Server:
         self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         program = find_peer("versitygw")
-        self._log = open(directory / "log", "wb")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [
-                program, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key,
-                "--secret", self.secret_key, "--health", "/health", "--quiet",
-                "posix", "--sidecar", str(directory / "sidecar"), str(self._directory),
-            ],
-            stdout=self._log, stderr=self._log,
-        )  # fmt: skip
+        self._command = [
+            program, "--port", f"127.0.0.1:{self.port}", "--access", self.access_key,
+            "--secret", self.secret_key, "--health", "/health", "--quiet",
+            "posix", "--sidecar", str(directory / "sidecar"), str(self._directory),
+        ]  # fmt: skip
+        self._log_path = directory / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Begin it, again too; it answers when this returns."""
+        self._log = open(self._log_path, "ab")  # noqa: SIM115
+        self.process = subprocess.Popen(self._command, stdout=self._log, stderr=self._log)
         self._wait()
 
     def _wait(self) -> None:
@@ -197,8 +206,8 @@ class S3Server:
             **more,  # type: ignore[arg-type]
         )
 
-    def stop(self) -> None:
-        stop(self.process)
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        stop(self.process, how)
         self._log.close()
 
 
