@@ -379,6 +379,40 @@ def test_basic_without_a_credential_says_what_to_do(scripted: s.Scripted, client
     assert "argosy login" in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("challenge", ["Bearer", "Basic", ""])
+def test_a_list_that_anybody_may_see_is_asked_for_with_the_credential(
+    scripted: s.Scripted, client: Client, challenge: str
+) -> None:
+    tokens = Tokens(scripted)
+    kinds = {"Bearer": f'Bearer realm="{scripted.url}/token"', "Basic": "Basic realm=x"}
+
+    def ping(seen: s.Seen, peer: s.Peer) -> bool:
+        if challenge and "authorization" not in seen.headers:
+            return s.answer(401, {"WWW-Authenticate": kinds[challenge]})(seen, peer)
+        return s.answer(200)(seen, peer)
+
+    def catalog(seen: s.Seen, peer: s.Peer) -> bool:
+        sent = seen.headers.get("authorization", "")
+        known = sent == BASIC or sent.removeprefix("Bearer ") in tokens.valid
+        names = ["public", "private"] if known else ["public"]
+        return s.answer(200, {}, json.dumps({"repositories": names}).encode())(seen, peer)
+
+    scripted.on("GET", "/v2/", ping)
+    scripted.on("GET", "/v2/_catalog.*", catalog)
+    assert list(client().registry.catalog()) == ["public"]
+    assert len(scripted.requests()) == 1
+    assert list(logged_in(client).registry.catalog()) == ["public", "private"]
+
+
+def test_a_registry_token_shows_a_list_that_anybody_may_see(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", "/v2/", s.answer(200))
+    scripted.on("GET", "/v2/_catalog.*", s.answer(200, {}, b'{"repositories":["a"]}'))
+    list(client(credentials=given(registry_token="mine")).registry.catalog())
+    assert scripted.requests("GET", ".*catalog.*")[0].headers["authorization"] == "Bearer mine"
+
+
 def test_bearer_is_preferred_to_basic(scripted: s.Scripted, client: Client) -> None:
     tokens = Tokens(scripted)
     both = [

@@ -30,7 +30,8 @@ def command(
 ) -> None:
     """List the repositories of a registry.
 
-    The specification has no such list; most registries have, some not for everybody.
+    The specification has no such list; most registries have, some not for everybody. Where you are logged in, or with
+    --creds, it is what you may see.
 
     \b
     Example:

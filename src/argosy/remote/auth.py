@@ -383,6 +383,19 @@ class Authenticator:
             f"{self._registry} asks for {schemes}: only Basic and Bearer are known"
         )
 
+    def known(self, scopes: Sequence[str]) -> bool:
+        """Whether there is a credential for what these scopes are about."""
+        return self._credential(scopes) is not None
+
+    def volunteer(self, scopes: Sequence[str]) -> None:
+        """Have `header` give the credential for these scopes though the registry has asked for nothing."""
+        found = self._credential(scopes)
+        if found is None or self._bearer is not None:
+            return
+        if found.credential.registry_token:
+            self._ready = f"Bearer {found.credential.registry_token}"
+        self._basic = bool(found.credential.username)
+
     def _once(self, header: str, refused: str, found: Found) -> str:
         if header == refused:
             raise self._refused(found)

@@ -83,13 +83,16 @@ class Registry:
     def catalog(self) -> Iterator[str]:
         """The names of all repositories, each once, page by page as they are asked for.
 
-        The specification has no such list; most registries have, many only for some users.
+        The specification has no such list; most registries have, many only for some users. Where there is a credential
+        it is used, also where the list of what anybody may see could be had without.
 
         Raises:
             UnsupportedError: this one has not.
         """
+        scopes = ("registry:catalog:*",)
+        self.session().introduce(scopes)
         try:
-            yield from self.listed("", "/v2/_catalog", "repositories", ("registry:catalog:*",))
+            yield from self.listed("", "/v2/_catalog", "repositories", scopes)
         except NotFoundError:
             raise UnsupportedError(f"{self.name} has no list of its repositories") from None
 

@@ -155,6 +155,16 @@ class Session:
         self.send(Request(method="GET", url="/v2/", scopes=scopes, statuses=(404,)))
         return self._auth.header(scopes)
 
+    def introduce(self, scopes: tuple[str, ...]) -> None:
+        """Have the registry know who asks, where there is a credential: some answer anybody, and those they know more.
+
+        Raises:
+            UnauthorizedError: it does not take the credential.
+        """
+        if self._auth.known(scopes):
+            self.authorization(scopes)
+            self._auth.volunteer(scopes)
+
     def close(self) -> None:
         """Close connections nobody uses."""
         if isinstance(self._transport, HTTPTransport):
