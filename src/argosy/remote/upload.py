@@ -261,7 +261,7 @@ def push_blob(
         memory: Where the session is remembered.
         session: A session that is open already, from a mount that did not happen.
         chunk_size: Bytes of a chunk; None for the whole at once.
-        attempts: How many failures end it, unless the registry has got at least `LEAST_CHUNK` bytes more meanwhile.
+        attempts: How many failures end it while the registry gets fewer than `LEAST_CHUNK` bytes.
         max_wait: The most seconds to wait where the registry asks for it; where it asks for more, that is the end.
 
     Raises:
@@ -292,14 +292,14 @@ def push_blob(
                 yield from _give_up(state, exc)
                 raise
             smaller = isinstance(exc, LimitExceededError) and state.chunk != LEAST_CHUNK
+            # less is no progress: byte after byte, an upload would have no end
+            if state.offset - mark >= LEAST_CHUNK:
+                failures, mark = 0, state.offset
             failures += not smaller
             if failures >= attempts:
                 yield from _give_up(state, exc)
                 raise
             yield from _recover(state, exc, failures)
-            # less is no progress: byte after byte, an upload would have no end
-            if state.offset - mark >= LEAST_CHUNK:
-                failures, mark = 0, state.offset
         except BaseException as exc:
             yield from _give_up(state, exc)
             raise
