@@ -417,6 +417,19 @@ def test_a_wasteful_image_fails_in_ci(
     assert "broken: highestWastedBytes" in out
 
 
+def test_a_value_without_meaning_is_wrong_usage_and_no_broken_rule(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    place = f"oci:{layout}:v1"
+    for words in (
+        ("size", place, "--lowestEfficiency", "2"),
+        ("size", place, "--highestUserWastedPercent", ""),
+        ("size", place, "--highestWastedBytes", "-1"),
+        ("mutate", place, "--created", "-5", "-t", "new"),
+    ):
+        argosy(*words, code=64)
+
+
 def test_fs_cp_copies_out_of_an_image(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -311,6 +311,7 @@ def test_rules_are_read_as_dive_reads_them() -> None:
         {"highestWastedBytes": "much"},
         {"other": 1},
         {"highestWastedBytes": "1e999GB"},
+        {"highestWastedBytes": "-1"},
     ],
 )
 def test_a_rule_without_meaning_is_refused(rules: dict[str, object]) -> None:

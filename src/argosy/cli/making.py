@@ -20,7 +20,7 @@ from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE, utf8
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
-from argosy.errors import ArgosyError, UsageError
+from argosy.errors import ArgosyError, InvalidConfigError, UsageError
 from argosy.image.configure import now, rfc3339, seconds_of
 from argosy.image.convert import each
 from argosy.image.view import Image, ImageIndex
@@ -285,12 +285,18 @@ def epoch() -> int | None:
 def time(text: str) -> str:
     """A time as typed: RFC 3339, or seconds since 1970.
 
+    Raises:
+        UsageError: it is neither.
+
     >>> time("0")
     '1970-01-01T00:00:00Z'
     """
     if text.isascii() and text.isdigit() and len(text) < 16:
         return rfc3339(int(text))
-    seconds_of(text)
+    try:
+        seconds_of(text)
+    except InvalidConfigError as exc:
+        raise UsageError(str(exc)) from None
     return text
 
 

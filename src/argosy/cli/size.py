@@ -10,7 +10,7 @@ from argosy.cli import making
 from argosy.cli.failure import printable
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, size, table
-from argosy.errors import InvalidConfigError
+from argosy.errors import InvalidConfigError, UsageError
 from argosy.image.efficiency import Report, Rules, report
 from argosy.locate import Location
 from argosy.spec.platform import Platform
@@ -75,7 +75,7 @@ def command(
         "highestWastedBytes": wasted,
         "highestUserWastedPercent": user,
     }
-    rules = _rules(ci, ci_config, {name: value for name, value in given.items() if value})
+    rules = _rules(ci, ci_config, {n: value for n, value in given.items() if value is not None})
     with making.one_image(place, platform) as image:
         found = report(image)
     broken = list(rules.broken(found))
@@ -91,6 +91,10 @@ _DIVE = {"lowestEfficiency": 0.9, "highestWastedBytes": "disabled", "highestUser
 
 def _rules(ci: bool, path: str | None, given: dict[str, str]) -> Rules:
     rules: dict[str, object] = dict(_DIVE) if ci else {}
+    try:
+        Rules.parse(given)
+    except InvalidConfigError as exc:  # which, typed, is no broken rule
+        raise UsageError(f"--{exc}") from None
     if path is not None:
         rules |= _read(path)
     return Rules.parse(rules | given)

@@ -160,11 +160,14 @@ def _bytes(name: str, value: object) -> int:
     text = str(value).strip().lower().replace(" ", "")
     digits = text.rstrip("bkmgi")
     try:
-        return int(float(digits) * _UNITS[text[len(digits) :]])
+        number = int(float(digits) * _UNITS[text[len(digits) :]])
     except (KeyError, ValueError, OverflowError):
+        number = -1
+    if number < 0:
         raise InvalidConfigError(
             f"{name}: expected a number of bytes such as 20MB, got {str(value)[:32]!r}"
-        ) from None
+        )
+    return number
 
 
 def report(image: Image) -> Report:
