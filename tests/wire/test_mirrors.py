@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -58,10 +59,12 @@ BAD = {
 }
 
 
-def mirrored(client: Client, scripted: s.Scripted, *mirrors: s.Scripted) -> Repository:
+def mirrored(
+    client: Client, scripted: s.Scripted, *mirrors: s.Scripted, **options: Any
+) -> Repository:
     entries = [{"location": mirror.name, "insecure": True} for mirror in mirrors]
     table = {"location": scripted.name, "insecure": True, "mirror": entries}
-    return client(registries=Registries([table]))
+    return client(registries=Registries([table]), **options)
 
 
 def complete(server: s.Scripted) -> None:
@@ -216,13 +219,33 @@ def test_wrong_bytes_of_a_mirror_are_fetched_anew_from_the_next(
             done.append(event.done)
 
     store = LayoutStore.create(tmp_path)
-    repository = mirrored(client, scripted, another)
+    told: list[tuple[str, str]] = []
+    repository = mirrored(client, scripted, another, warn=lambda *told_: told.append(told_))
     assert copy(repository, WHOLE.digest, store, "v1", on_event=watch) == WHOLE
+    ((registry, text),) = told
+    assert registry == scripted.name
+    assert text.startswith(f"{another.name} sent something else")
+    assert LAYER.digest in text
     with store.fetch(LAYER) as reader:
         assert reader.readall() == DATA
     assert (min(done), done[-1]) == (0, len(DATA))
     *_, last = scripted.requests("GET", LAYER_PATH)
     assert last.headers.get("range", "bytes=0-").startswith("bytes=0-")
+
+
+@pytest.mark.parametrize("path", [LAYER_PATH, "/v2/app/manifests/.*"], ids=["blob", "manifest"])
+def test_a_mirror_whose_content_is_wrong_by_its_size_is_told_once(
+    scripted: s.Scripted, another: s.Scripted, client: Client, path: str
+) -> None:
+    another.on("GET", path, s.answer(200, {"Content-Type": mediatypes.OCI_MANIFEST}, b"short"))
+    image(scripted, DATA)
+    told: list[str] = []
+    repository = mirrored(client, scripted, another, warn=lambda _, text: told.append(text))
+    for _ in range(2):
+        copy(repository, WHOLE.digest, MemoryStore(), "v1")
+    (text,) = told
+    assert another.name in text
+    assert (LAYER if path == LAYER_PATH else WHOLE).digest in text
 
 
 def test_wrong_bytes_of_the_registry_itself_are_an_error(

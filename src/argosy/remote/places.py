@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
-from argosy.errors import ArgosyError, RegistryError
+from argosy.errors import ArgosyError, IntegrityError, RegistryError
 from argosy.remote.session import Session
 from argosy.remote.wire import Request, Response
 from argosy.spec import mediatypes
@@ -34,16 +34,23 @@ class Mirror:
         return self._session.send(request.replace(url=f"{request.url}{joint}{self._namespace}"))
 
 
+def lied(name: str, failure: ArgosyError) -> str:
+    """What to say of a place that sent something wrong, where another one is asked instead."""
+    return f"{name} sent something else, and another place is asked: {failure}"
+
+
 class Place(Value, kw_only=True):
     """One place.
 
     Args:
+        name: What to call it.
         ask: Asks it for the bytes from an offset on, with a range or without; the answer streams.
         session: What it is asked by.
         spared: The failures that leave it to the next place.
         trusted: Whether what it sends is the blob, whatever it says that it is.
     """
 
+    name: str
     ask: Callable[[int, bool], Response]
     session: Session
     spared: type[ArgosyError] = ArgosyError
@@ -56,10 +63,13 @@ class Places:
     Args:
         desc: The blob.
         places: At least one.
+        warn: Told of a place that sent something else, where there is another to ask.
     """
 
-    def __init__(self, desc: Descriptor, places: Iterable[Place]) -> None:
-        self._desc, self._left = desc, list(places)
+    def __init__(
+        self, desc: Descriptor, places: Iterable[Place], warn: Callable[[str], object]
+    ) -> None:
+        self._desc, self._left, self._warn = desc, list(places), warn
         self._began: Place | None = None
 
     def open(self, offset: int, ranged: bool) -> Response:
@@ -82,6 +92,8 @@ class Places:
         """Turn to the next place, if there is one and the failure is not this place's last word."""
         if len(self._left) < 2 or not isinstance(failure, self._left[0].spared):
             return False
+        if isinstance(failure, IntegrityError):
+            self._warn(lied(self._left[0].name, failure))
         del self._left[0]
         return True
 
@@ -90,7 +102,11 @@ class Places:
 
         Where the place that is asked now gave only the end, it may well be right, and is asked for the front too.
         """
-        return self._began is not self._left[0] or self.leave(failure)
+        if self._began is self._left[0]:
+            return self.leave(failure)
+        if self._began is not None:
+            self._warn(lied(self._began.name, failure))
+        return True
 
     def rest(self, failures: int) -> None:
         """Leave the place alone for a while, the longer the more often it failed."""

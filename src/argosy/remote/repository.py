@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
@@ -18,6 +17,7 @@ from argosy.errors import (
     AccessError,
     ArgosyError,
     BlobUnknownError,
+    IntegrityError,
     NameUnknownError,
     NotFoundError,
     RegistryError,
@@ -27,9 +27,9 @@ from argosy.remote import flows, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
 from argosy.remote.download import Download
-from argosy.remote.places import Mirror, Place, Places
+from argosy.remote.places import Mirror, Place, Places, lied
 from argosy.remote.session import Session
-from argosy.remote.wire import Flow, Request, Response, Transport, run
+from argosy.remote.wire import Flow, Request, Response, Transport, redact_url, run
 from argosy.spec import distribution, mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
@@ -115,7 +115,7 @@ class Repository:
         if desc.is_manifest():
             raw = self._read(lambda name: flows.get_manifest(name, desc.digest), by_digest=True)[1]
             return VerifyingReader(io.BytesIO(raw), desc)
-        places = Places(desc, self._holding(desc))
+        places = Places(desc, self._holding(desc), self._own.warn)
         stream = Download(
             desc,
             places.open,
@@ -279,9 +279,12 @@ class Repository:
         """Run a flow at the first place that can answer it: the mirrors, then the registry."""
         *mirrors, last = self._places(by_digest=by_digest)
         for place in mirrors:
-            # whatever is wrong there: the registry can still be right
-            with contextlib.suppress(ArgosyError):
+            try:
                 return run(flow(place.name), self._at(place))
+            except IntegrityError as exc:
+                self._own.warn(lied(place.registry, exc))
+            except ArgosyError:
+                pass  # whatever is wrong there: the registry can still be right
         return run(flow(last.name), self.registry.session(last))
 
     def _places(self, *, by_digest: bool) -> list[Endpoint]:
@@ -301,10 +304,16 @@ class Repository:
             session = self.registry.session(place)
             ask = functools.partial(_ask, self._at(place), place.name, desc)
             spared = ArgosyError if place.mirror else BlobUnknownError
-            yield Place(ask=ask, session=session, spared=spared, trusted=not place.mirror)
+            yield Place(
+                name=place.registry,
+                ask=ask,
+                session=session,
+                spared=spared,
+                trusted=not place.mirror,
+            )
         for url in desc.urls[:16] if self.registry.options.foreign else ():
             ask = functools.partial(_ask_elsewhere, self._own, url, desc)
-            yield Place(ask=ask, session=self._own)
+            yield Place(name=redact_url(url), ask=ask, session=self._own)
 
     def _push_manifest(self, desc: Descriptor, content: SupportsRead, tags: Sequence[str]) -> None:
         raw = VerifyingReader(content, desc, close=lambda: None).readall(limit=MAX_SIZE)

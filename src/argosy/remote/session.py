@@ -165,6 +165,15 @@ class Session:
             self.authorization(scopes)
             self._auth.volunteer(scopes)
 
+    def warn(self, text: str) -> None:
+        """Tell a warning about the registry, once."""
+        with self._lock:
+            fresh = text not in self._warned and len(self._warned) < _MAX_WARNINGS
+            if fresh:
+                self._warned.add(text)
+        if fresh:
+            self.options.warn(self.registry, text)
+
     def close(self) -> None:
         """Close connections nobody uses."""
         if isinstance(self._transport, HTTPTransport):
@@ -379,13 +388,8 @@ class Session:
             if value := response.headers.get(name):
                 self.rate_limit[name] = value
         for value in response.headers.get_all("Warning"):
-            text = parse_warning(value)
-            with self._lock:
-                fresh = text and text not in self._warned and len(self._warned) < _MAX_WARNINGS
-                if text and fresh:
-                    self._warned.add(text)
-            if text and fresh:
-                self.options.warn(self.registry, text)
+            if text := parse_warning(value):
+                self.warn(text)
 
     def _observe(
         self, request: Request, response: Response | None, started: float, error: str
