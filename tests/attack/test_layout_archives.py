@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -351,12 +353,16 @@ class TestCVE202325153Memory:
         with pytest.raises(InvalidLayoutError, match="more than 1048576 bytes uncompressed"):
             OCIArchive.open(path)
 
-    def test_layers_in_xz_that_are_bombs_are_refused_together(
-        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("compress", [lzma.compress, bz2.compress])
+    def test_layers_that_are_bombs_are_refused_together(
+        self,
+        tmp_path: pathlib.Path,
+        monkeypatch: pytest.MonkeyPatch,
+        compress: Callable[[bytes], bytes],
     ) -> None:
         """CVE-2017-14992: many small ones are a large one."""
         monkeypatch.setattr(tarindex, "Limits", lambda **_: Limits(grace=1 << 20))
-        bomb, names = lzma.compress(bytes(600 << 10)), ["0.tar", "1.tar"]
+        bomb, names = compress(bytes(600 << 10)), ["0.tar", "1.tar"]
         item = {"Config": "c.json", "Layers": names}
         members = [("c.json", b"{}"), ("manifest.json", json.dumps([item]).encode())]
         members += [(name, bomb + bytes(int(name[0]) * 4)) for name in names]

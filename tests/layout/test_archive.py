@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -175,10 +177,13 @@ def test_the_name_says_how_an_archive_is_compressed(
     assert sniff(path) == "oci-archive"
 
 
-def test_xz_is_read_too(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("compress", [lzma.compress, bz2.compress])
+def test_xz_and_bzip2_are_read_too(
+    tmp_path: pathlib.Path, compress: Callable[[bytes], bytes]
+) -> None:
     with OCIArchive.create(tmp_path / "a.tar") as archive:
         desc = random.image(archive, 1, "v1")
-    raw = lzma.compress((tmp_path / "a.tar").read_bytes())
+    raw = compress((tmp_path / "a.tar").read_bytes())
     (tmp_path / "b").write_bytes(raw)
     with OCIArchive.open(tmp_path / "b") as archive:
         everything(archive, desc)

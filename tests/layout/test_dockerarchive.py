@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
 import lzma
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -82,8 +84,11 @@ class TestOldForms:
         assert manifest.layers[0].digest == Digest.of(packed)
 
     @pytest.mark.parametrize("oldest", [False, True])
-    def test_a_layer_in_xz_is_unpacked(self, oldest: bool, tmp_path: pathlib.Path) -> None:
-        top, packed = "b" * 64, lzma.compress(LAYERS[0])
+    @pytest.mark.parametrize("compress", [lzma.compress, bz2.compress])
+    def test_a_layer_in_xz_or_bzip2_is_unpacked(
+        self, compress: Callable[[bytes], bytes], oldest: bool, tmp_path: pathlib.Path
+    ) -> None:
+        top, packed = "b" * 64, compress(LAYERS[0][:1000]) + compress(LAYERS[0][1000:]) + bytes(8)
         item = {"Config": "c.json", "RepoTags": ["app:v1"], "Layers": [f"{top}/layer.tar"] * 2}
         config = config_of((LAYERS[0], LAYERS[0]))
         names = [("c.json", config), ("manifest.json", json.dumps([item]).encode())]
@@ -96,7 +101,7 @@ class TestOldForms:
             manifest, layers = read_image(archive, "app:v1")
         assert set(layers) == {LAYERS[0]}
         assert manifest.layers[0].media_type == mediatypes.OCI_LAYER
-        cut = tar(tmp_path / "b.tar", [*names, (f"{top}/layer.tar", packed[:-20])])
+        cut = tar(tmp_path / "b.tar", [*names, (f"{top}/layer.tar", packed[:-28])])
         with pytest.raises(InvalidLayoutError, match=r"b.tar: b*/layer.tar: .*cut off"):
             DockerArchive.open(cut)
 

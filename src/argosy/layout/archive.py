@@ -150,7 +150,7 @@ class TarSource(LayoutSource):
 
 
 class OCIArchive(TarSource):
-    """An OCI archive to read: a `Source`. gzip, zstd and xz archives are read as well, and stdin as the path `-`.
+    """An OCI archive to read: a `Source`. gzip, zstd, xz and bzip2 ones are read as well, and stdin as the path `-`.
 
     Args:
         tar: The archive, which is closed with this.

@@ -3,8 +3,8 @@
 Three forms are read: `manifest.json` with configs and layers anywhere in the archive; the older one that has only
 `repositories` and a directory for each layer; and that of Docker 25 and later, an OCI image layout with a
 `manifest.json` beside it, of which the layout is used. The first two hold no manifests, so they are made, always the
-same ones for the same archive: OCI manifests over the very bytes that are there (a layer in xz
-is unpacked: OCI has no media type for it). The digest an image had in a registry
+same ones for the same archive: OCI manifests over the very bytes that are there (a layer in xz or
+bzip2 is unpacked: OCI has no media type for it). The digest an image had in a registry
 is not in such an archive, and so cannot be kept.
 
 Written is the third form: Docker of every version, podman, skopeo and all that read `manifest.json` load it, and

@@ -1,21 +1,23 @@
 """The members of a stranger's tar archive, found once and read at any offset. Nothing is ever extracted.
 
-The archive must be seekable and uncompressed for that; whatever is not (a pipe, gzip, zstd, xz) is first written to an
-unnamed temporary file, of which nothing is left behind. Then only headers are read, so that an archive of gigabytes is
-opened at once. Names that escape, members that end behind the archive's end, and two members of one name with different
-content are refused; links are followed inside the archive only.
+The archive must be seekable and uncompressed for that; whatever is not (a pipe, gzip, zstd, xz, bzip2) is first written
+to an unnamed temporary file, of which nothing is left behind. Then only headers are read, so that an archive of
+gigabytes is opened at once. Names that escape, members that end behind the archive's end, and two members of one name
+with different content are refused; links are followed inside the archive only.
 """
 
 from __future__ import annotations
 
+import bz2
+import functools
 import lzma
 import os
 import posixpath
 import re
 import stat
 import tempfile
-from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, Protocol
 
 from argosy.content.protocols import SupportsRead
 from argosy.errors import InvalidLayerError, InvalidLayoutError, NameUnknownError
@@ -38,11 +40,40 @@ MAX_SIZE = 1 << 40
 
 _CHUNK = 1 << 20
 _HEADERS = 4096
-_XZ = b"\xfd7zXZ\x00"
-_XZ_MEMORY = 96 << 20
+_INPUT = 1 << 16
 _MAX_NAME = 4096
 _OFFSET = re.compile(r"^at offset \d+: ")  # counted from this member, and so of no use
 _LINKS = (EntryType.SYMLINK, EntryType.HARDLINK)
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _Method(NamedTuple):
+    """A compression that no media type of a layer says, and that Docker reads all the same."""
+
+    name: str
+    begins: re.Pattern[bytes]
+    decoder: Callable[[], _Decoder]
+
+
+_METHODS = (
+    _Method(
+        "xz",
+        re.compile(rb"\xfd7zXZ\0"),
+        functools.partial(lzma.LZMADecompressor, format=lzma.FORMAT_XZ, memlimit=96 << 20),
+    ),
+    _Method("bzip2", re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2Decompressor),
+)
+_HEAD = 10
+"""How many first bytes tell one."""
 
 
 class Member(NamedTuple):
@@ -221,19 +252,20 @@ class TarIndex:
         return MemberReader(self._fd if beside is None else beside.fileno(), member)
 
     def plain(self, member: Member) -> Member:
-        """A member, or what is in it if it is compressed with xz: no media type of a layer says that.
+        """A member, or what is in it if it is compressed with xz or bzip2: no media type of a layer says that.
 
         Raises:
             InvalidLayoutError: it is damaged, or is a bomb.
         """
         stream = self.stream(member)
-        head = stream.read(len(_XZ))
-        if head != _XZ:
+        head = stream.read(_HEAD)
+        method = _method(head)
+        if method is None:
             return member
         found = self._plain.get(member.offset)
         if found is None:
             where = f"{self.where}: {member.name}"
-            found = self._unpack(_unxz(head, stream, where, self._meter), member.name)
+            found = self._unpack(_unpacking(method, head, stream, where, self._meter), member.name)
             self._plain[member.offset] = found
         return found
 
@@ -287,8 +319,8 @@ def _seekable(path: str, where: str) -> BinaryIO:
     file = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by who asked
     with storage_errors(where):
         regular = stat.S_ISREG(os.fstat(fd).st_mode) and file.tell() == 0
-        head = os.pread(fd, 6, 0) if regular else b""
-        if regular and head != _XZ and Compression.sniff(head) is Compression.NONE:
+        head = os.pread(fd, _HEAD, 0) if regular else b""
+        if regular and not _method(head) and Compression.sniff(head) is Compression.NONE:
             return file
         with file:
             return _unpacked(file, where)
@@ -321,27 +353,45 @@ class _Again:
 
 def _decompressed(file: SupportsRead, where: str) -> Iterator[bytes]:
     head = b""
-    while len(head) < len(_XZ) and (data := file.read(len(_XZ) - len(head))):
+    while len(head) < _HEAD and (data := file.read(_HEAD - len(head))):
         head += data
-    if head == _XZ:
-        yield from _unxz(head, file, where, Meter(Limits(content=MAX_SIZE)))
+    if method := _method(head):
+        yield from _unpacking(method, head, file, where, Meter(Limits(content=MAX_SIZE)))
     else:
         yield from uncompressed(_Again(head, file), limits=Limits(content=MAX_SIZE), where=where)
 
 
-def _unxz(head: bytes, file: SupportsRead, where: str, meter: Meter) -> Iterator[bytes]:
-    decoder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
-    data = head
+def _method(head: bytes) -> _Method | None:
+    return next((method for method in _METHODS if method.begins.match(head)), None)
+
+
+def _unpacking(
+    method: _Method, head: bytes, file: SupportsRead, where: str, meter: Meter
+) -> Iterator[bytes]:
+    """What one stream of a method holds after the other, padding between them left out."""
+    decoder, data = method.decoder(), head
     try:
-        while not decoder.eof:
+        while True:
             meter.took(len(data))
-            piece = decoder.decompress(data, _CHUNK)
+            piece = _piece(decoder, data, method.name)
             meter.gave(len(piece))
             yield piece
-            data = file.read(1 << 16) if decoder.needs_input else b""
-            if not data and decoder.needs_input and not decoder.eof:
+            data = b""
+            if decoder.eof:
+                data = decoder.unused_data.lstrip(b"\0")
+                while not data and (more := file.read(_INPUT)):
+                    data = more.lstrip(b"\0")
+                if not data:
+                    return
+                decoder = method.decoder()
+            elif decoder.needs_input and not (data := file.read(_INPUT)):
                 raise InvalidLayerError("the compressed stream is cut off")
     except InvalidLayerError as exc:
         raise InvalidLayerError(f"{where}: {exc}") from None
-    except lzma.LZMAError as exc:
-        raise InvalidLayerError(f"{where}: not xz: {exc}") from None
+
+
+def _piece(decoder: _Decoder, data: bytes, name: str) -> bytes:
+    try:
+        return decoder.decompress(data, _CHUNK)
+    except (lzma.LZMAError, OSError) as exc:
+        raise InvalidLayerError(f"not {name}: {exc}") from None
