@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from argosy.cli.output import document, raw, size, table
 from argosy.cli.template import render
 from argosy.content import graph
 from argosy.content.protocols import Source
+from argosy.errors import NotFoundError
 from argosy.image.view import Image
 from argosy.locate import Location
 from argosy.spec import mediatypes
@@ -89,8 +91,11 @@ def _facts(place: Location, source: Source, desc: Descriptor) -> dict[str, Any]:
 def _manifests(source: Source, desc: Descriptor) -> Iterator[dict[str, Any]]:
     for entry in graph.read_index(source, desc).manifests:
         total = entry.size
-        if entry.media_type in mediatypes.MANIFESTS and source.exists(entry):
-            total += sum(c.size for c in graph.read_image(source, entry).children())
+        if entry.media_type in mediatypes.MANIFESTS:
+            with contextlib.suppress(
+                NotFoundError
+            ):  # a sparse index lists images that are not here
+                total += sum(c.size for c in graph.read_image(source, entry).children())
         yield {
             "Platform": str(entry.platform) if entry.platform else None,
             "Digest": entry.digest,
