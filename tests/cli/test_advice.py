@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import os
+import pathlib
 import re
+import subprocess
+import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import packages_distributions
 
 import pytest
 
+from argosy.cli import failure
 from tests.cli.conftest import Run
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -51,3 +60,24 @@ def test_the_advice_after_401_can_be_typed_as_it_stands(
     login, explain = re.findall("`argosy ([^`]*)`", done.err)
     assert login == f"login {host}"
     argosy(*explain.split())
+
+
+@pytest.mark.parametrize("missing", ["apsw", "jsonschema"])
+def test_a_registry_that_is_not_installed_is_no_defect(missing: str) -> None:
+    script = "import sys; sys.modules[sys.argv[1]] = None; from argosy.cli.main import call; sys.exit(call(sys.argv[2:]))"
+    words = [sys.executable, "-c", script, missing, "registry", "check-config", os.devnull]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"the registry needs {missing}" in done.stderr
+    assert "hint: install argosy[server]" in done.stderr
+
+
+def test_what_the_registry_needs_is_what_the_project_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {re.match(r"[a-z-]+", line)[0] for line in project["optional-dependencies"]["server"]}  # type: ignore[index]
+    modules = {
+        module
+        for module, names in packages_distributions().items()
+        if wanted & {name.lower().replace("_", "-") for name in names} and module[0] != "_"
+    }
+    assert modules | {"cryptography"} == failure.SERVER  # of pyjwt[crypto]

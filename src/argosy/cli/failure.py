@@ -13,6 +13,7 @@ from argosy.errors import (
     IntegrityError,
     NotFoundError,
     TooManyRequestsError,
+    UnsupportedError,
     UsageError,
 )
 
@@ -33,6 +34,20 @@ EXIT_PIPE = 128 + 13
 EXIT_TERMINATED = 128 + 15
 EXIT_DEFECT = 70
 EXIT_USAGE = 64
+
+
+SERVER = {
+    "apsw",
+    "bcrypt",
+    "cryptography",
+    "granian",
+    "jsonschema",
+    "jwt",
+    "obstore",
+    "prometheus_client",
+    "psycopg",
+}
+"""The modules of the libraries that `argosy[server]` brings: without them there is no registry."""
 
 
 def exit_code(error: BaseException) -> int:
@@ -68,6 +83,11 @@ def printable(text: str) -> str:
 
 def report(error: BaseException) -> int:
     """Print an error to stderr and say how to exit. `ARGOSY_DEBUG=1` adds the traceback."""
+    if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in SERVER:
+        hint = "install argosy[server]"
+        error = UnsupportedError(
+            f"the registry needs {error.name}, which is not installed", hint=hint
+        )
     if os.environ.get("ARGOSY_DEBUG"):
         importlib.import_module("traceback").print_exception(error)
     code = exit_code(error)
