@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import doctest
+import importlib
 import io
 import pathlib
 import re
@@ -24,6 +26,11 @@ ROOT = pathlib.Path(__file__).parents[2]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
+]
+EXAMPLES = [
+    path
+    for path in sorted((ROOT / "src").rglob("*.py"))
+    if re.search(r"^ +>>> ", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
@@ -115,6 +122,19 @@ def test_what_does_not_exist_is_found() -> None:
         check(["frobnicate"])
     with pytest.raises(click.NoSuchOption):
         check(["cp", "--frobnicate", "a", "b"])
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=name)
+def test_the_examples_in_the_code_run(
+    path: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(
+        ".__init__"
+    )
+    monkeypatch.chdir(tmp_path)
+    done = doctest.testmod(importlib.import_module(module))
+    assert done.attempted
+    assert not done.failed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
