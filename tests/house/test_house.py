@@ -153,13 +153,15 @@ def test_the_project_does_not_speak_of_where_it_was_made() -> None:
 
 
 def test_every_test_that_the_conformance_tables_name_is_there() -> None:
-    named = re.compile(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`|contract `(\w+)`")
+    named = re.compile(r"`(tests/[\w/]+\.py|…)(?:::([\w:]+))?`|contract `(\w+)`")
     contract = (ROOT / "src/argosy/testing/contract.py").read_text(encoding="utf-8")
+    text = ""
     for page in sorted((ROOT / "docs").glob("conformance*.md")):
         for file, inner, of_contract in named.findall(page.read_text(encoding="utf-8")):
             if of_contract:
                 assert f"def {of_contract}(" in contract, of_contract
                 continue
-            text = (ROOT / file).read_text(encoding="utf-8")
+            if file != "…":  # the same file as before
+                text = (ROOT / file).read_text(encoding="utf-8")
             for part in filter(None, inner.split("::")):
                 assert re.search(rf"(def|class) {part}\b", text), f"{page.name}: {file}::{inner}"

@@ -84,10 +84,8 @@ def printable(text: str) -> str:
 def report(error: BaseException) -> int:
     """Print an error to stderr and say how to exit. `ARGOSY_DEBUG=1` adds the traceback."""
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in SERVER:
-        hint = "install argosy[server]"
-        error = UnsupportedError(
-            f"the registry needs {error.name}, which is not installed", hint=hint
-        )
+        missing = f"the registry needs {error.name}, which is not installed"
+        error = UnsupportedError(missing, hint="install argosy[server]")
     if os.environ.get("ARGOSY_DEBUG"):
         importlib.import_module("traceback").print_exception(error)
     code = exit_code(error)
