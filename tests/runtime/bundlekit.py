@@ -7,6 +7,7 @@ import json
 import os
 import select
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -261,3 +262,13 @@ __all__ = [
     "runtime",
     "terminal",
 ]
+
+
+@contextlib.contextmanager
+def listener(path: Path) -> Iterator[socket.socket]:
+    """A Unix socket that somebody is expected to connect to."""
+    with socket.socket(socket.AF_UNIX) as end:
+        end.bind(str(path))
+        end.listen()
+        end.settimeout(30)
+        yield end
