@@ -55,6 +55,15 @@ def test_cve_2016_9962_init_cannot_be_traced_from_inside(runtime: Runtime, bundl
         assert os.lstat(f"/proc/{pid}/{name}").st_uid == 0
 
 
+def test_cve_2016_9962_init_cannot_be_traced_by_an_equal(runtime: Runtime, bundle: Bundle) -> None:
+    """A process beside it in the PID namespace, with the same user and the same capabilities, gets nothing of it."""
+    pid = runtime.state(runtime.create(bundle))["pid"]
+    other = runtime.bundle()
+    other.namespace("pid", f"/proc/{pid}/ns/pid")
+    script = "test -e /proc/1/comm && for name in exe root cwd fd/0 fd/3; do readlink /proc/1/$name; done"
+    assert runtime.run(other.sh(f"{script}; true")).stdout == ""
+
+
 @pytest.mark.parametrize("fstype", ["proc", "sysfs"])
 def test_cve_2019_19921_proc_and_sys_only_on_real_directories(
     runtime: Runtime, bundle: Bundle, fstype: str
@@ -244,6 +253,22 @@ def test_cve_2024_21626_exec_has_no_descriptor_of_the_host_either(
         done = runtime("exec", "--cwd", f"/proc/self/fd/{number}", cid, "ls")
         assert done.returncode == 255 or "inside" in done.stdout.split()
     assert runtime.ok("exec", cid, "sh", "-c", "ls /proc/self/fd").split() == ["0", "1", "2", "3"]
+
+
+def test_cve_2024_21626_no_program_is_found_through_a_descriptor_of_the_runtime(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    """The runtime holds the host's /proc; a program or the interpreter of a script names a file through it."""
+    names = [f"/proc/self/fd/{number}/self/root/bin/busybox" for number in range(3, 24)]
+    for number, name in enumerate(names):
+        script = bundle.rootfs / f"bin/script{number}"
+        script.write_text(f"#!{name} sh\necho reached\n")
+        script.chmod(0o755)
+    cid = runtime.start(bundle.sh("exec sleep 100"))
+    for number, name in enumerate(names):
+        assert "reached" not in runtime("exec", cid, name, "echo", "reached").stdout
+        assert "reached" not in runtime("exec", cid, f"script{number}").stdout
+    assert runtime.ok("exec", cid, names[0].replace("fd/3/self/", ""), "echo", "reached")
 
 
 @pytest.mark.parametrize("target", ["/proc/sys/kernel/core_pattern", "/etc/victim"])
