@@ -240,7 +240,7 @@ class TestMountOptions:
 BAD: list[tuple[str, Any, str]] = [
     ("ociVersion", "2.0.0", "ociVersion: unsupported version 2.0.0"),
     ("ociVersion", "one", "ociVersion: expected a version like 1.3.0"),
-    ("process.user", {"uid": -1}, "process.user.uid: expected an integer from 0 to 4294967295"),
+    ("process.user", {"uid": -1}, "process.user.uid: expected an integer from 0 to 4294967294"),
     ("process.user", {"uid": True}, "process.user.uid: expected an integer"),
     ("process.args", [], "process.args: must not be empty"),
     ("process.args", ["a", 1], r"process.args\[1\]: expected a string"),

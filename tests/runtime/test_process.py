@@ -71,6 +71,18 @@ def test_user_groups_and_umask(runtime: Runtime, bundle: Bundle) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["uid", "gid"])
+def test_the_id_that_leaves_a_process_what_it_is_is_refused(
+    runtime: Runtime, bundle: Bundle, name: str
+) -> None:
+    bundle.process["user"][name] = (1 << 32) - 1
+    done = runtime.run(bundle.sh("id"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"process.user.{name}: expected an integer from 0 to 4294967294" in done.stderr
+    bundle.process["user"][name] = (1 << 32) - 2
+    assert runtime.output(bundle.sh(f"id -{name[0]}")) == "4294967294\n"
+
+
 def test_the_umask_is_022_without_one(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.output(bundle.sh("umask")) == "0022\n"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 U16, U32, U64 = (0, 0xFFFF), (0, 0xFFFFFFFF), (0, 0xFFFFFFFFFFFFFFFF)
 I32, I64 = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
+ID = (0, 0xFFFFFFFE)  # the last one means "leave it" to setresuid(2) and chown(2): who asks for it would stay root
 MAJOR, MINOR = (0, 0xFFF), (0, 0xFFFFF)  # what the kernel has bits for
 
 # A shape is a type; a (low, high) pair of integers; a list of one shape (array); {"*": shape} (a map) or a dictionary.
@@ -28,7 +29,7 @@ _DEVICE_LIMIT = [{"major": I64, "minor": I64, "rate": U64, _NEEDED: ("major", "m
 # fmt: off
 PROCESS: dict[str, Any] = {
     "terminal": bool, "consoleSize": {"height": U32, "width": U32}, "cwd": str, "env": _STRINGS, "args": _STRINGS,
-    "user": {"uid": U32, "gid": U32, "umask": U32, "additionalGids": [U32]},
+    "user": {"uid": ID, "gid": ID, "umask": U32, "additionalGids": [ID]},
     "rlimits": [{"type": str, "soft": U64, "hard": U64}],
     "capabilities": {
         "bounding": _STRINGS, "effective": _STRINGS, "inheritable": _STRINGS, "permitted": _STRINGS,
@@ -84,7 +85,7 @@ CONFIG: dict[str, Any] = {
         "uidMappings": _MAPPINGS, "gidMappings": _MAPPINGS,
         "timeOffsets": {"*": {"secs": I64, "nanosecs": U32}},
         "devices": [{
-            "path": str, "type": str, "major": MAJOR, "minor": MINOR, "fileMode": U32, "uid": U32, "gid": U32,
+            "path": str, "type": str, "major": MAJOR, "minor": MINOR, "fileMode": U32, "uid": ID, "gid": ID,
         }],
         "netDevices": {"*": {"name": str}},
         "cgroupsPath": str, "resources": RESOURCES, "rootfsPropagation": str,
