@@ -83,6 +83,11 @@ def test_the_id_that_leaves_a_process_what_it_is_is_refused(
     assert runtime.output(bundle.sh(f"id -{name[0]}")) == "4294967294\n"
 
 
+def test_of_a_umask_the_permission_bits_count(runtime: Runtime, bundle: Bundle) -> None:
+    bundle.process["user"]["umask"] = 0xFFFFFFFF
+    assert runtime.output(bundle.sh("umask")) == "0777\n"
+
+
 def test_the_umask_is_022_without_one(runtime: Runtime, bundle: Bundle) -> None:
     assert runtime.output(bundle.sh("umask")) == "0022\n"
 

@@ -100,8 +100,8 @@ def io_priority(context: Context, value: int) -> None:
 
 
 def umask(_: Context, mask: int) -> None:
-    """umask(2)."""
-    posix.umask(mask)
+    """umask(2), which takes permission bits and ignores the others."""
+    posix.umask(mask & 0o777)
 
 
 # --- environment ---
