@@ -90,6 +90,7 @@ def test_unknown_properties_survive_everywhere() -> None:
         (IMAGE | {"layers": [D | {"size": 1 << 63}]}, None, "layers[0].size"),
         (IMAGE | {"layers": [D | {"digest": "sha256:x"}]}, None, "layers[0].digest"),
         (IMAGE | {"layers": [D | {"mediaType": "x"}]}, None, "layers[0].mediaType"),
+        (IMAGE | {"mediaType": "a/b\n" + "c" * 5000}, None, "mediaType: expected a media type"),
         (IMAGE | {"layers": [D | {"data": "!"}]}, None, "layers[0].data: not Base 64"),
         (IMAGE | {"annotations": {"a": 1}}, None, "annotations.a: expected a string, got a number"),
         (INDEX | {"manifests": None}, None, "manifests: this property is required"),

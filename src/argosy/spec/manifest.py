@@ -135,8 +135,8 @@ def decode_manifest(
 
 def _class_of(value: Mapping[str, object], expected: str | None) -> type[Manifest | Index]:
     own = value.get("mediaType")
-    if own is not None and not isinstance(own, str):
-        raise InvalidManifestError("mediaType: expected a string")
+    if own is not None:
+        own = MEDIA_TYPE.decode(own, "mediaType", InvalidManifestError)
     if own is not None and expected is not None and own != expected:
         raise InvalidManifestError(f"mediaType: expected {expected}, got {own}")
     claimed = expected or own
