@@ -84,7 +84,7 @@ def kinds(events: list[Event]) -> set[str]:
     return {type(event).__name__ for event in events}
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(1, 3), st.booleans(), st.integers(1, 8))
 def test_children_arrive_before_parents(seed: int, layers: int, nested: bool, jobs: int) -> None:
     source, target = MemoryStore(), Ordered()

@@ -216,7 +216,7 @@ def layers(draw: st.DrawFn) -> bytes:
     return tar_of(*entries)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(layers(), min_size=1, max_size=4), st.data())
 def test_flattening_any_image_gives_the_same_files(
     tmp_path_factory: pytest.TempPathFactory, stack: list[bytes], data: st.DataObject

@@ -104,7 +104,7 @@ def merged(image: Image) -> Merged | None:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(changesets(), min_size=3, max_size=3))
 def test_flattening_keeps_what_the_layers_make_together(stack: list[bytes]) -> None:
     image = image_of(*stack, compression=Compression.NONE)
@@ -114,7 +114,7 @@ def test_flattening_keeps_what_the_layers_make_together(stack: list[bytes]) -> N
         assert merged(flatten(image, above=above, compression=Compression.NONE)) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(changesets(), min_size=3, max_size=3))
 def test_reproducible_keeps_what_the_layers_make_together(stack: list[bytes]) -> None:
     image = image_of(*stack, compression=Compression.NONE)
@@ -123,7 +123,7 @@ def test_reproducible_keeps_what_the_layers_make_together(stack: list[bytes]) ->
     assert merged(reproducible(image, 0)) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_order_of_entries_does_not_matter_where_it_means_nothing(data: st.DataObject) -> None:
     lower = tar_of(folder("a/"), file("a/a"), link("c", "a"))
@@ -144,7 +144,7 @@ def sound(image: Image) -> bool:
     return not [finding for finding in validate(image) if not finding.warning]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(images(), st.integers(0, 1 << 31))
 def test_reproducible_is_sound_and_done_after_one_time(image: Image, epoch: int) -> None:
     once = reproducible(image, epoch)
@@ -152,7 +152,7 @@ def test_reproducible_is_sound_and_done_after_one_time(image: Image, epoch: int)
     assert reproducible(once, epoch).digest == once.digest
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images())
 def test_conversions_keep_the_configuration_and_come_back(image: Image) -> None:
     assert to_oci(to_docker(image)).digest == image.digest
@@ -162,7 +162,7 @@ def test_conversions_keep_the_configuration_and_come_back(image: Image) -> None:
         assert sound(made)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(images())
 def test_a_bundle_nobody_touched_packs_to_the_same_image(image: Image) -> None:
     with tempfile.TemporaryDirectory() as folder_path:

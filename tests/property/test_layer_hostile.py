@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argosy.errors import ArgosyError
@@ -24,7 +24,7 @@ def assert_one_line(error: ArgosyError) -> None:
     assert "\n" not in str(error)
 
 
-HARD = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+HARD = settings(max_examples=150)
 
 part = st.sampled_from(
     [b"a", b"b", b"l", b"..", b".", b"", b"outside", b"secret", b".wh.a", b".wh.l", b".wh..wh..opq", b".wh.", b".wh..", b".wh..."]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argosy.layer.compression import Compression, uncompressed
@@ -27,7 +27,7 @@ from argosy.layer.tarwriter import TarWriter
 from argosy.layer.tree import MergedTree
 from tests.layer.making import NOON, listing
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=60)
 
 component = st.sampled_from(
     [b"a", b"b", b"c", b"d\xff", "é".encode(), b"long" * 30, b"with space", b"-", b"\n"]

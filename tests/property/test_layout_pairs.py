@@ -44,7 +44,7 @@ def sources(draw: st.DrawFn) -> tuple[MemoryStore, Descriptor]:
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(made=sources())
 def test_content_goes_through_two_places_unchanged(
     first: str, second: str, made: tuple[MemoryStore, Descriptor]
@@ -70,7 +70,7 @@ def test_content_goes_through_two_places_unchanged(
             assert list(fsck(LayoutStore.open(two))) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_damaged_archive_is_an_error_of_ours_or_still_right(data: st.DataObject) -> None:
     """Any bytes changed, cut or doubled: never a traceback of another kind, never wrong content."""

@@ -292,6 +292,5 @@ TestRegistryMachine = RegistryMachine.TestCase
 TestRegistryMachine.settings = settings(
     max_examples=int(os.environ.get("ARGOSY_MACHINE_EXAMPLES", "40")),
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

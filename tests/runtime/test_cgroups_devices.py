@@ -108,7 +108,7 @@ def run(program: bytes, kind: str, major: int, minor: int, access: int) -> int:
             return r[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(rules, st.lists(accesses, min_size=1, max_size=20))
 def test_the_bpf_program_decides_as_the_rules_say(
     listed: list[dict[str, object]], asked: list[tuple[str, int, int, int]]
@@ -119,7 +119,7 @@ def test_the_bpf_program_decides_as_the_rules_say(
         assert run(program, *each) == decide(policy, *each), each
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.builds(rule_of, st.booleans(), few, few, st.sampled_from(["r", "rw"])), max_size=5)
 )
@@ -131,7 +131,7 @@ def test_nothing_is_allowed_that_a_later_rule_denies(listed: list[dict[str, obje
                 assert ask(listed, "c", 200, minor, bit), policy.exceptions
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rules, rules)
 def test_the_writes_of_version_1_lead_from_any_list_to_any_other(
     before: list[dict[str, object]], after: list[dict[str, object]]

@@ -227,7 +227,7 @@ def test_a_default_that_lets_calls_through_needs_no_enosys(
 numbers = st.dictionaries(st.sampled_from(sorted(enosys.AUDIT)), st.integers(1, 500), max_size=8)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(numbers, st.integers(0, 600), st.booleans())
 def test_the_prologue_refuses_exactly_what_is_above_the_highest(
     highest: dict[str, int], number: int, x32: bool
