@@ -195,7 +195,8 @@ def _hear_sigterm() -> None:
 def _stand_in() -> None:
     """Put something in the place of standard streams that the caller closed, or the next file opened would be there.
 
-    What is said on stderr goes nowhere; reading or writing one of the others fails, as it does in other programs.
+    What is said on stderr goes nowhere, also where it is open and cannot be written; reading or writing one of the
+    others fails, as it does in other programs.
     """
     for fd, (name, flags, mode) in enumerate(_STREAMS):
         if getattr(sys, name) is None:
@@ -204,6 +205,22 @@ def _stand_in() -> None:
                 os.dup2(opened, fd)
                 os.close(opened)
             setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - as long as the process lives
+    encoding, errors = sys.stderr.encoding, sys.stderr.errors
+    heard = io.BufferedWriter(_Stderr(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(heard, encoding, errors, line_buffering=True)
+
+
+class _Stderr(io.FileIO):
+    """Takes what is said also where it cannot be written (a full disk): the command goes on, its exit code stands."""
+
+    def write(self, data: Any, /) -> int:
+        """As many bytes as were written, or else all: they are lost. A reader that has gone ends the command."""
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(data)
 
 
 _STREAMS = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr", os.O_WRONLY, "w"))
