@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 U16, U32, U64 = (0, 0xFFFF), (0, 0xFFFFFFFF), (0, 0xFFFFFFFFFFFFFFFF)
 I32, I64 = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
-ID = (0, 0xFFFFFFFE)  # the last one means "leave it" to setresuid(2) and chown(2): who asks for it would stay root
+# The id after these means "leave it" to setresuid(2) and chown(2): who asks for it would stay root.
+ID = (0, 0xFFFFFFFE)
 MAJOR, MINOR = (0, 0xFFF), (0, 0xFFFFF)  # what the kernel has bits for
 
 # A shape is a type; a (low, high) pair of integers; a list of one shape (array); {"*": shape} (a map) or a dictionary.
