@@ -238,6 +238,25 @@ def test_list_and_ps(runtime: Runtime, bundle: Bundle) -> None:
     assert json.loads(runtime.ok("ps", "--format", "json", cid)) == [pid]
 
 
+@pytest.mark.parametrize("damage", ["[]", "{", '{"id": "x"}', '{"pid": "1"}'])
+def test_a_damaged_state_is_named_and_hides_no_other_container(
+    runtime: Runtime, bundle: Bundle, damage: str
+) -> None:
+    cid = runtime.create(bundle)
+    (runtime.root / "odd").mkdir()
+    state = runtime.root / "odd/state.json"
+    state.write_text(damage)
+    done = runtime("list", "-q")
+    assert done.stdout == f"{cid}\n"
+    [warning] = done.stderr.splitlines()
+    assert "level=warning" in warning
+    assert str(state) in warning
+    failed = runtime("state", "odd")
+    assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
+    assert str(state) in failed.stderr
+    state.unlink()
+
+
 def test_the_pid_file_has_digits_only(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:
     cid = runtime.create(bundle, "--pid-file", str(tmp_path / "pid"))
     assert (tmp_path / "pid").read_bytes() == b"%d" % runtime.state(cid)["pid"]

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 SPEC_VERSION = "1.3.0"
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _ID_LIMIT = 1024
+_KINDS = {
+    "id": str,
+    "pid": int,
+    "start_time": int,
+    "bundle": str,
+    "rootfs": str,
+    "created": str,
+    "cgroup": dict,
+}
+"""What every state has: who lists containers shall not stumble over one that was damaged."""
 
 
 def check_id(cid: str) -> None:
@@ -80,11 +90,17 @@ def read(directory: str) -> dict[str, Any]:
 
     Raises:
         UnknownError: it is not there (yet).
+        Failure: it is not what `write` wrote.
     """
+    path = f"{directory}/state.json"
     try:
-        state: dict[str, Any] = load(f"{directory}/state.json")
+        state: dict[str, Any] = load(path)
     except FileNotFoundError:
         raise UnknownError from None
+    known = state if isinstance(state, dict) else {}
+    for name, kind in _KINDS.items():
+        if type(known.get(name)) is not kind:
+            raise Failure(f"{path} is damaged: {name}: got {known.get(name)!r:.80}")
     return state
 
 
