@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from argosy.server import connections as module
-from argosy.server.connections import Connections, capacity, make_room
+from argosy.server.connections import STREAMS, Connections, capacity, make_room
 from argosy.server.settings import Limits
 from argosy.spec.digest import Digest
 from tests.server.process import Process
@@ -244,16 +245,75 @@ def test_no_address_takes_more_than_half_of_the_connections_but_a_proxy(
         assert "127.0.0.1 has 7 connections: 3 of them are ended" in caplog.text
 
 
+# -- HTTP/2 -----------------------------------------------------------------------------------------
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
+
+
+def literal(name: str, value: str) -> bytes:
+    """A header for nobody's memory, neither indexed nor compressed."""
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def told(raw: socket.socket) -> Iterator[int]:
+    """The kinds of the frames that come."""
+    with raw.makefile("rb") as file:
+        while head := file.read(9):
+            file.read(int.from_bytes(head[:3]))
+            yield head[3]
+
+
+def files(server: Process, root: Path) -> int:
+    """How many blobs the registry's workers have open."""
+    found = 0
+    for worker in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+        for link in Path(f"/proc/{worker}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                path = os.readlink(link)
+                found += path.startswith(f"{root}/blobs/") and os.path.isfile(path)
+    return found
+
+
+def test_an_http2_connection_holds_few_files_open_however_much_it_asks_for(
+    server: Process, root: Path
+) -> None:
+    digest = push(server, os.urandom(100_000))
+    asked = {":method": "GET", ":scheme": "http", ":authority": "x"}
+    asked[":path"] = f"/v2/a/blobs/{digest}"
+    block = b"".join(literal(*header) for header in asked.items())
+    many, headers, reset = 50, 1, 3
+    with connected(server) as raw:
+        raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        raw.sendall(frame(4, 0, 0, b"\0\x04\0\0\0\0"))  # nothing may be sent on a stream
+        raw.sendall(b"".join(frame(1, 5, 1 + 2 * n, block) for n in range(many)))
+        answers = (kind for kind in told(raw) if kind in {headers, reset})
+        kinds = list(itertools.islice(answers, many))
+        assert (kinds.count(headers), kinds.count(reset)) == (STREAMS, many - STREAMS)
+        assert files(server, root) <= STREAMS
+
+
+def test_few_headers_that_stand_for_many_are_refused(server: Process) -> None:
+    remembered = b"\x40\x01x" + b"\x7f\x81\x07" + b"v" * 1024
+    with connected(server) as raw:
+        raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b""))
+        raw.sendall(frame(1, 5, 1, literal(":method", "GET") + remembered + b"\xbe" * 10_000))
+        assert 7 in told(raw), "the connection goes on"
+
+
 def test_there_are_descriptors_for_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = [(1024, 4096)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limit[0])
     monkeypatch.setattr(resource, "setrlimit", lambda _, both: limit.__setitem__(0, both))
-    assert capacity(Limits()) == 384
+    assert capacity(Limits()) == 45
     make_room(Limits())
-    assert limit[0] == (2304, 4096)
-    assert capacity(Limits()) == 1024
+    assert (limit[0], capacity(Limits())) == ((4096, 4096), 225)
+    limit[0] = (1024, 524288)
+    make_room(Limits())
+    assert (limit[0], capacity(Limits())) == ((17664, 524288), 1024)
     make_room(Limits(concurrency=1000))
-    assert (limit[0], capacity(Limits(concurrency=1000))) == ((4096, 4096), 1920)
+    assert (limit[0], capacity(Limits(concurrency=1000))) == ((68256, 524288), 4000)
     limit[0] = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
     make_room(Limits(concurrency=1000))
     assert capacity(Limits(concurrency=1000)) == 4000

@@ -26,14 +26,19 @@ from argosy.server.front import is_within
 from argosy.server.registry import Registry, log
 from argosy.server.settings import Limits
 
-__all__ = ["Connections", "Peer", "capacity", "make_room"]
+__all__ = ["STREAMS", "Connections", "Peer", "capacity", "make_room"]
 
 Peer = tuple[str, str]
 """A client's address and port, as the HTTP server tells them."""
 
+STREAMS = 16
+"""Requests under way at a time on one HTTP/2 connection. Each may be a file that its client does not take."""
+
 _LOOK_SECONDS = 1.0
 _MOST, _LEAST = 1024, 16
 _TIMES = 4
+_EACH = 1 + STREAMS
+"""Descriptors of one connection: its own, and the files that are sent on it."""
 _OWN = 256
 """Descriptors that are for no connection: the database, the storage, threads."""
 _INFO = struct.Struct("=120xQQ")
@@ -50,13 +55,13 @@ def capacity(limits: Limits) -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return _wanted(limits)
-    return max(_LEAST, min(_wanted(limits), (descriptors - _OWN) // 2))
+    return max(_LEAST, min(_wanted(limits), (descriptors - _OWN) // _EACH))
 
 
 def make_room(limits: Limits) -> None:
-    """Raise this process' limit of descriptors to what so many connections need, and a file for each."""
+    """Raise this process' limit of descriptors to what so many connections need, and the files sent on them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * _wanted(limits) + _OWN
+    wanted = _EACH * _wanted(limits) + _OWN
     if resource.RLIM_INFINITY not in (soft, hard):
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
