@@ -167,6 +167,21 @@ def test_a_blob_that_breaks_off_goes_on_with_a_closed_range(
     assert all(r and r.endswith(f"-{len(DATA) - 1}") for r in ranges[1:])
 
 
+def test_breaks_after_less_than_what_forgives_them_add_up(
+    scripted: s.Scripted, client: Client
+) -> None:
+    def broken(seen: s.Seen, peer: s.Peer) -> bool:
+        start = int(seen.headers.get("range", "bytes=0-")[6:].partition("-")[0])
+        if not start:
+            return s.cut(DATA, 450_000)(seen, peer)
+        named = {"Content_Range": f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"}
+        return s.cut(DATA[start:], 450_000, status=206, **named)(seen, peer)
+
+    scripted.on("GET", BLOB, broken)
+    assert read(client(), LAYER) == DATA
+    assert len(scripted.requests("GET")) > 4
+
+
 def test_a_server_error_in_the_middle_is_tried_again(scripted: s.Scripted, client: Client) -> None:
     scripted.on("GET", BLOB, s.cut(DATA, 2_000_000), s.answer(500), s.answer(503), s.blob(DATA))
     assert read(client(), LAYER) == DATA

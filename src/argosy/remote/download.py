@@ -15,8 +15,8 @@ from argosy.errors import ArgosyError, RegistryError, SizeMismatchError, Transpo
 from argosy.remote.wire import Response, SettledError
 from argosy.spec.descriptor import Descriptor
 
-PROGRESS = 1024 * 1024
-"""Bytes that must have come since the last failure for it to be forgiven."""
+PROGRESS = 256 * 1024
+"""Bytes that must have moved, down or up, for the failures before to be forgiven: byte after byte has no end."""
 
 _CONTENT_RANGE = r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)"
 _DROP = 1024 * 1024
@@ -28,7 +28,7 @@ class Download:
     Args:
         desc: The blob.
         ask: Asks the registry for its bytes from an offset on, with a range or without; the answer streams.
-        attempts: How many failures in a row are forgiven while nothing comes.
+        attempts: How many failures end it while fewer than `PROGRESS` bytes come.
         pause: Called with the number of failures so far before it is asked again.
         leave: Called with a failure that is final here: whether another place is asked from now on.
         elsewhere: Called with the failure when all bytes were read and were wrong: whether to read them all once more.
@@ -90,8 +90,9 @@ class Download:
     def _failed(self, exc: ArgosyError) -> None:
         self.close()
         if isinstance(exc, TransportError) and not isinstance(exc, SettledError):
-            self._failures = 1 if self._at - self._mark >= PROGRESS else self._failures + 1
-            self._mark = self._at
+            if self._at - self._mark >= PROGRESS:
+                self._failures, self._mark = 0, self._at
+            self._failures += 1
             if self._failures < self._attempts:
                 self._pause(self._failures)
                 return

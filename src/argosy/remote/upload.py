@@ -34,6 +34,7 @@ from argosy.errors import (
     UnsupportedError,
     UploadUnknownError,
 )
+from argosy.remote.download import PROGRESS
 from argosy.remote.flows import Opened, check_stored, opened, push_scope
 from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import _json, distribution
@@ -44,7 +45,7 @@ from argosy.spec.digest import Digest
 DEFAULT_CHUNK = 16 * 1024 * 1024
 """Bytes of a chunk where the whole was refused (413) or lost, and nobody said which size is right."""
 LEAST_CHUNK = 256 * 1024
-"""Bytes that a chunk has at least, and that the registry must have got for failures before to be forgiven."""
+"""Bytes of the smallest chunk that is tried."""
 REMEMBERED = 4 * 1024 * 1024
 """Blobs of fewer bytes go with the request that ends their session (POST, PUT), and are not worth remembering. Larger
 ones go before it (POST, one PATCH, PUT): registries keep what they got of a PATCH that broke, and little of a PUT."""
@@ -261,7 +262,7 @@ def push_blob(
         memory: Where the session is remembered.
         session: A session that is open already, from a mount that did not happen.
         chunk_size: Bytes of a chunk; None for the whole at once.
-        attempts: How many failures end it while the registry gets fewer than `LEAST_CHUNK` bytes.
+        attempts: How many failures end it while the registry gets fewer than `PROGRESS` bytes.
         max_wait: The most seconds to wait where the registry asks for it; where it asks for more, that is the end.
 
     Raises:
@@ -292,8 +293,7 @@ def push_blob(
                 yield from _give_up(state, exc)
                 raise
             smaller = isinstance(exc, LimitExceededError) and state.chunk != LEAST_CHUNK
-            # less is no progress: byte after byte, an upload would have no end
-            if state.offset - mark >= LEAST_CHUNK:
+            if state.offset - mark >= PROGRESS:
                 failures, mark = 0, state.offset
             failures += not smaller
             if failures >= attempts:
