@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.cli import engine
+from argosy.engine.devices import Device
 from argosy.engine.invoke import meaning
 from argosy.engine.mounts import Mount
 from argosy.engine.names import local_name, typed_digits
@@ -138,6 +139,19 @@ def test_what_is_no_mount_is_refused(text: str, words: str) -> None:
         Mount.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "path", "access"),
+    [
+        ("/dev/a", "/dev/a", "rwm"),
+        ("/dev/a:rw", "/dev/a", "rw"),
+        ("/dev/a:/dev/b", "/dev/b", "rwm"),
+        ("/dev/a:/dev/../x:m", "/x", "m"),
+    ],
+)
+def test_devices_are_read_as_docker_reads_them(text: str, path: str, access: str) -> None:
+    assert Device.parse(text) == Device(source="/dev/a", path=path, access=access)
+
+
 @pytest.mark.parametrize("text", ["", "-a", "a b", "a/b", "ä", "x" * 129])
 def test_what_is_no_name_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
@@ -205,7 +219,15 @@ def test_the_runtimes_words_become_dockers_exit_codes(message: str, code: int) -
 
 @given(st.text(max_size=30))
 def test_no_text_crashes(text: str) -> None:
-    for read in (Published.parse, Mount.volume, Mount.tmpfs, Mount.parse, parse_size, parse_name):
+    for read in (
+        Published.parse,
+        Mount.volume,
+        Mount.tmpfs,
+        Mount.parse,
+        Device.parse,
+        parse_size,
+        parse_name,
+    ):
         try:
             read(text)
         except ArgosyError:

@@ -178,6 +178,22 @@ def test_limits_and_groups_of_nobody_are_those_he_has(argosy: Argosy, home: path
         assert words in done.err
 
 
+def test_a_device_nobody_may_open_is_bound_with_its_files_permissions(
+    argosy: Argosy, home: pathlib.Path
+) -> None:
+    node = home / "full"
+    os.mknod(node, 0o666 | 0o020000, os.makedev(1, 7))
+    node.chmod(0o644)
+    image = f"oci:{home}/image:v1"
+    script = "ls -l /dev/mine; exec 3< /dev/mine && echo read; (exec 3> /dev/mine) || echo refused"
+    run = ("run", "-q", "--rm", "--network", "none", "--device")
+    done = argosy(*run, f"{node}:/dev/mine", image, "sh", "-c", script)
+    assert "1, 7" in done.out
+    assert done.out.split()[-2:] == ["read", "refused"]
+    done = argosy(*run, f"{node}:/dev/mine:r", image, "true", code=125)
+    assert "without root it cannot be for r alone" in done.err
+
+
 def test_what_nobody_may_not_have_is_refused_in_one_line(
     argosy: Argosy, home: pathlib.Path
 ) -> None:

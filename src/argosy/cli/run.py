@@ -15,6 +15,7 @@ from argosy.cli import contained, engine, progress
 from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
 from argosy.engine import rootless, security
 from argosy.engine.container import Container, unheard
+from argosy.engine.devices import Device
 from argosy.engine.images import PULL_POLICIES
 from argosy.engine.mounts import Mount
 from argosy.engine.options import NETWORKS, Published, RunOptions
@@ -62,6 +63,12 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="type=bind|tmpfs,…",
     help="A mount by key and value: source, target, readonly, bind-…, tmpfs-….",
+)
+@click.option(
+    "--device",
+    multiple=True,
+    metavar="HOST[:CTR][:rwm]",
+    help="A device of this machine, or all in a directory.",
 )
 @click.option(
     "--tmpfs", multiple=True, metavar="PATH[:OPTIONS]", help="An empty file system in memory."
@@ -275,6 +282,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         ulimits=tuple(map(Ulimit.parse, given["ulimit"])),
         sysctls=given["sysctl"],
         groups=given["group_add"],
+        devices=tuple(map(Device.parse, given["device"])),
         cap_add=given["cap_add"],
         cap_drop=given["cap_drop"],
         security=tuple(map(security.read, given["security_opt"])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import resource
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from argosy.bundle.inside import read_inside
 from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_group, resolve_user
 from argosy.engine import profile, security
+from argosy.engine.devices import Device
 from argosy.engine.mounts import check_sources
 from argosy.engine.options import SHM, RunOptions
 from argosy.engine.values import Ulimit, pairs, parse_destination
@@ -40,9 +42,24 @@ def check(options: RunOptions, *, rootless: bool = False) -> None:
     profile.capabilities(options.cap_add, options.cap_drop)
     check_sources(options.mounts)
     _sysctls(options)
+    for device in options.devices:
+        _check_device(device, options)
+        if rootless:
+            device.check_unprivileged()
     if rootless:
         for ulimit in options.ulimits:
             _check_ulimit(ulimit)
+
+
+def _check_device(device: Device, options: RunOptions) -> None:
+    """A device is made in the container, not in a directory of the host that is mounted there."""
+    for node, mount in itertools.product(device.nodes(), options.mounts):
+        inside = f"{node.path}/".startswith(f"{mount.destination}/")
+        below = node.path.removeprefix(mount.destination)
+        if inside and mount.kind == "bind" and not os.path.lexists(mount.source + below):
+            raise UsageError(
+                f"device {node.path}: it would be made in {mount.source} of this machine"
+            )
 
 
 def _check_ulimit(ulimit: Ulimit) -> None:
@@ -92,6 +109,7 @@ def configure(
     if rootless:
         made["mounts"] = [_unprivileged(mount, options, ids) for mount in made["mounts"]]
     _linux(made["linux"], options, container_id, network_namespace, rootless=rootless)
+    _devices(made, options, rootless=rootless)
     for setting in options.security:
         security.apply(made, setting)
     if options.privileged:
@@ -318,6 +336,15 @@ def _sysctls(options: RunOptions) -> dict[str, str]:
             raise UsageError(str(exc), hint=_OWN_SYSCTLS) from None
         made[sysctl_name(key)] = value
     return made
+
+
+def _devices(made: dict[str, Any], options: RunOptions, *, rootless: bool) -> None:
+    found = [(node, device.access) for device in options.devices for node in device.nodes()]
+    if rootless:
+        made["mounts"] += [node.mount() for node, _ in found]
+        return
+    made["linux"]["devices"] = [*{node.path: node.entry() for node, _ in found}.values()]
+    made["linux"]["resources"]["devices"] += [node.rule(access) for node, access in found]
 
 
 def _resources(resources: dict[str, Any], options: RunOptions) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import re
 from typing import Self
 
 from argosy.bundle.users import check_user
+from argosy.engine.devices import Device
 from argosy.engine.mounts import Mount, check_destinations
 from argosy.engine.values import MOST, Ulimit, pairs, parse_hostname, parse_name, signal_number
 from argosy.errors import UsageError
@@ -118,6 +119,7 @@ class RunOptions:
     ulimits: tuple[Ulimit, ...] = ()
     sysctls: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     security: tuple[str, ...] = ()
