@@ -116,6 +116,25 @@ def test_several_containers_are_stopped_and_removed_at_once(
     assert argosy("ps", "-aq").out == ""
 
 
+def test_a_container_of_nobody_is_killed_waited_for_and_started_again(
+    argosy: Argosy, home: pathlib.Path
+) -> None:
+    before = subordinate_ids(home)
+    script = "echo x >> /count; cat /count; exec sleep 100"
+    argosy(
+        "run", "-q", "-d", "--name", "a", "--network", "none", f"oci:{home}/image:v1", "sh", "-c", script,
+        before=before,
+    )  # fmt: skip
+    assert argosy("kill", "a", before=before).out == "a\n"
+    assert argosy("wait", "a", before=before).out == "137\n"
+    assert argosy("start", "a", before=before).out == "a\n"
+    assert argosy("start", "a", before=before).out == "a\n"
+    while argosy("logs", "a").out.count("x") < 3:
+        pass
+    argosy("stop", "-t", "0", "a", before=before)
+    argosy("rm", "a", before=before)
+
+
 def test_the_process_that_watched_a_container_may_be_anybodys_by_now(
     argosy: Argosy, home: pathlib.Path
 ) -> None:

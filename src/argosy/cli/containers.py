@@ -1,4 +1,4 @@
-"""`argosy ps|logs|stop|exec|images|rmi|prune`: containers and images of this machine."""
+"""`argosy ps|logs|start|stop|kill|wait|exec|images|rmi|prune`: containers and images of this machine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
 from argosy.engine.configure import find_user, one_more
-from argosy.engine.container import Container
+from argosy.engine.container import Container, End
 from argosy.engine.invoke import Runtime, meaning, status_of, words
 from argosy.engine.options import Published
 from argosy.engine.places import Places
 from argosy.engine.streams import run_attached
 from argosy.engine.values import signal_number
-from argosy.errors import ContainerStatusError, ContainerUnknownError
+from argosy.errors import ContainerStatusError, ContainerUnknownError, UsageError
 
 _FOLLOW = 0.2
 """Seconds between two looks at a log that is followed."""
@@ -115,7 +115,7 @@ def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> in
       argosy logs -f --tail 20 web
     """
     found = Container.find(engine.places(), container)
-    if not found.record.detached:
+    if not found.record.detached and not os.path.exists(found.file("output.log")):
         raise ContainerStatusError(
             f"container {found.record.name} ran in the foreground: its output was not kept"
         )
@@ -165,6 +165,101 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
         container = Container.find(made.places, name)
         made.stop(container, timeout, number)
         print(name)
+    return None
+
+
+@click.command()
+@click.argument("named", nargs=-1, required=True, metavar="CONTAINER...")
+@click.option("-a", "--attach", is_flag=True, help="Wait for it, and exit as its program does.")
+@click.option(
+    "-i", "--interactive", is_flag=True, help="--attach, with stdin if it was run with -i."
+)
+def start(named: tuple[str, ...], attach: bool, interactive: bool) -> int | None:
+    """Run containers again that have ended.
+
+    A container finds its root file system as it left it, and everything else as `argosy run` was told; its address may
+    be another one. What it writes goes on in its log, or with --attach is shown here. One that runs is left alone; one
+    that cannot be started stays as it is.
+
+    \b
+    Examples:
+      argosy start web
+      argosy start -ai shell
+    """
+    attach = attach or interactive
+    if attach and len(named) > 1:
+        raise UsageError("only one container can be attached", hint="leave out --attach")
+    made = engine.engine()
+    if rootless.needed():
+        chosen = {"--attach": attach, "--interactive": interactive}
+        options = [option for option, wanted in chosen.items() if wanted]
+        return _each_as_root(made.places, ["start", *options], named)
+    for name in named:
+        container = Container.find(made.places, name)
+        if attach:
+            _check_terminal(container, interactive)
+            return made.start_attached(container, stdin=interactive)
+        made.start(container)
+        print(name)
+    return None
+
+
+def _check_terminal(container: Container, interactive: bool) -> None:
+    asked = container.record.options
+    if interactive and asked["tty"] and asked["interactive"] and not sys.stdin.isatty():
+        raise UsageError("the input device is not a terminal", hint="leave out -i")
+
+
+@click.command()
+@click.argument("named", nargs=-1, required=True, metavar="CONTAINER...")
+@click.option("-s", "--signal", "signal_name", default="KILL", help="Another signal than KILL.")
+def kill(named: tuple[str, ...], signal_name: str) -> int | None:
+    """Kill containers, or send them another signal.
+
+    After KILL the container has ended; another signal is sent and not waited for.
+
+    \b
+    Examples:
+      argosy kill web
+      argosy kill -s HUP web
+    """
+    number = signal_number(signal_name)
+    made = engine.engine()
+    if rootless.needed():
+        return _each_as_root(made.places, ["kill", f"--signal={signal_name}"], named)
+    for name in named:
+        made.kill(Container.find(made.places, name), number)
+        print(name)
+    return None
+
+
+@click.command()
+@click.argument("named", nargs=-1, required=True, metavar="CONTAINER...")
+@json_option
+def wait(named: tuple[str, ...], as_json: bool) -> int | None:
+    """Wait until containers have ended, and print their exit codes, one a line.
+
+    Of one that has ended already it is printed at once; of one that was run with --rm too, if it is waited for before.
+
+    \b
+    Example:
+      argosy wait web
+    """
+    found = [Container.find(engine.places(), name) for name in named]
+    for container in found:
+        if status_of(container) == "orphaned":
+            raise ContainerStatusError(
+                f"container {container.record.name} runs on, and nobody will know its exit code"
+            )
+    ends = [End(container) for container in found]
+    rows = []
+    for container, end in zip(found, ends, strict=True):
+        code = end.wait()
+        rows.append({"Id": container.id, "Name": container.record.name, "ExitCode": code})
+        if not as_json:
+            print(code, flush=True)
+    if as_json:
+        document(rows)
     return None
 
 

@@ -19,6 +19,7 @@ from argosy.engine.places import Places
 from argosy.errors import (
     ContainerError,
     ContainerExistsError,
+    ContainerStatusError,
     ContainerUnknownError,
     InvalidConfigError,
     UsageError,
@@ -31,6 +32,8 @@ _PATIENCE = 30.0
 """Seconds until a watcher must have cleared away after the end of its container."""
 _LOOK = 0.01
 """Seconds between two looks at a lock."""
+_GLANCE = 1.0
+"""Seconds for which somebody may have a lock who only looks at it."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -191,14 +194,26 @@ class Container:
             ContainerError: somebody watches it.
         """
         fd = os.open(self.file(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise ContainerError(
-                f"container {self.id[:12]} is watched by another process"
-            ) from None
+        end = time.monotonic() + _GLANCE
+        while not _lock(fd, fcntl.LOCK_EX):
+            if time.monotonic() > end:
+                os.close(fd)
+                raise ContainerError(f"container {self.id[:12]} is watched by another process")
+            time.sleep(_LOOK)
         self.lock = fd
+
+    def begin(self) -> None:
+        """Forget, for those who wait, how the run before this one ended. The lock is held."""
+        assert self.lock is not None
+        os.ftruncate(self.lock, 0)
+
+    def tell(self) -> None:
+        """Write the exit code where those who wait read it, also once the directory is gone. The lock is held."""
+        assert self.lock is not None
+        if self.record.exit_code is not None:
+            # A full disk costs them the code, not the container its record.
+            with contextlib.suppress(OSError):
+                os.pwrite(self.lock, b"%d" % self.record.exit_code, 0)
 
     def wait_unwatched(self) -> None:
         """Wait until nobody watches it any more.
@@ -221,11 +236,14 @@ class Container:
         if self.lock is not None:
             return True
         try:
-            self.hold()
-        except (ContainerError, FileNotFoundError):
+            fd = os.open(self.file(_LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
             return True
-        self.release()
-        return False
+        try:
+            # Shared, so that nobody who looks takes another one who looks for a watcher.
+            return not _lock(fd, fcntl.LOCK_SH)
+        finally:
+            os.close(fd)
 
     def release(self) -> None:
         """Let go of the lock."""
@@ -248,6 +266,39 @@ class Container:
         return "running" if self.record.started else "created"
 
 
+class End:
+    """The end of a container's run, for whoever waits for it, even if the container is removed at it.
+
+    Raises:
+        ContainerUnknownError: the container is not there any more.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self._name = container.record.name
+        try:
+            self._fd = os.open(container.file(_LOCK), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ContainerUnknownError(f"there is no container {self._name}") from None
+
+    def wait(self) -> int:
+        """Wait until nobody watches the container, as long as it takes. To be called once.
+
+        Returns:
+            The exit code of its last run.
+
+        Raises:
+            ContainerStatusError: nobody knows it: the program did not start, or whoever watched it was killed.
+        """
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            code = os.pread(self._fd, 16, 0)
+        finally:
+            os.close(self._fd)
+        if not code:
+            raise ContainerStatusError(f"nobody knows how container {self._name} ended")
+        return int(code)
+
+
 def sweep(places: Places) -> list[str]:
     """Remove the directories without a record: whoever was to be made there was killed at it. Returns their names."""
     with _names_locked(places):
@@ -259,6 +310,15 @@ def sweep(places: Places) -> list[str]:
         for name in found:
             shutil.rmtree(os.path.join(places.containers, name), ignore_errors=True)
     return found
+
+
+def _lock(fd: int, kind: int) -> bool:
+    """Take a lock if it is to be had now. Returns whether it was."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The process that watches a detached container: started by `run_detached`, it outlives the command line.
+"""The process that watches a detached container: started by `Engine`, it outlives the command line.
 
     python -P -m argosy.engine.monitor PLACES ID LOCK-FD TELL-FD ROOTLESS
 
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
     engine = Engine(places, rootless=argv[4] == "1")
     try:
-        return engine.watch(container, lambda: answer(b"started"))
+        return engine.watch(container, lambda: answer(b"started"), detached=True)
     except InvocationError as exc:
         answer(json.dumps([exc.exit_code, str(exc)]).encode())
     except (ArgosyError, OSError) as exc:

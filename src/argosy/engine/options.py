@@ -6,13 +6,14 @@ import dataclasses
 import ipaddress
 import os
 import re
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 from argosy.bundle.users import check_user
 from argosy.engine.devices import Device
 from argosy.engine.mounts import Mount, check_destinations
 from argosy.engine.values import MOST, Ulimit, pairs, parse_hostname, parse_name, signal_number
-from argosy.errors import UsageError
+from argosy.errors import InvalidConfigError, UsageError
 
 NETWORKS = ("bridge", "none", "host", "pasta", "slirp4netns")
 SHM = "/dev/shm"  # noqa: S108 - in the container
@@ -145,6 +146,21 @@ class RunOptions:
         if self.stop_signal:
             signal_number(self.stop_signal)
 
+    @classmethod
+    def decode(cls, value: Mapping[str, Any]) -> Self:
+        """What a container's record holds of them.
+
+        Raises:
+            InvalidConfigError: it holds something else.
+        """
+        try:
+            told = {name: _as_tuples(item) for name, item in value.items()}
+            for name, kind in _PARTS.items():
+                told[name] = tuple(kind(**part) for part in told[name])
+            return cls(**told)
+        except (TypeError, KeyError) as exc:
+            raise InvalidConfigError(f"the options of the container: {exc}") from exc
+
     def _check_names(self) -> None:
         if self.name:
             parse_name(self.name)
@@ -185,6 +201,23 @@ class RunOptions:
             _check_address(address.strip("[]"), f"host {entry[:100]!r}")
         for server in self.dns:
             _check_address(server, f"name server {server[:100]!r}")
+
+
+_PARTS: dict[str, type] = {
+    "mounts": Mount,
+    "published": Published,
+    "ulimits": Ulimit,
+    "devices": Device,
+}
+
+
+def _as_tuples(value: Any) -> Any:
+    """A JSON value with tuples for its arrays."""
+    if isinstance(value, list):
+        return tuple(map(_as_tuples, value))
+    if isinstance(value, dict):
+        return {name: _as_tuples(item) for name, item in value.items()}
+    return value
 
 
 def _check_address(text: str, what: str) -> None:

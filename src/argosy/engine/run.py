@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from argosy.engine import overlay
+from argosy.engine import etc, overlay
 from argosy.engine.configure import check, configure
 from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
@@ -30,9 +30,12 @@ from argosy.engine.values import signal_number
 from argosy.engine.watch import Watch
 from argosy.errors import ContainerError, ContainerStatusError
 from argosy.image.view import Image, Layer
+from argosy.spec.imageconfig import ImageConfig
 
-_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_MAX_RESOLV = 65536
+_IMAGE = "image.json"
+"""The image's configuration, in a container's directory: the image may be gone when it is started again."""
+_KILLED = 10.0
+"""Seconds in which a container must end that was killed."""
 
 
 class Engine:
@@ -86,7 +89,7 @@ class Engine:
             ArgosyError: something before that failed. Nothing is left.
         """
         container = self._prepare(name, image, options, on_layer, on_made, detached=False)
-        return self.watch(container, lambda: None)
+        return self.watch(container, lambda: None, detached=False)
 
     def run_detached(
         self,
@@ -106,6 +109,84 @@ class Engine:
             InvocationError: it could not be started. Nothing is left.
         """
         container = self._prepare(name, image, options, on_layer, on_made, detached=True)
+        self._in_background(container)
+        return Container.load(self.places, container.id)
+
+    def start(self, container: Container) -> None:
+        """Run a container again that has ended, watched by a process of its own; one that runs is left alone.
+
+        Its changes to the root file system are still there; the network, the mounts and the files of /etc are new. If
+        it cannot be started, everything is as before.
+
+        Raises:
+            ContainerStatusError: it cannot be started at all.
+            InvocationError: its program could not be.
+        """
+        if container.status != "running":
+            self._again(container)
+            self._in_background(container)
+
+    def start_attached(self, container: Container, *, stdin: bool) -> int:
+        """As `start`, in the foreground; and wait for it.
+
+        Args:
+            container: The container.
+            stdin: Whether it gets this process's stdin, if it was promised one.
+
+        Returns:
+            The container's exit code.
+
+        Raises:
+            ContainerStatusError: it runs already.
+        """
+        if container.status == "running":
+            raise ContainerStatusError(
+                f"container {container.record.name} is running",
+                hint="argosy logs -f shows what a detached one writes",
+            )
+        self._again(container)
+        return self.watch(container, lambda: None, detached=False, stdin=stdin)
+
+    def _again(self, container: Container) -> None:
+        """Set up a container that has ended as it was set up before its first start, and hold its lock."""
+        container.hold()
+        try:
+            container.record = Container.load(self.places, container.id).record
+            self._check_ended(container)
+            with open(container.file(_IMAGE), "rb") as file:
+                config = ImageConfig.decode(file.read())
+            options = RunOptions.decode(container.record.options)
+        except BaseException:
+            container.release()
+            raise
+        try:
+            self._set_up(container, config, options)
+        except BaseException:
+            self.clear(container, keep=True)
+            raise
+
+    def _check_ended(self, container: Container) -> None:
+        """See that a container can be started again, and clear away what a watcher that was killed left of it."""
+        record = container.record
+        if record.exit_code is not None:
+            return
+        if not record.started or record.options["remove"]:
+            why = "was to be removed at its end" if record.started else "never started"
+            raise ContainerStatusError(
+                f"container {record.name} {why}", hint="argosy rm removes it"
+            )
+        runtime = Runtime(container)
+        state = runtime.state()
+        if state and state.get("status") in ALIVE:
+            raise ContainerStatusError(
+                f"container {record.name} runs on, and nobody watches it",
+                hint="argosy stop ends it",
+            )
+        runtime.delete()
+        self._take_down(container)
+
+    def _in_background(self, container: Container) -> None:
+        """Have a prepared container watched by a process of its own, and wait until its program runs."""
         reader, writer = os.pipe()
         lock = container.lock
         assert lock is not None
@@ -123,21 +204,33 @@ class Engine:
         container.release()
         if answer != b"started":
             raise _refusal(answer)
-        return Container.load(self.places, container.id)
 
-    def watch(self, container: Container, on_started: Callable[[], object]) -> int:
+    def watch(
+        self,
+        container: Container,
+        on_started: Callable[[], object],
+        *,
+        detached: bool,
+        stdin: bool = True,
+    ) -> int:
         """Watch a prepared container to its end and clear away what it no longer needs.
 
-        One that has started is kept, whatever fails then, unless it is to be removed at its end.
+        One that has started, now or before, is kept, whatever fails then, unless it is to be removed at its end.
+
+        Args:
+            container: The container.
+            on_started: Called when its program runs.
+            detached: Its output goes to its log instead of this process's own.
+            stdin: Whether it gets this process's stdin, if it is not detached and was promised one.
 
         Returns:
             Its exit code.
 
         Raises:
-            InvocationError: it could not be started. Nothing is left.
+            InvocationError: it could not be started. Of one that never was, nothing is left.
             StorageError: some of its output, or its record, could not be written.
         """
-        keep = False
+        keep = bool(container.record.started)
 
         def started() -> None:
             nonlocal keep
@@ -145,18 +238,18 @@ class Engine:
             on_started()
 
         container.record.watcher = os.getpid()
+        container.begin()
         try:
             container.save()
-            watch = Watch(container, Runtime(container), detached=container.record.detached)
+            watch = Watch(container, Runtime(container), detached=detached, stdin=stdin)
             return watch.run(started)
         finally:
+            container.tell()
             self.clear(container, keep=keep)
 
     def clear(self, container: Container, *, keep: bool) -> None:
         """Take away mount and network; and directory and record too, unless they are kept."""
-        overlay.detach(container.rootfs)
-        if container.record.options["network"] == "bridge":
-            self.bridge.down(container.id)
+        self._take_down(container)
         if keep:
             try:
                 container.save()
@@ -164,6 +257,11 @@ class Engine:
                 container.release()
         else:
             container.discard()
+
+    def _take_down(self, container: Container) -> None:
+        overlay.detach(container.rootfs)
+        if container.record.options["network"] == "bridge":
+            self.bridge.down(container.id)
 
     def _prepare(
         self,
@@ -188,12 +286,18 @@ class Engine:
                 container.record.layers = self.layers.plan(image)
                 container.save()
             self.layers.ensure(image, on_layer)
-            self._mount(container)
-            self._bundle(container, image, options)
+            with open(container.file(_IMAGE), "wb") as file:
+                file.write(image.raw_config)
+            self._set_up(container, image.config, options)
         except BaseException:
             self.clear(container, keep=False)
             raise
         return container
+
+    def _set_up(self, container: Container, config: ImageConfig, options: RunOptions) -> None:
+        """What every start needs. It is made anew at each one: whatever a container did changes nothing of it."""
+        self._mount(container)
+        self._bundle(container, config, options)
 
     def _mount(self, container: Container) -> None:
         upper, work = container.file("upper"), container.file("work")
@@ -206,18 +310,18 @@ class Engine:
         ) as mount:
             overlay.attach(mount, container.rootfs)
 
-    def _bundle(self, container: Container, image: Image, options: RunOptions) -> None:
+    def _bundle(self, container: Container, image: ImageConfig, options: RunOptions) -> None:
         """Network, files of /etc, config.json."""
         namespace = None
         if options.network == "bridge":
             attachment = self.bridge.up(container.id, options.published)
             namespace, container.record.address = attachment.namespace, attachment.address
         config = configure(
-            image.config,
+            image,
             options,
             container_id=container.id,
             rootfs=container.rootfs,
-            files=self._files(container, options),
+            files=etc.write(container, options),
             network_namespace=namespace,
             rootless=self.rootless,
             ids=self.ids,
@@ -226,27 +330,6 @@ class Engine:
         with open(container.file("config.json"), "w", encoding="utf-8") as file:
             json.dump(config, file)
         container.save()
-
-    def _files(self, container: Container, options: RunOptions) -> dict[str, str]:
-        """`/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` for the container."""
-        hostname = options.hostname or container.id[:12]
-        hosts = _HOSTS + f"{container.record.address or '127.0.1.1'}\t{hostname}\n"
-        for entry in options.add_hosts:
-            host, _, address = entry.partition(":")
-            hosts += f"{address.strip('[]')}\t{host}\n"
-        written = {
-            "/etc/hosts": hosts,
-            "/etc/hostname": f"{hostname}\n",
-            "/etc/resolv.conf": _resolv(options),
-        }
-        found = {}
-        for place, text in written.items():
-            path = container.file(os.path.basename(place))
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(path, 0o644)
-            found[place] = path
-        return found
 
     def stop(
         self, container: Container, timeout: float | None = None, number: int | None = None
@@ -262,19 +345,27 @@ class Engine:
             ContainerStatusError: it does not run.
             ContainerError: it does not end, or who watches it does not.
         """
-        runtime = Runtime(container)
-        state = runtime.state()
-        if state is None or state.get("status") not in ALIVE:
-            raise ContainerStatusError(f"container {container.record.name} is not running")
+        runtime, pid = _running(container)
         asked = container.record.options
         number = number or signal_number(asked["stop_signal"])
         waited = asked["stop_timeout"] if timeout is None else timeout
-        if not _end(runtime, state["pid"], number, waited) and not _end(
-            runtime, state["pid"], signal.SIGKILL, 10.0
-        ):
-            raise ContainerError(f"container {container.record.name} cannot be killed")
-        if not container.record.detached or container.watched:
-            container.wait_unwatched()
+        if not _end(runtime, pid, number, waited):
+            _kill(container, runtime, pid)
+        container.wait_unwatched()
+
+    def kill(self, container: Container, number: int = signal.SIGKILL) -> None:
+        """Send a container's program a signal. After SIGKILL, wait for its end.
+
+        Raises:
+            ContainerStatusError: it does not run.
+            ContainerError: it cannot be killed, or who watches it does not end.
+        """
+        runtime, pid = _running(container)
+        if number != signal.SIGKILL:
+            runtime.kill(number)
+            return
+        _kill(container, runtime, pid)
+        container.wait_unwatched()
 
     def remove(self, container: Container, *, force: bool = False, dry_run: bool = False) -> None:
         """Remove a container that has ended.
@@ -302,8 +393,7 @@ class Engine:
             self._sweep(container)
 
     def _sweep(self, container: Container) -> None:
-        with contextlib.suppress(ContainerError):
-            container.hold()
+        container.hold()  # or somebody has started it again meanwhile
         Runtime(container).delete()
         self.clear(container, keep=False)
 
@@ -319,8 +409,9 @@ class Engine:
         gone = sweep(self.places)
         for container in list(Container.every(self.places)):
             if not container.watched:
-                self._sweep(container)
-                gone.append(container.id)
+                with contextlib.suppress(ContainerError, FileNotFoundError):
+                    self._sweep(container)
+                    gone.append(container.id)
         leases = self.bridge.leased()  # first, for a container has its record before its lease
         kept = list(Container.every(self.places))
         for lease in set(leases) - {container.id for container in kept}:
@@ -355,6 +446,20 @@ def _refusal(answer: bytes) -> InvocationError:
     return InvocationError(message, exit_code=code)
 
 
+def _running(container: Container) -> tuple[Runtime, int]:
+    """The runtime for a container that runs, and its init."""
+    runtime = Runtime(container)
+    state = runtime.state()
+    if state is None or state.get("status") not in ALIVE:
+        raise ContainerStatusError(f"container {container.record.name} is not running")
+    return runtime, state["pid"]
+
+
+def _kill(container: Container, runtime: Runtime, pid: int) -> None:
+    if not _end(runtime, pid, signal.SIGKILL, _KILLED):
+        raise ContainerError(f"container {container.record.name} cannot be killed")
+
+
 def _end(runtime: Runtime, pid: int, number: int, timeout: float) -> bool:
     """Send a signal and wait for the end. Returns whether it came in time."""
     try:
@@ -374,21 +479,3 @@ def _ended(pidfd: int, timeout: float) -> bool:
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     return bool(poller.poll(timeout * 1000))
-
-
-def _resolv(options: RunOptions) -> str:
-    """The host's name servers, but for those that only the host can reach."""
-    if options.dns:
-        return "".join(f"nameserver {server}\n" for server in options.dns)
-    try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-            lines = file.read(_MAX_RESOLV).splitlines()
-    except OSError:
-        lines = []
-    local = options.network not in ("host", "none")
-    kept = [
-        line
-        for line in lines
-        if not (local and line.startswith(("nameserver 127.", "nameserver ::1")))
-    ]
-    return "".join(f"{line}\n" for line in kept)

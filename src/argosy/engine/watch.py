@@ -35,14 +35,17 @@ class Watch:
         container: Prepared: its directory, bundle, mount and network are there.
         runtime: The runtime for it.
         detached: Output goes to the log instead of this process's own.
+        stdin: What this process gets on its stdin goes to a container that is attached and was promised one.
     """
 
-    def __init__(self, container: Container, runtime: Runtime, *, detached: bool) -> None:
+    def __init__(
+        self, container: Container, runtime: Runtime, *, detached: bool, stdin: bool = True
+    ) -> None:
         self._container, self._runtime, self._detached = container, runtime, detached
         options = container.record.options
         self._tty: bool = options["tty"]
         self._interactive: bool = options["interactive"]
-        self._stdin = self._interactive and not detached
+        self._stdin = self._interactive and stdin and not detached
         self._log = LogWriter(container.file("output.log")) if detached else None
         self._open = contextlib.ExitStack()
         self._streams: Streams | None = None
@@ -71,8 +74,7 @@ class Watch:
                 self._create()
                 helper = self._network()
                 self._runtime.start()
-                self._container.record.started = now()
-                self._container.save()
+                self._started()
                 on_started()
                 code = self._wait(arrived, wakeup)
                 self._container.record.exit_code = code
@@ -83,6 +85,13 @@ class Watch:
                 self._runtime.delete()
                 usermode.stop(helper, self._container.path)
                 self._close()
+
+    def _started(self) -> None:
+        """The record is of this run from now on: of one that did not start it tells nothing."""
+        record = self._container.record
+        record.started, record.finished, record.exit_code = now(), "", None
+        record.detached = self._detached
+        self._container.save()
 
     def _create(self) -> None:
         if self._tty:

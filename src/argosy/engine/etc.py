@@ -1,0 +1,55 @@
+"""The files of /etc that say where a container is: its hosts, its name, its name servers."""
+
+from __future__ import annotations
+
+import os
+
+from argosy.engine.container import Container
+from argosy.engine.options import RunOptions
+
+_HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+_MAX_RESOLV = 65536
+
+
+def write(container: Container, options: RunOptions) -> dict[str, str]:
+    """Write `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` for a container.
+
+    Returns:
+        What is to be mounted: the path in the container, and the file of the host.
+    """
+    hostname = options.hostname or container.id[:12]
+    hosts = _HOSTS + f"{container.record.address or '127.0.1.1'}\t{hostname}\n"
+    for entry in options.add_hosts:
+        host, _, address = entry.partition(":")
+        hosts += f"{address.strip('[]')}\t{host}\n"
+    written = {
+        "/etc/hosts": hosts,
+        "/etc/hostname": f"{hostname}\n",
+        "/etc/resolv.conf": _resolv(options),
+    }
+    found = {}
+    for place, text in written.items():
+        path = container.file(os.path.basename(place))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(path, 0o644)
+        found[place] = path
+    return found
+
+
+def _resolv(options: RunOptions) -> str:
+    """The host's name servers, but for those that only the host can reach."""
+    if options.dns:
+        return "".join(f"nameserver {server}\n" for server in options.dns)
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            lines = file.read(_MAX_RESOLV).splitlines()
+    except OSError:
+        lines = []
+    local = options.network not in ("host", "none")
+    kept = [
+        line
+        for line in lines
+        if not (local and line.startswith(("nameserver 127.", "nameserver ::1")))
+    ]
+    return "".join(f"{line}\n" for line in kept)
