@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 @click.command(cls=contained.Command, context_settings={"allow_interspersed_args": False})
 @click.option("-i", "--interactive", is_flag=True, help="Keep stdin open to the container.")
 @click.option("-t", "--tty", is_flag=True, help="Give it a terminal.")
+@click.option(
+    "--init",
+    is_flag=True,
+    help="Have this machine's catatonit, docker-init or tini-static take in orphans and pass signals on.",
+)
 @click.option("--rm", "remove", is_flag=True, help="Remove it when it ends.")
 @click.option("-d", "--detach", is_flag=True, help="Run it in the background and print its id.")
 @click.option("--name", metavar="NAME", default="", help="Its name.")
@@ -159,7 +164,7 @@ def command(image: Location, **given: Any) -> int:
 
     IMAGE is pulled if it is not here, verified, unpacked once, and mounted; then its program runs in namespaces of its
     own. The exit code is the program's; 125 where argosy failed, 126 where the program cannot be run, 127 where there
-    is none.
+    is none. With --init a program that cannot be run gives the init's own code.
 
     \b
     Examples:
@@ -268,6 +273,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         ),
         tty=given["tty"],
         interactive=given["interactive"],
+        init=given["init"],
         remove=given["remove"],
         read_only=given["read_only"],
         privileged=given["privileged"],

@@ -27,6 +27,27 @@ def program(name: str, why: str) -> str:
     return found
 
 
+_INITS = (
+    "catatonit", "/usr/libexec/podman/catatonit", "docker-init", "/usr/libexec/docker/docker-init", "tini-static",
+)  # fmt: skip
+"""Small programs that pass signals on and take in orphans, each one file that needs no library."""
+
+
+def init_program() -> str:
+    """The path of a program that can be a container's first process.
+
+    Raises:
+        UnsupportedError: none is installed.
+    """
+    for name in _INITS:
+        found = shutil.which(name, path=_PATH)
+        if found is not None:
+            return os.path.realpath(found)
+    raise UnsupportedError(
+        "none of the programs catatonit, docker-init and tini-static is installed, and --init needs one"
+    )
+
+
 def run(argv: Sequence[str], text: str = "") -> str:
     """Run it and return what it printed.
 

@@ -14,6 +14,7 @@ from argosy.bundle.inside import read_inside
 from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_group, resolve_user
 from argosy.engine import profile, security
+from argosy.engine.command import init_program
 from argosy.engine.devices import Device
 from argosy.engine.mounts import check_sources
 from argosy.engine.options import SHM, RunOptions
@@ -27,6 +28,7 @@ from argosy.spec.imageconfig import ImageConfig
 from argosy.spec.platform import Platform
 
 _CPU_PERIOD = 100_000
+_INIT = "/run/argosy-init"
 _OWN_SYSCTLS = (
     "a container's own are kernel.msg*, kernel.sem, kernel.shm*, fs.mqueue.*, kernel.domainname, and net.*, unless the "
     "network is the host's"
@@ -38,10 +40,13 @@ def check(options: RunOptions, *, rootless: bool = False) -> None:
 
     Raises:
         UsageError: an option cannot be on this machine, or not without root.
+        UnsupportedError: a program it needs is not installed.
     """
     profile.capabilities(options.cap_add, options.cap_drop)
     check_sources(options.mounts)
     _sysctls(options)
+    if options.init:
+        init_program()
     for device in options.devices:
         _check_device(device, options)
         if rootless:
@@ -105,7 +110,8 @@ def configure(
     made["root"] = {"path": rootfs, "readonly": options.read_only}
     _process(made["process"], config, options, user, hostname)
     volumes = config.execution.volumes if options.read_only else ()
-    _mounts(made["mounts"], options, [*_files(files), *_volumes(volumes, options, rootfs)])
+    ours = [*_files(files), *_volumes(volumes, options, rootfs), *_init(made["process"], options)]
+    _mounts(made["mounts"], options, ours)
     if rootless:
         made["mounts"] = [_unprivileged(mount, options, ids) for mount in made["mounts"]]
     _linux(made["linux"], options, container_id, network_namespace, rootless=rootless)
@@ -235,6 +241,15 @@ def _mounts(
     mounts[:] = [entry for entry in (*mounts, *ours) if entry["destination"] not in taken]
     mounts += [mount.entry() for mount in options.mounts]
     mounts.sort(key=lambda mount: mount["destination"].count("/"))
+
+
+def _init(process: dict[str, Any], options: RunOptions) -> list[dict[str, Any]]:
+    """Put the host's init before the program, where that was asked for, and mount it."""
+    if not options.init:
+        return []
+    process["args"] = [_INIT, "--", *process["args"]]
+    flags = ["bind", "ro", "nosuid", "nodev", "rprivate"]
+    return [{"destination": _INIT, "type": "bind", "source": init_program(), "options": flags}]
 
 
 def _files(files: dict[str, str]) -> list[dict[str, Any]]:

@@ -106,6 +106,7 @@ class RunOptions:
     mounts: tuple[Mount, ...] = ()
     tty: bool = False
     interactive: bool = False
+    init: bool = False
     remove: bool = False
     read_only: bool = False
     privileged: bool = False

@@ -60,6 +60,7 @@ class Engine:
 
         Raises:
             UsageError: it names the option.
+            UnsupportedError: a program it needs is not installed.
         """
         check(options, rootless=self.rootless)
 
@@ -326,7 +327,8 @@ class Engine:
             rootless=self.rootless,
             ids=self.ids,
         )
-        container.record.command = config["process"]["args"]
+        argv = config["process"]["args"]
+        container.record.command = argv[2:] if options.init else argv  # without the init before it
         with open(container.file("config.json"), "w", encoding="utf-8") as file:
             json.dump(config, file)
         container.save()
