@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,8 +19,8 @@ from argosy.engine.mounts import Mount
 from argosy.engine.names import local_name, typed_digits
 from argosy.engine.options import Published, RunOptions
 from argosy.engine.profile import capabilities
-from argosy.engine.values import parse_name, parse_size, signal_number
-from argosy.errors import ArgosyError, UnsupportedError, UsageError
+from argosy.engine.values import Ulimit, parse_name, parse_size, signal_number
+from argosy.errors import ArgosyError, InvalidConfigError, UnsupportedError, UsageError
 from argosy.locate import Location
 
 ports = st.integers(1, 65535)
@@ -163,6 +165,26 @@ def test_ports_need_a_network_of_the_containers_own() -> None:
         RunOptions(network="host", published=tuple(Published.parse("80")))
     with pytest.raises(UsageError):
         RunOptions(network="nosuch")
+    for network in ("pasta", "slirp4netns"):
+        with pytest.raises(UsageError, match="sctp"):
+            RunOptions(network=network, published=tuple(Published.parse("80/sctp")))
+
+
+def test_options_are_read_back_from_a_record_as_they_were() -> None:
+    options = RunOptions(
+        command=("a", "b"),
+        env=("A=1",),
+        mounts=(Mount.volume("/a:/b:ro"), Mount.parse("type=tmpfs,dst=/t,tmpfs-size=1m")),
+        published=tuple(Published.parse("127.0.0.1:80-81:80-81")),
+        ulimits=(Ulimit.parse("nofile=1:-1"),),
+        devices=(Device.parse("/dev/a:/dev/b:r"),),
+        sysctls=("net.core.somaxconn=1",),
+        cpus=0.5,
+    )
+    assert RunOptions.decode(json.loads(json.dumps(dataclasses.asdict(options)))) == options
+    for wrong in ({"nosuch": 1}, {"mounts": [{"nosuch": 1}]}, {}):
+        with pytest.raises(InvalidConfigError):
+            RunOptions.decode(wrong)
 
 
 def test_capabilities_are_added_and_dropped_as_docker_does() -> None:

@@ -195,6 +195,8 @@ class RunOptions:
             raise UsageError(f"network {self.network!r}: expected one of {', '.join(NETWORKS)}")
         if self.published and self.network in ("none", "host"):
             raise UsageError(f"ports cannot be published with --network {self.network}")
+        if self.network != "bridge" and any(p.protocol == "sctp" for p in self.published):
+            raise UsageError(f"ports of sctp cannot be published with --network {self.network}")
         for entry in self.add_hosts:
             host, _, address = entry.partition(":")
             if not host or set(host) & set(" \t\n#"):

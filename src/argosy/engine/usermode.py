@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from argosy.engine.command import TIMEOUT, program, run
 from argosy.engine.options import Published
-from argosy.errors import StorageError, UnsupportedError
+from argosy.errors import StorageError
 from argosy.runtime import kernel as kernels
 
 _PIN = "netns"
@@ -106,8 +106,6 @@ def _last_line(data: bytes) -> str:
 
 
 def _forward(control: str, port: Published) -> None:
-    if port.protocol not in ("tcp", "udp"):
-        raise UnsupportedError(f"slirp4netns cannot publish {port}")
     request = {
         "execute": "add_hostfwd",
         "arguments": {
