@@ -176,6 +176,26 @@ def test_one_whose_watcher_was_killed_is_started_again_once_it_has_ended(
     assert argosy("wait", "c").out == "4\n"
 
 
+def test_what_a_start_left_that_was_killed_is_cleared_away_by_the_next(
+    argosy: Argosy, image: str, launcher: str, tmp_path: pathlib.Path
+) -> None:
+    argosy("run", "-q", "--name", "c", image, "sh", "-c", "exit 3", code=3)
+    before = row(argosy)
+    runtime = tmp_path / "killer"
+    runtime.write_text(
+        f'#!/bin/sh\ncase "$*" in *" start "*) kill -9 $PPID; exit 1;; esac\nexec {launcher} "$@"\n'
+    )
+    runtime.chmod(0o755)
+    whole = argosy.env["ARGOSY_RUNTIME"]  # type: ignore[attr-defined]
+    argosy.env["ARGOSY_RUNTIME"] = str(runtime)  # type: ignore[attr-defined]
+    assert "ended unexpectedly" in argosy("start", "c", code=1).err
+    argosy.env["ARGOSY_RUNTIME"] = whole  # type: ignore[attr-defined]
+    assert f"{before['Id']}/rootfs " in pathlib.Path("/proc/self/mountinfo").read_text()
+    assert row(argosy)["Status"] == "exited"
+    argosy("start", "-a", "c", code=3)
+    assert f"{before['Id']}/rootfs " not in pathlib.Path("/proc/self/mountinfo").read_text()
+
+
 def test_whoever_waits_hears_of_the_end_also_of_one_that_is_removed_at_it(
     argosy: Argosy, image: str
 ) -> None:

@@ -16,8 +16,11 @@ from argosy.errors import ContainerError
 TIMEOUT = 60.0
 """Seconds a verb may take."""
 
-ALIVE = ("running", "created", "paused")
-"""The runtime's words for a container that has a process."""
+RUNNING = ("running", "paused")
+"""The runtime's words for a container whose program runs."""
+
+ALIVE = (*RUNNING, "created")
+"""Its words for one that has a process."""
 
 EXIT_ENGINE, EXIT_CANNOT_INVOKE, EXIT_NOT_FOUND = 125, 126, 127
 """Docker's exit codes: the engine failed; the command cannot be invoked; there is no such command."""

@@ -20,7 +20,7 @@ from argosy.engine import etc, overlay
 from argosy.engine.configure import check, configure
 from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
-from argosy.engine.invoke import ALIVE, InvocationError, Runtime, status_of
+from argosy.engine.invoke import ALIVE, RUNNING, InvocationError, Runtime, status_of
 from argosy.engine.layers import LayerTrees
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
@@ -169,21 +169,20 @@ class Engine:
     def _check_ended(self, container: Container) -> None:
         """See that a container can be started again, and clear away what a watcher that was killed left of it."""
         record = container.record
-        if record.exit_code is not None:
-            return
-        if not record.started or record.options["remove"]:
+        if record.exit_code is None and (not record.started or record.options["remove"]):
             why = "was to be removed at its end" if record.started else "never started"
             raise ContainerStatusError(
                 f"container {record.name} {why}", hint="argosy rm removes it"
             )
         runtime = Runtime(container)
         state = runtime.state()
-        if state and state.get("status") in ALIVE:
+        if state and state.get("status") in RUNNING:
             raise ContainerStatusError(
                 f"container {record.name} runs on, and nobody watches it",
                 hint="argosy stop ends it",
             )
-        runtime.delete()
+        if state:
+            runtime.delete()
         self._take_down(container)
 
     def _in_background(self, container: Container) -> None:
