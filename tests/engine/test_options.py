@@ -78,6 +78,7 @@ def test_what_is_no_volume_is_refused(text: str) -> None:
 
 def test_a_volume_is_a_private_bind_mount_unless_told_otherwise() -> None:
     assert Mount.volume("/a:/b:ro,Z").options == ("rbind", "rro", "rprivate")
+    assert Mount.volume("/a:/b:cached").options == ("rbind", "rprivate")
     assert Mount.volume("/a:/b:shared").options == ("rbind", "shared")
 
 

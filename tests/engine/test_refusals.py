@@ -92,3 +92,12 @@ def test_what_is_typed_wrongly_is_told_before_the_image_is_looked_for(
 def test_what_is_typed_rightly_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["run", "--tmpfs", "/tmp", "oci:/nonexistent-image:v1", "true"]) == 125
     assert "/nonexistent-image" in capsys.readouterr().err
+
+
+def test_a_file_that_holds_no_seccomp_profile_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "profile").write_text("{}")
+    option = f"seccomp={tmp_path}/profile"
+    assert call(["run", "--security-opt", option, "oci:/nonexistent-image:v1"]) == 125
+    assert f"expected a defaultAction (seccomp profile {tmp_path}" in capsys.readouterr().err

@@ -197,6 +197,19 @@ def test_limits_and_groups_of_nobody_are_those_he_has(argosy: Argosy, home: path
         assert words in done.err
 
 
+def test_mounts_of_nobody_are_as_read_only_as_was_said(argosy: Argosy, home: pathlib.Path) -> None:
+    (home / "shared").mkdir()
+    (home / "shared").chmod(0o777)
+    script = (
+        "echo x > /shared/x; cat /shared/x; echo x > /host/tmp/x || echo refused; echo x > /t/x"
+    )
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "-v", "/:/host:ro", "--mount", "type=tmpfs,dst=/t,tmpfs-size=1m",
+        "--mount", f"type=bind,src={home}/shared,dst=/shared", f"oci:{home}/image:v1", "sh", "-c", script,
+    )  # fmt: skip
+    assert done.out.split() == ["x", "refused"]
+
+
 def test_a_device_nobody_may_open_is_bound_with_its_files_permissions(
     argosy: Argosy, home: pathlib.Path
 ) -> None:

@@ -166,6 +166,10 @@ def command(image: Location, **given: Any) -> int:
     own. The exit code is the program's; 125 where argosy failed, 126 where the program cannot be run, 127 where there
     is none. With --init a program that cannot be run gives the init's own code.
 
+    --mount takes type=bind with source, target, readonly, bind-propagation, bind-recursive and bind-create-src, and
+    type=tmpfs with target, readonly, tmpfs-size and tmpfs-mode. What is read-only is so with all that is mounted below
+    its source.
+
     \b
     Examples:
       argosy run --rm alpine:3.20 cat /etc/os-release

@@ -22,10 +22,9 @@ _VOLUME_OPTIONS = {
     **{option: (option,) for flag in ("suid", "dev", "exec") for option in (flag, f"no{flag}")},
     "rw": ("rw",),
     "ro": ("rro",),
-    "z": (),
-    "Z": (),
+    **dict.fromkeys(("z", "Z", "cached", "consistent", "delegated"), ()),
 }
-"""What `-v` takes → what the runtime is told. Labels of SELinux have no meaning here."""
+"""What `-v` takes → what the runtime is told. Labels of SELinux, and how a Mac keeps files alike, mean nothing here."""
 
 _KEYS = {
     "type": "type",
@@ -62,7 +61,7 @@ _TRUTH = {
 
 _NUMBER, _COUNT = r"\d{1,10}", r"\d{1,15}[kmgKMG]?"
 _TMPFS_OPTIONS = re.compile(
-    r"(no)?(suid|dev|exec|(rel|dir|strict)?atime|mand|symfollow)|r[ow]|a?sync|dirsync|tmpcopyup|defaults"
+    r"(no)?(suid|dev|exec|(rel|dir|strict)?atime|mand|symfollow)|r[ow]|a?sync|dirsync|tmpcopyup|noswap|inode(32|64)|defaults"
     rf"|size=({_COUNT}|\d{{1,3}}%)|nr_(blocks|inodes)={_COUNT}|mode=[0-7]{{1,4}}|[ug]id={_NUMBER}|mpol=[\w=:-]+"
     r"|huge=(never|always|within_size|advise)",
     re.ASCII,

@@ -50,7 +50,10 @@ def _profile(path: str) -> dict[str, Any]:
     except OSError as exc:
         raise UsageError(f"seccomp profile {path}: {os.strerror(exc.errno or 0).lower()}") from exc
     try:
-        return _json.loads_object(raw, limit=MAX_PROFILE, error=InvalidConfigError)
+        found = _json.loads_object(raw, limit=MAX_PROFILE, error=InvalidConfigError)
+        if not isinstance(found.get("defaultAction"), str):
+            raise InvalidConfigError("expected a defaultAction")
+        return found
     except InvalidConfigError as exc:
         exc.add_note(f"seccomp profile {path}")
         raise
