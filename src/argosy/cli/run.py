@@ -213,8 +213,7 @@ def _started(
             print(f"unpacking {layer.name}", file=sys.stderr)
 
     if given["detach"]:
-        container = made.run_detached(name, image, options, on_layer=unpacking, on_made=on_made)
-        print(container.id)
+        print(made.run_detached(name, image, options, on_layer=unpacking, on_made=on_made))
         return 0
     return made.run(name, image, options, on_layer=unpacking, on_made=on_made)
 

@@ -100,18 +100,18 @@ class Engine:
         *,
         on_layer: Callable[[Layer], object] = unheard,
         on_made: Callable[[Container], object] = unheard,
-    ) -> Container:
+    ) -> str:
         """Start a container that a process of its own watches.
 
         Returns:
-            The container; its program runs.
+            Its id; its program runs, or has run already.
 
         Raises:
             InvocationError: it could not be started. Nothing is left.
         """
         container = self._prepare(name, image, options, on_layer, on_made, detached=True)
         self._in_background(container)
-        return Container.load(self.places, container.id)
+        return container.id
 
     def start(self, container: Container) -> None:
         """Run a container again that has ended, watched by a process of its own; one that runs is left alone.
