@@ -181,6 +181,25 @@ def test_no_link_of_the_image_leads_a_mount_into_proc(
     assert "inside /proc" in done.err
 
 
+def test_a_link_that_a_container_made_leads_no_mount_of_its_next_run_out_of_it(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    """A volume of the image is bound onto itself: its place is looked up anew at each start, and in the container."""
+    outside = tmp_path / "outside"
+    (outside / "sub").mkdir(parents=True)
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("mutate", image, "--volume", "/data", "--volume", "/data/mid/sub", "-t", changed)
+    tools = [option for path in ("/bin", "/usr", "/lib") for option in ("-v", f"{path}:{path}:ro")]
+    script = (
+        f"mv /data/mid /data/old && ln -s {outside} /data/mid; touch /data/mid/sub/x && ls -l /data"
+    )
+    argosy(
+        "run", "-q", "--name", "c", "--read-only", "--network", "none", *tools, changed, "sh", "-c", script, code=None
+    )  # fmt: skip
+    argosy("start", "-a", "c", code=None)
+    assert list((outside / "sub").iterdir()) == []
+
+
 SEND = """
 import socket, sys
 for words, address in (("to loopback", "127.0.0.1"), ("to the gateway", sys.argv[1])):

@@ -236,30 +236,3 @@ def test_kill_waits_for_the_end_and_other_signals_are_only_sent(argosy: Argosy, 
     assert (row(argosy)["Status"], row(argosy)["ExitCode"]) == ("exited", 137)
     assert "is not running" in argosy("kill", "c", code=1).err
     assert "signal 'NOPE' is not known" in argosy("kill", "-s", "NOPE", "nosuch", code=64).err
-
-
-def test_a_link_that_a_container_made_leads_no_mount_of_its_next_run_out_of_it(
-    argosy: Argosy, image: str, tmp_path: pathlib.Path
-) -> None:
-    """A volume of the image is bound onto itself: its place is looked up anew, and in the container."""
-    outside = tmp_path / "outside"
-    (outside / "sub").mkdir(parents=True)
-    changed = f"oci:{tmp_path}/changed:v1"
-    argosy("mutate", image, "--volume", "/data", "--volume", "/data/mid/sub", "-t", changed)
-    script = f"mv /data/mid /data/old && ln -s {outside} /data/mid; touch /data/mid/sub/x; echo up"
-    run(
-        argosy,
-        changed,
-        script,
-        "--read-only",
-        "-v",
-        "/bin:/bin:ro",
-        "-v",
-        "/usr:/usr:ro",
-        "-v",
-        "/lib:/lib:ro",
-    )
-    argosy("wait", "c")
-    argosy("start", "c", code=None)
-    argosy("wait", "c", code=None)
-    assert list((outside / "sub").iterdir()) == []
