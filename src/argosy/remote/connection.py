@@ -141,7 +141,6 @@ class Connection:
         self.raw = Raw(sock, timeout)
         self.peer = "" if proxied else str(sock.getpeername()[0])
         self.encrypted = hasattr(sock, "cipher")
-        self.reused = False
         self._had = 0
         self._poll = select.poll()  # select() knows no descriptors from 1024 on
         self._poll.register(sock, select.POLLIN)

@@ -189,7 +189,6 @@ class HTTPTransport:
                 _check_lead(request, kept[-1].peer or where[1])
                 connection = kept.pop()
                 if not connection.readable():
-                    connection.reused = True
                     return connection
                 connection.destroy()
         return None

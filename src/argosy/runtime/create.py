@@ -39,9 +39,7 @@ class Creation:
         self.kernel = k.LinuxKernel()
         self.undo: list[Callable[[], object]] = []
         self.pid, self.pidfd = -1, -1
-        self.middle = -1
         self.hooked = False
-        self.oom_before = 0
 
     def create(self) -> Container:
         """Make it.

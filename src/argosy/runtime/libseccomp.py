@@ -23,9 +23,6 @@ _NOW = 2
 ACT_OPTIMIZE = 8
 """The attribute `SCMP_FLTATR_CTL_OPTIMIZE`; 2 makes a binary tree of the rules."""
 
-UNKNOWN = -1
-"""`__NR_SCMP_ERROR`: no architecture has such a call."""
-
 
 class _Int(_SimpleCData):  # type: ignore[type-arg]
     _type_ = "i"
@@ -118,7 +115,7 @@ class Library:
         """Return a system call's number, negative for one that only another architecture has.
 
         Returns:
-            The number of the native architecture, or of the given one; `UNKNOWN` when nobody knows the name.
+            The number of the native architecture, or of the given one; -1 where nobody knows the name.
         """
         number: int
         if architecture is None:

@@ -22,14 +22,6 @@ BASE_NAME = "org.opencontainers.image.base.name"
 CONTAINERD_IMAGE_NAME = "io.containerd.image.name"
 """The full name that containerd, BuildKit and Docker put beside `REF_NAME` in a layout's index."""
 
-PREDEFINED = frozenset(
-    {
-        CREATED, AUTHORS, URL, DOCUMENTATION, SOURCE, VERSION, REVISION, VENDOR, LICENSES,
-        REF_NAME, TITLE, DESCRIPTION, BASE_DIGEST, BASE_NAME,
-    }
-)  # fmt: skip
-"""Every key the specification defines; the rest of `org.opencontainers` is reserved."""
-
 _REF_NAME = (
     r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
     r"(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*"

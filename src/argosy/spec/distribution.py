@@ -16,7 +16,6 @@ from argosy.spec.digest import Digest
 
 API_VERSION_HEADER = "Docker-Distribution-API-Version"
 CONTENT_DIGEST_HEADER = "Docker-Content-Digest"
-UPLOAD_UUID_HEADER = "Docker-Upload-UUID"
 CHUNK_MIN_LENGTH_HEADER = "OCI-Chunk-Min-Length"
 SUBJECT_HEADER = "OCI-Subject"
 TAG_HEADER = "OCI-Tag"
