@@ -233,12 +233,8 @@ class Creation:
             ch.READY: self._at_ready, ch.NOTIFY: self._at_notify,
         }  # fmt: skip
         while True:
-            kind, payload = self.channel.receive()
-            if kind == ch.WARNING:
-                log.warning(payload.decode("utf-8", "replace"))
-            elif kind == ch.DEBUG:
-                log.debug(payload.decode("utf-8", "replace"))
-            elif kind == ch.ERROR:
+            kind, payload = parent.listen(self.channel)
+            if kind == ch.ERROR:
                 self._fail(payload.decode("utf-8", "replace"))
             elif kind == ch.DONE:
                 return

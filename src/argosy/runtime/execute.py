@@ -172,26 +172,22 @@ class Execution:
         ]
 
     def _converse(self) -> None:
+        answers = {ch.PID: self._found, ch.READY: self._at_ready, ch.NOTIFY: self._at_notify}
         while True:
-            kind, payload = self.channel.receive()
-            if kind == ch.WARNING:
-                log.warning(payload.decode("utf-8", "replace"))
-            elif kind == ch.DEBUG:
-                log.debug(payload.decode("utf-8", "replace"))
-            elif kind == ch.ERROR:
+            kind, payload = parent.listen(self.channel)
+            if kind == ch.ERROR:
                 raise StartError(payload.decode("utf-8", "replace"))
-            elif kind == ch.PID:
-                self.pid = int(payload)
-                self.pidfd = self.kernel.pidfd_open(self.pid)
-                self._adopt()
-            elif kind == ch.READY:
-                self._at_ready()
-            elif kind == ch.NOTIFY:
-                self._at_notify(payload)
+            if kind in answers:
+                answers[kind](payload)
             elif self.ready:
                 return
             else:
                 raise StartError("the process died before it was ready")
+
+    def _found(self, payload: bytes) -> None:
+        self.pid = int(payload)
+        self.pidfd = self.kernel.pidfd_open(self.pid)
+        self._adopt()
 
     def _adopt(self) -> None:
         """Into the container's cgroups, or the asked sub-cgroups; then its own affinity and score."""
@@ -231,7 +227,7 @@ class Execution:
             if controller not in self.cgroups:
                 cgroup.enter_one(self.pid, controller, "")
 
-    def _at_ready(self) -> None:
+    def _at_ready(self, _: bytes) -> None:
         parent.set_limits(self.kernel, self.pid, self.process)
         self.ready = True
         self.channel.send(ch.READY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from argosy.runtime import channel as ch
 from argosy.runtime import log
 from argosy.runtime import state as states
 from argosy.runtime.errors import Failure
@@ -13,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from argosy.runtime.channel import Channel
     from argosy.runtime.kernel import LinuxKernel
     from argosy.runtime.plan import Step
 
@@ -30,6 +32,18 @@ def preload(steps: tuple[Step, ...], linux: dict[str, Any], config: dict[str, An
         import argosy.runtime.seccomp
     if any(step[0] == "loopback" for step in steps):
         import argosy.runtime.netdevices  # noqa: F401
+
+
+_LOGGED = {ch.WARNING: log.warning, ch.DEBUG: log.debug}
+
+
+def listen(channel: Channel) -> tuple[bytes, bytes]:
+    """The next packet that is not for the log; those on the way to it are logged."""
+    while True:
+        kind, payload = channel.receive()
+        if kind not in _LOGGED:
+            return kind, payload
+        _LOGGED[kind](payload.decode("utf-8", "replace"))
 
 
 def write_score(pid: int, score: int, *, rootless: bool) -> None:
