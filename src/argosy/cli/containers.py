@@ -30,14 +30,15 @@ _FOLLOW = 0.2
 """Seconds between two looks at a log that is followed."""
 
 
+_LENGTHS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
 def _ago(text: str) -> str:
     """How long ago a time was, for people."""
     seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(text)).total_seconds()
-    for name, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            number = int(seconds // length)
-            return f"{number} {name}{'s' if number > 1 else ''} ago"
-    return f"{int(seconds)} seconds ago"
+    name, length = next((pair for pair in _LENGTHS if seconds >= pair[1]), _LENGTHS[-1])
+    number = int(seconds // length)
+    return f"{number} {name}{'' if number == 1 else 's'} ago" if number >= 0 else "in the future"
 
 
 @click.command()

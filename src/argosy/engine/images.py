@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 
@@ -11,7 +12,13 @@ from argosy.content.copy import copy
 from argosy.content.events import OnEvent, ignore
 from argosy.content.protocols import Source
 from argosy.engine.names import local_name, typed_digits
-from argosy.errors import ManifestUnknownError, NotFoundError, PlatformUnknownError, UsageError
+from argosy.errors import (
+    InvalidConfigError,
+    ManifestUnknownError,
+    NotFoundError,
+    PlatformUnknownError,
+    UsageError,
+)
 from argosy.image.view import Image
 from argosy.layout.gc import gc
 from argosy.layout.store import LayoutStore
@@ -154,8 +161,12 @@ class LocalImages:
 
     def _local(self, name: str, root: Descriptor, desc: Descriptor) -> LocalImage:
         manifest = graph.read_image(self.store, desc)
-        runnable = manifest.config.media_type in mediatypes.CONFIGS
-        config = Image(source=self.store, descriptor=desc).config if runnable else None
+        config = None
+        if manifest.config.media_type in mediatypes.CONFIGS:
+            with contextlib.suppress(
+                InvalidConfigError
+            ):  # that is for who runs it to hear, not for who lists
+                config = Image(source=self.store, descriptor=desc).config
         return LocalImage(
             name=name,
             digest=root.digest,

@@ -1,0 +1,55 @@
+"""The images of this machine, as they are listed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+
+import pytest
+
+from argosy import Descriptor, LayoutStore, copy
+from argosy.content.memory import MemoryStore
+from argosy.image.new import scratch
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> LayoutStore:
+    monkeypatch.setenv("ARGOSY_ROOT", str(tmp_path))
+    return LayoutStore.create(str(tmp_path / "images"))
+
+
+def image(store: LayoutStore, name: str, created: str) -> Descriptor:
+    made = scratch(MemoryStore(), created=created)
+    return copy(made.source, made.digest, store, f"registry.example/{name}")
+
+
+def test_an_image_whose_configuration_is_invalid_hides_no_other(
+    argosy: Run, store: LayoutStore
+) -> None:
+    image(store, "good:v1", "2020-01-01T00:00:00Z")
+    bad = image(store, "bad:v1", "yesterday")
+    shown = {entry["Name"]: entry["Created"] for entry in argosy("images", "--json").json}
+    assert shown == {
+        "registry.example/bad:v1": None,
+        "registry.example/good:v1": "2020-01-01T00:00:00Z",
+    }
+    assert argosy("rmi", bad.digest.encoded[:12]).out == "removed registry.example/bad:v1\n"
+
+
+@pytest.mark.parametrize(
+    ("passed", "shown"),
+    [
+        ({"days": 366}, "1 year ago"),
+        ({"days": 20_800}, "56 years ago"),
+        ({"days": 2, "hours": 3}, "2 days ago"),
+        ({"minutes": 1}, "1 minute ago"),
+        ({"hours": -1}, "in the future"),
+    ],
+)
+def test_an_age_is_one_number(
+    argosy: Run, store: LayoutStore, passed: dict[str, int], shown: str
+) -> None:
+    moment = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=1, **passed)
+    image(store, "app:v1", moment.isoformat())
+    assert shown in argosy("images").out
