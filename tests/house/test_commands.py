@@ -16,7 +16,8 @@ OF_THIS_MACHINE = {
     "bundle diff", "bundle validate", "layout init", "layout ls", "layout gc", "layout fsck",
     "serve", "registry check-config", "registry schema", "registry gc", "registry scrub", "registry rebuild",
     "registry backup", "registry stats", "registry migrate", "registry dead-letters", "registry retention",
-    "spec", "runtime-check", "ps", "logs", "exec", "stop", "images", "rmi", "prune",
+    "spec", "runtime-check", "ps", "logs", "exec", "start", "stop", "kill", "wait",
+    "images", "rmi", "prune",
 }  # fmt: skip
 """The commands that ask no registry anything."""
 

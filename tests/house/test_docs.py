@@ -16,6 +16,7 @@ import pytest
 
 from argosy.cli import failure, reference
 from argosy.cli.main import root
+from argosy.cli.table import COMMANDS
 from argosy.remote.registry import Registry
 from argosy.server import config
 from argosy.server.auth.policy import Policy
@@ -111,6 +112,13 @@ def test_every_command_in_the_text_exists_with_its_options(page: pathlib.Path) -
                 check(words)
             except click.UsageError as exc:
                 pytest.fail(f"{script}: {exc.format_message()}")
+
+
+def test_the_readme_names_every_command() -> None:
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = page.partition("| | commands |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`([a-z-]+)`", table))
+    assert named == {name.split()[0] for name in COMMANDS} - {"completion", "version"}
 
 
 def test_what_does_not_exist_is_found() -> None:

@@ -95,7 +95,7 @@ class Lazy(click.Group):
 def root() -> None:
     """Images, registries and containers of the Open Container Initiative.
 
-    Every command takes every kind of place. Data goes to stdout, progress and errors to stderr.
+    A command that takes a place takes every kind. Data goes to stdout, progress and errors to stderr.
 
     \b
     argosy cp alpine:3.20 oci:images:alpine      copy from a registry into a directory

@@ -29,7 +29,7 @@ line of advice where there is some; `ARGOSY_DEBUG=1` adds the traceback.
 
 ## Places
 
-Every command takes every kind of place.
+A command that takes a place takes every kind.
 
 | place | what it is |
 |---|---|

@@ -51,7 +51,7 @@ COMMANDS: dict[str, Entry] = {
     "attach": Entry(_MOVE, "artifact", "Attach files to an image: an SBOM, a signature.", "attach"),
     "discover": Entry(_LOOK, "artifact", "Show what refers to an image.", "discover"),
     "tag": Entry(_MOVE, "tag", "Give an image more tags."),
-    "rm": Entry(_MOVE, "rm", "Remove a tag, or a manifest by digest."),
+    "rm": Entry(_MOVE, "rm", "Remove a tag, a manifest by digest, or a container."),
     "append": Entry(_MAKE, "append", "Put tar archives on an image as new layers."),
     "insert": Entry(_MAKE, "insert", "Put a file or directory into an image, or remove a path."),
     "mutate": Entry(_MAKE, "mutate", "Change an image's configuration and annotations."),
