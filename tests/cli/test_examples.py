@@ -1,4 +1,4 @@
-"""The examples of every command's help and the migration table's right sides, run as they stand.
+"""The examples of every command's help, the pages' command lines and the migration table's right sides, as they stand.
 
 They run in a world that has what they speak of.
 """
@@ -17,10 +17,16 @@ import pytest
 from argosy.cli import reference
 from argosy.content.memory import MemoryStore
 from tests.cli.world import World, stored
+from tests.house.test_docs import blocks
 from tests.interop.registries import Running, running
 
 EXAMPLES = {name: reference.examples(command) for name, command in reference.commands()}
-TABLES = (pathlib.Path(__file__).parents[2] / "docs/migration.md").read_text(encoding="utf-8")
+ROOT = pathlib.Path(__file__).parents[2]
+TABLES = (ROOT / "docs/migration.md").read_text(encoding="utf-8")
+PAGES = {
+    name: re.findall(r"^(argosy .*?)(?: +#.*)?$", "".join(blocks(ROOT / name, "sh")), re.MULTILINE)
+    for name in ("README.md", "docs/registry.md", "docs/rootless.md")
+}
 
 
 def migrations() -> dict[str, list[list[str]]]:
@@ -73,10 +79,11 @@ BEFORE = {
     "repack oci:images:app bundle -t new": BUNDLE,
     "repack --refresh-bundle": f"argosy cp -q oci:a:v1 oci:images:app; {BUNDLE}",
     "registry gc --dry-run": DATABASE.format(".registry"),
+    "registry gc --dry-run --data": DATABASE.format("/srv/registry"),
     "registry gc --data": DATABASE.format("/srv/registry"),
     "registry scrub": STORAGE,
     "registry rebuild": STORAGE + "; rm /srv/registry/registry.db",
-    "registry backup": DATABASE.format("/srv/registry") + "; mkdir .backup",
+    "registry backup": DATABASE.format("/srv/registry") + "; mkdir -p .backup",
     "registry stats": DATABASE.format(".registry"),
     "registry dead-letters": DATABASE.format(".registry"),
     "registry retention": DATABASE.format(".registry"),
@@ -152,6 +159,16 @@ def test_the_examples_of_a_command_run(
     check(world, EXAMPLES[name])
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_the_command_lines_of_a_page_run(
+    page: str, registry: Running, images: MemoryStore, tmp_path: pathlib.Path
+) -> None:
+    world = World(tmp_path / "world", registry.name, re.sub("[^a-z]", "-", page.lower()))
+    world.make(images)
+    assert PAGES[page]
+    check(world, PAGES[page])
+
+
 @pytest.mark.parametrize("title", MIGRATIONS)
 def test_what_others_commands_are_in_argosy_runs(
     title: str, registry: Running, images: MemoryStore, tmp_path: pathlib.Path
@@ -164,6 +181,7 @@ def test_what_others_commands_are_in_argosy_runs(
 
 def test_every_exception_is_about_an_example() -> None:
     lines = [line for found in EXAMPLES.values() for line in found]
+    lines += [line for found in PAGES.values() for line in found]
     lines += [line for rows in MIGRATIONS.values() for row in rows for line in row]
     for key in (*BEFORE, *AFTERWARDS, *NOT_RUN):
         assert any(fits(line, {key: True}, False) for line in lines), key
