@@ -39,7 +39,11 @@ _MAX_DEPTH = 32
 _files = click.argument("files", nargs=-1, metavar="FILE[:TYPE]...")
 _type = click.option("--artifact-type", metavar="TYPE", help="What sort of artifact this is.")
 _annotations = click.option(
-    "-a", "--annotation", multiple=True, metavar="KEY=VALUE", help="On the manifest; repeatable."
+    "-a",
+    "--annotation",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An annotation of the manifest; repeatable.",
 )
 _config = click.option(
     "--config", metavar="FILE[:TYPE]", help="A file to be the artifact's config."

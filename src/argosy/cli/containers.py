@@ -106,7 +106,7 @@ def _plain(container: Container) -> dict[str, object]:
 @click.command()
 @click.argument("container")
 @click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
-@click.option("-n", "--tail", metavar="N", type=click.IntRange(0), help="Only the last lines.")
+@click.option("-n", "--tail", metavar="N", type=click.IntRange(0), help="Only the last N lines.")
 @click.option("-t", "--timestamps", is_flag=True, help="The time before every line.")
 def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> int | None:
     """Print what a detached container wrote, its stderr to stderr.

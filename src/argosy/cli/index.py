@@ -19,7 +19,13 @@ from argosy.spec.platform import Platform
 
 _manifests = click.argument("images", nargs=-1, type=PLACE, metavar="IMAGE...")
 _append = click.option(
-    "-m", "--manifest", "--ref", "more", multiple=True, type=PLACE, help="An image; repeatable."
+    "-m",
+    "--manifest",
+    "--ref",
+    "more",
+    multiple=True,
+    type=PLACE,
+    help="One more IMAGE; repeatable.",
 )
 _annotation = click.option(
     "-a", "--annotation", "annotations", multiple=True, metavar="KEY=VALUE",
@@ -37,7 +43,12 @@ _flatten = click.option(
 @_manifests
 @_append
 @_annotation
-@click.option("--docker", "--docker-empty-base", is_flag=True, help="A Docker manifest list.")
+@click.option(
+    "--docker",
+    "--docker-empty-base",
+    is_flag=True,
+    help="Make a Docker manifest list instead of an OCI index.",
+)
 @click.option("--artifact-type", metavar="TYPE", help="What sort of artifact the index is.")
 @_flatten
 @making.destination_options

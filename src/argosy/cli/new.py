@@ -17,7 +17,7 @@ from argosy.spec.platform import Platform
 @made_platform_option
 @click.option("--created", metavar="TIME", help="RFC 3339, or seconds since 1970.")
 @click.option("--author", metavar="TEXT", default="", help="Who makes it.")
-@click.option("--docker", is_flag=True, help="Docker's media types.")
+@click.option("--docker", is_flag=True, help="Docker's media types instead of OCI's.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     place: Location,

@@ -94,7 +94,7 @@ platforms_option = click.option(
     "platforms",
     type=PLATFORM,
     multiple=True,
-    help="Of an index, only the image for this platform; may be given several times.",
+    help="Of an index, only the image for this platform; repeatable.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 jobs_option = click.option(

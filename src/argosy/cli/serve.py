@@ -25,6 +25,7 @@ from argosy.server.team import Seat
     "--config",
     type=click.Path(dir_okay=False),
     envvar="ARGOSY_REGISTRY_CONFIG",
+    show_envvar=True,
     help="YAML file; `argosy registry schema` prints what may stand in it.",
 )
 @click.option("--data", type=click.Path(file_okay=False), help="Directory for everything.")

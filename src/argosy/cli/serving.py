@@ -25,6 +25,7 @@ config_option = click.option(
     "--config",
     type=click.Path(dir_okay=False),
     envvar="ARGOSY_REGISTRY_CONFIG",
+    show_envvar=True,
     help="The registry's YAML file.",
 )
 data_option = click.option(

@@ -20,9 +20,15 @@ from argosy.spec.platform import Platform
 _rpms = click.option(
     "-s", "--srpms", "rpms", metavar="DIRECTORY", help="A directory of source packages (*.src.rpm)."
 )
-_context = click.option("-c", "--context", metavar="DIRECTORY", help="A build context.")
+_context = click.option(
+    "-c", "--context", metavar="DIRECTORY", help="A directory that was a build context."
+)
 _extra = click.option(
-    "-e", "--extra", multiple=True, metavar="DIRECTORY", help="More sources; repeatable."
+    "-e",
+    "--extra",
+    multiple=True,
+    metavar="DIRECTORY",
+    help="A directory of other sources; repeatable.",
 )
 
 

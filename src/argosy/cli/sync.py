@@ -39,7 +39,7 @@ from argosy.spec.digest import Digest
     help="With --file: below it go jobs that do not say where, as NAME; of skopeo's file as NAME's last part.",
 )
 @click.option("--scoped", is_flag=True, help="With --target: as REGISTRY/NAME.")
-@click.option("--tag", "tags", metavar="TAG", multiple=True, help="This tag; repeatable.")
+@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only this tag; repeatable.")
 @click.option(
     "--include", multiple=True, metavar="REGEX", help="Tags that match, whole; repeatable."
 )

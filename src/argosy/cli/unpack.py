@@ -25,10 +25,18 @@ from argosy.spec.platform import Platform
 @click.option("--rootfs-only", is_flag=True, help="Only the root file system, into BUNDLE itself.")
 @click.option("--rootless", is_flag=True, help="Without root's powers; owners are recorded.")
 @click.option(
-    "--uid-map", "uids", multiple=True, metavar="CONTAINER:HOST[:SIZE]", help="Repeatable."
+    "--uid-map",
+    "uids",
+    multiple=True,
+    metavar="CONTAINER:HOST[:SIZE]",
+    help="Give files of these users to those of the host, and the bundle a user namespace; repeatable.",
 )
 @click.option(
-    "--gid-map", "gids", multiple=True, metavar="CONTAINER:HOST[:SIZE]", help="Repeatable."
+    "--gid-map",
+    "gids",
+    multiple=True,
+    metavar="CONTAINER:HOST[:SIZE]",
+    help="The same of groups; repeatable.",
 )
 @click.option("--keep-dirlinks", is_flag=True, help="A link to a directory stays a link.")
 @click.option("--digests", is_flag=True, help="Hash all files, so that BUNDLE may be moved.")
