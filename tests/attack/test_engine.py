@@ -110,6 +110,20 @@ def test_cve_2022_36109_the_groups_of_a_process_are_its_users_and_its_own_is_one
     assert argosy("exec", "-u", user, "c", *GROUPS).out.split() == groups.split()
 
 
+@pytest.mark.parametrize("user", ["root", "me"])
+def test_cve_2022_24769_and_27649_no_capability_is_inheritable_or_ambient(
+    argosy: Argosy, peopled: str, user: str
+) -> None:
+    more = ["--cap-add", "NET_ADMIN", "-u", user]
+    run = argosy(
+        "run", "-q", "--rm", "--network", "none", *more, peopled, "cat", "/proc/self/status"
+    )
+    argosy("run", "-q", "-d", "--name", "c", "--network", "none", *more, peopled, "sleep", "100")
+    for status in (run.out, argosy("exec", "c", "cat", "/proc/self/status").out):
+        sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
+        assert {sets["CapInh"], sets["CapAmb"]} == {"0" * 16}
+
+
 def test_an_images_volume_behind_a_link_stays_in_the_image(
     argosy: Argosy, image: str, tmp_path: pathlib.Path
 ) -> None:

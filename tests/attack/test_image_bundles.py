@@ -80,16 +80,26 @@ def test_cve_2022_23648_a_volume_cannot_be_the_root_or_outside_of_it(volume: str
         "io.kubernetes.cri-o.userns-mode",
         "io.kubernetes.cri.container-type",
         "io.katacontainers.config.hypervisor.path",
+        "cdi.k8s.io/all",
         "bundle",
     ],
 )
-def test_cve_2026_53488_a_label_does_not_become_a_command_of_the_host(label: str) -> None:
+def test_cve_2026_53488_and_53492_a_label_does_not_become_a_command_or_device_of_the_host(
+    label: str,
+) -> None:
     config = image_of(labels={label: "binary:///bin/sh?-c=id", "maintainer": "me"}).config
     annotations = runtime_config(config)["annotations"]
     assert label not in annotations
     assert annotations["maintainer"] == "me"
     assert unsafe_labels(config.execution.labels) == (label,)
     assert runtime_config(config, trust_labels=True)["annotations"][label].startswith("binary:")
+
+
+@pytest.mark.parametrize("user", ["", "1000"])
+def test_cve_2022_24769_no_capability_is_inheritable_or_ambient(user: str) -> None:
+    capabilities = runtime_config(image_of(user=user).config)["process"]["capabilities"]
+    assert not capabilities.get("inheritable")
+    assert not capabilities.get("ambient")
 
 
 def test_labels_that_only_look_alike_stay() -> None:
@@ -114,7 +124,7 @@ def test_cve_2023_25153_a_manifest_or_configuration_that_claims_gigabytes_is_not
         _ = Image(source=Endless(), descriptor=manifest).raw
 
 
-def test_a_bundle_cannot_be_entered_by_others(tmp_path: pathlib.Path) -> None:
+def test_cve_2021_41103_a_bundle_cannot_be_entered_by_others(tmp_path: pathlib.Path) -> None:
     """Without it, anybody could run the image's set-user-id programs."""
     bundle = unpack(image_of(tar_of(file("su", b"x", mode=0o4755))), str(tmp_path / "b"), OPTIONS)
     assert os.stat(bundle.path).st_mode & 0o077 == 0

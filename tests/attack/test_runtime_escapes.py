@@ -94,7 +94,7 @@ def test_cve_2019_16884_nothing_but_procfs_on_proc_and_nothing_below(
         assert why in done.stderr
 
 
-def test_cve_2023_27561_a_volume_with_links_at_proc_does_not_redirect_it(
+def test_cve_2023_27561_and_28642_a_volume_with_links_at_proc_does_not_redirect_it(
     runtime: Runtime, bundle: Bundle
 ) -> None:
     """The volume is mounted first and /proc of the image leads into it."""
@@ -415,7 +415,7 @@ def test_go_2026_5475_the_containers_users_are_read_with_a_limit(
     assert "HOME=/" in runtime.output(bundle).splitlines()
 
 
-def test_cve_2022_29162_exec_leaves_no_inheritable_capability(
+def test_cve_2022_29162_and_27650_exec_leaves_no_inheritable_capability(
     runtime: Runtime, bundle: Bundle
 ) -> None:
     cid = runtime.start(bundle.sh("exec sleep 100"))

@@ -36,11 +36,13 @@ UNSAFE_ANNOTATIONS = (
     "io.kubernetes.cri",
     "io.katacontainers.",
     "containerd.io/restart.",
+    "cdi.k8s.io/",
     "com.docker.network.",
     "dev.gvisor.",
 )
 """Annotations by which runtimes and engines are told what to do on the host (the `potentiallyUnsafeConfigAnnotations`
-of runc, crun, Kata and gVisor, and containerd's restart monitor); one that ends with a dot is a prefix."""
+of runc, crun, Kata and gVisor, containerd's restart monitor, and the devices of CDI); one that ends with a dot or a
+slash is a prefix."""
 
 _CAPABILITIES = ("CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE")
 _NAMESPACES = ("pid", "network", "ipc", "uts", "mount", "cgroup")
@@ -220,7 +222,7 @@ def unsafe_labels(labels: Iterable[str]) -> tuple[str, ...]:
 
 def _is_unsafe(label: str) -> bool:
     return any(
-        label.startswith(known) if known.endswith((".", "cri")) else label == known
+        label.startswith(known) if known.endswith((".", "/", "cri")) else label == known
         for known in UNSAFE_ANNOTATIONS
     )
 
