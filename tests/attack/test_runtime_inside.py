@@ -199,6 +199,24 @@ def test_cve_2019_14271_exec_opens_nothing_of_pythons_inside_either(
 
 
 @needs_root
+def test_cve_2025_23266_hooks_on_the_host_get_no_variable_of_the_container(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    """The image names a library of its own to be loaded; createContainer hooks even run in its root directory."""
+    bundle.process["env"] += ["LD_PRELOAD=./evil.so", "LD_AUDIT=./evil.so"]
+    names = ("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+    seen = {name: bundle.path / name for name in names}
+    bundle.config["hooks"] = {
+        name: [{"path": "/bin/sh", "args": ["sh", "-c", f"env > {path}"]}]
+        for name, path in seen.items()
+    }
+    runtime.output(bundle.sh("echo $LD_PRELOAD"))
+    for path in seen.values():
+        assert "PATH=" in path.read_text()
+        assert "evil" not in path.read_text()
+
+
+@needs_root
 @pytest.mark.parametrize("openat2", [True, False])
 def test_cve_2025_52881_a_write_to_proc_is_not_redirected_by_a_mount(openat2: bool) -> None:
     """Something is mounted over the file, in the host's /proc that stands in where no procfs can be made."""

@@ -142,7 +142,7 @@ def pretty(value: Any, indent: str = "\n") -> str:
 
 
 def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Write a file whole or not at all: a temporary name in the same directory, fsync, rename."""
+    """Write a file whole or not at all: under a temporary name in the same directory, which is then changed."""
     temporary = f"{path}.{posix.getpid()}.tmp"
     fd = posix.open(
         temporary,
