@@ -12,9 +12,13 @@ import tarfile
 
 import pytest
 
+from argosy.content.copy import copy
+from argosy.content.memory import MemoryStore
 from argosy.engine import profile
 from argosy.engine.network import BRIDGE, GATEWAY, Bridge
 from argosy.engine.options import Published
+from argosy.layout.store import LayoutStore
+from argosy.testing.hostimage import host_image
 from tests.engine.conftest import (
     Argosy,
     argosy,
@@ -108,6 +112,30 @@ def test_cve_2022_36109_the_groups_of_a_process_are_its_users_and_its_own_is_one
     argosy("run", "-q", "-d", "--name", "c", "--network", "none", peopled, "sleep", "100")
     assert argosy("exec", "c", *GROUPS).out.split() == ["0", "6"]
     assert argosy("exec", "-u", user, "c", *GROUPS).out.split() == groups.split()
+
+
+DEEPER = "i=0; while [ $i -lt 1500 ]; do mkdir d; cd d; i=$((i+1)); done"
+
+
+def test_directories_deeper_than_a_stack_are_removed_all_the_same(
+    argosy: Argosy, host_layout: pathlib.Path, root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """By a layer or by what runs in a container: neither stays for good on the machine's disk."""
+    layout = LayoutStore.create(str(tmp_path / "deep"))
+    made = host_image(MemoryStore(), ("sh", "mkdir"))
+    copy(made.source, made.descriptor.digest, layout, "v1")
+    nested = tmp_path / "nested.tar"
+    with tarfile.open(nested, "w") as tar:
+        for depth in range(100, 1001, 100):
+            member = tarfile.TarInfo("d/" * depth)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(member)
+    image = f"oci:{tmp_path}/nested:v1"
+    argosy("append", "-b", f"oci:{tmp_path}/deep:v1", "-f", nested, "-t", image)
+    argosy("run", "-q", "--rm", "--network", "none", image, "sh", "-c", f"cd /tmp; {DEEPER}")
+    argosy("prune", "-a")
+    left = subprocess.run(["find", root, "-name", "d"], capture_output=True, check=True)
+    assert left.stdout == b""
 
 
 @pytest.mark.parametrize("user", ["root", "me"])

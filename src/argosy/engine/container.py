@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Iterator
 from typing import Any, Self
@@ -24,6 +23,7 @@ from argosy.errors import (
     InvalidConfigError,
     UsageError,
 )
+from argosy.layer.removal import discard
 from argosy.layout.durable import storage_errors
 
 _RECORD = "container.json"
@@ -253,7 +253,7 @@ class Container:
 
     def discard(self) -> None:
         """Remove its directory, in which nothing is mounted any more. What is gone already is fine."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        discard(self.path)
         self.release()
 
     @property
@@ -308,7 +308,7 @@ def sweep(places: Places) -> list[str]:
             if not os.path.exists(os.path.join(places.containers, name, _RECORD))
         ]
         for name in found:
-            shutil.rmtree(os.path.join(places.containers, name), ignore_errors=True)
+            discard(os.path.join(places.containers, name))
     return found
 
 

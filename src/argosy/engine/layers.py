@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -20,6 +19,7 @@ from argosy.engine.container import unheard
 from argosy.errors import InvalidConfigError, StorageError
 from argosy.image.view import Image, Layer
 from argosy.layer.options import Options
+from argosy.layer.removal import discard
 from argosy.layer.rootfs import RootFS
 from argosy.layout.durable import sync_directory
 from argosy.spec.digest import Digest
@@ -118,7 +118,7 @@ class LayerTrees:
             os.rename(changes, place)
             sync_directory(self.path)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            discard(temporary)
             if busy is not None:
                 os.close(busy)
 
@@ -170,7 +170,7 @@ class LayerTrees:
                 continue
             gone.append(path)
             if not dry_run:
-                shutil.rmtree(path, ignore_errors=True)
+                discard(path)
             os.close(busy)
         return gone
 

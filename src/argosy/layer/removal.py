@@ -6,6 +6,7 @@ so that a directory moved away meanwhile ends the removal instead of leading it 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -13,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from argosy.layer.resolve import DIRECTORY, open_directory
 
-__all__ = ["Identity", "Spare", "identity", "purge", "remove"]
+__all__ = ["Identity", "Spare", "discard", "identity", "purge", "remove"]
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -76,6 +77,17 @@ def remove(parent: int, name: bytes, *, unlock: bool = False) -> None:
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=parent)
+
+
+def discard(path: str) -> None:
+    """Remove a path and all that is below it, as far as the system lets; nothing there is fine."""
+    place, name = os.path.split(path)
+    with contextlib.suppress(OSError):
+        parent = os.open(place, DIRECTORY)
+        try:
+            remove(parent, os.fsencode(name), unlock=True)
+        finally:
+            os.close(parent)
 
 
 def purge(top: int, spare: Spare | None = None, *, unlock: bool = False) -> None:
