@@ -105,6 +105,7 @@ NOT_RUN = {
     "exec": "a container",
     "edit config registry.example": "an image that is no index",
     "graph -f dot": "" if shutil.which("dot") else "Graphviz",
+    "kill": "a container",
     "login --authfile": "a terminal to ask at",
     "login registry.example": "a terminal to ask at",
     "login registry.example -u": "",
@@ -113,9 +114,11 @@ NOT_RUN = {
     "rm -f web": "a container",
     "run": "a container",
     "serve": "somebody who stops it",
+    "start": "a container",
     "stop": "a container",
     "unpack": "" if os.geteuid() == 0 else "root",
     "unpack alpine:3.20": "a container",
+    "wait": "a container",
 }
 """What an example needs that is not here; `tests/engine`, `tests/server` and `tests/interop` try these."""
 

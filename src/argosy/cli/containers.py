@@ -213,7 +213,15 @@ def _check_terminal(container: Container, interactive: bool) -> None:
 
 @click.command()
 @click.argument("named", nargs=-1, required=True, metavar="CONTAINER...")
-@click.option("-s", "--signal", "signal_name", default="KILL", help="Another signal than KILL.")
+@click.option(
+    "-s",
+    "--signal",
+    "signal_name",
+    metavar="SIGNAL",
+    default="KILL",
+    show_default=True,
+    help="What is sent.",
+)
 def kill(named: tuple[str, ...], signal_name: str) -> int | None:
     """Kill containers, or send them another signal.
 
