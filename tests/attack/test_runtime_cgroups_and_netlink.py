@@ -9,7 +9,7 @@ import struct
 import pytest
 
 from argosy.runtime import filtercache, netlink
-from argosy.runtime.cgroups import cgroup, devices, layout, limits2
+from argosy.runtime.cgroups import cgroup, devices, files, layout, limits2
 from argosy.runtime.errors import Failure
 from argosy.runtime.netlink import IFLA_IFNAME, attributes
 
@@ -69,3 +69,28 @@ def test_a_planted_filter_is_not_loaded(tmp_path: pathlib.Path) -> None:
     evil.write_bytes(b"87654321" + filtercache._hash(b"key87654321"))
     os.symlink(evil, kept)
     assert filtercache.get(str(place), b"key") is None
+
+
+@pytest.mark.parametrize(("name", "depth"), [("x" * 250, 20), ("y", 1500)])
+def test_cgroups_deeper_than_a_path_or_a_stack_are_found_and_removed(
+    name: str, depth: int, tmp_path: pathlib.Path
+) -> None:
+    """A container that may write its cgroups makes such: it could not be deleted, nor what is in them be killed."""
+    top = tmp_path / "container"
+    top.mkdir()
+    here = os.open(top, os.O_DIRECTORY)
+    for number in range(depth):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_DIRECTORY, dir_fd=here)
+        os.close(here)
+        here = below
+        if number == depth - 1:
+            with os.fdopen(
+                os.open("cgroup.procs", os.O_CREAT | os.O_WRONLY, dir_fd=here), "w"
+            ) as file:
+                file.write("4242\n")
+    assert cgroup.Cgroup({"": str(top)}).pids() == [4242]
+    os.unlink("cgroup.procs", dir_fd=here)
+    os.close(here)
+    files.remove(str(top))
+    assert not top.exists()

@@ -12,8 +12,14 @@ from time import sleep
 
 from argosy.runtime.errors import Failure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LIMIT = 4 << 20
 """The most of one control file that is read, in bytes; a `memory.stat` has about 4 KiB."""
+
+_FOLDER = posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC
 
 TRIES = 100
 """How often a write that the kernel interrupted is repeated."""
@@ -136,18 +142,53 @@ def pids_in(path: str) -> list[int]:
     return [int(line) for line in text.split()]
 
 
-def below(path: str) -> list[str]:
-    """Return `path` and every cgroup below it, parents first; nothing when it is gone."""
-    found = [path]
-    for parent in found:
-        found.extend(_children(parent))
-    return found if exists(path) else []
+def below(path: str) -> Iterator[str]:
+    """Yield a path of every cgroup below `path` and of itself, leaves first; nothing when it is gone.
 
-
-def _children(path: str) -> list[str]:
+    Each path is good until the next one is asked for. None grows with the depth: a container that may make cgroups
+    makes them deeper than a path may be long.
+    """
     try:
-        with posix.scandir(path) as entries:
-            return sorted(entry.path for entry in entries if entry.is_dir(follow_symlinks=False))
+        here = posix.open(path, _FOLDER)
+    except FileNotFoundError:
+        return
+    levels = [("", _folders(here))]
+    try:
+        while True:
+            name, left = levels[-1]
+            if left:
+                here = _descend(here, left.pop(), levels)
+            elif len(levels) > 1:
+                levels.pop()
+                here = _moved(here, "..")
+                yield f"/proc/self/fd/{here}/{name}"
+            else:
+                break
+    finally:
+        posix.close(here)
+    yield path
+
+
+def _descend(here: int, name: str, levels: list[tuple[str, list[str]]]) -> int:
+    """Go down one level, unless it is gone."""
+    try:
+        here = _moved(here, name)
+    except FileNotFoundError:
+        return here
+    levels.append((name, _folders(here)))
+    return here
+
+
+def _moved(here: int, name: str) -> int:
+    there = posix.open(name, _FOLDER, dir_fd=here)
+    posix.close(here)
+    return there
+
+
+def _folders(fd: int) -> list[str]:
+    try:
+        with posix.scandir(fd) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
 
@@ -225,7 +266,7 @@ def _remove_once(path: str) -> OSError | None:
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
             return error
-    for each in reversed(below(path)):
+    for each in below(path):
         try:
             posix.rmdir(each)
         except FileNotFoundError:
