@@ -402,8 +402,10 @@ def test_history_and_size(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.P
     assert argosy("size", place, "--json").json["efficiency"] == 1.0
     (tmp_path / "ci").write_text("rules:\n  lowestEfficiency: 1.0\n  highestWastedBytes: 1KB\n")
     argosy("size", place, "--ci-config", tmp_path / "ci")
-    (tmp_path / "ci").write_text("rules: [")
-    argosy("size", place, "--ci-config", tmp_path / "ci", code=1)
+    for wrong in ("rules: [", "rules: 2020-13-45", "[" * 20_000):
+        (tmp_path / "ci").write_text(wrong)
+        said = argosy("size", place, "--ci-config", tmp_path / "ci", code=1).err
+        assert f"{tmp_path / 'ci'}: not YAML: " in said
 
 
 def test_a_wasteful_image_fails_in_ci(

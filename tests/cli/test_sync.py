@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from argosy.cli.syncing import read_jobs
-from argosy.errors import InvalidConfigError
+from argosy.cli.syncing import MAX_FILE, read_jobs
+from argosy.errors import InvalidConfigError, LimitExceededError
 from argosy.layout.store import LayoutStore
 from argosy.locate import Location
 from argosy.spec.digest import Digest
@@ -321,6 +321,23 @@ def test_flags_and_numbers_in_a_file_are_read_as_such() -> None:
 def test_a_file_that_says_something_else_is_refused(key: str, text: str) -> None:
     with pytest.raises(InvalidConfigError, match=key):
         read_jobs(f"- {{source: a, target: b, {key}: {text}}}", "file")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"- \xff", b"- \0", b"[" * 20_000, b"[" * 20_000 + b"]" * 20_000, b"- !!timestamp 2020-13-45"],
+    ids=["bytes", "control", "open", "deep", "date"],
+)
+def test_a_file_that_is_no_yaml_is_refused(argosy: Run, tmp_path: pathlib.Path, raw: bytes) -> None:
+    (tmp_path / "jobs").write_bytes(raw)
+    said = argosy("sync", "--dry-run", "-f", tmp_path / "jobs", code=1).err
+    assert said.startswith(f"argosy: {tmp_path}/jobs: not YAML: ")
+    assert said.count("\n") == 1
+
+
+def test_a_file_that_is_too_long_is_refused_and_not_cut() -> None:
+    with pytest.raises(LimitExceededError, match="file: over the limit of 4194304 bytes"):
+        read_jobs(b"- {source: a, target: b}\n" + b"#" * MAX_FILE, "file")
 
 
 def test_the_tag_of_a_files_source_is_the_only_one() -> None:

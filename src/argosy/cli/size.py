@@ -105,7 +105,7 @@ def _read(path: str) -> dict[str, object]:
     try:
         with open(path, encoding="utf-8") as file:
             document_ = yaml.safe_load(file.read(1 << 20))
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InvalidConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from None
     rules = document_.get("rules") if isinstance(document_, dict) else None
     if not isinstance(rules, dict):

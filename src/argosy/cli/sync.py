@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -29,7 +29,7 @@ from argosy.spec.digest import Digest
     "-f",
     "--file",
     metavar="FILE",
-    type=click.File("r"),
+    type=click.File("rb"),
     help="Jobs, in YAML (skopeo's file is understood).",
 )
 @click.option(
@@ -70,7 +70,7 @@ from argosy.spec.digest import Digest
 @quiet_option
 @progress.progress_option
 def command(
-    file: TextIO | None, base: str | None, scoped: bool, named: tuple[str, ...], **given: Any
+    file: BinaryIO | None, base: str | None, scoped: bool, named: tuple[str, ...], **given: Any
 ) -> int:
     """Keep tags of a repository the same in another place; or many, by a file.
 
@@ -97,7 +97,7 @@ def command(
     if file is not None:
         _check_file(given)
         target = Location.parse(base) if base else None
-        jobs = read_jobs(file.read(MAX_FILE), file.name, target, scoped=scoped)
+        jobs = read_jobs(file.read(MAX_FILE + 1), file.name, target, scoped=scoped)
     else:
         jobs = [_job(named, given)]
     failed = 0

@@ -23,6 +23,7 @@ from argosy.content.protocols import Source
 from argosy.errors import (
     ArgosyError,
     InvalidConfigError,
+    LimitExceededError,
     ManifestUnknownError,
     NameUnknownError,
     UsageError,
@@ -276,7 +277,7 @@ def as_names(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def read_jobs(
-    text: str, path: str, target: Location | None = None, *, scoped: bool = False
+    text: bytes | str, path: str, target: Location | None = None, *, scoped: bool = False
 ) -> list[Job]:
     """The jobs of a file.
 
@@ -289,7 +290,10 @@ def read_jobs(
 
     Raises:
         InvalidConfigError: it is not YAML, or holds something that is not understood.
+        LimitExceededError: it is longer than 4 MiB.
     """
+    if len(text) > MAX_FILE:
+        raise LimitExceededError(f"{path}: over the limit of {MAX_FILE} bytes")
     value = _parsed(text, path)
     name: Callable[[Reference], str] = operator.attrgetter("repository" if scoped else "name")
     try:
@@ -306,20 +310,18 @@ def read_jobs(
     raise InvalidConfigError(f"{path}: expected a list of jobs")
 
 
-def _parsed(text: str, path: str) -> Any:
+def _parsed(text: bytes | str, path: str) -> Any:
     """What a file holds, in lists, mappings and texts: only what is left empty is no text."""
     yaml: Any = importlib.import_module("yaml")
     resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag in _RESOLVED]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    loader = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})(text)
+    kind = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})
     try:
-        return loader.get_single_data()
-    except yaml.YAMLError as exc:
-        raise InvalidConfigError(f"{path}: {' '.join(str(exc).split())}") from None
-    finally:
-        loader.dispose()
+        return yaml.load(text, kind)
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise InvalidConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from None
 
 
 def _last(source: Reference) -> str:
