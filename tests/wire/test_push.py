@@ -189,6 +189,23 @@ def test_breaks_after_a_few_bytes_each_are_given_up(scripted: s.Scripted, client
     assert len(scripted.requests("PATCH")) == 3
 
 
+def test_where_nothing_is_kept_of_a_piece_that_broke_the_next_is_smaller(
+    scripted: s.Scripted, client: Client
+) -> None:
+    uploads = Uploads(scripted)
+    plain = uploads.patch
+
+    def patch(seen: s.Seen, peer: s.Peer) -> bool:
+        if seen.length > 1_000_000:
+            return s.reset(900_000)(seen, peer)
+        return plain(seen, peer)
+
+    next(route for route in scripted._routes if route[0] == "PATCH")[2][0] = patch
+    client().push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert uploads.ranges[0] == "0-749999"
+
+
 def test_a_lost_session_begins_again_in_a_new_one(scripted: s.Scripted, client: Client) -> None:
     uploads = Uploads(scripted, [2_000_000], keeps=False)
     with VerifyingReader(io.BytesIO(DATA), LAYER) as reader:

@@ -42,8 +42,8 @@ from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 
-DEFAULT_CHUNK = 16 * 1024 * 1024
-"""Bytes of a chunk where the whole was refused (413) or lost, and nobody said which size is right."""
+MOST_CHUNK = 16 * 1024 * 1024
+"""Bytes of the largest chunk that is tried where the whole was refused (413) or lost."""
 LEAST_CHUNK = 256 * 1024
 """Bytes of the smallest chunk that is tried."""
 REMEMBERED = 4 * 1024 * 1024
@@ -441,7 +441,7 @@ def _chunkless(exc: ArgosyError) -> bool:
 
 
 def _recover(state: _Upload, exc: ArgosyError, failures: int) -> Flow[None]:
-    pause = min(30.0, 0.25 * 2 ** (failures - 1))
+    pause, before = min(30.0, 0.25 * 2 ** (failures - 1)), state.offset
     if isinstance(exc, (InvalidDigestError, NotFoundError)):
         state.location = ""
     elif _chunkless(exc):
@@ -450,16 +450,15 @@ def _recover(state: _Upload, exc: ArgosyError, failures: int) -> Flow[None]:
         state.chunk = _smaller(state)
     if state.location:
         yield from _ask(state, pause)
-    if not state.offset and not state.chunk and isinstance(exc, TransportError):
-        state.chunk = (
-            DEFAULT_CHUNK  # it keeps nothing of a piece that broke: lose a small one the next time
-        )
+    if state.offset <= before and isinstance(exc, TransportError):
+        # it keeps nothing of a piece that broke: lose a smaller one the next time
+        state.chunk = _smaller(state)
 
 
 def _smaller(state: _Upload) -> int:
-    """The next chunk to try after one was refused as too large."""
-    refused = min(state.chunk or state.desc.size, state.desc.size - state.offset)
-    return max(min(refused // 2, DEFAULT_CHUNK), LEAST_CHUNK)
+    """The next chunk to try after one was refused as too large, or lost."""
+    last = min(state.chunk or state.desc.size, state.desc.size - state.offset)
+    return max(min(last // 2, MOST_CHUNK), LEAST_CHUNK)
 
 
 def _resume(state: _Upload) -> Flow[None]:
