@@ -13,7 +13,7 @@ from argosy.server import marker
 from argosy.server.metadata import Transaction, blobs, repositories
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.sqlite import Sqlite
-from argosy.server.storage import ShortObjectError, Storage
+from argosy.server.storage import PIECE, ShortObjectError, Storage
 from argosy.server.storage.filesystem import FileSystem
 from argosy.server.storage.objects import Objects
 
@@ -79,7 +79,7 @@ def test_pieces_are_bounded(storage: Storage) -> None:
     put(storage, "b/20260101/x-1", b"x" * 3_000_000)
     sizes = [len(piece) for piece in storage.read("b/20260101/x-1")]
     assert sum(sizes) == 3_000_000
-    assert max(sizes) <= 1024 * 1024
+    assert max(sizes) <= PIECE
 
 
 def test_reading_past_the_end_is_an_error(storage: Storage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,40 @@ from tests.server import invariants
 from tests.server.client import Server, image, index
 
 # -- clients --------------------------------------------------------------------------------------
+
+
+def test_little_is_held_for_a_client_that_takes_nothing(server: Server) -> None:
+    """The HTTP server holds some ten messages, whatever their size; a thousand clients do the rest."""
+    digest = server.push_blob("a", bytes(3_000_000))
+    handed_out: list[int] = []
+    read = server.registry.storage.read
+
+    def counted(key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        for piece in read(key, start, stop):
+            handed_out.append(len(piece))
+            yield piece
+
+    server.registry.storage.read = counted  # type: ignore[method-assign]
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "raw_path": f"/v2/a/blobs/{digest}".encode(),
+        "headers": [(b"range", b"bytes=1-")],
+    }
+    sizes: list[int] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(3600)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            sizes.append(len(message["body"]))
+            await asyncio.sleep(0.05)
+            raise OSError("gone")
+
+    server.run(server.app(scope, receive, send))
+    assert sizes[0] <= 64 * 1024
+    assert sum(handed_out) <= 512 * 1024
 
 
 def interrupted(server: Server, method: str, target: str, then: str) -> list[Any]:
@@ -123,7 +158,7 @@ def test_a_client_that_stops_reading_is_left_and_counted(
     with Server(str(tmp_path), settings=settings) as server:
         digest = server.push_blob("a", os.urandom(5 << 20))
         (seen,) = asked(server, f"/v2/a/blobs/{digest}", send, range="bytes=1-")
-    assert (seen.route, seen.status, seen.sent) == ("blob", 206, 2 << 20)
+    assert (seen.route, seen.status, seen.sent) == ("blob", 206, 2 << 16)
     assert "the answer broke off" in caplog.text
 
 

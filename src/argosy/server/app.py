@@ -38,6 +38,8 @@ _API = (b"docker-distribution-api-version", distribution.API_VERSION.encode())
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 _JSON = (b"content-type", b"application/json")
 _NO_BODY = frozenset({204, 304})
+_SLICE = 64 * 1024
+"""Bytes sent at a time. The HTTP server holds ten of them for a client that takes none."""
 _STREAMED: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
@@ -193,9 +195,11 @@ class App:
     async def _stream(self, response: Response, pieces: AsyncIterator[bytes], send: Send) -> None:
         patience = self.registry.settings.limits.body_idle_seconds
         async for piece in pieces:
-            async with asyncio.timeout(patience):
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            response.sent += len(piece)
+            for at in range(0, len(piece), _SLICE):
+                part = piece[at : at + _SLICE]
+                async with asyncio.timeout(patience):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                response.sent += len(part)
         await send(_STREAMED)
 
     def _note(

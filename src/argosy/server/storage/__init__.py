@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from argosy.errors import StorageError
 
 __all__ = [
+    "PIECE",
     "InsufficientStorageError",
     "Place",
     "SegmentWriter",
@@ -23,6 +24,9 @@ __all__ = [
     "UnavailableError",
     "checked_key",
 ]
+
+PIECE = 256 * 1024
+"""The most bytes handed out at a time. Whoever sends them holds two for each client, however slowly it takes them."""
 
 _KEY = re.compile(r"[a-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)+", re.ASCII)
 
@@ -106,7 +110,7 @@ class Storage(Protocol):
         ...
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """The bytes from `start` up to (not including) `stop`, or the end, in pieces of at most 1 MiB.
+        """The bytes from `start` up to (not including) `stop`, or the end, in pieces of at most `PIECE`.
 
         Raises:
             BlobUnknownError: no such object.

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Sequence
 
 from argosy.errors import BlobUnknownError
 from argosy.layout.durable import WriteBack, sync_directory
-from argosy.server.storage import Place, ShortObjectError, checked_key
+from argosy.server.storage import PIECE, Place, ShortObjectError, checked_key
 from argosy.server.storage.disk import require_room, translated
 
-_PIECE = 1024 * 1024
 _FOLDERS = 8
 _MOST = min(1024, os.sysconf("SC_IOV_MAX"))
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -206,7 +205,7 @@ def _pieces(fd: int, key: str, start: int, stop: int | None) -> Iterator[bytes]:
     offset = start
     try:
         while stop is None or offset < stop:
-            wanted = _PIECE if stop is None else min(_PIECE, stop - offset)
+            wanted = PIECE if stop is None else min(PIECE, stop - offset)
             piece = os.pread(fd, wanted, offset)
             if not piece and stop is not None:
                 raise ShortObjectError(f"object {key} ends at byte {offset}: expected {stop}")

@@ -26,6 +26,7 @@ from obstore.store import S3Store
 
 from argosy.errors import BlobUnknownError, StorageError
 from argosy.server.storage import (
+    PIECE,
     Place,
     SegmentWriter,
     ShortObjectError,
@@ -37,8 +38,6 @@ from argosy.server.storage.disk import Temporary
 
 __all__ = ["Objects", "s3"]
 
-PIECE = 1024 * 1024
-"""The most bytes handed out at a time."""
 PART = 5 * 1024 * 1024
 """The smallest part S3 takes."""
 _PARTS = 9000
