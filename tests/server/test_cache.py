@@ -492,6 +492,31 @@ def test_a_blob_comes_in_where_blobs_lie_not_where_temporary_files_do(
     assert made == [str(folder)]
 
 
+def test_an_upstream_that_hangs_keeps_nothing_else_waiting(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    blobs = []
+    for seed in range(40):
+        _, parsed, _ = image(upstreams, f"v{seed}", seed=seed)
+        assert mirror.ask("GET", f"/v2/hub/app/manifests/v{seed}").status == 200
+        blobs.append(parsed.config.digest)
+    upstreams.gate = gate = threading.Event()
+
+    async def pull() -> list[int]:
+        asking = [mirror.asking("GET", f"/v2/hub/app/blobs/{digest}") for digest in blobs]
+        pulls = [asyncio.ensure_future(one) for one in asking]
+        await asyncio.wait(pulls, timeout=0.2)
+        try:
+            async with asyncio.timeout(5):
+                await asyncio.to_thread(lambda: None)
+        finally:
+            gate.set()
+        return [(await one).status for one in pulls]
+
+    assert set(mirror.run(pull())) == {200}
+    mirror.settle()
+
+
 def test_ranges_bring_the_whole_blob_in_once(mirror: Mirror, upstreams: Upstreams) -> None:
     layer, data = big(upstreams)
     mirror.ask("GET", "/v2/hub/app/manifests/big")

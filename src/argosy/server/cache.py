@@ -21,6 +21,7 @@ import contextlib
 import functools
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from argosy.content.protocols import BlobReader, Source
@@ -78,6 +79,7 @@ _UPLOAD_LEASE = 6 * 3600.0
 _WAIT = 30.0
 _LOOK_AGAIN = 0.1
 _CANDIDATES = 20
+_THREADS = 32
 
 
 class Cache:
@@ -98,6 +100,7 @@ class Cache:
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_before: dict[str, float] = {}
         self._lists = Lists()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="argosy-upstream")
 
     def attach(self, registry: Registry) -> None:
         """Say which registry this is the cache of."""
@@ -121,6 +124,10 @@ class Cache:
         assert upstream is not None
         return upstream, self._source_for(upstream, name[len(upstream.prefix) + 1 :])
 
+    async def _blocking(self, call: Callable[[], T]) -> T:
+        """Run what waits for an upstream where nothing else waits for a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
     async def _ask(self, upstream: Upstream, call: Callable[[], T]) -> T:
         """Ask the upstream something that blocks, unless it has asked for silence.
 
@@ -131,7 +138,7 @@ class Cache:
         if silent > 0:
             raise TooManyRequestsError(f"{upstream.registry} limits the rate", retry_after=silent)
         try:
-            return await asyncio.to_thread(call)
+            return await self._blocking(call)
         except TooManyRequestsError as error:
             pause = min(3600.0, error.retry_after or 10.0)
             self._not_before[upstream.prefix] = self.registry.clock() + pause
@@ -439,7 +446,7 @@ class Cache:
     ) -> None:
         """Move the bytes; the last of them arrive only after all were proved."""
         renewed = self.registry.clock()
-        while data := await asyncio.to_thread(fill.step, reader, writer):
+        while data := await self._blocking(functools.partial(fill.step, reader, writer)):
             fill.arrived(len(data))
             now = self.registry.clock()
             if lease is not None and now - renewed > _LEASE / 3:
