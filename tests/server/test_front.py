@@ -106,6 +106,25 @@ class Fronted(Server):
         self.app = Front(self.app, Limiter(limits), trusted)  # type: ignore[assignment]
 
 
+def test_a_host_of_ipv6_does_not_escape_the_limit_by_its_many_addresses(
+    tmp_path: pathlib.Path,
+) -> None:
+    def refused(*addresses: str) -> int:
+        with Fronted(str(tmp_path), Limits(requests_per_second=0.001, burst=1)) as server:
+            front: Any = server.app
+            peers = iter(addresses)
+
+            async def coming(scope: Any, receive: Any, send: Any) -> None:
+                await front({**scope, "client": (next(peers), 1)}, receive, send)
+
+            server.app = coming  # type: ignore[assignment]
+            return [server.ask("GET", "/v2/").status for _ in addresses].count(429)
+
+    assert refused(*(f"2001:db8::{n}:1" for n in range(5))) == 4
+    assert refused(*(f"2001:db8:0:{n}::1" for n in range(5))) == 0
+    assert refused(*(f"::ffff:192.0.2.{n}" for n in range(5))) == 0
+
+
 def test_turning_away_is_an_error_clients_understand(tmp_path: pathlib.Path) -> None:
     with Fronted(str(tmp_path), Limits(requests_per_second=0.5, burst=1)) as server:
         assert server.ask("GET", "/v2/").status == 200

@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from argosy.server.front import is_within
+from argosy.server.front import crowd, is_within
 from argosy.server.registry import Registry, log
 from argosy.server.settings import Limits
 
@@ -140,10 +140,12 @@ class Connections:
     def _too_many(self, seen: Iterable[_Seen]) -> Iterator[_Seen]:
         by_address: defaultdict[str, list[_Seen]] = defaultdict(list)
         for one in seen:
-            by_address[one.peer[0]].append(one)
+            address = one.peer[0]
+            if not (self._trusted and is_within(address, self._trusted)):
+                by_address[crowd(address)].append(one)
         for address, held in by_address.items():
             excess = len(held) - self._share
-            if excess <= 0 or is_within(address, self._trusted):
+            if excess <= 0:
                 continue
             log.warning("%s has %d connections: %d of them are ended", address, len(held), excess)
             held.sort(key=lambda one: (one.peer in self._asking, self._quiet[one.peer][1]))

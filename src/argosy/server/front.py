@@ -6,6 +6,7 @@ counted by the address of the connection.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from collections import Counter
@@ -20,7 +21,7 @@ from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
 from argosy.spec import distribution
 
-__all__ = ["Front", "Limiter", "Metered", "is_within", "origin"]
+__all__ = ["Front", "Limiter", "Metered", "crowd", "is_within", "origin"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Application = Callable[[Scope, Receive, Send], Any]
@@ -77,6 +78,21 @@ def is_within(address: str, networks: Sequence[Network]) -> bool:
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
     return any(ip in network for network in networks)
+
+
+@functools.lru_cache(4096)
+def crowd(address: str) -> str:
+    """Whom an address is counted with: a host of IPv6 has all of a /64 to choose its addresses from.
+
+    >>> crowd("2001:db8::1:2:3:4"), crowd("::ffff:192.0.2.1"), crowd("192.0.2.1")
+    ('2001:db8::/64', '192.0.2.1', '192.0.2.1')
+    """
+    if ":" not in address or not _is_address(address):
+        return address
+    ip = ipaddress.IPv6Address(address)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
 
 
 class Limiter:
@@ -223,7 +239,7 @@ class Front:
         peer = str((scope.get("client") or ("",))[0])
         headers = dict(scope["headers"]) if self._trusted else {}
         address, scheme = origin(peer, headers, self._trusted, str(scope.get("scheme", "http")))
-        return Visit(address, scheme, address)
+        return Visit(address, scheme, crowd(address))
 
     async def _refuse(self, error: TooManyRequestsError, request: Request, send: Send) -> None:
         """Answer once the body is read, as everywhere. It counts for nobody: who is refused takes no other's place."""

@@ -143,7 +143,9 @@ class Limits:
     )
     concurrency: int = _field(256, "requests under way in all workers together", minimum=1)
     concurrency_per_client: int = _field(
-        192, "requests under way of one user, or of one address for anonymous ones", minimum=1
+        192,
+        "requests under way of one user, or of one address (of IPv6 a /64) for anonymous ones",
+        minimum=1,
     )
     requests_per_second: float = _field(
         0.0, "rate of one user or anonymous address; 0 for no limit", minimum=0

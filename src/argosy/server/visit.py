@@ -15,7 +15,7 @@ class Visit:
     Args:
         address: The client's address: the connection's, or the one a trusted proxy tells.
         scheme: `http` or `https`, as the client sees it.
-        client: What limits are counted for: the address, until the client has said who it is.
+        client: What limits are counted for: the address, of IPv6 its /64, until the client has said who it is.
     """
 
     address: str = ""
