@@ -26,6 +26,7 @@ from tests.layer.making import (
     gzip,
     link,
     listing,
+    needs_root,
     put,
     symlink,
     tar,
@@ -72,6 +73,22 @@ def test_a_new_root_is_removed_again_when_its_layer_fails(tmp_path: Path) -> Non
             io.BytesIO(tar(file("deep/er/file"), folder("deep/locked", mode=0), file("x/.wh.")))
         )
     assert not (tmp_path / "root").exists()
+
+
+@needs_root
+def test_a_new_root_that_cannot_be_given_to_its_owner_is_told_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o777)
+    monkeypatch.chdir(tmp_path)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StorageError, match=r"^root: operation not permitted") as caught:
+            RootFS.create("root")
+    finally:
+        os.seteuid(0)
+    assert "rootless" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_root_has_no_mode_of_the_umask_and_no_time(tmp_path: Path) -> None:

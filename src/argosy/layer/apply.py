@@ -25,7 +25,7 @@ from argosy.layer.entry import (
     shown,
 )
 from argosy.layer.metadata import Metadata
-from argosy.layer.options import Options
+from argosy.layer.options import WITHOUT_ROOT, Options
 from argosy.layer.place import Folder, Places, Written
 from argosy.layer.removal import remove
 from argosy.layer.resolve import DIRECTORY, Resolver, open_directory
@@ -111,7 +111,7 @@ class Application:
         reason = (error.strerror or str(error)).lower()
         if error.errno in _INVALID:
             return self._reader.error(reason, name)
-        hint = "without root's powers, use rootless" if isinstance(error, PermissionError) else None
+        hint = WITHOUT_ROOT if isinstance(error, PermissionError) else None
         return StorageError(f"{self._reader.place(name)}: {reason}", hint=hint)
 
     def _entry(self, entry: Entry) -> None:

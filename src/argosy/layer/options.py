@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from argosy.layer.entry import Limits
 from argosy.layer.idmap import IDENTITY, IdMap
 
-__all__ = ["Options", "Overlay"]
+__all__ = ["WITHOUT_ROOT", "Options", "Overlay"]
+
+WITHOUT_ROOT = "without root's powers, use rootless"
+"""The advice where a tree cannot be given to those it belongs to."""
 
 
 class Overlay(enum.Enum):

@@ -16,7 +16,7 @@ from argosy.errors import DigestMismatchError, InvalidLayerError, StorageError
 from argosy.layer.apply import Application
 from argosy.layer.compression import Compression
 from argosy.layer.diff import Change, changes_between, layer_entries
-from argosy.layer.options import Options
+from argosy.layer.options import WITHOUT_ROOT, Options
 from argosy.layer.pump import Pump
 from argosy.layer.removal import purge
 from argosy.layer.resolve import DIRECTORY, Resolver
@@ -81,11 +81,18 @@ class RootFS:
             raise StorageError(f"{os.fspath(path)}: {(error.strerror or '').lower()}") from error
         root = cls(path, options)
         root._made = True
-        os.fchmod(root._fd, 0o755)
-        owner = root.options.uids.to_host(0, "uid"), root.options.gids.to_host(0, "gid")
-        if owner != (os.geteuid(), os.getegid()) and not root.options.rootless:
-            os.fchown(root._fd, *owner)
-        os.utime(root._fd, ns=(0, 0))
+        with ExitStack() as undo:
+            undo.push(root)
+            os.fchmod(root._fd, 0o755)
+            owner = root.options.uids.to_host(0, "uid"), root.options.gids.to_host(0, "gid")
+            if owner != (os.geteuid(), os.getegid()) and not root.options.rootless:
+                try:
+                    os.fchown(root._fd, *owner)
+                except OSError as error:
+                    reason = (error.strerror or "").lower()
+                    raise StorageError(f"{root.path}: {reason}", hint=WITHOUT_ROOT) from error
+            os.utime(root._fd, ns=(0, 0))
+            undo.pop_all()
         return root
 
     def __enter__(self) -> Self:
