@@ -160,6 +160,10 @@ def _run(demo: Demo) -> None:
         return
     name = json.loads(demo.do("argosy images --json", show=False))[0]["Name"]
     demo.do(f"argosy run --rm --network none {name} cat /etc/motd")
+    reason = _cannot_run(demo, "-u", "nobody")
+    if reason:
+        print(f"   Containers have one user here, you as root: {reason}")
+        return
     demo.do(f"argosy run --rm --network none --read-only -u nobody {name} id")
 
 
@@ -211,8 +215,8 @@ def _refer(demo: Demo, app: str, second: str) -> None:
     demo.do(f"argosy discover {second}:v1")
 
 
-def _cannot_run(demo: Demo) -> str:
-    """Why this machine cannot run a container, or nothing."""
+def _cannot_run(demo: Demo, *options: str) -> str:
+    """Why this machine cannot run a container with these options, or nothing."""
     name = json.loads(
         subprocess.run(
             [sys.executable, "-m", "argosy", "images", "--json"],
@@ -220,7 +224,7 @@ def _cannot_run(demo: Demo) -> str:
         ).stdout
     )[0]["Name"]  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", name, "sh", "-c", ":"],
+        [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", *options, name, "sh", "-c", ":"],
         cwd=demo.folder, env=demo.env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     return (
