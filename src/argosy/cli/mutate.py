@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from argosy.cli import making
-from argosy.cli.options import PLATFORM, place_argument, platform_option, utf8
+from argosy.cli.options import PLATFORM, many, one, place_argument, platform_option, utf8
 from argosy.errors import UsageError
 from argosy.image.configure import CLEARABLE, Changes
 from argosy.image.derive import append_layer, mutate
@@ -19,95 +19,34 @@ from argosy.spec import _json
 from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
 
-# option names, how often, metavar, help: crane's names first, then umoci's.
+# Option names, crane's first, then umoci's; what click makes of them.
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (
-        ("-u", "--user", "--config.user", "user"),
-        {"metavar": "USER[:GROUP]", "help": "Who the process runs as."},
-    ),
-    (
-        ("-e", "--env", "--config.env", "env"),
-        {"multiple": True, "metavar": "NAME=VALUE", "help": "A variable; NAME- removes it."},
-    ),
-    (
-        ("--entrypoint", "entrypoint"),
-        {
-            "multiple": True,
-            "metavar": "WORD|JSON",
-            "help": "The entrypoint, an option a word or a JSON array; clears cmd.",
-        },
-    ),
-    (
-        ("--config.entrypoint", "config_entrypoint"),
-        {"multiple": True, "metavar": "WORD|JSON", "help": "The entrypoint; cmd stays."},
-    ),
-    (
-        ("--cmd", "--config.cmd", "cmd"),
-        {
-            "multiple": True,
-            "metavar": "WORD|JSON",
-            "help": "The default arguments, an option a word or a JSON array.",
-        },
-    ),
-    (
-        ("-l", "--label", "--config.label", "labels"),
-        {"multiple": True, "metavar": "KEY=VALUE", "help": "A label; KEY- removes it."},
-    ),
-    (
-        ("-a", "--annotation", "--manifest.annotation", "annotations"),
-        {
-            "multiple": True,
-            "metavar": "KEY=VALUE",
-            "help": "An annotation of the manifest; KEY- removes it.",
-        },
-    ),
-    (
-        ("-w", "--workdir", "--config.workingdir", "workdir"),
-        {"metavar": "PATH", "help": "The working directory."},
-    ),
-    (
-        ("--exposed-ports", "--config.exposedports", "ports"),
-        {"multiple": True, "metavar": "PORT[/PROTOCOL]", "help": "A port; PORT- removes it."},
-    ),
-    (
-        ("--volume", "--config.volume", "volumes"),
-        {"multiple": True, "metavar": "PATH", "help": "A volume; PATH- removes it."},
-    ),
-    (
-        ("--stop-signal", "--config.stopsignal", "stop_signal"),
-        {"metavar": "SIGNAL", "help": "What stops a container."},
-    ),
-    (("--created", "created"), {"metavar": "TIME", "help": "RFC 3339, or seconds since 1970."}),
-    (("--author", "author"), {"help": "Who made the image."}),
+    (("-u", "--user", "--config.user", "user"), one("USER[:GROUP]", "Who the process runs as.")),
+    (("-e", "--env", "--config.env", "env"), many("NAME=VALUE", "A variable; NAME- removes it.")),
+    (("--entrypoint", "entrypoint"),
+     many("WORD|JSON", "The entrypoint, an option a word or a JSON array; clears cmd.")),
+    (("--config.entrypoint", "config_entrypoint"), many("WORD|JSON", "The entrypoint; cmd stays.")),
+    (("--cmd", "--config.cmd", "cmd"), many("WORD|JSON", "The default arguments, an option a word or a JSON array.")),
+    (("-l", "--label", "--config.label", "labels"), many("KEY=VALUE", "A label; KEY- removes it.")),
+    (("-a", "--annotation", "--manifest.annotation", "annotations"),
+     many("KEY=VALUE", "An annotation of the manifest; KEY- removes it.")),
+    (("-w", "--workdir", "--config.workingdir", "workdir"), one("PATH", "The working directory.")),
+    (("--exposed-ports", "--config.exposedports", "ports"), many("PORT[/PROTOCOL]", "A port; PORT- removes it.")),
+    (("--volume", "--config.volume", "volumes"), many("PATH", "A volume; PATH- removes it.")),
+    (("--stop-signal", "--config.stopsignal", "stop_signal"), one("SIGNAL", "What stops a container.")),
+    (("--created", "created"), one("TIME", "RFC 3339, or seconds since 1970.")),
+    (("--author", "author"), one("TEXT", "Who made the image.")),
     (("--set-platform", "set_platform"), {"type": PLATFORM, "help": "What the image runs on."}),
-    (("--platform.os", "--os", "os"), {"metavar": "OS", "help": "The operating system alone."}),
-    (
-        ("--platform.arch", "--architecture", "arch"),
-        {"metavar": "ARCH", "help": "The architecture alone."},
-    ),
-    (
-        ("--platform.variant", "variant"),
-        {"metavar": "VARIANT", "help": "The architecture's variant alone."},
-    ),
-    (
-        ("--set", "properties"),
-        {
-            "multiple": True,
-            "metavar": "NAME=JSON",
-            "help": "Any other property, such as config.Healthcheck; null removes it.",
-        },
-    ),
-    (
-        ("--clear", "clear"),
-        {
-            "multiple": True,
-            "type": click.Choice([*CLEARABLE, "manifest.annotations"]),
-            "help": "Empty a property before anything is set.",
-        },
-    ),
-    (("--append", "append"), {"multiple": True, "metavar": "FILE", "help": "A tar as new layer."}),
+    (("--platform.os", "--os", "os"), one("OS", "The operating system alone.")),
+    (("--platform.arch", "--architecture", "arch"), one("ARCH", "The architecture alone.")),
+    (("--platform.variant", "variant"), one("VARIANT", "The architecture's variant alone.")),
+    (("--set", "properties"), many("NAME=JSON", "Any other property, such as config.Healthcheck; null removes it.")),
+    (("--clear", "clear"),
+     {"multiple": True, "type": click.Choice([*CLEARABLE, "manifest.annotations"]),
+      "help": "Empty a property before anything is set."}),
+    (("--append", "append"), many("FILE", "A tar as new layer.")),
     (("--no-history", "no_history"), {"is_flag": True, "help": "Add no step to the history."}),
-)
+)  # fmt: skip
 
 
 def _options(command: Any) -> Any:

@@ -73,6 +73,21 @@ def patterns(texts: Iterable[str]) -> list[re.Pattern[str]]:
     return found
 
 
+def one(metavar: str, text: str, kind: Any = str) -> dict[str, Any]:
+    """What a line of a table of options gives to `click.option`: one that is given once."""
+    return {"metavar": metavar, "type": kind, "help": text}
+
+
+def many(metavar: str, text: str) -> dict[str, Any]:
+    """The same of one that may be repeated."""
+    return {"metavar": metavar, "multiple": True, "help": text}
+
+
+def switch(text: str) -> dict[str, Any]:
+    """The same of one that is on, off or not given."""
+    return {"default": None, "help": text}
+
+
 PLACE = _Parsed("place", _place)
 FILE_OR_PLACE = _Parsed("place", Location.existing)
 PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from argosy.bundle import generate
+from argosy.cli.options import many, one, switch
 from argosy.cli.output import document
 from argosy.errors import InvalidConfigError, UsageError
 from argosy.layout.durable import replacing
@@ -176,64 +177,52 @@ def _mapping(edit: Callable[[Config, dict[str, str]], Config], option: str) -> E
     return lambda config, items: edit(config, dict(_pair(item, option) for item in items))
 
 
-def _one(metavar: str, text: str, kind: type[int | float | str] = str) -> dict[str, Any]:
-    return {"metavar": metavar, "type": kind, "help": text}
-
-
-def _many(metavar: str, text: str) -> dict[str, Any]:
-    return {"metavar": metavar, "multiple": True, "help": text}
-
-
-def _switch(text: str) -> dict[str, Any]:
-    return {"default": None, "help": text}
-
-
 # Option, its click settings, what it does. They are applied in this order.
 _OPTIONS: tuple[tuple[str, dict[str, Any], Edit], ...] = (
-    ("--rootfs", _one("PATH", "Path of the root file system."), _property("root.path")),
-    ("--read-only/--no-read-only", _switch("Whether its root file system is read-only."), _property("root.readonly")),
-    ("--hostname", _one("NAME", "Its host name."), _property("hostname")),
-    ("--domainname", _one("NAME", "Its NIS domain name."), _property("domainname")),
-    ("--terminal/--no-terminal", _switch("Whether the process has a terminal."), _property("process.terminal")),
-    ("--cwd", _one("PATH", "Where the process starts."), _property("process.cwd")),
-    ("-u --user", _one("UID[:GID[:GID,…]]", "Who it runs as."), _user),
-    ("--umask", _one("N", "The mask of new files' modes, in decimal.", int), _property("process.user.umask")),
-    ("--env-rm", _many("NAME", "Take a variable away."), generate.without_env),
-    ("-e --env", _many("NAME=VALUE", "Set a variable."), _env),
-    ("--rlimit", _many("NAME=SOFT[:HARD]", "A limit of the process, as RLIMIT_NOFILE=1024."), _each(_rlimit)),
-    ("--no-new-privileges/--new-privileges", _switch("Whether programs may gain rights."),
+    ("--rootfs", one("PATH", "Path of the root file system."), _property("root.path")),
+    ("--read-only/--no-read-only", switch("Whether its root file system is read-only."), _property("root.readonly")),
+    ("--hostname", one("NAME", "Its host name."), _property("hostname")),
+    ("--domainname", one("NAME", "Its NIS domain name."), _property("domainname")),
+    ("--terminal/--no-terminal", switch("Whether the process has a terminal."), _property("process.terminal")),
+    ("--cwd", one("PATH", "Where the process starts."), _property("process.cwd")),
+    ("-u --user", one("UID[:GID[:GID,…]]", "Who it runs as."), _user),
+    ("--umask", one("N", "The mask of new files' modes, in decimal.", int), _property("process.user.umask")),
+    ("--env-rm", many("NAME", "Take a variable away."), generate.without_env),
+    ("-e --env", many("NAME=VALUE", "Set a variable."), _env),
+    ("--rlimit", many("NAME=SOFT[:HARD]", "A limit of the process, as RLIMIT_NOFILE=1024."), _each(_rlimit)),
+    ("--no-new-privileges/--new-privileges", switch("Whether programs may gain rights."),
      _property("process.noNewPrivileges")),
-    ("--oom-score-adj", _one("N", "Who is killed first where memory ends: -1000 to 1000.", int),
+    ("--oom-score-adj", one("N", "Who is killed first where memory ends: -1000 to 1000.", int),
      _property("process.oomScoreAdj")),
-    ("--apparmor", _one("PROFILE", "AppArmor profile."), _property("process.apparmorProfile")),
-    ("--selinux-label", _one("LABEL", "SELinux label."), _property("process.selinuxLabel")),
-    ("--mount-rm", _many("PATH", "Remove a mount."), _each(generate.without_mount)),
-    ("--mount", _many("type=,source=,destination=,options=a:b", "Add a mount, or replace the one at that destination."),
+    ("--apparmor", one("PROFILE", "AppArmor profile."), _property("process.apparmorProfile")),
+    ("--selinux-label", one("LABEL", "SELinux label."), _property("process.selinuxLabel")),
+    ("--mount-rm", many("PATH", "Remove a mount."), _each(generate.without_mount)),
+    ("--mount", many("type=,source=,destination=,options=a:b", "Add a mount, or replace the one at that destination."),
      _each(_mount)),
-    ("--namespace-rm", _many("TYPE", "Stay in the host's namespace of this type."), _each(generate.without_namespace)),
-    ("--namespace", _many("TYPE[:PATH]", "Make a namespace of this type, or join the one at PATH."), _each(_namespace)),
-    ("--device", _many("PATH", "Give it a device of this machine."), _each(_device)),
-    ("--sysctl", _many("NAME=VALUE", "Set a kernel parameter."), _mapping(generate.with_sysctls, "--sysctl")),
-    ("--cgroups-path", _one("PATH", "Where its cgroup is."), _property("linux.cgroupsPath")),
-    ("-m --memory", _one("SIZE", "The most memory, as 64m; -1 for no limit."), _size("memory", "limit", "--memory")),
-    ("--memory-reservation", _one("SIZE", "The memory it keeps where memory is short."),
+    ("--namespace-rm", many("TYPE", "Stay in the host's namespace of this type."), _each(generate.without_namespace)),
+    ("--namespace", many("TYPE[:PATH]", "Make a namespace of this type, or join the one at PATH."), _each(_namespace)),
+    ("--device", many("PATH", "Give it a device of this machine."), _each(_device)),
+    ("--sysctl", many("NAME=VALUE", "Set a kernel parameter."), _mapping(generate.with_sysctls, "--sysctl")),
+    ("--cgroups-path", one("PATH", "Where its cgroup is."), _property("linux.cgroupsPath")),
+    ("-m --memory", one("SIZE", "The most memory, as 64m; -1 for no limit."), _size("memory", "limit", "--memory")),
+    ("--memory-reservation", one("SIZE", "The memory it keeps where memory is short."),
      _size("memory", "reservation", "--memory-reservation")),
-    ("--memory-swap", _one("SIZE", "The most memory and swap together."), _size("memory", "swap", "--memory-swap")),
-    ("--cpus", _one("N", "How many processors' time.", float), _cpus),
-    ("--cpu-shares", _one("N", "Its weight against others where processors are short.", int),
+    ("--memory-swap", one("SIZE", "The most memory and swap together."), _size("memory", "swap", "--memory-swap")),
+    ("--cpus", one("N", "How many processors' time.", float), _cpus),
+    ("--cpu-shares", one("N", "Its weight against others where processors are short.", int),
      _resource("cpu", "shares")),
-    ("--cpuset-cpus", _one("LIST", "The processors it may use, as 0-3,7."), _resource("cpu", "cpus")),
-    ("--cpuset-mems", _one("LIST", "The memory nodes it may use, as 0-1."), _resource("cpu", "mems")),
-    ("--pids-limit", _one("N", "The most processes; -1 for no limit.", int), _resource("pids", "limit")),
-    ("--masked-path", _many("PATH", "Hide this path, instead of the usual ones."), _listed("linux.maskedPaths")),
-    ("--readonly-path", _many("PATH", "Make this path read-only, instead of the usual ones."),
+    ("--cpuset-cpus", one("LIST", "The processors it may use, as 0-3,7."), _resource("cpu", "cpus")),
+    ("--cpuset-mems", one("LIST", "The memory nodes it may use, as 0-1."), _resource("cpu", "mems")),
+    ("--pids-limit", one("N", "The most processes; -1 for no limit.", int), _resource("pids", "limit")),
+    ("--masked-path", many("PATH", "Hide this path, instead of the usual ones."), _listed("linux.maskedPaths")),
+    ("--readonly-path", many("PATH", "Make this path read-only, instead of the usual ones."),
      _listed("linux.readonlyPaths")),
-    ("--rootfs-propagation", _one("MODE", "How mounts are shared with the host, as private."),
+    ("--rootfs-propagation", one("MODE", "How mounts are shared with the host, as private."),
      _property("linux.rootfsPropagation")),
-    ("--hook", _many("KIND=COMMAND", "Run a command at a point of its life, as poststop=/bin/clean -a."), _each(_hook)),
-    ("--annotation", _many("NAME=VALUE", "Set an annotation."), _mapping(generate.with_annotations, "--annotation")),
-    ("--set", _many("PROPERTY=JSON", "Any property, as process.user.umask=18."), _each(_set)),
-    ("--unset", _many("PROPERTY", "Remove a property."), _each(generate.without)),
+    ("--hook", many("KIND=COMMAND", "Run a command at a point of its life, as poststop=/bin/clean -a."), _each(_hook)),
+    ("--annotation", many("NAME=VALUE", "Set an annotation."), _mapping(generate.with_annotations, "--annotation")),
+    ("--set", many("PROPERTY=JSON", "Any property, as process.user.umask=18."), _each(_set)),
+    ("--unset", many("PROPERTY", "Remove a property."), _each(generate.without)),
 )  # fmt: skip
 
 
