@@ -82,7 +82,7 @@ BEFORE = {
     "registry gc --dry-run --data": DATABASE.format("/srv/registry"),
     "registry gc --data": DATABASE.format("/srv/registry"),
     "registry scrub": STORAGE,
-    "registry rebuild": STORAGE + "; rm /srv/registry/registry.db",
+    "registry rebuild": STORAGE + "; rm /srv/registry/registry.db*",
     "registry backup": DATABASE.format("/srv/registry") + "; mkdir -p .backup",
     "registry stats": DATABASE.format(".registry"),
     "registry dead-letters": DATABASE.format(".registry"),
