@@ -199,6 +199,22 @@ def test_cve_2019_14271_exec_opens_nothing_of_pythons_inside_either(
 
 
 @needs_root
+@pytest.mark.parametrize("begin", ["net", "fs/mqueue/..", "net/.", "net/ipv4/.."])
+def test_cve_2022_0811_a_sysctl_of_a_namespace_leads_to_none_of_the_machine(
+    runtime: Runtime, bundle: Bundle, begin: str
+) -> None:
+    """By its beginning it is the container's own; what follows leads out, and core_pattern would be a root shell."""
+    place = Path("/proc/sys/kernel/printk_ratelimit")
+    before = place.read_text()
+    bundle.linux["sysctl"] = {f"{begin}/../kernel/printk_ratelimit": str(int(before) + 1)}
+    try:
+        assert "is not the name of a sysctl" in runtime.run(bundle).stderr
+        assert place.read_text() == before
+    finally:
+        place.write_text(before)
+
+
+@needs_root
 def test_cve_2025_23266_hooks_on_the_host_get_no_variable_of_the_container(
     runtime: Runtime, bundle: Bundle
 ) -> None:

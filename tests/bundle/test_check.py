@@ -222,6 +222,11 @@ RULES: list[tuple[str, Any, str]] = [
         "refused: linux.sysctl.net.//.kernel.panic: it is not the name of a sysctl",
     ),
     (
+        "linux.sysctl",
+        {"net/../vm/swappiness": "1"},
+        "refused: linux.sysctl.net/../vm/swappiness: it is not the name of a sysctl",
+    ),
+    (
         "linux.devices",
         [{"path": "/dev/x", "type": "c"}],
         "refused: linux.devices[0]: a device needs major and minor",

@@ -268,7 +268,7 @@ def _sysctls(config: Config) -> Iterator[Finding]:
         name = dotted(key)
         needed = next((space for start, space in SYSCTLS if name.startswith(start)), None)
         where = f"linux.sysctl.{key}"
-        if {"", "/", "//"} & set(name.split(".")):  # a slash stands for a dot in a name
+        if {part.replace("/", ".") for part in name.split(".")} & {"", ".", ".."}:
             yield refused(where, "it is not the name of a sysctl")
         elif needed is None:
             yield refused(where, "it is not namespaced, so it would change the whole machine")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from argosy.runtime import kernel as k
 from argosy.runtime import tables
 from argosy.runtime.mountplan import parse
-from argosy.runtime.validate import cpulist, namespaces, sysctl_name
+from argosy.runtime.validate import cpulist, namespaces, sysctl_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -252,8 +252,7 @@ def _security_paths(linux: dict[str, Any], process: dict[str, Any]) -> tuple[Ste
     if process.get("apparmorProfile"):
         steps.append(("apparmor", process["apparmorProfile"]))
     for key, value in linux.get("sysctl", {}).items():
-        path = "/".join(part.replace("/", ".") for part in sysctl_name(key).split("."))
-        steps.append(("sysctl", path, value))
+        steps.append(("sysctl", sysctl_path(key), value))
     steps += [("readonly_path", path) for path in linux.get("readonlyPaths", ())]
     if linux.get("maskedPaths"):
         paths = list(dict.fromkeys(_clean(path) for path in linux["maskedPaths"]))

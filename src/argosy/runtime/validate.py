@@ -182,13 +182,23 @@ def check_sysctl(key: str, spaces: dict[str, str], *, hostnet: bool = False) -> 
     Raises:
         ConfigError: it is not, or it is no name of one.
     """
-    name = sysctl_name(key)
-    # a slash stands for a dot, so that `//` is the directory above
-    if any(part.replace("/", ".") in ("", ".", "..") for part in name.split(".")):
-        raise ConfigError("linux.sysctl", f'"{key}" is not the name of a sysctl')
-    why = _sysctl_refused(name, spaces, hostnet)
+    sysctl_path(key)
+    why = _sysctl_refused(sysctl_name(key), spaces, hostnet)
     if why:
         raise ConfigError("", why)
+
+
+def sysctl_path(key: str) -> str:
+    """A key's path below /proc/sys.
+
+    Raises:
+        ConfigError: it leads elsewhere (CVE-2022-0811): ``net/../kernel/core_pattern`` is the machine's.
+    """
+    # a slash stands for a dot, so that ``//`` is the directory above
+    parts = [part.replace("/", ".") for part in sysctl_name(key).split(".")]
+    if any(part in ("", ".", "..") for part in parts):
+        raise ConfigError("linux.sysctl", f'"{key}" is not the name of a sysctl')
+    return "/".join(parts)
 
 
 def _sysctl_refused(name: str, spaces: dict[str, str], hostnet: bool) -> str | None:
