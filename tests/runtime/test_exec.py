@@ -28,7 +28,10 @@ class TestExec:
     def test_a_failure_of_ours_is_255(self, runtime: Runtime, cid: str) -> None:
         done = runtime("exec", cid, "nothing")
         assert done.returncode == 255
-        assert "executable file not found in $PATH" in done.stderr
+        why = (
+            'unable to start container process: exec: "nothing": executable file not found in $PATH'
+        )
+        assert f"exec failed: {why}" in done.stderr.replace("\\", "")
 
     def test_options(self, runtime: Runtime, cid: str) -> None:
         script = "pwd; id -u; id -g; id -G; echo $A"

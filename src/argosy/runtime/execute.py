@@ -176,13 +176,13 @@ class Execution:
         while True:
             kind, payload = parent.listen(self.channel)
             if kind == ch.ERROR:
-                raise StartError(payload.decode("utf-8", "replace"))
+                raise _unstarted(payload.decode("utf-8", "replace"))
             if kind in answers:
                 answers[kind](payload)
             elif self.ready:
                 return
             else:
-                raise StartError("the process died before it was ready")
+                raise _unstarted("the process died before it was ready")
 
     def _found(self, payload: bytes) -> None:
         self.pid = int(payload)
@@ -245,3 +245,8 @@ class Execution:
                 pass
         self.channel.close()
         spawn.reap(self.pid)
+
+
+def _unstarted(why: str) -> StartError:
+    """In runc's words, as of a container's first process."""
+    return StartError(f"unable to start container process: {why}")
