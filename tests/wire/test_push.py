@@ -15,10 +15,12 @@ import pytest
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
+    BlobUnknownError,
     ConflictError,
     DeniedError,
     DigestMismatchError,
     ManifestBlobUnknownError,
+    ManifestUnknownError,
     RegistryError,
     SizeMismatchError,
     TransportError,
@@ -683,6 +685,20 @@ def test_a_tag_is_deleted_alone_by_its_name(scripted: s.Scripted, client: Client
     scripted.on("DELETE", "/v2/app/manifests/v1", s.answer(202))
     client().untag("v1")
     assert [r.target for r in scripted.requests("DELETE")] == ["/v2/app/manifests/v1"]
+
+
+@pytest.mark.parametrize("lost", [s.reset(), s.answer(504)], ids=["no answer", "504"])
+def test_what_was_deleted_though_the_answer_was_lost_is_deleted(
+    scripted: s.Scripted, client: Client, lost: s.Answer
+) -> None:
+    scripted.on("*", "/v2/app/manifests/gone", s.answer(404))
+    scripted.on("DELETE", ".*", lost, s.answer(404))
+    scripted.on("*", "/v2/app/manifests/.*", s.manifest(RAW))
+    client().delete(MANIFEST)
+    with pytest.raises(ManifestUnknownError):
+        client().untag("gone")
+    with pytest.raises(BlobUnknownError):
+        client().delete(LAYER)
 
 
 def test_a_tag_that_cannot_be_deleted_is_led_away_first(

@@ -230,9 +230,9 @@ def delete_manifest(name: str, tag_or_digest: str) -> Flow[bool]:
         statuses=(400, 404, 405, 501),
     )
     response = yield request
-    if response.status == 404:
+    if response.status == 404 and not response.again:
         raise missing(response, request, ManifestUnknownError)
-    return response.status < 400
+    return response.status < 400 or response.status == 404
 
 
 # -------------------------------------------------------------------------------------------------------------- blobs
@@ -314,6 +314,8 @@ def delete_blob(name: str, digest: Digest) -> Flow[None]:
         statuses=(400, 404, 405, 501),
     )
     response = yield request
+    if response.status == 404 and response.again:
+        return
     if response.status == 404:
         raise missing(response, request, BlobUnknownError)
     if response.status >= 400:

@@ -228,6 +228,7 @@ class Session:
                     raise SettledError(str(exc), hint=exc.hint) from None
                 self._gate.pause(self._delay(attempt))
                 continue
+            response.again |= attempt > 1
             if response.status in RETRIED and response.status not in request.statuses:
                 self._wait(response, request, attempt, last=last or not request.retry)
                 continue

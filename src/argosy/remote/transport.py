@@ -87,7 +87,9 @@ class HTTPTransport:
             replayable = request.body is None or isinstance(request.body, bytes)
             if connection is None or not replayable or not request.retry:
                 raise
-        return self._exchange(self._connect(where, request), request, where)
+        response = self._exchange(self._connect(where, request), request, where)
+        response.again = True
+        return response
 
     def speaks_tls(self, host: str, port: int) -> bool:
         """Whether the other side of a port answers a TLS handshake; nothing else is sent.

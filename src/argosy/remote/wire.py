@@ -129,9 +129,12 @@ class Response:
         body: The body, where it is still on its way.
         close: What lets the connection go; called once.
         peer: The address the connection leads to, or an empty string behind a proxy.
+
+    Attributes:
+        again: Whether the request was sent before, and may have been carried out then: that answer was lost.
     """
 
-    __slots__ = ("_close", "body", "data", "headers", "peer", "status", "url")
+    __slots__ = ("_close", "again", "body", "data", "headers", "peer", "status", "url")
 
     def __init__(
         self,
@@ -150,6 +153,7 @@ class Response:
         self.data = data
         self.body = body
         self.peer = peer
+        self.again = False
         self._close = close
 
     @property
