@@ -14,7 +14,7 @@ import pytest
 from argosy.errors import RegistryError, SizeMismatchError, UnauthorizedError
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
-from argosy.remote.upload import remembered
+from argosy.remote.unfinished import remembered
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from tests.wire import scripted as s

@@ -3,7 +3,8 @@
     registry     Registry: ping, catalog, repositories
     repository   Repository: a Target, Deleter, Mounter and Resumable
     flows        the protocol as generators: they yield a Request and are sent a Response; no sockets
-    upload       the flows that move a blob to a registry, and what survives a broken one
+    upload       the flows that move a blob to a registry
+    unfinished   what is remembered of uploads that broke, from one run to the next
     download     a blob's bytes, continued where the connection broke
     referrers    the list of a subject's referrers, where the registry has no API for it
     session      one registry host: scheme, credentials, redirects, retries, limits

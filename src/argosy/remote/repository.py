@@ -23,7 +23,7 @@ from argosy.errors import (
     RegistryError,
     UnsupportedError,
 )
-from argosy.remote import flows, upload
+from argosy.remote import flows, unfinished, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
 from argosy.remote.download import Download
@@ -175,7 +175,7 @@ class Repository:
             session = self._sessions.pop(desc.digest, None)
         if absent or not self.exists(desc):
             options = self.registry.options
-            with upload.remembered(options.state_dir, str(self), desc) as memory:
+            with unfinished.remembered(options.state_dir, str(self), desc) as memory:
                 flow = upload.push_blob(
                     self.name,
                     upload.Content(desc, content),
