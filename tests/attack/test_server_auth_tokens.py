@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.server
 import json
 import pathlib
+import queue
+import threading
 from typing import Any
 
 import jwt
@@ -143,6 +147,56 @@ def test_an_issuers_token_is_believed_and_says_who(tmp_path: pathlib.Path) -> No
         None,
     )
     assert known.verify(theirs(key, kid=None)).user == "ci:job"
+
+
+def test_an_issuer_that_hangs_keeps_nobody_waiting_whose_key_is_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    jwk = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "one", "use": "sig"}
+    now, over = [float(NOW)], threading.Event()
+    asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    class Hanging(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.put(None)
+            status = 200 if now[0] == NOW else 503
+            if status != 200:
+                over.wait(20)
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": [jwk]}).encode())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hanging) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        threading.Thread(target=server.serve_forever).start()
+        stack.callback(server.shutdown)
+        stack.callback(over.set)
+        url = f"http://127.0.0.1:{server.server_port}/hush"
+        one = Issuer(issuer="https://ci.example", audience="registry", jwks=url)
+        known = Issuers([one], lambda: now[0])
+        assert known.verify(theirs(key)).user == "job"
+        asked.get()
+        now[0] += 20
+        stranger = threading.Thread(target=refused, args=(known, theirs(key, kid="unknown")))
+        stranger.start()
+        asked.get()
+        assert known.verify(theirs(key)).user == "job", "it waits for the stranger's"
+        assert stranger.is_alive()
+        over.set()
+        stranger.join()
+    assert "keys of issuer https://ci.example: status 503" in caplog.text
+    assert "hush" not in caplog.text
+
+
+def refused(known: Issuers, token: str) -> None:
+    with pytest.raises(UnauthorizedError):
+        known.verify(token)
 
 
 @pytest.mark.parametrize(

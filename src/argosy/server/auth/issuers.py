@@ -7,6 +7,7 @@ own keys is never looked at.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ from argosy.server.config import is_loopback
 from argosy.server.settings import Issuer
 
 __all__ = ["Issuers"]
+
+log = logging.getLogger("argosy.server")
 
 MAX_KEYS = 100
 _TYPES = frozenset({"jwt", "at+jwt"})
@@ -82,14 +85,21 @@ class _RemoteKeys:
             raise InvalidConfigError(f"issuer {issuer.issuer}: jwks: expected https")
 
     def get(self, kid: str | None) -> Keys:
-        with self._lock:
-            now = self._clock()
-            stale = now - self._fetched > self._issuer.refresh_seconds
-            unknown = kid is not None and kid not in self._keys
-            if (stale or unknown) and now - self._tried >= _AGAIN_SECONDS:
-                self._tried = now
-                self._fetch(now)
-            return self._keys
+        """The keys. One thread at a time asks for new ones; no other waits for it, as long as there are some."""
+        if self._lock.acquire(blocking=not self._keys):
+            try:
+                self._refresh(kid)
+            finally:
+                self._lock.release()
+        return self._keys
+
+    def _refresh(self, kid: str | None) -> None:
+        now = self._clock()
+        stale = now - self._fetched > self._issuer.refresh_seconds
+        unknown = kid is not None and kid not in self._keys
+        if (stale or unknown) and now - self._tried >= _AGAIN_SECONDS:
+            self._tried = now
+            self._fetch(now)
 
     def _fetch(self, now: float) -> None:
         try:
@@ -97,10 +107,11 @@ class _RemoteKeys:
                 "GET", self._issuer.jwks, allow_private=True, timeout_seconds=5
             )
             if answer.status != 200:
-                raise TransportError(f"{self._issuer.jwks}: status {answer.status}")
-            self._keys = parse_jwks(answer.body, self._issuer.jwks)
+                raise TransportError(f"status {answer.status}")
+            self._keys = parse_jwks(answer.body, "the answer")
             self._fetched = now
         except ArgosyError as error:
+            log.warning("keys of issuer %s: %s", self._issuer.issuer, error)
             if not self._keys:
                 raise UnauthorizedError(
                     f"keys of issuer {self._issuer.issuer} are not to be had"
