@@ -105,13 +105,13 @@ if TYPE_CHECKING:
     "--ulimit",
     multiple=True,
     metavar="NAME=SOFT[:HARD]",
-    help="A limit of its program's, such as nofile=1024; -1 is none.",
+    help="A limit of its program, such as nofile=1024; -1 is none.",
 )
 @click.option(
     "--sysctl",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A setting of the kernel's for this container alone, such as net.core.somaxconn=1024.",
+    help="A setting of the kernel for it alone, such as net.core.somaxconn=1024.",
 )
 @click.option("--cap-add", multiple=True, metavar="CAP", help="One capability more, or ALL.")
 @click.option("--cap-drop", multiple=True, metavar="CAP", help="One capability less, or ALL.")
@@ -168,13 +168,15 @@ def command(image: Location, **given: Any) -> int:
 
     --mount takes type=bind with source, target, readonly, bind-propagation, bind-recursive and bind-create-src, and
     type=tmpfs with target, readonly, tmpfs-size and tmpfs-mode. What is read-only is so with all that is mounted below
-    its source.
+    its source, unless bind-recursive says otherwise: enabled (as if nothing was said), writable, readonly, or disabled,
+    which leaves out what is mounted below.
 
     \b
     Examples:
       argosy run --rm alpine:3.20 cat /etc/os-release
       argosy run -it --rm -v "$PWD:/src:ro" -w /src debian bash
       argosy run --rm --mount type=bind,src=/srv,dst=/data,readonly debian ls /data
+      argosy run --rm --device /dev/fuse --ulimit nofile=1024 debian ls -l /dev/fuse
       argosy run -d --name web -p 8080:80 nginx
       argosy run --rm oci:images:app
     """
