@@ -106,6 +106,7 @@ NOT_RUN = {
     "edit config registry.example": "an image that is no index",
     "graph -f dot": "" if shutil.which("dot") else "Graphviz",
     "kill": "a container",
+    "jq": "" if shutil.which("jq") else "jq",
     "login --authfile": "a terminal to ask at",
     "login registry.example": "a terminal to ask at",
     "login registry.example -u": "",
