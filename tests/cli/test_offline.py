@@ -375,14 +375,28 @@ def test_an_unwritable_place_is_one_line(
     assert len(done.err.splitlines()) <= 2
 
 
-def test_completion_knows_the_commands(argosy: Run) -> None:
+def test_a_shell_can_be_taught_completion(argosy: Run) -> None:
     assert "_ARGOSY_COMPLETE" in argosy("completion", "bash").out
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("argosy ins", ["inspect", "insert"]),
+        ("argosy registry s", ["schema", "scrub", "stats"]),
+        ("argosy --v", ["--version"]),
+        ("argosy cp --no-c", ["--no-clobber"]),
+    ],
+)
+def test_completion_knows_commands_and_options(typed: str, completed: list[str]) -> None:
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}
+    script = "import sys; sys.modules['apsw'] = None; from argosy.cli.main import call; sys.exit(call([]))"
     done = subprocess.run(
-        [sys.executable, "-m", "argosy"],
-        env={**os.environ, "_ARGOSY_COMPLETE": "bash_complete", "COMP_WORDS": "argosy ins", "COMP_CWORD": "1"},
+        [sys.executable, "-c", script],
+        env={**os.environ, "_ARGOSY_COMPLETE": "bash_complete", **words},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "inspect" in done.stdout
+    assert [line.rpartition(",")[2] for line in done.stdout.split()] == completed, done.stderr
 
 
 def test_version_is_told_in_every_way(argosy: Run) -> None:

@@ -72,6 +72,13 @@ class Lazy(click.Group):
             ctx.fail(f"there is no command '{name}'.{more}")
         return super().resolve_command(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        """The commands that begin so, from the table: nothing is imported for it. Then options, as of any command."""
+        item = importlib.import_module("click.shell_completion").CompletionItem
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        found = [item(name, help=COMMANDS[f"{self.prefix} {name}".strip()].help) for name in names]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands by section, from the table: nothing is imported for it."""
         sections: dict[str, list[tuple[str, str]]] = {}
