@@ -191,6 +191,28 @@ def test_breaks_after_a_few_bytes_each_are_given_up(scripted: s.Scripted, client
     assert len(scripted.requests("PATCH")) == 3
 
 
+def test_a_blob_that_is_stored_though_the_answer_was_lost_is_not_sent_again(
+    scripted: s.Scripted, client: Client
+) -> None:
+    uploads = Uploads(scripted)
+
+    def put(seen: s.Seen, peer: s.Peer) -> bool:
+        assert uploads.take(seen, peer)
+        uploads.stored, uploads.sessions = bytes(uploads.data), -1
+        return s.reset()(seen, peer)
+
+    def head(seen: s.Seen, peer: s.Peer) -> bool:
+        return s.answer(200 if uploads.stored else 404)(seen, peer)
+
+    next(route for route in scripted._routes if route[0] == "PUT")[2][0] = put
+    scripted.on("HEAD", ".*", head)
+    for data in (DATA, DATA[:1000]):
+        uploads.stored, uploads.sessions, uploads.received = b"", 0, 0
+        client().push(Descriptor.of(mediatypes.OCI_LAYER, data), io.BytesIO(data))
+        assert uploads.stored == data
+        assert uploads.received == len(data)
+
+
 def test_where_nothing_is_kept_of_a_piece_that_broke_the_next_is_smaller(
     scripted: s.Scripted, client: Client
 ) -> None:

@@ -29,7 +29,7 @@ from argosy.errors import (
     UploadUnknownError,
 )
 from argosy.remote.download import PROGRESS
-from argosy.remote.flows import Opened, check_stored, opened, push_scope
+from argosy.remote.flows import Opened, check_stored, has, opened, push_scope
 from argosy.remote.unfinished import REMEMBERED, Memory
 from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import distribution
@@ -114,7 +114,7 @@ class _Upload:
         self.chunk, self.least = chunk, memory.least
         self.resumed = bool(memory.location)
         self.mountable = content.desc.size >= REMEMBERED
-        self.whole = self.mounted = False
+        self.whole = self.ended = self.there = False
 
     @property
     def desc(self) -> Descriptor:
@@ -171,7 +171,7 @@ def push_blob(
         if not state.location:
             yield from _begin(state)  # which the session below has tried as often as it should be
         try:
-            if not state.mounted:
+            if not state.there:
                 yield from _send(state)
         except (
             UnsupportedError,
@@ -201,7 +201,13 @@ def push_blob(
 
 
 def _begin(state: _Upload) -> Flow[None]:
-    """Open a session, unless the registry has the blob somewhere and takes it from there (end-11 without `from`)."""
+    """Open a session, unless the registry has the blob somewhere and takes it from there (end-11 without `from`).
+
+    Where the answer that ended the last one was lost, it may have the blob here.
+    """
+    state.there = state.ended and (yield from has(state.name, state.desc))
+    if state.there:
+        return
     query: dict[str, str] = {}
     statuses: tuple[int, ...] = ()
     if state.desc.digest.algorithm != "sha256":
@@ -224,10 +230,10 @@ def _begin(state: _Upload) -> Flow[None]:
         yield from _begin(state)
         return
     if asked and response.status == 201:
-        state.mounted = True
+        state.there = True
         return
     state.take(opened(response))
-    state.offset, state.resumed = 0, False
+    state.offset, state.resumed, state.ended = 0, False, False
 
 
 def _offer(state: _Upload, session: Opened) -> Flow[None]:
@@ -278,6 +284,7 @@ def _reached(response: Response, offset: int, length: int) -> int:
 
 def _close(state: _Upload, body: Part | None) -> Flow[None]:
     digest = state.desc.digest
+    state.ended = True
     response = yield state.request(
         "PUT",
         url=_ending(state.location, digest),
