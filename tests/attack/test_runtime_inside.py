@@ -215,6 +215,26 @@ def test_cve_2022_0811_a_sysctl_of_a_namespace_leads_to_none_of_the_machine(
 
 
 @needs_root
+@pytest.mark.parametrize(
+    ("kind", "file", "key"),
+    [("ipc", "ipc", "kernel.shmmni"), ("network", "net", "net.core.somaxconn"), ("uts", "uts", "kernel.domainname")],
+)  # fmt: skip
+def test_cve_2022_0532_a_joined_namespace_of_the_machine_has_none_of_the_containers_sysctls(
+    runtime: Runtime, bundle: Bundle, kind: str, file: str, key: str
+) -> None:
+    place = Path("/proc/sys") / key.replace(".", "/")
+    before = place.read_text()
+    bundle.namespace(kind, f"/proc/{os.getpid()}/ns/{file}")
+    bundle.config.pop("hostname")
+    bundle.linux["sysctl"] = {key: "4242"}
+    try:
+        assert f'sysctl \\"{key}\\"' in runtime.run(bundle).stderr
+        assert place.read_text() == before
+    finally:
+        place.write_text(before)
+
+
+@needs_root
 def test_cve_2025_23266_hooks_on_the_host_get_no_variable_of_the_container(
     runtime: Runtime, bundle: Bundle
 ) -> None:

@@ -339,14 +339,13 @@ def _sysctls(options: RunOptions) -> dict[str, str]:
     Raises:
         UsageError: a sysctl is not of a namespace of the container's own.
     """
-    spaces = dict.fromkeys(("ipc", "uts"), "")
-    made = {}
+    own, made = {"ipc", "uts"}, {}
     if options.network != "host":
-        spaces["network"] = ""
+        own.add("network")
         made["net.ipv4.ip_unprivileged_port_start"] = "0"
     for key, value in pairs(options.sysctls, "sysctl").items():
         try:
-            check_sysctl(key, spaces)
+            check_sysctl(key, own)
         except ConfigError as exc:
             raise UsageError(str(exc), hint=_OWN_SYSCTLS) from None
         made[sysctl_name(key)] = value

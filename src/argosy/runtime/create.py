@@ -18,6 +18,7 @@ from argosy.runtime.plan import Situation, plan
 from argosy.runtime.request import Request, find_rootfs, same_file, selinux_enabled
 from argosy.runtime.sources import Sources
 from argosy.runtime.steps import Context
+from argosy.runtime.tables import NAMESPACE_FILES
 from argosy.runtime.validate import namespaces, validate
 
 TYPE_CHECKING = False
@@ -86,18 +87,20 @@ class Creation:
         return self.container
 
     def _check(self) -> None:
-        path = self.spaces.get("network", "")
-        try:
-            hostnet = bool(path) and same_file(path, "/proc/self/ns/net")
-        except OSError as error:
-            raise ConfigError(
-                "linux.namespaces", f"invalid netns path {path}: {error.strerror}"
-            ) from error
-        validate(
-            self.config, hostnet=hostnet, selinux=selinux_enabled(), rootless=self.request.rootless
-        )
+        ours = {kind for kind in ("network", "ipc", "uts") if self._is_ours(kind)}
+        validate(self.config, ours=ours, selinux=selinux_enabled(), rootless=self.request.rootless)
         if "process" not in self.config:
             raise ConfigError("process", "property must not be empty")
+
+    def _is_ours(self, kind: str) -> bool:
+        """Whether the namespace to join is the runtime's own."""
+        path, name = self.spaces.get(kind, ""), NAMESPACE_FILES[kind]
+        try:
+            return bool(path) and same_file(path, f"/proc/self/ns/{name}")
+        except OSError as error:
+            raise ConfigError(
+                "linux.namespaces", f"invalid {name}ns path {path}: {error.strerror}"
+            ) from error
 
     def _environment(self) -> list[str]:
         found = []

@@ -7,7 +7,7 @@ from argosy.runtime.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from typing import Any
 
 _HOOK_NAMES = (
@@ -22,13 +22,17 @@ _PROPAGATIONS = tuple(tables.PROPAGATION)
 
 
 def validate(
-    config: dict[str, Any], *, hostnet: bool = False, selinux: bool = False, rootless: bool = False
+    config: dict[str, Any],
+    *,
+    ours: Collection[str] = (),
+    selinux: bool = False,
+    rootless: bool = False,
 ) -> None:
     """Refuse what cannot be done.
 
     Args:
         config: the document, in its shape.
-        hostnet: the network namespace to join is the runtime's own.
+        ours: types of the namespaces to join that are the runtime's own.
         selinux: SELinux is enabled.
         rootless: the caller has no privileges outside a user namespace.
 
@@ -45,7 +49,7 @@ def validate(
     _user_namespace(linux, spaces)
     _time_namespace(linux, spaces)
     for key in linux.get("sysctl", ()):
-        check_sysctl(key, spaces, hostnet=hostnet)
+        check_sysctl(key, spaces.keys() - set(ours))
     _netdevices(linux, spaces, rootless)
     _numa(linux)
     _words(linux)
@@ -171,19 +175,18 @@ def sysctl_name(key: str) -> str:
     return key.translate({46: "/", 47: "."})
 
 
-def check_sysctl(key: str, spaces: dict[str, str], *, hostnet: bool = False) -> None:
+def check_sysctl(key: str, own: Collection[str]) -> None:
     """Refuse a sysctl that is not of a namespace of the container's own.
 
     Args:
         key: as it was written.
-        spaces: the container's namespaces.
-        hostnet: the network namespace to join is the runtime's own.
+        own: types of the namespaces that are.
 
     Raises:
         ConfigError: it is not, or it is no name of one.
     """
     sysctl_path(key)
-    why = _sysctl_refused(sysctl_name(key), spaces, hostnet)
+    why = _sysctl_refused(sysctl_name(key), own)
     if why:
         raise ConfigError("", why)
 
@@ -201,24 +204,24 @@ def sysctl_path(key: str) -> str:
     return "/".join(parts)
 
 
-def _sysctl_refused(name: str, spaces: dict[str, str], hostnet: bool) -> str | None:
+def _sysctl_refused(name: str, own: Collection[str]) -> str | None:
+    """Why a sysctl cannot be the container's own, if so: a namespace that is joined may be the machine's too."""
     if name in tables.IPC_SYSCTLS or name.startswith("fs.mqueue."):
         return (
-            None
-            if "ipc" in spaces
-            else f'sysctl "{name}" is not allowed in the hosts ipc namespace'
+            None if "ipc" in own else f'sysctl "{name}" is not allowed in the hosts ipc namespace'
         )
     if name.startswith("net."):
-        own = "network" in spaces and not hostnet
-        return None if own else f'sysctl "{name}" not allowed in host network namespace'
-    if name == "kernel.domainname" and "uts" in spaces:
+        return (
+            None if "network" in own else f'sysctl "{name}" not allowed in host network namespace'
+        )
+    if name == "kernel.domainname" and "uts" in own:
         return None
-    if name == "kernel.hostname" and "uts" in spaces:
+    if name == "kernel.hostname" and "uts" in own:
         return f'sysctl "{name}" is not allowed as it conflicts with the OCI "hostname" field'
     if name.startswith("user."):
         return (
             None
-            if "user" in spaces
+            if "user" in own
             else f"setting ucounts without a user namespace not allowed: {name}"
         )
     return f'sysctl "{name}" is not in a separate kernel namespace'
