@@ -52,6 +52,16 @@ def test_a_bind_of_a_file_makes_a_file(runtime: Runtime, bundle: Bundle, source:
     assert (bundle.rootfs / "etc/deep/file").read_bytes() == b""
 
 
+@pytest.mark.parametrize(("destination", "fstype"), [("/etc", "bind"), ("/etc/passwd", "tmpfs")])
+def test_a_file_and_a_directory_do_not_cover_each_other(
+    runtime: Runtime, bundle: Bundle, source: Path, destination: str, fstype: str
+) -> None:
+    (source / "file").touch()
+    bundle.mount(destination, fstype, str(source / "file"))
+    done = runtime.run(bundle)
+    assert f'to rootfs at \\"{destination}\\": move_mount: not a directory' in done.stderr
+
+
 def test_a_relative_source_is_below_the_bundle(runtime: Runtime, bundle: Bundle) -> None:
     (bundle.path / "here").mkdir()
     (bundle.path / "here/x").write_text("found\n")

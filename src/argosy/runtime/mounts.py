@@ -47,8 +47,18 @@ _STATFS = {
 
 
 def attach(kernel: LinuxKernel, tree: int, target: int) -> None:
-    """Attach a detached mount at the place an O_PATH descriptor stands on."""
-    kernel.move_mount(tree, b"", target, b"", k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH)
+    """Attach a detached mount at the place an O_PATH descriptor stands on.
+
+    Raises:
+        KernelError: the kernel refused; ENOTDIR, as of mount(2), where one is a directory and the other is not.
+    """
+    flags = k.MOVE_MOUNT_F_EMPTY_PATH | k.MOVE_MOUNT_T_EMPTY_PATH
+    try:
+        kernel.move_mount(tree, b"", target, b"", flags)
+    except k.KernelError as error:
+        if error.errno == EINVAL and (kind(tree) == S_IFDIR) != (kind(target) == S_IFDIR):
+            raise k.KernelError(ENOTDIR, "not a directory", "move_mount") from error
+        raise
 
 
 def mount(context: Context, index: int, entry: dict[str, Any], label: str) -> None:
