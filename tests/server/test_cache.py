@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import pathlib
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from argosy.errors import (
     TransportError,
     UnauthorizedError,
 )
+from argosy.server import cache as module
 from argosy.server.access import Anonymous
 from argosy.server.app import App
 from argosy.server.cache import Cache
@@ -156,8 +158,6 @@ def image(
 
 def big(upstreams: Upstreams) -> tuple[Descriptor, bytes]:
     """An image upstream with a layer of several pieces."""
-    import json
-
     store = upstreams.store("app")
     data = bytes(range(256)) * (BIG // 256) + b"x" * (BIG % 256)
     layer = Descriptor.of("application/vnd.oci.image.layer.v1.tar", data)
@@ -515,6 +515,44 @@ def test_an_upstream_that_hangs_keeps_nothing_else_waiting(
 
     assert set(mirror.run(pull())) == {200}
     mirror.settle()
+
+
+def test_many_small_ranges_bring_no_more_blobs_in_at_a_time_than_there_is_room_for(
+    tmp_path: pathlib.Path, upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FILLS", 2)
+    layers = []
+    store = upstreams.store("app")
+    for number in range(4):
+        data = bytes([number]) * BIG
+        layers.append(Descriptor.of("application/vnd.oci.image.layer.v1.tar", data))
+        store.push(layers[-1], io.BytesIO(data))
+    config = Descriptor.of("application/vnd.oci.image.config.v1+json", b"{}")
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    document = {"config": config.encode(), "layers": [layer.encode() for layer in layers]}
+    raw = json.dumps({"schemaVersion": 2, "mediaType": media_type, **document}).encode()
+    store.push(Descriptor.of(media_type, raw), io.BytesIO(raw), tags=["many"])
+    gate = threading.Event()
+
+    async def pull(mirror: Mirror) -> list[Any]:
+        pulls = [
+            asyncio.ensure_future(
+                mirror.asking(
+                    "GET", f"/v2/hub/app/blobs/{one.digest}", None, {"range": "bytes=0-0"}
+                )
+            )
+            for one in layers
+        ]
+        done, _ = await asyncio.wait(pulls, timeout=0.5)
+        gate.set()
+        return [len(done), *[(await one).status for one in pulls]]
+
+    with Mirror(str(tmp_path), upstreams) as mirror:
+        assert mirror.ask("GET", "/v2/hub/app/manifests/many").status == 200
+        upstreams.gate = gate
+        assert mirror.run(pull(mirror)) == [2, 206, 206, 206, 206]
+        mirror.settle()
+        assert len(mirror.stored()) == 4
 
 
 def test_ranges_bring_the_whole_blob_in_once(mirror: Mirror, upstreams: Upstreams) -> None:

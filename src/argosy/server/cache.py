@@ -76,10 +76,9 @@ SourceFor = Callable[[Upstream, str], Source]
 
 _LEASE = 60.0
 _UPLOAD_LEASE = 6 * 3600.0
-_WAIT = 30.0
-_LOOK_AGAIN = 0.1
+_WAIT, _LOOK_AGAIN = 30.0, 0.1
 _CANDIDATES = 20
-_THREADS = 32
+_THREADS, _FILLS = 32, 128
 
 
 class Cache:
@@ -100,6 +99,7 @@ class Cache:
         self._tasks: set[asyncio.Task[None]] = set()
         self._not_before: dict[str, float] = {}
         self._lists = Lists()
+        self._room = asyncio.Semaphore(_FILLS)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="argosy-upstream")
 
     def attach(self, registry: Registry) -> None:
@@ -354,7 +354,7 @@ class Cache:
             return await self._fills[key].join().opened()
         if is_leader is None:
             return None
-        fill = self._fills[key] = Fill(desc, Temporary.of(self.registry.settings))
+        fill = self._fills[key] = Fill(desc)
         task = asyncio.create_task(
             self._run(fill, key, lease if is_leader else None, upstream, source)
         )
@@ -397,6 +397,8 @@ class Cache:
         upload: Upload | None = None
         try:
             async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(self._room)
+                fill.begin(Temporary.of(self.registry.settings))
                 reader = await self._ask(upstream, lambda: source.fetch(fill.desc))
                 stack.callback(reader.close)
                 writer: SegmentWriter | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import IO
 
 from argosy.content.protocols import BlobReader
 from argosy.errors import ArgosyError
@@ -23,20 +24,29 @@ class Fill:
 
     Args:
         desc: The blob.
-        temporary: Where the file is made.
-
-    Raises:
-        StorageError: it cannot be made, or there is no room for it.
     """
 
-    def __init__(self, desc: Descriptor, temporary: Temporary) -> None:
+    def __init__(self, desc: Descriptor) -> None:
         self.desc = desc
-        self._file = temporary.file(desc.size)  # closed by the last to leave
+        self._file: IO[bytes] | None = None
         self._users = 1
         self._there = 0
         self._is_open = self._is_done = False
         self._error: ArgosyError | None = None
         self._changed = asyncio.Event()
+
+    def begin(self, temporary: Temporary) -> None:
+        """Make the file, which the last to leave closes.
+
+        Raises:
+            StorageError: it cannot be made, or there is no room for it.
+        """
+        self._file = temporary.file(self.desc.size)
+
+    @property
+    def _begun(self) -> IO[bytes]:
+        assert self._file is not None
+        return self._file
 
     def join(self) -> Fill:
         """One more reads."""
@@ -46,14 +56,14 @@ class Fill:
     def leave(self) -> None:
         """One less; the last one closes the file."""
         self._users -= 1
-        if not self._users:
+        if not self._users and self._file is not None:
             self._file.close()
 
     def step(self, reader: BlobReader, writer: SegmentWriter | None) -> bytes:
         """Read a piece and write it where it belongs; on a thread."""
         data = reader.read(PIECE)
         if data:
-            disk.write(self._file, data)
+            disk.write(self._begun, data)
             if writer is not None:
                 writer.write(data)
         return data
@@ -102,7 +112,7 @@ class Fill:
             while True:
                 while at < min(stop, self._there):
                     size = min(PIECE, stop - at, self._there - at)
-                    data = await asyncio.to_thread(os.pread, self._file.fileno(), size, at)
+                    data = await asyncio.to_thread(os.pread, self._begun.fileno(), size, at)
                     at += len(data)
                     yield data
                 if at == stop < self.desc.size:
