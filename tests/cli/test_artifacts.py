@@ -49,3 +49,10 @@ def test_a_file_that_is_there_is_an_error_where_old_files_are_kept(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["b"]
     argosy("artifact", "pull", "oci:l:v1", "-o", "out")
     assert (tmp_path / "out/b").read_text() == "new"
+
+
+def test_a_directory_made_for_files_that_never_came_is_removed_again(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    argosy("artifact", "pull", f"oci:{tmp_path}/none:v1", "-o", tmp_path / "out", code=2)
+    assert list(tmp_path.iterdir()) == []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -181,14 +183,27 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
     Examples:
       argosy artifact pull registry.example/models:v1 -o models
     """
-    with storage_errors(output):
-        os.makedirs(output, exist_ok=True)
-        if not os.access(output, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    with making.opened(place, platform) as view:
+    with _directory(output), making.opened(place, platform) as view:
         for one in deliver(view, output, keep_old=keep_old_files):
             print(f"{one.outcome} {printable(one.title) or one.digest}", file=sys.stderr)
         print(view.digest)
+
+
+@contextlib.contextmanager
+def _directory(path: str) -> Iterator[None]:
+    """A directory to write to, made if it is not there; what was made is removed where the block fails."""
+    new = not os.path.lexists(path)
+    with storage_errors(path):
+        os.makedirs(path, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    try:
+        yield
+    except BaseException:
+        if new:
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+        raise
 
 
 @click.command()
