@@ -22,7 +22,7 @@ from argosy.image.reproducible import reproducible
 from argosy.image.view import Image
 from argosy.layer import kept, pump
 from argosy.layer.entry import Entry, EntryType, Limits
-from argosy.layer.options import Options
+from argosy.layer.options import Options, Overlay
 from argosy.layer.rootfs import RootFS
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import header
@@ -56,6 +56,54 @@ def test_a_file_that_is_huge_by_its_header_is_refused_before_it_is_made(tmp_path
     with pytest.raises(InvalidLayerError, match=r"size \d+ is outside"):
         apply(tmp_path, big)
     assert os.listdir(tmp_path) == []
+
+
+_WHITEOUTS: dict[str, Callable[[int], list[tuple[Entry, bytes]]]] = {
+    "opaque": lambda n: [file(name) for i in range(n) for name in (f"a/{i}", "a/.wh..wh..opq")],
+    "opaque at the end": lambda n: [
+        *(file(f"a/{i}") for i in range(n)),
+        *(file("a/.wh..wh..opq") for _ in range(n)),
+    ],
+    "opaque in many depths": lambda n: [
+        *(file("d/" * 20 + f"{i}/x") for i in range(n)),
+        *(file("d/" * (i % 20) + ".wh..wh..opq") for i in range(n)),
+    ],
+    "plain": lambda n: [file(name) for i in range(n) for name in (f"a/b/{i}", ".wh.a")],
+}
+
+
+@pytest.mark.parametrize("way", ["apply", "overlay", "merge"])
+@pytest.mark.parametrize("kind", _WHITEOUTS)
+def test_many_whiteouts_of_one_directory_do_not_cost_its_files_each(
+    kind: str, way: str, tmp_path: Path
+) -> None:
+    """A directory was looked through for every whiteout of it: a layer of a megabyte took hours."""
+
+    def calls(count: int) -> int:
+        data = tar(*_WHITEOUTS[kind](count))
+        root = tmp_path / str(count)
+        root.mkdir()
+        counted = 0
+
+        def count_one(*_: object) -> None:
+            nonlocal counted
+            counted += 1
+
+        before = sys.getprofile()
+        sys.setprofile(count_one)
+        try:
+            if way == "merge":
+                MergedTree().lay(TarReader(io.BytesIO(data)))
+            else:
+                overlay = Overlay.USER if way == "overlay" else None
+                with RootFS(root, Options(overlay=overlay)) as tree:
+                    tree.apply(io.BytesIO(data))
+        finally:
+            sys.setprofile(before)
+        return counted
+
+    calls(8)  # what is made once is made
+    assert calls(160) < 3 * calls(80)
 
 
 def test_cve_2023_25153_headers_without_bound_are_not_read_into_memory(tmp_path: Path) -> None:
@@ -134,7 +182,7 @@ def test_many_tiny_members_do_not_cost_more_than_their_bytes(tmp_path: Path) -> 
 
 MEASURE = """
 import resource, sys
-from argosy.layer.options import Options
+from argosy.layer.options import Options, Overlay
 from argosy.layer.entry import Limits
 from argosy.layer.rootfs import RootFS
 with RootFS(sys.argv[1], Options(limits=Limits(ratio=1 << 20))) as root, open(sys.argv[2], "rb") as layer:

@@ -14,6 +14,7 @@ from tests.layer.making import (
     file,
     folder,
     link,
+    listing,
     put,
     symlink,
 )
@@ -89,6 +90,15 @@ def test_an_opaque_whiteout_hides_lower_layers_only_in_any_order(tmp_path: Path)
         assert sorted(p.relative_to(root).as_posix() for p in root.rglob("*")) == [
             "a", "a/b", "a/b/c", "a/b/c/foo", "a/h", "out",
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("inner", ["p/d/.wh..wh..opq", "p/.wh.d"])
+def test_a_directory_that_was_emptied_is_removed_with_what_is_around_it(
+    tmp_path: Path, inner: str
+) -> None:
+    put(tmp_path, file("p/d/old"), file("p/e/old"))
+    put(tmp_path, file(inner), file("p/e/new"), file("p/.wh..wh..opq"), file(".wh.p"))
+    assert sorted(listing(tmp_path)) == [".", "p", "p/e", "p/e/new"]
 
 
 def test_an_opaque_whiteout_of_the_root_empties_it(tmp_path: Path) -> None:

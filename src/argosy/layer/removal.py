@@ -29,12 +29,18 @@ class Spare(Protocol):
     def other(self, fd: int, parent: Identity, name: bytes, /) -> bool:
         """Whether this file of the directory `fd`, which is `parent`, stays."""
 
+    def again(self, which: Identity, /) -> bool:
+        """Whether this was asked of the directory before: then nothing at or below it is to be removed any more."""
+
 
 class _Nothing:
     def directory(self, _which: Identity, /) -> bool:
         return False
 
     def other(self, _fd: int, _parent: Identity, _name: bytes, /) -> bool:
+        return False
+
+    def again(self, _which: Identity, /) -> bool:
         return False
 
 
@@ -97,6 +103,8 @@ def purge(top: int, spare: Spare | None = None, *, unlock: bool = False) -> None
         OSError: The system refuses, or the tree was moved meanwhile (ESTALE).
     """
     spare = spare or _Nothing()
+    if spare.again(identity(top)):
+        return
     here = os.open(b".", DIRECTORY, dir_fd=top)
     try:
         levels = [_enter(here, b"", None, spare, unlock=unlock)]
@@ -104,11 +112,14 @@ def purge(top: int, spare: Spare | None = None, *, unlock: bool = False) -> None
             level = levels[-1]
             if level.folders:
                 name = level.folders.pop()
-                mode = os.lstat(name, dir_fd=here).st_mode
+                status = os.lstat(name, dir_fd=here)
+                which = status.st_dev, status.st_ino
+                if spare.directory(which) and spare.again(which):
+                    continue
                 below = open_directory(here, name, unlock=unlock)
                 os.close(here)
                 here = below
-                levels.append(_enter(here, name, mode, spare, unlock=unlock))
+                levels.append(_enter(here, name, status.st_mode, spare, unlock=unlock))
             elif len(levels) == 1:
                 return
             else:

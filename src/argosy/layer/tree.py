@@ -59,6 +59,7 @@ class Node:
     inode: Inode
     children: dict[bytes, Node] = field(default_factory=dict)
     touched: int = -1
+    purged: int = -1
 
     @property
     def entry(self) -> Entry:
@@ -198,7 +199,7 @@ class MergedTree:
             return Node(target[-1].inode, touched=self.layers)
         node = Node(Inode(entry, self.layers), touched=self.layers)
         if entry.type is EntryType.DIRECTORY and old is not None and old.inode.is_directory:
-            node.children = old.children
+            node.children, node.purged = old.children, old.purged
         return node
 
     def _put(self, folder: Node, base: bytes, node: Node, path: bytes) -> None:
@@ -224,10 +225,13 @@ class MergedTree:
                 self._purge(path, node)
 
     def _purge(self, path: bytes, top: Node) -> None:
-        """Remove what lower layers put below a directory."""
+        """Remove what lower layers put below a directory: once a layer, however many whiteouts there are of it."""
         pending = [(path, top)]
         while pending:
             here, node = pending.pop()
+            if node.purged == self.layers:
+                continue
+            node.purged = self.layers
             for name, child in list(node.children.items()):
                 below = here + b"/" + name if here else name
                 if child.touched < self.layers:

@@ -22,10 +22,25 @@ __all__ = ["Carried", "Marked"]
 _ABSENT: Final = (errno.ENOENT, errno.ENOTDIR)
 
 
-class Carried:
+class _Whiteouts:
+    """What a directory has of lower layers goes once: a layer of many whiteouts of it costs no more than one."""
+
+    def __init__(self) -> None:
+        self._purged: set[Identity] = set()
+
+    def again(self, which: Identity, /) -> bool:
+        """Whether this was asked of the directory before."""
+        if which in self._purged:
+            return True
+        self._purged.add(which)
+        return False
+
+
+class Carried(_Whiteouts):
     """Whiteouts remove what they name."""
 
     def __init__(self, places: Places, written: Written, *, unlock: bool) -> None:
+        super().__init__()
         self._places = places
         self._written = written
         self._unlock = unlock
@@ -88,10 +103,11 @@ class Carried:
             raise
 
 
-class Marked:
+class Marked(_Whiteouts):
     """Whiteouts become the marks of overlayfs: the tree holds this layer alone, its lower ones are elsewhere."""
 
     def __init__(self, places: Places, overlay: Overlay, *, unlock: bool) -> None:
+        super().__init__()
         self._places = places
         self._overlay = overlay
         self._unlock = unlock
