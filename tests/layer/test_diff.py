@@ -188,6 +188,27 @@ def test_names_that_cease_to_be_one_file_are_written_apart(tmp_path: Path) -> No
     assert changed(tmp_path, [file("a", b"x"), link("b", "a")], change) == ["a", "b"]
 
 
+def test_a_file_of_many_names_is_compared_once_and_not_for_each_of_them(tmp_path: Path) -> None:
+    class Name(bytes):
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Name.hashed += 1
+            return super().__hash__()
+
+    def hashed(count: int) -> int:
+        root = tmp_path / str(count)
+        root.mkdir()
+        put(root, file("a"), *(link(f"b{i}", "a") for i in range(count)))
+        before = Snapshot({Name(path): inode for path, inode in snap(root).inodes.items()})
+        Name.hashed = 0
+        with RootFS(root) as tree:
+            assert list(tree.diff(before)) == []
+        return Name.hashed
+
+    assert hashed(200) < 3 * hashed(100)
+
+
 def test_hard_links_are_known_by_device_and_inode(tmp_path: Path) -> None:
     # umoci keys inodes alone: files of two file systems with one number would become one
     from argosy.layer.diff import Change, layer_entries

@@ -153,17 +153,16 @@ def _keep_links(
     before: dict[bytes, Inode], after: dict[bytes, Inode], kinds: dict[bytes, ChangeKind]
 ) -> None:
     """Where names became, or ceased to be, the same file, or one of them is written: write all of them."""
-    old_groups, new_groups = _groups(before), _groups(after)
-    partners = {path: group for group in old_groups for path in group}
-    for group in new_groups:
-        known = [path for path in group if path in before]
-        same = all(set(partners.get(path, (path,))) & after.keys() == set(group) for path in known)
-        if not same or any(path in kinds for path in group):
+    old_groups = [[path for path in group if path in after] for group in _groups(before)]
+    partners = {path: group for group in map(frozenset, old_groups) for path in group}
+    for group in _groups(after):
+        # As a set of sets, which compares the names of a file once and not once for each of them.
+        known = {partners.get(path, frozenset()) for path in group if path in before}
+        if not known <= {frozenset(group)} or any(path in kinds for path in group):
             _include(group, kinds)
     for group in old_groups:
-        left = [path for path in group if path in after]
-        if len({after[path].key for path in left}) > 1:
-            _include(left, kinds)
+        if len({after[path].key for path in group}) > 1:
+            _include(group, kinds)
 
 
 def _include(group: Iterable[bytes], kinds: dict[bytes, ChangeKind]) -> None:
