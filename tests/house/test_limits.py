@@ -14,7 +14,7 @@ from argosy.layer.entry import Limits
 from argosy.layout import tarindex
 from argosy.remote import auth, flows, referrers, session
 from argosy.remote.config import Options
-from argosy.server import routes
+from argosy.server import connections, routes
 from argosy.server.auth import scope, tokens
 from argosy.server.settings import Settings
 from argosy.spec import _json, distribution, imageconfig, imagelayout, manifest
@@ -50,6 +50,8 @@ SECURITY: dict[str, tuple[float, ...]] = {
     "a bundle's `config.json`": (check.LIMIT,),
     "a container's log": (logfile.MAX_SIZE,),
     "the registry's path": (routes.MAX_PATH,),
+    "requests under way at a time on one HTTP/2 connection of the registry": (connections.STREAMS,),
+    "headers of one such request": (connections.HEADERS,),
     "a token": (tokens.MAX_TOKEN,),
     "scopes of a token request": (scope.MAX_SCOPES,),
 }

@@ -26,11 +26,13 @@ from argosy.server.front import crowd, is_within
 from argosy.server.registry import Registry, log
 from argosy.server.settings import Limits
 
-__all__ = ["STREAMS", "Connections", "Peer", "capacity", "make_room"]
+__all__ = ["HEADERS", "STREAMS", "Connections", "Peer", "capacity", "make_room"]
 
 Peer = tuple[str, str]
 """A client's address and port, as the HTTP server tells them."""
 
+HEADERS = 64 * 1024
+"""Bytes of all headers of an HTTP/2 request: a few that are sent may stand for many."""
 STREAMS = 16
 """Requests under way at a time on one HTTP/2 connection. Each may be a file that its client does not take."""
 

@@ -30,7 +30,7 @@ from argosy.server import marker
 from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.certificates import Copy
-from argosy.server.connections import STREAMS, capacity, make_room
+from argosy.server.connections import HEADERS, STREAMS, capacity, make_room
 from argosy.server.mainloop import Main
 from argosy.server.settings import Settings, Tls
 from argosy.server.team import Seat, Team, assembled
@@ -46,8 +46,6 @@ _WORKERS = 4
 _PR_SET_PDEATHSIG = 1
 _PAUSE, _ATTEMPTS = 0.005, 200
 _AGAIN_SECONDS, _WAIT_SECONDS = 60, 5
-_HEADERS = 64 * 1024
-"""Bytes of all headers of an HTTP/2 request: a few that are sent may stand for many."""
 _NETWORK = "tokio"
 """What the names of the threads begin with that receive and send."""
 _MALLOPT = {-1: 256 << 20, -2: 16 << 20, -3: 32 << 20}
@@ -231,7 +229,7 @@ def _granian(settings: Settings, workers: int, address: str, port: int) -> Main:
         backlog=1024,
         backpressure=capacity(settings.limits),
         http1_settings=HTTP1Settings(header_read_timeout=30_000),
-        http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS, max_headers_size=_HEADERS),
+        http2_settings=HTTP2Settings(max_concurrent_streams=STREAMS, max_headers_size=HEADERS),
         log_enabled=True,
         log_level=LogLevels.warning,
         log_dictconfig=_LOGGING,
