@@ -187,7 +187,7 @@ def test_cve_2024_21626_a_leaked_descriptor_is_no_way_to_the_host(
         for number in range(3, 20):
             os.dup2(leaked, number, inheritable=True)
 
-    words = [str(runtime.path), "--root", str(runtime.root), "run", "-b", str(bundle.path)]
+    words = runtime.argv("run", "-b", str(bundle.path))
     try:
         for number in range(3, 24):
             bundle.process["cwd"] = f"/proc/self/fd/{number}"
@@ -208,7 +208,7 @@ def test_cve_2024_21626_what_the_caller_leaks_never_reaches_init(
     """Not even before the program: hooks and a waiting init have no descriptor of the caller's."""
     leaked = os.open(host, os.O_RDONLY)
     cid = runtime.name()
-    words = [str(runtime.path), "--root", str(runtime.root), "create", "-b", str(bundle.path), cid]
+    words = runtime.argv("create", "-b", str(bundle.path), cid)
     seen = bundle.path / "seen"
     listing = f"ls -l /proc/self/fd > {seen}"
     bundle.config["hooks"] = {
@@ -463,15 +463,12 @@ def test_the_sockets_of_the_caller_are_not_the_containers(runtime: Runtime, bund
     with left, right:
         left.set_inheritable(True)
         bundle.sh("ls /proc/self/fd").write()
-        words = [
-            str(runtime.path),
-            "--root",
-            str(runtime.root),
+        words = runtime.argv(
             "run",
             "-b",
             str(bundle.path),
             "sockets",
-        ]
+        )
         done = subprocess.run(
             words, capture_output=True, text=True, close_fds=False, check=True, timeout=60
         )

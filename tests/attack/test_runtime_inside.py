@@ -118,7 +118,7 @@ def traced(runtime: Runtime, tmp_path: Path, *words: str) -> list[str]:
     ]
     with terminal() as ours:
         done = subprocess.run(
-            [*command, str(runtime.path), "--root", str(runtime.root), *words],
+            [*command, *runtime.argv(*words)],
             capture_output=True,
             text=True,
             timeout=120,

@@ -119,6 +119,9 @@ class Runtime:
         place.mkdir()
         return Bundle(place)
 
+    def argv(self, *words: str) -> list[str]:
+        return [str(self.path), "--root", str(self.root), *words]
+
     def __call__(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         given: dict[str, Any] = {
             "capture_output": True,
@@ -126,9 +129,7 @@ class Runtime:
             "timeout": 60,
             "stdin": subprocess.DEVNULL,
         }
-        return subprocess.run(
-            [str(self.path), "--root", str(self.root), *words], check=False, **{**given, **options}
-        )
+        return subprocess.run(self.argv(*words), check=False, **{**given, **options})
 
     def ok(self, *words: str, **options: Any) -> str:
         done = self(*words, **options)

@@ -39,9 +39,7 @@ def imported(runtime: Runtime, *words: str) -> tuple[set[str], set[str]]:
     place = runtime.path.parent / "imports"
     (runtime.path.parent / "empty.py").touch()
     bare = set(told([*timed, str(runtime.path.parent / "empty.py")], place))
-    names = (
-        set(told([*timed, str(runtime.path), "--root", str(runtime.root), *words], place)) - bare
-    )
+    names = set(told([*timed, *runtime.argv(*words)], place)) - bare
     ours = {
         name.removeprefix("argosy.runtime").removeprefix(".")
         for name in names

@@ -138,7 +138,7 @@ def test_of_many_who_delete_a_container_all_succeed(
     runtime: Runtime, bundle: Bundle, stopped: Path
 ) -> None:
     cid = runtime.start(bundle.sh("exec sleep 100"))
-    words = [str(runtime.path), "--root", str(runtime.root), "delete", "--force", cid]
+    words = runtime.argv("delete", "--force", cid)
     callers = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(8)]
     assert {(caller.communicate()[1], caller.returncode) for caller in callers} == {("", 0)}
     assert stopped.read_text() == "stopped\n"
@@ -184,7 +184,7 @@ def test_what_a_container_leaves_in_the_pid_namespace_of_another_ends_with_it(
 
 def test_run_forwards_signals(runtime: Runtime, bundle: Bundle) -> None:
     bundle.sh("trap 'exit 42' TERM; echo ready; while :; do sleep 0.05; done").write()
-    words = [str(runtime.path), "--root", str(runtime.root), "run", "-b", str(bundle.path), "sig"]
+    words = runtime.argv("run", "-b", str(bundle.path), "sig")
     with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
@@ -364,15 +364,12 @@ def test_a_killed_create_leaves_what_delete_force_removes(
         ]
     }
     bundle.write()
-    words = [
-        str(runtime.path),
-        "--root",
-        str(runtime.root),
+    words = runtime.argv(
         "create",
         "-b",
         str(bundle.path),
         TORN,
-    ]
+    )
     with subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -409,7 +406,7 @@ def test_a_create_that_is_terminated_leaves_nothing(
     bundle.config["hooks"] = {"createRuntime": [hook]}
     bundle.write()
     cid = runtime.name()
-    command = [str(runtime.path), "--root", str(runtime.root), *words, "-b", str(bundle.path), cid]
+    command = runtime.argv(*words, "-b", str(bundle.path), cid)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         pid = int(gate.read_text())
         process.terminate()

@@ -41,14 +41,14 @@ class TestMuchInput:
     def test_to_run(self, runtime: Runtime, bundle: Bundle, pasted: Path) -> None:
         bundle.process.update(terminal=True, args=READS)
         bundle.write()
-        command = [str(runtime.path), "--root", str(runtime.root), "run", "-b", str(bundle.path)]
+        command = runtime.argv("run", "-b", str(bundle.path))
         told = self.told([*command, runtime.name()], pasted)
         assert told.endswith("the end\n")
         assert len(told) > MANY * len(LINE)
 
     def test_to_exec(self, runtime: Runtime, bundle: Bundle, pasted: Path) -> None:
         cid = runtime.start(bundle.sh("exec sleep 100"))
-        command = [str(runtime.path), "--root", str(runtime.root), "exec", "-t", cid, *READS]
+        command = runtime.argv("exec", "-t", cid, *READS)
         told = self.told(command, pasted)
         assert told.endswith("the end\n")
         assert len(told) > MANY * len(LINE)
@@ -111,7 +111,7 @@ class TestStreamsThatTheCallerClosed:
 
     @staticmethod
     def call(runtime: Runtime, *words: str, closed: str = "<&- >&- 2>&-") -> int:
-        command = [str(runtime.path), "--root", str(runtime.root), *words]
+        command = runtime.argv(*words)
         shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
         return subprocess.run(shell, timeout=60, check=False).returncode
 

@@ -25,17 +25,14 @@ def test_descriptors_that_are_handed_on(runtime: Runtime, bundle: Bundle) -> Non
             os.dup2(writer, 103, inheritable=True)
             os.dup2(103, 3, inheritable=True)
 
-        words = [
-            str(runtime.path),
-            "--root",
-            str(runtime.root),
+        words = runtime.argv(
             "run",
             "--preserve-fds",
             "1",
             "-b",
             str(bundle.path),
             f"fds{os.getpid()}",
-        ]
+        )
         done = subprocess.run(
             words,
             capture_output=True,
@@ -195,15 +192,12 @@ def test_ready_of_the_container_is_told_to_the_caller(
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
         bundle.write()
         with open(bundle.path / "output", "w") as output:
-            words = [
-                str(runtime.path),
-                "--root",
-                str(runtime.root),
+            words = runtime.argv(
                 "create",
                 "-b",
                 str(bundle.path),
                 f"nt{os.getpid()}",
-            ]
+            )
             subprocess.run(
                 words,
                 env=environment,

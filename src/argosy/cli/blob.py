@@ -52,6 +52,15 @@ _size = click.option(
 )
 
 
+_media_type = click.option(
+    "--media-type",
+    metavar="TYPE",
+    default=OCTET_STREAM,
+    show_default=True,
+    help="What to say it is.",
+)
+
+
 @click.command()
 @place_argument
 @_size
@@ -81,13 +90,7 @@ def get(place: Location, size: int | None, output: str) -> None:
 
 @click.command()
 @place_argument
-@click.option(
-    "--media-type",
-    metavar="TYPE",
-    default=OCTET_STREAM,
-    show_default=True,
-    help="What to say it is.",
-)
+@_media_type
 def head(place: Location, media_type: str) -> None:
     """Print a blob's descriptor as JSON; fails if it is not there.
 
@@ -109,13 +112,7 @@ def head(place: Location, media_type: str) -> None:
     show_default=True,
     help="The digest's algorithm.",
 )
-@click.option(
-    "--media-type",
-    metavar="TYPE",
-    default=OCTET_STREAM,
-    show_default=True,
-    help="What to say it is.",
-)
+@_media_type
 @click.option("--descriptor", is_flag=True, help="Print the descriptor instead of the digest.")
 def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descriptor: bool) -> None:
     """Store a blob from a file or stdin, and print its digest.

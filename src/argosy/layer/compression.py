@@ -71,7 +71,9 @@ class Compression(enum.Enum):
         return None if name is None else cls(name)
 
 
-class _Decoder(Protocol):
+class Decoder(Protocol):
+    """Takes compressed bytes piece by piece, as the standard library's decompressors do."""
+
     @property
     def eof(self) -> bool: ...
     @property
@@ -138,11 +140,11 @@ def _stored(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[byte
 
 
 def _members(
-    new: Callable[[Limits], _Decoder], begins: Callable[[bytes], bool]
+    new: Callable[[Limits], Decoder], begins: Callable[[bytes], bool]
 ) -> Callable[[bytes, Iterator[bytes], Meter], Iterator[bytes]]:
     def read(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
         padded = False
-        decoder: _Decoder | None = new(meter.limits)
+        decoder: Decoder | None = new(meter.limits)
         for piece in _pieces(head, chunks):
             meter.took(len(piece))
             rest: bytes | memoryview = piece
@@ -194,13 +196,13 @@ def _begins_zstd(head: bytes) -> bool:
     return _ZSTD.startswith(head) or (0x50 <= head[0] <= 0x5F and _SKIPPABLE.startswith(head[1:]))
 
 
-def _gzip(_: Limits) -> _Decoder:
-    decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+def _gzip(_: Limits) -> Decoder:
+    decoder: Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     return decoder
 
 
-def _zstd(limits: Limits) -> _Decoder:
-    decoder: _Decoder = zstd.ZstdDecompressor(
+def _zstd(limits: Limits) -> Decoder:
+    decoder: Decoder = zstd.ZstdDecompressor(
         options={zstd.DecompressionParameter.window_log_max: limits.window}
     )
     return decoder

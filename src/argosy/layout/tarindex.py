@@ -17,11 +17,11 @@ import re
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from argosy.content.protocols import SupportsRead
 from argosy.errors import InvalidLayerError, InvalidLayoutError, NameUnknownError
-from argosy.layer.compression import Compression, uncompressed
+from argosy.layer.compression import Compression, Decoder, uncompressed
 from argosy.layer.entry import Entry, EntryType, Limits, shown
 from argosy.layer.meter import Meter
 from argosy.layer.tarheader import pad
@@ -46,22 +46,12 @@ _OFFSET = re.compile(r"^at offset \d+: ")  # counted from this member, and so of
 _LINKS = (EntryType.SYMLINK, EntryType.HARDLINK)
 
 
-class _Decoder(Protocol):
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
 class _Method(NamedTuple):
     """A compression that no media type of a layer says, and that Docker reads all the same."""
 
     name: str
     begins: re.Pattern[bytes]
-    decoder: Callable[[], _Decoder]
+    decoder: Callable[[], Decoder]
 
 
 _METHODS = (
@@ -390,7 +380,7 @@ def _unpacking(
         raise InvalidLayerError(f"{where}: {exc}") from None
 
 
-def _piece(decoder: _Decoder, data: bytes, name: str) -> bytes:
+def _piece(decoder: Decoder, data: bytes, name: str) -> bytes:
     try:
         return decoder.decompress(data, _CHUNK)
     except (lzma.LZMAError, OSError) as exc:

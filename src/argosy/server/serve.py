@@ -262,8 +262,8 @@ def _load(
 
 
 def _built(build: Build, settings: Settings, seat: Seat) -> App:
-    """The application, as soon as it can be made. It could be a moment ago: a worker that gave up now would be begun
-    again, and the second time all others end with it."""
+    """The application, as soon as it can be made. It could be a moment ago: the only worker would end the registry
+    if it gave up now, and another one would be begun again once a second."""
     while True:
         try:
             return build(settings, seat)
