@@ -16,6 +16,7 @@ from argosy.errors import (
 )
 from argosy.server.metadata import (
     ForeignKeyError,
+    Transaction,
     blobs,
     collect,
     manifests,
@@ -204,6 +205,25 @@ def test_parts_of_an_upload_become_a_blob_in_order(engine: Engine) -> None:
     assert found.segments == (Segment("b/d/x-1", 1), Segment("b/d/x-2", 2))
     with pytest.raises(UploadUnknownError):
         engine.read(lambda tx: uploads.find(tx, "r", identity, "me"))
+
+
+def test_a_body_that_the_database_forgot_when_it_died_is_no_part_of_a_blob(engine: Engine) -> None:
+    """Sessions are written without waiting for the disk: the last of what is said of them may be lost."""
+    identity = begin(engine)
+    part = Segment("b/d/x-1", 3)
+    held = claim(engine, identity)
+    grown = engine.write(lambda tx: uploads.extend(tx, held, part, A))
+
+    def forget(tx: Transaction) -> None:
+        tx.rows("DELETE FROM upload_segment WHERE upload = ?", (identity,))
+        tx.rows("UPDATE upload SET received = 0, so_far = NULL WHERE id = ?", (identity,))
+
+    engine.write(forget)
+    with pytest.raises(TooManyRequestsError):
+        engine.write(lambda tx: uploads.finish(tx, CHANGE, grown, "r", A, 3, None))
+    with pytest.raises(TooManyRequestsError):
+        engine.write(lambda tx: uploads.extend(tx, grown, part, A))
+    assert engine.read(lambda tx: blobs.find(tx, "r", A)) is None
 
 
 def test_an_upload_of_a_known_digest_holds_on_to_the_blob(engine: Engine) -> None:

@@ -223,13 +223,15 @@ def test_a_storage_that_cannot_keep_it_leaves_the_session_where_it_was(tmp_path:
 # -- the worker dies ------------------------------------------------------------------------------
 
 
-def held(root: pathlib.Path, what: str) -> threading.Event:
-    """Set when an object of a body is being written below a directory."""
+def held(root: pathlib.Path) -> threading.Event:
+    """Set when another object than those of now is being written below a directory."""
     seen, done = threading.Event(), threading.Event()
+    known = set(root.rglob("*"))
 
     def look() -> None:
         while not done.wait(0.01):
-            if any(path.stat().st_size for path in root.rglob(what) if path.is_file()):
+            new = set(root.rglob("*")) - known
+            if any(path.stat().st_size for path in new if path.is_file()):
                 seen.set()
                 return
 
@@ -245,7 +247,7 @@ def test_after_kill_nine_the_next_start_takes_the_session_over_at_once(
         real = Real(f"127.0.0.1:{first.port}")
         location = real.begin()
         ask(real.address, "PATCH", location, DATA[:1000])
-        seen = held(tmp_path / "blobs", "*-2")
+        seen = held(tmp_path / "blobs")
         with real.body("PATCH", location, 3_000_000, chunked=True):
             assert seen.wait(30)
             first.kill()

@@ -10,13 +10,14 @@ import threading
 import urllib.error
 import urllib.request
 
+import obstore
 import pytest
 from obstore.exceptions import GenericError
 
 from argosy.errors import BlobUnknownError, StorageError
 from argosy.server.assemble import open_storage
 from argosy.server.settings import S3, Listen, Settings, Storage
-from argosy.server.storage import InsufficientStorageError
+from argosy.server.storage import InsufficientStorageError, UnavailableError
 from argosy.server.storage import objects as engine
 from argosy.server.storage.objects import PART, Objects, _Spool, _Writer, s3
 from argosy.spec.digest import Digest
@@ -139,6 +140,26 @@ def test_an_upload_that_is_broken_off_leaves_no_parts(objects: S3Server) -> None
     assert list(store.keys("b/")) == []
     parts = objects._directory / bucket / ".sgwtmp" / "multipart"
     assert [p for p in parts.rglob("*") if p.is_file()] == []
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+@pytest.mark.parametrize("there", [b"", b"half"])
+def test_a_store_that_lies_about_the_end_of_an_upload_is_found_out(
+    objects: S3Server, monkeypatch: pytest.MonkeyPatch, memory: int, there: bytes
+) -> None:
+    """VersityGW 1.8 says so of an upload over whose end it was killed."""
+    bucket = objects.store(objects.bucket())
+    store = Objects(bucket, memory_bytes=memory)
+    if there:
+        obstore.put(bucket, KEY, there)
+    with monkeypatch.context() as lying:
+        lying.setattr(obstore, "put", lambda _store, _key, content, **_more: list(content))
+        writer = store.create(KEY)
+        writer.write(BIG)
+        with pytest.raises(UnavailableError, match=KEY):
+            writer.commit()
+    put(store, KEY, BIG)
+    assert b"".join(store.read(KEY)) == BIG
 
 
 def test_a_finished_object_takes_no_more(store: Objects) -> None:

@@ -141,7 +141,9 @@ def test_no_acknowledged_push_is_lost_whatever_goes_away_for_a_while(ground: Gro
         until_more(pushers, ground)
     for path, digest in [note for pusher in pushers for note in pusher.acknowledged]:
         found = ask(address, "GET", path)
-        assert (found.status, Digest.of(found.body)) == (200, digest), path
+        assert (found.status, Digest.of(found.body)) == (200, digest), (
+            path, found.body[:300], ground.server.log()[-8000:],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("silent", ["database", "storage"])

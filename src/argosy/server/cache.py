@@ -406,10 +406,9 @@ class Cache:
                     upload = await self.registry.write(
                         functools.partial(_begin, self._change(), name, fill.desc), durable=False
                     )
+                    stored = uploads.new_key(upload)
                     writer = await self.registry.blocking(
-                        functools.partial(
-                            self.registry.storage.create, uploads.key(upload), size=fill.desc.size
-                        )
+                        functools.partial(self.registry.storage.create, stored, size=fill.desc.size)
                     )
                     stack.callback(writer.abort)
                 fill.open()
@@ -417,7 +416,7 @@ class Cache:
                 if writer is not None and upload is not None:
                     await self.registry.blocking(writer.commit)
                     await self.registry.write(
-                        functools.partial(_finish, self._change(), name, fill.desc, upload)
+                        functools.partial(_finish, self._change(), name, fill.desc, upload, stored)
                     )
                     upload = None
             fill.end(None)
@@ -491,8 +490,10 @@ def _begin(change: Change, name: str, desc: Descriptor, tx: Transaction) -> Uplo
     )
 
 
-def _finish(change: Change, name: str, desc: Descriptor, upload: Upload, tx: Transaction) -> None:
-    last = Segment(uploads.key(upload), desc.size)
+def _finish(
+    change: Change, name: str, desc: Descriptor, upload: Upload, stored: str, tx: Transaction
+) -> None:
+    last = Segment(stored, desc.size)
     uploads.finish(tx, change, upload, name, desc.digest, desc.size, last)
 
 

@@ -1,7 +1,7 @@
 """What the handlers work with: the database, the storage, the rules, and the few things kept in memory.
 
 Nothing kept here grants access: the manifest cache is asked only after the repository's link was found, and hash
-states only under a session's id and version.
+states only under a session's id and the digest of what it has received.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Registry:
         self.on_exchange = on_exchange
         self.sparse = sparse or (lambda _name: self.settings.content.sparse)
         self.manifests = ManifestCache()
-        self.hashers: OrderedDict[tuple[str, int], Hasher] = OrderedDict()
+        self.hashers: OrderedDict[tuple[str, str | None], Hasher] = OrderedDict()
         self.big = asyncio.Semaphore(2)
         self.ready = False
         self.presence = Presence()
@@ -219,9 +219,9 @@ class Registry:
         text = f"{name}\0{upload}\0{principal}".encode()
         return hmac.new(self._secret, text, "sha256").hexdigest()[:32]
 
-    def keep_hasher(self, upload: str, version: int, hasher: Hasher) -> None:
-        """Remember the state after a session's body: the next one can go on without reading it again."""
-        self.hashers[upload, version] = hasher
+    def keep_hasher(self, upload: str, so_far: str, hasher: Hasher) -> None:
+        """Remember a session's state of a digest so far: its next body can go on without reading all again."""
+        self.hashers[upload, so_far] = hasher
         while len(self.hashers) > 512:
             self.hashers.popitem(last=False)
 

@@ -190,7 +190,7 @@ async def _received(
     hashed = await _hasher(registry, upload)
     body = Body(
         registry,
-        uploads.key(upload),
+        uploads.new_key(upload),
         hashed,
         keep=upload.known is None,
         size=request.content_length,
@@ -296,7 +296,7 @@ async def extend(registry: Registry, upload: Upload, body: Body, segment: Segmen
     grown = await registry.write(
         lambda tx: uploads.extend(tx, upload, segment, so_far), durable=False
     )
-    registry.keep_hasher(upload.id, upload.version, body.hashed)
+    registry.keep_hasher(upload.id, so_far, body.hashed)
     return grown
 
 
@@ -304,7 +304,7 @@ async def _hasher(registry: Registry, upload: Upload) -> Hasher:
     """The state of the hash over everything received: remembered, or made again from the objects."""
     if not upload.received:
         return hasher(upload.algorithm)
-    kept = registry.hashers.pop((upload.id, upload.version - 1), None)
+    kept = registry.hashers.pop((upload.id, upload.so_far), None)
     if kept is not None:
         return kept
     return await _rehash(registry, upload, upload.algorithm)

@@ -325,7 +325,7 @@ async def _close(registry: Registry, request: Request, upload: Upload, digest: D
         registry,
         lambda tx: uploads.finish(tx, change, upload, request.name, digest, upload.received, None),
     )
-    registry.hashers.pop((upload.id, upload.version), None)
+    registry.hashers.pop((upload.id, upload.so_far), None)
 
 
 async def _whole(registry: Registry, request: Request, digest: Digest) -> Response:
@@ -401,7 +401,7 @@ async def _small_body(registry: Registry, request: Request, upload: Upload, dige
     except LimitExceededError:
         await registry.write(lambda tx: uploads.drop(tx, change, upload))
         raise
-    key, size = uploads.own_key(upload), request.content_length
+    key, size = uploads.new_key(upload), request.content_length
     body = bodies.Body(registry, key, hasher(digest.algorithm), keep=True, size=size)
     written = registry.begun(body.whole, parts, digest)
 
@@ -428,7 +428,7 @@ async def _save(registry: Registry, request: Request, upload: Upload, parts: lis
         if not claimed.received:
             claimed = claimed._replace(algorithm=upload.algorithm)
             body = bodies.Body(
-                registry, uploads.key(claimed), hasher(claimed.algorithm), keep=True, size=None
+                registry, uploads.new_key(claimed), hasher(claimed.algorithm), keep=True, size=None
             )
             await bodies.keep(registry, claimed, body, parts)
     finally:

@@ -30,7 +30,7 @@ class Upload(NamedTuple):
         principal: Whose it is.
         algorithm: The digest algorithm its bodies are hashed with.
         received: Bytes received and durable.
-        version: Bodies begun so far; the last one's number is part of its object's key.
+        version: Bodies begun so far.
         so_far: The digest of what was received, None before the first body.
         known: The digest of a blob the registry has, where the body under way is only hashed.
         expires: When it is given up, in seconds since the epoch.
@@ -173,9 +173,12 @@ def extend(tx: Transaction, upload: Upload, segment: Segment, so_far: str) -> Up
     received = upload.received + segment.size
     kept = tx.row(
         "UPDATE upload SET received = ?, algorithm = ?, so_far = ?, lease_until = 0, known = NULL"
-        " WHERE repo_id = ? AND id = ? AND version = ? RETURNING 1",
-        (received, upload.algorithm, so_far, upload.repo_id, upload.id, upload.version),
-    )
+        " WHERE repo_id = ? AND id = ? AND version = ? AND received = ? RETURNING 1",
+        (
+            received, upload.algorithm, so_far,
+            upload.repo_id, upload.id, upload.version, upload.received,
+        ),
+    )  # fmt: skip
     if kept is None:
         raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
     if segment.size:
@@ -226,12 +229,14 @@ def finish(
 def remove(tx: Transaction, upload: Upload) -> None:
     """Delete the row of a session whose lease is held.
 
+    What was received is compared as well: a database that died meanwhile may have forgotten the last body.
+
     Raises:
         TooManyRequestsError: the lease was lost, or the session was cancelled meanwhile.
     """
     gone = tx.row(
-        "DELETE FROM upload WHERE repo_id = ? AND id = ? AND version = ? RETURNING 1",
-        (upload.repo_id, upload.id, upload.version),
+        "DELETE FROM upload WHERE repo_id = ? AND id = ? AND version = ? AND received = ? RETURNING 1",
+        (upload.repo_id, upload.id, upload.version, upload.received),
     )
     if gone is None:
         raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
@@ -254,13 +259,11 @@ def expired(tx: Transaction, now: float, limit: int) -> list[Upload]:
     return [Upload(*row) for row in rows]
 
 
-def key(upload: Upload) -> str:
-    """The object key of the body under way: `b/<yyyymmdd>/<uuid>-<n>`."""
-    return f"{prefix(upload.id)}-{upload.version}"
+def new_key(upload: Upload) -> str:
+    """The object key of one body, `b/<yyyymmdd>/<uuid>-<n>`: no other of the session can have it.
 
-
-def own_key(upload: Upload) -> str:
-    """The object key of a body that comes without a lease: none of the session's other bodies can have it, either."""
+    It does not come from the version: a database that dies may count a body it has forgotten anew.
+    """
     return f"{prefix(upload.id)}-{10**18 + random.randrange(10**18)}"  # noqa: S311 - unique is enough
 
 

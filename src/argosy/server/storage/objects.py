@@ -1,7 +1,9 @@
 """Objects in an S3-compatible store: what several registries share.
 
 Each body becomes an object of its own, never touched again. The store answers a PUT, or the end of a multipart upload,
-when the object is durable, and checks the SHA-256 of every part, which is in the request's signature.
+when the object is durable, and checks the SHA-256 of every part, which is in the request's signature. The end of a
+multipart upload is not believed but looked at: asked a second time, because it died over the first, a store may say
+that all is done where nothing is.
 
 Memory is bounded: a body is held in parts of 5 MiB, at most three at a time, taken from one budget for all bodies.
 Bodies beyond the budget go through a temporary file without a name on the local disk and are sent at their commit:
@@ -280,9 +282,11 @@ class _Parts:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._dropped = False
+        self._size = 0
 
     def write(self, data: bytes | bytearray | memoryview, /) -> None:
         view = memoryview(data)
+        self._size += len(view)
         while view:
             room = self._part - len(self._buffer)
             self._buffer += view[:room]
@@ -330,6 +334,7 @@ class _Parts:
         self._thread.join()
         if self._error is not None:
             raise _failed("write", self._key, self._error)
+        _look(self._store, self._key, self._size)
 
     def drop(self) -> None:
         if self._thread is None:
@@ -358,8 +363,11 @@ class _Spool:
 
     def finish(self) -> None:
         with self._file as file:
+            size = file.tell()
             file.seek(0)
             _put(self._store, self._key, file, self._part)
+        if size > self._part:
+            _look(self._store, self._key, size)
 
     def drop(self) -> None:
         self._file.close()
@@ -370,6 +378,16 @@ def _put(store: S3Store, key: str, content: bytes | IO[bytes], part: int) -> Non
         obstore.put(store, key, content, chunk_size=part, max_concurrency=1)
     except (obstore_errors.BaseError, OSError) as error:
         raise _failed("write", key, error) from None
+
+
+def _look(store: S3Store, key: str, size: int) -> None:
+    """See that an object is there which was sent in parts."""
+    try:
+        found = obstore.head(store, key)["size"]
+    except (obstore_errors.BaseError, OSError) as error:
+        raise _failed("write", key, error) from None
+    if found != size:
+        raise UnavailableError(f"object store: {key} has {found} bytes, expected {size}")
 
 
 def _failed(what: str, key: str, error: BaseException) -> UnavailableError:
