@@ -406,9 +406,9 @@ class Cache:
                     upload = await self.registry.write(
                         functools.partial(_begin, self._change(), name, fill.desc), durable=False
                     )
-                    stored = uploads.new_key(upload)
+                    last = Segment(uploads.new_key(upload), fill.desc.size)
                     writer = await self.registry.blocking(
-                        functools.partial(self.registry.storage.create, stored, size=fill.desc.size)
+                        functools.partial(self.registry.storage.create, last.key, size=last.size)
                     )
                     stack.callback(writer.abort)
                 fill.open()
@@ -416,7 +416,7 @@ class Cache:
                 if writer is not None and upload is not None:
                     await self.registry.blocking(writer.commit)
                     await self.registry.write(
-                        functools.partial(_finish, self._change(), name, fill.desc, upload, stored)
+                        functools.partial(_finish, self._change(), name, fill.desc, upload, last)
                     )
                     upload = None
             fill.end(None)
@@ -491,9 +491,8 @@ def _begin(change: Change, name: str, desc: Descriptor, tx: Transaction) -> Uplo
 
 
 def _finish(
-    change: Change, name: str, desc: Descriptor, upload: Upload, stored: str, tx: Transaction
+    change: Change, name: str, desc: Descriptor, upload: Upload, last: Segment, tx: Transaction
 ) -> None:
-    last = Segment(stored, desc.size)
     uploads.finish(tx, change, upload, name, desc.digest, desc.size, last)
 
 
