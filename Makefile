@@ -33,6 +33,7 @@ check: $(STAMP) ## Format, lint, types, layers, house rules
 	$(RUFF) format --check --quiet src tests bench
 	$(RUFF) check --quiet src tests bench
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.14
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/pytest -q tests/house
 

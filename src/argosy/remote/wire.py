@@ -22,7 +22,7 @@ from argosy.errors import (
     UnsupportedError,
     error_class,
 )
-from argosy.spec._value import Value, field
+from argosy.spec._value import Value, field, replace
 from argosy.spec.distribution import MAX_ERROR_BODY, ErrorEntry, decode_errors
 
 T = TypeVar("T")
@@ -113,9 +113,9 @@ class Request(Value, kw_only=True):
     pause: float = 0.0
     secret: bool = False
 
-    def replace(self, **changes: object) -> Request:
+    def replace(self, **changes: Any) -> Request:
         """A copy with some fields changed."""
-        return self.__replace__(**changes)
+        return replace(self, **changes)
 
 
 class Response:

@@ -150,7 +150,7 @@ class Value(metaclass=_Kind):
 
     def __replace__(self, **changes: Any) -> Self:
         """As `dataclasses.replace`."""
-        return type(self)(**{**self._asdict(), **changes})
+        return replace(self, **changes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For `copy` and `pickle`."""
@@ -190,7 +190,7 @@ def replace(value: V, /, **changes: Any) -> V:
         >>> replace(Point(1, 2), x=3)
         Point(x=3, y=2)
     """
-    return value.__replace__(**changes)
+    return type(value)(**{**value._asdict(), **changes})
 
 
 def _frozen(text: str) -> Exception:

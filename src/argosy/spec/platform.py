@@ -15,7 +15,7 @@ from typing import Self
 
 from argosy.errors import InvalidReferenceError
 from argosy.spec import _json
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*", re.ASCII)
 
@@ -94,7 +94,7 @@ class Platform(Value, kw_only=True):
         first, *rest = (part.lower() for part in parts)
         system = _OSES.get(first, first)
         if not rest and system in _KNOWN_OSES:
-            return cls.host().__replace__(os=system, os_version=version)
+            return replace(cls.host(), os=system, os_version=version)
         machine = rest[0] if rest else first
         architecture, variant = _ARCHITECTURES.get(machine, (machine, ""))
         return cls(
