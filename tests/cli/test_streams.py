@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -205,3 +206,25 @@ def test_an_archive_on_stdout_is_the_archive_and_nothing_else(
     to_pipe = shell(f"argosy {words.format(layout, '-')} -q > {tmp_path / 'pipe.tar'}")
     assert "-archive:-" in to_pipe.stderr
     assert (tmp_path / "pipe.tar").read_bytes() == (tmp_path / "file.tar").read_bytes()
+
+
+HOMELESS = """
+import pwd, sys, types
+home = types.SimpleNamespace(pw_dir=sys.argv.pop())
+pwd.getpwuid = lambda _: home
+from argosy.cli.main import run
+run(sys.argv[1:])
+"""
+
+
+def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(tmp_path: Path) -> None:
+    docker = tmp_path / ".docker"
+    docker.mkdir()
+    (docker / "config.json").write_text('{"auths": {"r.example": {"auth": "YWRhOnNlY3JldA=="}}}')
+    env = {name: value for name, value in os.environ.items() if name != "HOME"}
+    done = subprocess.run(
+        [sys.executable, "-c", HOMELESS, "auth", "ls", str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=120, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "r.example" in done.stdout

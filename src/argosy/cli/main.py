@@ -115,6 +115,7 @@ def root() -> None:
 def run(argv: Sequence[str]) -> NoReturn:
     """Run one command line and exit."""
     _stand_in()
+    _know_home()
     _hear_sigterm()
     code = call(argv)
     if threading.active_count() == 1 and sys.getprofile() is None and sys.gettrace() is None:
@@ -215,6 +216,13 @@ def _stand_in() -> None:
     encoding, errors = sys.stderr.encoding, sys.stderr.errors
     heard = io.BufferedWriter(_Stderr(2, "w", closefd=False))
     sys.stderr = io.TextIOWrapper(heard, encoding, errors, line_buffering=True)
+
+
+def _know_home() -> None:
+    """Have `HOME` say where home is, also for a service that was started without: helpers and namespaces inherit it."""
+    home = os.path.expanduser("~")
+    if home != "~":
+        os.environ.setdefault("HOME", home)
 
 
 class _Stderr(io.FileIO):
