@@ -10,6 +10,7 @@ import pytest
 
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
+from argosy.content.overlay import Union
 from argosy.content.protocols import Target
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
@@ -20,7 +21,7 @@ from argosy.errors import (
     StorageError,
     UsageError,
 )
-from argosy.image.draft import Draft, Spool, Union, draft
+from argosy.image.draft import Draft, Spool, draft
 from argosy.layer.compression import Compression
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from argosy.content.memory import MemoryStore
+from argosy.content.overlay import Overlay, Union
 from argosy.errors import RegistryError, SizeMismatchError, UnauthorizedError
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
@@ -167,6 +169,26 @@ def test_a_refused_mount_is_used_where_an_earlier_run_left_nothing(
     refused_mount(client(state_dir=state)).push(LAYER, io.BytesIO(DATA))
     assert uploads.stored == DATA
     assert len(scripted.requests("POST")) == 1
+
+
+def test_of_several_repositories_a_blob_is_mounted_from_the_one_that_has_it(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", "/v2/first/.*", s.answer(404))
+    scripted.on("HEAD", "/v2/second/.*", s.answer(200, {"Content-Length": str(LAYER.size)}))
+    scripted.on("POST", UPLOADS + r"\?mount=.*&from=second", s.answer(201))
+    repository = client()
+    several = [repository.registry.repository(name) for name in ("first", "second", "third")]
+    assert repository.mount(LAYER, Overlay(Union(repository, *several), MemoryStore()))
+
+
+def test_a_repository_that_may_not_be_asked_means_copy(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", "/v2/first/.*", s.answer(403))
+    repository = client()
+    several = [repository.registry.repository(name) for name in ("first", "second")]
+    assert not repository.mount(LAYER, Union(*several))
 
 
 # ---------------------------------------------------------------------------------------------------- how they end

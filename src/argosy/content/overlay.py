@@ -1,10 +1,11 @@
-"""A writable place over a read-only one: new content goes on top, the rest is read from below.
+"""Several places seen as one: a writable one over a read-only one, and places beside each other.
 
 Mutations of images are built this way: only what is new is stored, and `copy` moves the whole as if it lay together.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 from argosy.content.protocols import BlobReader, Source, SupportsRead, Target
@@ -80,3 +81,56 @@ class Overlay:
             with self.lower.fetch(desc) as reader:
                 self.upper.push(desc, reader)
         self.upper.tag(desc, tag)
+
+
+class Union:
+    """Several sources seen as one: each thing comes from the first that has it."""
+
+    def __init__(self, *sources: Source) -> None:
+        self.sources = sources
+
+    def __str__(self) -> str:
+        return str(self.sources[0])
+
+    def resolve(self, tag_or_digest: str) -> Descriptor:
+        """See `Source.resolve`."""
+        for source in self.sources[:-1]:
+            with contextlib.suppress(NotFoundError):
+                return source.resolve(tag_or_digest)
+        return self.sources[-1].resolve(tag_or_digest)
+
+    def exists(self, desc: Descriptor) -> bool:
+        """See `Source.exists`."""
+        return any(source.exists(desc) for source in self.sources)
+
+    def fetch(self, desc: Descriptor) -> BlobReader:
+        """See `Source.fetch`."""
+        # Asked first: a repository says only at the first `read` that it has no such blob.
+        found = (source for source in self.sources[:-1] if source.exists(desc))
+        return next(found, self.sources[-1]).fetch(desc)
+
+    def tags(self) -> Iterator[str]:
+        """See `Source.tags`."""
+        yield from dict.fromkeys(tag for source in self.sources for tag in source.tags())
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        """See `Source.referrers`."""
+        seen: set[Digest] = set()
+        for source in self.sources:
+            for entry in source.referrers(subject, artifact_type):
+                if entry.digest not in seen:
+                    seen.add(entry.digest)
+                    yield entry
+
+
+def origins(source: Source) -> Iterator[Source]:
+    """The places that a source's content comes from, in the order they are asked; not what is new over them."""
+    if isinstance(source, Overlay):
+        yield from origins(source.lower)
+    elif isinstance(source, Union):
+        for one in source.sources:
+            yield from origins(one)
+    else:
+        yield source

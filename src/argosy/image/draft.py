@@ -17,10 +17,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from argosy.content.memory import MemoryStore
-from argosy.content.overlay import Overlay
-from argosy.content.protocols import BlobReader, Source, SupportsRead
+from argosy.content.overlay import Overlay, Union
+from argosy.content.protocols import Source, SupportsRead
 from argosy.content.verify import VerifyingReader, copy_verified
-from argosy.errors import NotFoundError, StorageError
+from argosy.errors import StorageError
 from argosy.layer.compression import Compression
 from argosy.layer.compressor import Compressor
 from argosy.layer.entry import Whiteout
@@ -30,7 +30,7 @@ from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest, hasher
 from argosy.spec.mediatypes import layer_media_type
 
-__all__ = ["Draft", "LayerWriter", "NewLayer", "Spool", "Union", "draft"]
+__all__ = ["Draft", "LayerWriter", "NewLayer", "Spool", "draft"]
 
 _IN_MEMORY = 256 * 1024
 
@@ -330,45 +330,3 @@ def draft(source: Source, *others: Source) -> Draft:
     if isinstance(source, Draft):
         return Draft(Union(*known, *wanted), source.upper) if wanted else source
     return Draft(Union(*known, *wanted) if wanted else source)
-
-
-class Union:
-    """Several sources seen as one: each thing comes from the first that has it."""
-
-    def __init__(self, *sources: Source) -> None:
-        self.sources = sources
-
-    def __str__(self) -> str:
-        return str(self.sources[0])
-
-    def resolve(self, tag_or_digest: str) -> Descriptor:
-        """See `Source.resolve`."""
-        for source in self.sources[:-1]:
-            with contextlib.suppress(NotFoundError):
-                return source.resolve(tag_or_digest)
-        return self.sources[-1].resolve(tag_or_digest)
-
-    def exists(self, desc: Descriptor) -> bool:
-        """See `Source.exists`."""
-        return any(source.exists(desc) for source in self.sources)
-
-    def fetch(self, desc: Descriptor) -> BlobReader:
-        """See `Source.fetch`."""
-        # Asked first: a repository says only at the first `read` that it has no such blob.
-        found = (source for source in self.sources[:-1] if source.exists(desc))
-        return next(found, self.sources[-1]).fetch(desc)
-
-    def tags(self) -> Iterator[str]:
-        """See `Source.tags`."""
-        yield from dict.fromkeys(tag for source in self.sources for tag in source.tags())
-
-    def referrers(
-        self, subject: Descriptor, artifact_type: str | None = None
-    ) -> Iterator[Descriptor]:
-        """See `Source.referrers`."""
-        seen: set[Digest] = set()
-        for source in self.sources:
-            for entry in source.referrers(subject, artifact_type):
-                if entry.digest not in seen:
-                    seen.add(entry.digest)
-                    yield entry

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from argosy.content.overlay import Overlay
+from argosy.content.overlay import origins
 from argosy.content.protocols import BlobReader, Source, SupportsRead, check_tagged
 from argosy.content.verify import VerifyingReader, embedded
 from argosy.errors import (
@@ -251,16 +251,13 @@ class Repository:
 
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from another repository of the same registry; False means that it must be copied."""
-        while isinstance(
-            source, Overlay
-        ):  # what is new in it is not in the registry, and then is not mounted
-            source = source.lower
-        if not isinstance(source, Repository) or source.registry.name != self.registry.name:
-            return False
-        if source.name == self.name or desc.is_manifest():
+        # what is new over them is not in the registry, and then is not mounted
+        near = [one for one in origins(source) if isinstance(one, Repository) and self._beside(one)]
+        if not near or desc.is_manifest():
             return False
         try:
-            mounted, session = run(flows.mount(self.name, desc.digest, source.name), self._own)
+            origin = next((one for one in near[:-1] if one.exists(desc)), near[-1])
+            mounted, session = run(flows.mount(self.name, desc.digest, origin.name), self._own)
         except (AccessError, RegistryError):
             return False
         with self._lock:
@@ -270,6 +267,9 @@ class Repository:
         return mounted
 
     # ------------------------------------------------------------------------------------------------------- inside
+
+    def _beside(self, other: Repository) -> bool:
+        return other.registry.name == self.registry.name and other.name != self.name
 
     @property
     def _own(self) -> Session:
