@@ -56,3 +56,13 @@ def test_a_directory_made_for_files_that_never_came_is_removed_again(
 ) -> None:
     argosy("artifact", "pull", f"oci:{tmp_path}/none:v1", "-o", tmp_path / "out", code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../a", "a/../../b"])
+def test_a_file_whose_name_would_leave_the_artifact_is_told_what_names_are_right(
+    argosy: Run, tmp_path: pathlib.Path, name: str
+) -> None:
+    told = argosy("artifact", "push", f"oci:{tmp_path}/a:v1", name, code=64).err
+    assert "expected a relative path without '..'" in told
+    assert "change to the directory the file is in" in told
+    assert list(tmp_path.iterdir()) == []

@@ -166,6 +166,6 @@ def check_title(title: str) -> None:
     parts = title.split("/")
     if not title or title.startswith("/") or ".." in parts or "\0" in title:
         raise UsageError(
-            f"{title!r} cannot be the name of a file in an artifact: it must be a path without '..'",
-            hint="run this from the directory the files are in",
+            f"{title!r} cannot be the name of a file in an artifact: expected a relative path without '..'",
+            hint="change to the directory the file is in, and name it from there",
         )
