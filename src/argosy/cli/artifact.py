@@ -17,10 +17,10 @@ from argosy.cli.failure import printable
 from argosy.cli.options import (
     jobs_option,
     json_option,
+    pairs,
     place_argument,
     platform_option,
     quiet_option,
-    utf8,
 )
 from argosy.cli.output import document
 from argosy.content.copy import copy
@@ -65,18 +65,6 @@ def _file(text: str) -> File:
     return File(path=text)
 
 
-def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in map(utf8, texts):
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--annotation: expected KEY=VALUE, got {text[:100]!r}")
-        if key in found:
-            raise UsageError(f"--annotation: {key[:100]!r} comes twice")
-        found[key] = value
-    return found
-
-
 def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -> Image:
     return pack(
         source,
@@ -84,7 +72,7 @@ def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -
         artifact_type=given["artifact_type"],
         config=_file(given["config"]) if given["config"] else None,
         subject=subject,
-        annotations=_pairs(given["annotation"]),
+        annotations=pairs(given["annotation"], "--annotation"),
         any_path=given["disable_path_validation"],
     )
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
 from argosy.cli import making
-from argosy.cli.options import PLACE, PLATFORM, place_argument, platforms_option
+from argosy.cli.options import (
+    PLACE,
+    PLATFORM,
+    F,
+    pairs,
+    pairs_or_removed,
+    place_argument,
+    platforms_option,
+)
 from argosy.content.memory import MemoryStore
 from argosy.errors import InvalidManifestError, UsageError
 from argosy.image import indexes
@@ -27,10 +35,14 @@ _append = click.option(
     type=PLACE,
     help="One more IMAGE; repeatable.",
 )
-_annotation = click.option(
-    "-a", "--annotation", "annotations", multiple=True, metavar="KEY=VALUE",
-    help="An annotation; KEY- removes it.",
-)  # fmt: skip
+
+
+def _annotation(text: str) -> Callable[[F], F]:
+    return click.option(
+        "-a", "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help=text
+    )
+
+
 _flatten = click.option(
     "--flatten/--no-flatten",
     default=True,
@@ -42,7 +54,7 @@ _flatten = click.option(
 @click.command()
 @_manifests
 @_append
-@_annotation
+@_annotation("An annotation; repeatable.")
 @click.option(
     "--docker",
     "--docker-empty-base",
@@ -73,7 +85,7 @@ def create(
         made = indexes.create(
             place,
             *views,
-            annotations=making.set_pairs(annotations, "annotation"),
+            annotations=pairs(annotations, "--annotation"),
             docker=docker,
             flatten=flatten,
             artifact_type=artifact_type,
@@ -85,7 +97,7 @@ def create(
 @place_argument
 @_manifests
 @_append
-@_annotation
+@_annotation("An annotation; repeatable.")
 @click.option("--desc-platform", "platform", type=PLATFORM, help="What the new entries run on.")
 @_flatten
 @making.destination_options
@@ -114,7 +126,7 @@ def add(
             *views,
             flatten=flatten,
             platform=platform,
-            entry_annotations=making.set_pairs(annotations, "annotation"),
+            entry_annotations=pairs(annotations, "--annotation"),
         )
         making.put(made, place, destination)
 
@@ -166,7 +178,7 @@ def filter_(
 @click.command()
 @place_argument
 @click.argument("digest", required=False)
-@_annotation
+@_annotation("An annotation; KEY- removes it.")
 @click.option("--desc-platform", "platform", type=PLATFORM, help="What that entry runs on.")
 @making.destination_options
 def annotate(
@@ -187,7 +199,7 @@ def annotate(
     with contextlib.ExitStack() as stack:
         made = indexes.annotate(
             _index(stack, place),
-            making.pairs(annotations, "annotation"),
+            pairs_or_removed(annotations, "--annotation"),
             digest=Digest(digest) if digest else None,
             platform=platform,
         )

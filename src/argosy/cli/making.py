@@ -228,29 +228,6 @@ def _own_tag(location: Location) -> str | None:
     return location.tag
 
 
-def pairs(values: Sequence[str], what: str) -> dict[str, str | None]:
-    """`key=value` texts as a map; a mere `key-` removes the key.
-
-    >>> pairs(["a=1", "b-"], "label")
-    {'a': '1', 'b': None}
-    """
-    found: dict[str, str | None] = {}
-    for text in map(utf8, values):
-        key, equals, value = text.partition("=")
-        if not equals and key.endswith("-") and len(key) > 1:
-            found[key[:-1]] = None
-        elif key and equals:
-            found[key] = value
-        else:
-            raise UsageError(f"{what} {text[:100]!r}: expected KEY=VALUE, or KEY- to remove it")
-    return found
-
-
-def set_pairs(values: Sequence[str], what: str) -> dict[str, str]:
-    """`key=value` texts as a map, nothing removed."""
-    return {key: value for key, value in pairs(values, what).items() if value is not None}
-
-
 def arguments(values: Sequence[str]) -> list[str] | None:
     """A list of arguments: the option repeated, or once with a JSON array; None where it was not given.
 
@@ -380,5 +357,5 @@ level_option = click.option(
 __all__ = [
     "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "arguments", "changed",
     "compress_option", "destination_options", "epoch", "history_options", "level_option",
-    "one_image", "opened", "pairs", "put", "seen", "set_pairs", "step", "time",
+    "one_image", "opened", "put", "seen", "step", "time",
 ]  # fmt: skip

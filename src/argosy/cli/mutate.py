@@ -9,7 +9,16 @@ from typing import Any
 import click
 
 from argosy.cli import making
-from argosy.cli.options import PLATFORM, many, one, place_argument, platform_option, utf8
+from argosy.cli.options import (
+    PLATFORM,
+    many,
+    one,
+    pairs,
+    pairs_or_removed,
+    place_argument,
+    platform_option,
+    utf8,
+)
 from argosy.errors import UsageError
 from argosy.image.configure import CLEARABLE, Changes
 from argosy.image.derive import append_layer, mutate
@@ -126,11 +135,11 @@ def changes(given: dict[str, Any]) -> Changes:
         entrypoint = making.arguments(given["config_entrypoint"])
     return Changes(
         user=given["user"],
-        env=making.pairs(given["env"], "variable"),
+        env=pairs_or_removed(given["env"], "--env", "NAME=VALUE"),
         entrypoint=entrypoint,
         cmd=making.arguments(given["cmd"]),
-        labels=making.pairs(given["labels"], "label"),
-        annotations=making.pairs(given["annotations"], "annotation"),
+        labels=pairs_or_removed(given["labels"], "--label"),
+        annotations=pairs_or_removed(given["annotations"], "--annotation"),
         working_dir=given["workdir"],
         exposed_ports=ports,
         removed_ports=no_ports,
@@ -170,10 +179,7 @@ def _with_removed(values: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _properties(values: tuple[str, ...]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"property {text[:100]!r}: expected NAME=JSON")
-        found[name] = _json.loads(value.encode(), error=UsageError)
-    return found
+    return {
+        name: _json.loads(value.encode(), error=UsageError)
+        for name, value in pairs(values, "--set", "NAME=JSON").items()
+    }

@@ -15,6 +15,7 @@ from argosy.locate import Location
 from argosy.spec.platform import Platform
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class _Parsed(click.ParamType[Any]):
@@ -71,6 +72,56 @@ def patterns(texts: Iterable[str]) -> list[re.Pattern[str]]:
         except (re.error, OverflowError, RecursionError) as exc:
             raise UsageError(f"{text[:100]!r} is not a regular expression: {exc}") from None
     return found
+
+
+def pairs(texts: Iterable[str], option: str, shape: str = "KEY=VALUE") -> dict[str, str]:
+    """What an option that is repeated says of each key.
+
+    Raises:
+        UsageError: a text is of another shape, or a key comes twice: which of its values was meant is not guessed.
+
+    >>> pairs(["a=1", "b=2=3"], "--label")
+    {'a': '1', 'b': '2=3'}
+    """
+    return _each_once((pair(text, option, shape) for text in texts), option)
+
+
+def pairs_or_removed(
+    texts: Iterable[str], option: str, shape: str = "KEY=VALUE"
+) -> dict[str, str | None]:
+    """The same, where a mere `KEY-` removes the key.
+
+    >>> pairs_or_removed(["a=1", "b-"], "--label")
+    {'a': '1', 'b': None}
+    """
+    return _each_once((_change(text, option, shape) for text in texts), option)
+
+
+def pair(text: str, option: str, shape: str = "KEY=VALUE") -> tuple[str, str]:
+    """A key and its value.
+
+    Raises:
+        UsageError: the text is of another shape.
+    """
+    key, equals, value = utf8(text).partition("=")
+    if not key or not equals:
+        raise UsageError(f"{option}: expected {shape}, got {text[:100]!r}")
+    return key, value
+
+
+def _change(text: str, option: str, shape: str) -> tuple[str, str | None]:
+    if "=" not in text and text.endswith("-") and len(text) > 1:
+        return utf8(text[:-1]), None
+    return pair(text, option, f"{shape}, or {shape.partition('=')[0]}- to remove it")
+
+
+def _each_once(found: Iterable[tuple[str, T]], option: str) -> dict[str, T]:
+    once: dict[str, T] = {}
+    for key, value in found:
+        if key in once:
+            raise UsageError(f"{option}: {key[:100]!r} comes twice")
+        once[key] = value
+    return once
 
 
 def one(metavar: str, text: str, kind: Any = str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from argosy.bundle import generate
-from argosy.cli.options import many, one, switch
+from argosy.cli.options import many, one, pair, pairs, switch
 from argosy.cli.output import document
 from argosy.errors import InvalidConfigError, UsageError
 from argosy.layout.durable import replacing
@@ -23,13 +23,6 @@ Edit = Callable[[Config, Any], Config]
 
 LIMIT = 16 << 20
 """The largest configuration that is read, in bytes."""
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(f"{option}: expected NAME=VALUE, got {text!r}")
-    return name, value
 
 
 def _numbers(text: str, option: str, shape: str) -> list[int]:
@@ -54,7 +47,7 @@ def _bytes(text: str, option: str) -> int:
 
 
 def _env(config: Config, items: Sequence[str]) -> Config:
-    return generate.with_env(config, dict(_pair(item, "--env") for item in items))
+    return generate.with_env(config, pairs(items, "--env", "NAME=VALUE"))
 
 
 def _user(config: Config, text: str) -> Config:
@@ -70,7 +63,7 @@ def _mount(config: Config, text: str) -> Config:
     """Add `type=bind,source=/a,destination=/b,options=ro:nosuid`."""
     mount: Config = {}
     for item in text.split(","):
-        key, value = _pair(item, "--mount")
+        key, value = pair(item, "--mount", "NAME=VALUE")
         mount[{"src": "source", "dst": "destination", "target": "destination"}.get(key, key)] = (
             value
         )
@@ -91,7 +84,7 @@ def _capabilities(config: Config, *, add: Sequence[str], drop: Sequence[str]) ->
 
 
 def _rlimit(config: Config, text: str) -> Config:
-    name, value = _pair(text, "--rlimit")
+    name, value = pair(text, "--rlimit", "NAME=VALUE")
     soft, _, hard = value.partition(":")
     numbers = _numbers(f"{soft}:{hard or soft}", "--rlimit", "SOFT:HARD")
     return generate.with_rlimit(config, name, *numbers)
@@ -129,7 +122,7 @@ def _cpus(config: Config, count: float) -> Config:
 
 
 def _hook(config: Config, text: str) -> Config:
-    kind, command = _pair(text, "--hook")
+    kind, command = pair(text, "--hook", "NAME=VALUE")
     words = command.split()
     hook: Config = {"path": words[0], "args": words} if len(words) > 1 else {"path": command}
     return generate.with_hook(config, kind, hook)
@@ -143,7 +136,7 @@ def _seccomp(config: Config, which: str) -> Config:
 
 def _set(config: Config, text: str) -> Config:
     """Set any property by its name to a value of JSON, or to a text that is none."""
-    name, value = _pair(text, "--set")
+    name, value = pair(text, "--set", "NAME=VALUE")
     try:
         parsed = json.loads(value)
     except ValueError:
@@ -174,7 +167,7 @@ def _size(section: str, name: str, option: str) -> Edit:
 
 
 def _mapping(edit: Callable[[Config, dict[str, str]], Config], option: str) -> Edit:
-    return lambda config, items: edit(config, dict(_pair(item, option) for item in items))
+    return lambda config, items: edit(config, pairs(items, option, "NAME=VALUE"))
 
 
 # Option, its click settings, what it does. They are applied in this order.
