@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pathlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from argosy.content.copy import copy
 from argosy.content.events import Event, Progressed
 from argosy.content.memory import MemoryStore
 from argosy.content.verify import VerifyingReader
-from argosy.errors import ArgosyError, DigestMismatchError, SizeMismatchError
+from argosy.errors import ArgosyError, DeniedError, DigestMismatchError, SizeMismatchError
 from argosy.layout.store import LayoutStore
 from argosy.remote.config import Registries
 from argosy.remote.repository import Repository
@@ -283,3 +284,35 @@ def test_a_wrong_part_of_an_earlier_run_is_fetched_anew(
         assert reader.readall() == DATA
     ranges = [r.headers.get("range") for r in scripted.requests("GET", LAYER_PATH)]
     assert ranges == asked
+
+
+def test_lists_come_from_where_the_registry_is_said_to_be(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    """A location that takes the place of another is no mirror: the registry's name may lead nowhere."""
+    another.on("GET", "/v2/there/app/tags/list.*", s.answer(200, {}, b'{"tags": ["v1"]}'))
+    listed = s.answer(
+        200, {"Content-Type": mediatypes.OCI_INDEX}, Index(manifests=(MANIFEST,)).encode()
+    )
+    another.on("GET", "/v2/there/app/referrers/.*", listed)
+    table = {"prefix": scripted.name, "location": f"{another.name}/there", "insecure": True}
+    repository = client(registries=Registries([table]))
+    assert list(repository.tags()) == ["v1"]
+    assert list(repository.referrers(WHOLE)) == [MANIFEST]
+    assert not scripted.requests()
+
+
+def test_nothing_is_written_to_what_is_blocked(scripted: s.Scripted, client: Client) -> None:
+    table = {"location": scripted.name, "insecure": True, "blocked": True}
+    repository = client(registries=Registries([table]))
+    for write in (
+        lambda: repository.push(CONFIG, io.BytesIO(b"{}")),
+        lambda: repository.push(MANIFEST, io.BytesIO(RAW), tags=["v1"]),
+        lambda: repository.tag(MANIFEST, "v1"),
+        lambda: repository.delete(CONFIG),
+        lambda: repository.untag("v1"),
+        lambda: repository.exists(CONFIG),
+    ):
+        with pytest.raises(DeniedError, match=r"blocked by registries\.conf"):
+            write()
+    assert not scripted.requests()

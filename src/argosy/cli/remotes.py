@@ -29,8 +29,9 @@ _printing = threading.Lock()
 def connect(ctx: click.Context, side: str) -> Connect:
     """How to make a client for a repository, with the options of one side of a command."""
 
-    def made(reference: Reference, _write: bool) -> Target:
-        return registry(ctx, reference.registry, side).repository(reference.name)
+    def made(reference: Reference, write: bool) -> Target:
+        place = registry(ctx, reference.registry, side)
+        return place.repository(reference.name, mirrors=not write)
 
     return made
 

@@ -121,6 +121,20 @@ class Target(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class Mirrored(Protocol):
+    """A place whose content can come from elsewhere, as a registry's from its mirrors."""
+
+    def readable(self, desc: Descriptor) -> bool:
+        """Whether the content can be read from here; `exists` tells of the place itself, as writing needs it."""
+        ...
+
+
+def readable(source: Source, desc: Descriptor) -> bool:
+    """Whether `source.fetch` would find the content, as far as can be told without reading it."""
+    return source.readable(desc) if isinstance(source, Mirrored) else source.exists(desc)
+
+
 def check_tagged(desc: Descriptor) -> None:
     """Refuse a tag for what is no manifest; every place does, for no registry could keep it.
 

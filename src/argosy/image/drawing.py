@@ -11,7 +11,7 @@ import html
 from collections.abc import Callable, Iterator
 
 from argosy.content import graph
-from argosy.content.protocols import Source
+from argosy.content.protocols import Source, readable
 from argosy.errors import ArgosyError, LimitExceededError
 from argosy.spec import mediatypes
 from argosy.spec.annotations import TITLE
@@ -142,7 +142,7 @@ def _vertex(desc: Descriptor, manifest: Manifest | Index | None) -> Vertex:
 
 
 def _leaf(source: Source, desc: Descriptor) -> Vertex:
-    if not source.exists(desc) and desc.data is None:
+    if desc.data is None and not readable(source, desc):
         return Vertex(desc, "missing", (f"missing {_brief(desc.media_type)}", short(desc.digest)))
     kind = "config" if desc.media_type in (*mediatypes.CONFIGS, mediatypes.OCI_EMPTY) else "layer"
     name = desc.annotations.get(TITLE) or _brief(desc.media_type)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from argosy.content.protocols import readable
 from argosy.content.verify import embedded
 from argosy.errors import ArgosyError, StorageError
 from argosy.image.view import Image, ImageIndex, Layer
@@ -157,7 +158,7 @@ def _layer(layer: Layer, fast: bool, *, changeset: bool) -> Iterator[Finding]:
     foreign = desc.media_type in mediatypes.NONDISTRIBUTABLE
     try:
         if fast or foreign:
-            if not foreign and embedded(desc) is None and not layer.source.exists(desc):
+            if not foreign and embedded(desc) is None and not readable(layer.source, desc):
                 yield Finding(where=layer.name, rule="is not there")
             return
         if changeset and layer.is_changeset:

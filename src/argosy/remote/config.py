@@ -270,11 +270,10 @@ class Registries:
         Raises:
             DeniedError: the configuration blocks it.
         """
+        self.check(registry, name)
         entry, prefix = self._match(registry, name)
         if entry is None:
             return (Endpoint(registry=registry, name=name),)
-        if entry.get("blocked"):
-            raise DeniedError(f"{registry}/{name} is blocked by registries.conf")
         rest = f"{registry}/{name}"[len(prefix) :]
         digest_only = bool(entry.get("mirror-by-digest-only"))
         found = [
@@ -284,6 +283,16 @@ class Registries:
         own = str(entry.get("location") or prefix)
         found.append(_endpoint(own + rest, entry, digest_only=False, mirror=False))
         return tuple(found)
+
+    def check(self, registry: str, name: str) -> None:
+        """See that a repository may be spoken to.
+
+        Raises:
+            DeniedError: the configuration blocks it.
+        """
+        entry, _ = self._match(registry, name)
+        if entry is not None and entry.get("blocked"):
+            raise DeniedError(f"{registry}/{name} is blocked by registries.conf")
 
     def insecure(self, registry: str) -> bool:
         """Whether a registry as a whole is marked `insecure`."""

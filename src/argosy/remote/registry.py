@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Self
 
 from argosy.errors import NotFoundError, RegistryError, UnsupportedError
-from argosy.remote import flows, network
+from argosy.remote import flows
 from argosy.remote.config import Endpoint, Options
 from argosy.remote.repository import Repository
 from argosy.remote.session import Session
-from argosy.remote.wire import Flow, Request, Response, Transport, redact_url, run
+from argosy.remote.wire import Flow, Request, Response, Transport, run
 from argosy.spec.distribution import API_VERSION_HEADER
 from argosy.spec.reference import parse_registry
 
@@ -52,13 +52,13 @@ class Registry:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def repository(self, name: str) -> Repository:
-        """A repository of this registry; whether it exists is not asked.
+    def repository(self, name: str, *, mirrors: bool = True) -> Repository:
+        """A repository of this registry; whether it exists is not asked. `mirrors`: see `Repository`.
 
         Raises:
             InvalidNameError: the name breaks the specification's grammar.
         """
-        return Repository(self, name)
+        return Repository(self, name, mirrors=mirrors)
 
     def ping(self) -> Ping:
         """Ask whether a registry is there, with credentials if it wants some (end-1).
@@ -125,24 +125,20 @@ class Registry:
                 )
         return found
 
-    def own_link(self, url: str) -> str:
-        """A next page's URL if it leads to this registry, else an error.
-
-        Raises:
-            RegistryError: it leads elsewhere.
-        """
-        if url and network.origin(url) != network.origin(self.session().base):
-            shown = redact_url(url)[:200]
-            raise RegistryError(f"{self.name}: refused a next page at another host: {shown!r}")
-        return url
-
-    def listed(self, name: str, path: str, member: str, scopes: Sequence[str]) -> Iterator[str]:
-        """The strings of a list that comes in pages.
+    def listed(
+        self,
+        name: str,
+        path: str,
+        member: str,
+        scopes: Sequence[str],
+        place: Endpoint | None = None,
+    ) -> Iterator[str]:
+        """The strings of a list that comes in pages, from the registry itself or where else it is.
 
         Raises:
             RegistryError: the pages have no end, or one is no list.
         """
-        url, session = flows.first_page(path), self.session()
+        url, session = flows.first_page(path), self.session(place)
         seen: set[str] = set()
         visited: set[str] = set()
         while url and url not in visited:
@@ -158,7 +154,7 @@ class Registry:
                 return  # a registry that ignores where we are would send this page for ever
             if len(visited) >= flows.MAX_PAGES:
                 raise RegistryError(f"{self.name}: {path} has no end after {len(visited)} pages")
-            url = self.own_link(following)
+            url = session.own_link(following)
 
 
 class Ping:

@@ -50,6 +50,8 @@ class Repository:
     Args:
         registry: The registry it is in.
         name: Its name, such as `library/alpine`.
+        mirrors: Whether its mirrors are asked before it. What is written to is better asked itself: an old mirror would
+            say that something is there, or is the same.
 
     Raises:
         InvalidNameError: the name breaks the specification's grammar.
@@ -60,8 +62,8 @@ class Repository:
         'registry.example/team/app'
     """
 
-    def __init__(self, registry: Registry, name: str) -> None:
-        self.registry, self.name = registry, parse_name(name)
+    def __init__(self, registry: Registry, name: str, *, mirrors: bool = True) -> None:
+        self.registry, self.name, self.mirrors = registry, parse_name(name), mirrors
         self._lock = threading.Lock()
         self._absent: set[Digest] = set()
         self._sessions: dict[Digest, flows.Opened] = {}
@@ -91,6 +93,14 @@ class Repository:
             else:
                 self._absent.add(desc.digest)
         return found
+
+    def readable(self, desc: Descriptor) -> bool:
+        """See `Mirrored.readable`."""
+        try:
+            self._read(lambda name: _found(name, desc), by_digest=True)
+        except NotFoundError:
+            return False
+        return True
 
     def blob(self, digest: Digest) -> Descriptor:
         """The descriptor of a blob of which only the digest is known.
@@ -133,8 +143,9 @@ class Repository:
             NameUnknownError: there is no such repository.
             RegistryError: the pages have no end, or are no list.
         """
-        path = distribution.tags_path(self.name)
-        return self.registry.listed(self.name, path, "tags", (flows.pull_scope(self.name),))
+        place = self._itself
+        path, scopes = distribution.tags_path(place.name), (flows.pull_scope(place.name),)
+        return self.registry.listed(place.name, path, "tags", scopes, place)
 
     def referrers(
         self, subject: Descriptor, artifact_type: str | None = None
@@ -273,6 +284,12 @@ class Repository:
 
     @property
     def _own(self) -> Session:
+        """How the registry itself is asked.
+
+        Raises:
+            DeniedError: registries.conf blocks it.
+        """
+        self.registry.options.registries.check(self.registry.name, self.name)
         return self.registry.session()
 
     def _read(self, flow: Callable[[str], Flow[T]], *, by_digest: bool) -> T:
@@ -290,7 +307,14 @@ class Repository:
     def _places(self, *, by_digest: bool) -> list[Endpoint]:
         rules = self.registry.options.registries
         places = rules.endpoints(self.registry.name, self.name)
+        if not self.mirrors:
+            return [Endpoint(registry=self.registry.name, name=self.name)]
         return [p for p in places if not p.mirror or p.serves(by_digest=by_digest)]
+
+    @property
+    def _itself(self) -> Endpoint:
+        """Where lists come from: the registry, perhaps elsewhere. A mirror holds what somebody asked for."""
+        return self._places(by_digest=True)[-1]
 
     def _at(self, place: Endpoint) -> Transport:
         session = self.registry.session(place)
@@ -347,8 +371,8 @@ class Repository:
             if known and mode != "both":
                 return
         if mode != "api":
-            # as every list, from the registry itself: a mirror holds of it what somebody asked for
-            index, _, _ = run(lists.tagged(self.name, subject), self._own)
+            place = self._itself
+            index, _, _ = run(lists.tagged(place.name, subject), self.registry.session(place))
             yield from index.manifests if index else ()
 
     def _from_api(
@@ -356,7 +380,9 @@ class Repository:
     ) -> Generator[Descriptor, None, bool]:
         """The API's entries; returns whether there is such an API."""
         query = f"?artifactType={quote(artifact_type, safe='')}" if artifact_type else ""
-        url = distribution.referrers_path(self.name, subject) + query
+        place = self._itself
+        session = self.registry.session(place)
+        url = distribution.referrers_path(place.name, subject) + query
         visited: set[str] = set()
         while url and url not in visited:
             if len(visited) >= lists.MAX_PAGES:
@@ -364,7 +390,7 @@ class Repository:
             first = not visited
             visited.add(url)
             try:
-                page = run(lists.listed(self.name, url), self._own)
+                page = run(lists.listed(place.name, url), session)
             except NameUnknownError:
                 page = None
                 if first:
@@ -374,7 +400,7 @@ class Repository:
                     return False
                 raise RegistryError(f"{self}: page {len(visited)} of the referrers is not there")
             yield from page.entries
-            url = self.registry.own_link(page.following)
+            url = session.own_link(page.following)
         return True
 
     def _deletes_manifests(self) -> bool:
@@ -387,6 +413,11 @@ class Repository:
 
 def _checked(tag_or_digest: str) -> str:
     return Digest(tag_or_digest) if ":" in tag_or_digest else parse_tag(tag_or_digest)
+
+
+def _found(name: str, desc: Descriptor) -> Flow[None]:
+    if not (yield from flows.has(name, desc)):
+        raise BlobUnknownError(f"{desc.digest} is not there")
 
 
 def _ask(session: Transport, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:

@@ -165,6 +165,17 @@ class Session:
             self.authorization(scopes)
             self._auth.volunteer(scopes)
 
+    def own_link(self, url: str) -> str:
+        """A next page's URL if it leads to this host, else an error.
+
+        Raises:
+            RegistryError: it leads elsewhere.
+        """
+        if url and not self._is_own(url):
+            shown = redact_url(url)[:200]
+            raise RegistryError(f"{self.registry}: refused a next page at another host: {shown!r}")
+        return url
+
     def warn(self, text: str) -> None:
         """Tell a warning about the registry, once."""
         with self._lock:
