@@ -274,3 +274,12 @@ def test_a_level_that_a_compression_does_not_have_is_wrong_usage(
     done = argosy(*words, "--compress", compress, "--level", level, code=64)
     assert f"{compress} has no level {level}" in done.err
     assert not (tmp_path / "new").exists()
+
+
+def test_a_new_digest_is_not_told_of_a_copy_that_failed(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    words = ("cp", "--format", "docker", f"oci:{layout}:v1")
+    wrong = "sha256:" + "0" * 64
+    assert "it is" not in argosy(*words, f"oci:{tmp_path}/there@{wrong}", code=4).err
+    assert "it is" not in argosy(*words, "oci-archive:/dev/full:v1", code=1).err

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,13 +14,16 @@ from argosy import locate
 from argosy.cli import files, places, progress
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
-from argosy.content.protocols import Source
+from argosy.content.protocols import Source, Target
 from argosy.errors import ConflictError, NotFoundError, UsageError
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
 from argosy.spec.reference import Reference
+
+Change = Callable[[Source, str], tuple[Digest, Source, str]]
+"""Makes another image of one: the old digest, the place of the new one, and its digest."""
 
 
 @click.command()
@@ -134,7 +138,7 @@ def command(
     )
     wanted = bool(kind or compress or (preserve_digests and not sparse and len(platforms) > 1))
     wish = {"format": kind, "compress": compress, "level": level, "preserve": preserve_digests}
-    change = _changing(platforms, wish, quiet=quiet) if wanted else None
+    change = _changing(platforms, wish) if wanted else None
     options: dict[str, Any] = {
         "expected": target.digest,
         "platforms": (platforms or None) if change is None else None,
@@ -145,29 +149,21 @@ def command(
         "jobs": jobs,
     }
     with (
+        _renamed(quiet=quiet) as renamed,
         files.digest(digest_file) as told,
         places.source(source) as taken,
         places.target(target) as given,
         _shown(progress, quiet=quiet) as on_event,
     ):
-
-        def copied(name: str, *tags: str) -> Descriptor:
-            place, what = change(taken, name) if change else (taken, name)
-            return copy(place, what, given, *tags, on_event=on_event, **options)
-
+        copied = _copying(taken, given, change, renamed, on_event=on_event, **options)
         if all_tags:
-            names = places.all_carried(source, target, places.images(taken))
-            places.check_room(target, names)
-            for tag, name in names.items():
-                if not (no_clobber and _has(given, name)):
-                    copied(tag, name)
+            _all(source, target, taken, given if no_clobber else None, copied)
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
         tags = (*_tags(source, target, named, chosen), *more)
-        for tag in tags if no_clobber else ():
-            if _has(given, tag):
-                raise ConflictError(f"{target}: the tag {tag} is there, and --no-clobber keeps it")
+        if no_clobber:
+            _check_free(target, given, tags)
         with places.superseding(target, given, tags) as new:
             root = copied(chosen, *tags)
             new.add(root.digest)
@@ -199,20 +195,66 @@ def _check_change(change: str | None, level: int | None, whole: bool) -> None:
         )
 
 
-def _changing(
-    platforms: tuple[Platform, ...], wish: Mapping[str, object], *, quiet: bool
-) -> Callable[[Source, str], tuple[Source, str]]:
-    """What makes another image of one: its place and digest. Both digests are told, for they differ."""
+def _changing(platforms: tuple[Platform, ...], wish: Mapping[str, object]) -> Change:
+    """What makes another image of one."""
     room = importlib.import_module("argosy.cli.converting")
     wanted = room.Wish(**wish)
 
-    def change(place: Source, chosen: str) -> tuple[Source, str]:
+    def change(place: Source, chosen: str) -> tuple[Digest, Source, str]:
         old, made, new = room.converted(place, chosen, platforms, wanted)
-        if old.digest != new.digest and not quiet:
-            print(f"argosy: the digest was {old.digest}, it is {new.digest} now", file=sys.stderr)
-        return made, str(new.digest)
+        return old.digest, made, str(new.digest)
 
     return change
+
+
+def _copying(
+    source: Source,
+    target: Target,
+    change: Change | None,
+    renamed: dict[Digest, Digest],
+    **options: Any,
+) -> Callable[..., Descriptor]:
+    """What copies an image, changed on its way where it shall be; then both digests stand in `renamed`."""
+
+    def copied(name: str, *tags: str) -> Descriptor:
+        old, place, what = change(source, name) if change else (None, source, name)
+        root = copy(place, what, target, *tags, **options)
+        if old is not None:
+            renamed[old] = root.digest
+        return root
+
+    return copied
+
+
+@contextlib.contextmanager
+def _renamed(*, quiet: bool) -> Iterator[dict[Digest, Digest]]:
+    """Digests and what became of them, told at the end of a block, when everything is where it shall be."""
+    found: dict[Digest, Digest] = {}
+    yield found
+    for old, new in found.items():
+        if old != new and not quiet:
+            print(f"argosy: the digest was {old}, it is {new} now", file=sys.stderr)
+
+
+def _all(
+    source: Location,
+    target: Location,
+    taken: Source,
+    kept: Source | None,
+    copied: Callable[[str, str], object],
+) -> None:
+    """Copy every tag to its name in the target, but for those that `kept` has."""
+    names = places.all_carried(source, target, places.images(taken))
+    places.check_room(target, names)
+    for tag, name in names.items():
+        if kept is None or not _has(kept, name):
+            copied(tag, name)
+
+
+def _check_free(target: Location, place: Source, tags: Iterable[str]) -> None:
+    for tag in tags:
+        if _has(place, tag):
+            raise ConflictError(f"{target}: the tag {tag} is there, and --no-clobber keeps it")
 
 
 def _has(place: Source, tag: str) -> bool:
