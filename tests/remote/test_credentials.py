@@ -11,6 +11,7 @@ import stat
 import pytest
 
 from argosy.errors import InvalidConfigError, NotFoundError, UnauthorizedError
+from argosy.remote import credentialhelper
 from argosy.remote.credentials import Credential, CredentialStore, credential_files
 
 ADA = Credential(username="ada", password="pass:word")
@@ -246,6 +247,32 @@ def test_not_found_is_no_error_and_the_file_is_next(helped: CredentialStore) -> 
 def test_a_helper_that_fails_says_why(helped: CredentialStore) -> None:
     with pytest.raises(UnauthorizedError, match="keychain is locked"):
         helped.lookup("broken.example")
+
+
+@pytest.mark.parametrize("where", ["", ">&2"])
+def test_a_helper_that_never_ends_its_answer_is_cut_off(
+    tmp_path: pathlib.Path, where: str, helped: CredentialStore
+) -> None:
+    (tmp_path / "bin/docker-credential-test").write_text(f"#!/bin/sh\nexec yes {where}\n")
+    with pytest.raises(UnauthorizedError, match="test get: more than 1048576 bytes in answer"):
+        helped.lookup("r.example")
+
+
+def test_a_helper_that_does_not_come_to_an_end_is_not_waited_for(
+    tmp_path: pathlib.Path, helped: CredentialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentialhelper, "TIMEOUT", 0.1)
+    for program in ("exec sleep 600", "exec sleep 600 <&- >&- 2>&-"):
+        (tmp_path / "bin/docker-credential-test").write_text(f"#!/bin/sh\n{program}\n")
+        with pytest.raises(UnauthorizedError, match=r"test get: not done after 0\.1 seconds"):
+            helped.lookup("r.example")
+
+
+def test_a_helper_may_leave_what_it_is_given_unread(
+    tmp_path: pathlib.Path, helped: CredentialStore
+) -> None:
+    (tmp_path / "bin/docker-credential-test").write_text("#!/bin/sh\nexit 0\n")
+    helped.login("n.example", Credential(username="ada", password="x" * 1_000_000))
 
 
 def test_login_and_logout_go_to_the_helper(helped: CredentialStore, tmp_path: pathlib.Path) -> None:

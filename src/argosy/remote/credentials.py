@@ -33,10 +33,7 @@ INLINE = "DOCKER_AUTH_CONFIG"
 """The variable that holds credentials itself, as CI systems set it."""
 _HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _MAX_FILE = 4 * 1024 * 1024
-_HELPER = r"[A-Za-z0-9._-]+"
-_HELPER_TIMEOUT = 60.0
 _IDENTITY_USER = "<token>"
-_NOT_FOUND = "credentials not found"
 
 
 class Credential(Value, kw_only=True):
@@ -322,33 +319,9 @@ class CredentialStore:
     def _helper(
         self, helper: str, action: str, text: str, *, missing_ok: bool = False
     ) -> bytes | None:
-        """Run a credential helper (the protocol of docker-credential-helpers); None where it has nothing."""
-        if not re.fullmatch(_HELPER, helper):
-            raise InvalidConfigError(f"credential helper {helper!r}: not a name of a program")
-        program = f"docker-credential-{helper}"
-        subprocess: Any = importlib.import_module("subprocess")  # only who has a helper pays for it
-        try:
-            done = subprocess.run(
-                [program, action],
-                input=text.encode(),
-                capture_output=True,
-                timeout=_HELPER_TIMEOUT,
-                check=False,
-                env=self._environ,
-            )
-        except FileNotFoundError:
-            raise UnauthorizedError(
-                f"{program} is not installed",
-                hint="install it, or remove it from the configuration",
-            ) from None
-        except (OSError, subprocess.TimeoutExpired) as exc:
-            raise UnauthorizedError(f"{program} {action}: {exc}") from None
-        if done.returncode == 0:
-            return bytes(done.stdout[:_MAX_FILE])
-        told = (done.stdout or done.stderr).decode("utf-8", "replace").strip()
-        if missing_ok and _NOT_FOUND in told.lower():
-            return None
-        raise UnauthorizedError(f"{program} {action}: {told[:300] or 'failed'}")
+        room: Any = importlib.import_module("argosy.remote.credentialhelper")
+        answer: bytes | None = room.ask(helper, action, text, self._environ, missing_ok=missing_ok)
+        return answer
 
 
 def _outcome(place: str, found: Found | None, *, asked: bool = True) -> Step:
