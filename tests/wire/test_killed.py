@@ -22,7 +22,7 @@ from argosy.spec.digest import Digest
 from argosy.spec.manifest import Manifest
 from tests.server.process import Process
 from tests.wire import scripted as s
-from tests.wire.test_push import Uploads
+from tests.wire.uploads import Uploads
 
 SIZE = 64 * 1024 * 1024
 SLACK = 6 * 1024 * 1024

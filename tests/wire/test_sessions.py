@@ -20,7 +20,7 @@ from argosy.remote.unfinished import remembered
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from tests.wire import scripted as s
-from tests.wire.test_push import Uploads
+from tests.wire.uploads import Uploads
 
 Client = Callable[..., Repository]
 

@@ -1,0 +1,125 @@
+"""The rules of registries.conf: prefixes, mirrors, what is blocked, and files that are wrong."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import pytest
+
+from argosy.errors import DeniedError, InvalidConfigError
+from argosy.remote.config import Registries
+
+
+def test_the_longest_prefix_decides_and_rewrites() -> None:
+    rules = Registries(
+        [
+            {"prefix": "r.example", "location": "all.example"},
+            {
+                "prefix": "r.example/team",
+                "location": "team.example/x",
+                "mirror": [
+                    {"location": "m.example", "pull-from-mirror": "digest-only", "insecure": True}
+                ],
+            },
+            {"prefix": "*.wild.example", "location": ""},
+            {"location": "bad.example", "blocked": True},
+        ]
+    )
+    shown = [
+        (e.registry, e.name, e.insecure, e.mirror) for e in rules.endpoints("r.example", "team/app")
+    ]
+    assert shown == [("m.example", "app", True, True), ("team.example", "x/app", False, False)]
+    assert [e.registry for e in rules.endpoints("r.example", "teams/app")] == ["all.example"]
+    assert [e.registry for e in rules.endpoints("other.example", "app")] == ["other.example"]
+    mirror = rules.endpoints("r.example", "team/app")[0]
+    assert mirror.serves(by_digest=True)
+    assert not mirror.serves(by_digest=False)
+    with pytest.raises(Exception, match="blocked"):
+        rules.endpoints("bad.example", "app")
+
+
+def test_of_wildcards_too_the_longest_decides() -> None:
+    table: list[dict[str, Any]] = [
+        {"prefix": "*.example", "mirror": [{"location": "m.example"}]},
+        {"prefix": "*.bad.example", "blocked": True},
+        {"prefix": "*.moved.example", "location": "new.example/x", "insecure": True},
+        {"prefix": "a.moved.example/own", "location": "a.moved.example/own"},
+    ]
+    for rules in (Registries(table), Registries(table[::-1])):
+        with pytest.raises(DeniedError):
+            rules.endpoints("a.bad.example", "app")
+        shown = [(e.registry, e.name, e.insecure) for e in rules.endpoints("b.example", "app")]
+        assert shown == [("m.example", "app", False), ("b.example", "app", False)]
+        shown = [(e.registry, e.name, e.insecure) for e in rules.endpoints("a.moved.example", "t")]
+        assert shown == [("new.example", "x/t", True)]
+        assert [e.name for e in rules.endpoints("a.moved.example", "own/app")] == ["own/app"]
+
+
+@pytest.mark.parametrize("rule", [{"location": "bad.example"}, {"prefix": "*.example"}])
+def test_a_blocked_host_is_blocked_on_every_port(rule: dict[str, str]) -> None:
+    rules = Registries([{**rule, "blocked": True}, {"location": "bad.example:5001"}])
+    for registry in ("bad.example", "bad.example:5000"):
+        with pytest.raises(DeniedError):
+            rules.endpoints(registry, "app")
+    assert len(rules.endpoints("bad.example:5001", "app")) == 1
+    assert len(rules.endpoints("verybad.test", "bad.example")) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('unqualified-search-registries = ["docker.io"]\n# [[registry]]\n', 1),
+        ('[[registry]]\nlocation = "quay.io"\n[[registry.mirror]]\nlocation = "m.example"\n', 2),
+        ('registry = [{location = "quay.io", mirror = [{location = "m.example"}]}]\n', 2),
+        ('  [[ "registry" ]]\nlocation = "quay.io"\nmirror = [{location = "m.example"}]\n', 2),
+    ],
+)
+def test_registries_conf_is_read(tmp_path: pathlib.Path, text: str, count: int) -> None:
+    path = tmp_path / "registries.conf"
+    path.write_text(text)
+    rules = Registries.read([str(path)])
+    assert len(rules.endpoints("quay.io", "app")) == count
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[registry]\n",
+        "[registries.search]\nregistries = []\n",
+        "registry = 5\n",
+        "[[registry]]\ninsecure = true\n",
+        '[[registry]]\nprefix = "*.example/team"\nblocked = true\n',
+        '[[registry]]\nlocation = "*.example"\nblocked = true\n',
+        '[[registry]]\nlocation = "a"\n[[registry.mirror]]\n',
+        '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "b"\npull-from-mirror = "x"\n',
+    ],
+)
+def test_a_registries_conf_that_is_none_is_named(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "registries.conf"
+    path.write_text(text)
+    with pytest.raises(InvalidConfigError, match=r"registries\.conf"):
+        Registries.read([str(path)])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'insecure = "false"',
+        "insecure = 0",
+        'blocked = "no"',
+        'mirror-by-digest-only = ""',
+        "prefix = 5",
+    ],
+)
+@pytest.mark.parametrize("table", ["", '[[registry.mirror]]\nlocation = "b"\n'])
+def test_a_property_of_another_kind_is_named_and_not_taken_for_true(
+    tmp_path: pathlib.Path, table: str, wrong: str
+) -> None:
+    """`insecure = "false"` would switch the check of certificates off."""
+    path = tmp_path / "registries.conf"
+    path.write_text(f'[[registry]]\nlocation = "a"\n{table}{wrong}\n')
+    with pytest.raises(
+        InvalidConfigError, match=rf"registries\.conf: {wrong.partition(' ')[0]}: expected"
+    ):
+        Registries.read([str(path)])

@@ -1,0 +1,111 @@
+"""Waiting for a host: for how long, how often, and who waits with whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from argosy.errors import ResponseError, TooManyRequestsError, TransportError, UsageError
+from argosy.remote.config import Options
+from argosy.remote.session import Gate, Session
+from argosy.remote.wire import Request, Response
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now, self.slept = 0.0, list[float]()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Says:
+    """A transport that gives one answer after the other, the last one for ever."""
+
+    def __init__(self, *answers: Response | Exception) -> None:
+        self.answers, self.sent = list(answers), list[Request]()
+
+    def send(self, request: Request) -> Response:
+        self.sent.append(request)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def session(*answers: Response | Exception, **options: object) -> tuple[Session, Says, Clock]:
+    clock, says = Clock(), Says(*answers)
+    gate = Gate(float(options.pop("rate", 0.0)), clock=clock, sleep=clock.sleep)  # type: ignore[arg-type]
+    made = Session("registry.example", Options(**options), transport=says, gate=gate)  # type: ignore[arg-type]
+    return made, says, clock
+
+
+GET = Request(method="GET", url="/v2/x")
+
+
+def test_the_wait_is_what_the_registry_asks_for() -> None:
+    one, _, clock = session(Response(429, {"Retry-After": "20"}), Response(200))
+    one.send(GET)
+    assert 20 <= clock.now < 20.2
+
+
+def test_the_wait_is_shared_by_all_requests_to_the_host() -> None:
+    clock = Clock()
+    gate = Gate(clock=clock, sleep=clock.sleep)
+    gate.pause(5)
+    gate.pause(3)
+    gate.enter()
+    assert clock.now == 5
+
+
+def test_the_rate_is_kept() -> None:
+    one, _, clock = session(Response(200), rate=4.0)
+    for _ in range(9):
+        one.send(GET)
+    assert clock.now == pytest.approx(2.0)
+
+
+def test_a_rate_of_next_to_nothing_waits_a_time_that_can_be_waited() -> None:
+    one, _, clock = session(Response(200), rate=1e-320)
+    for _ in range(2):
+        one.send(GET)
+    assert clock.slept == [1e6]
+
+
+@pytest.mark.parametrize("wrong", ["nan", "inf", "-1"])
+@pytest.mark.parametrize("name", ["timeout", "connect_timeout", "retry_delay", "max_wait", "rate"])
+def test_a_number_without_sense_is_refused(name: str, wrong: str) -> None:
+    """NaN is neither more nor less than any wait: as a limit it would be none."""
+    with pytest.raises(UsageError, match=f"{name.replace('_', ' ')}: expected"):
+        Options(**{name: float(wrong)})  # type: ignore[arg-type]
+
+
+def test_the_delay_doubles_and_has_an_end() -> None:
+    one, says, clock = session(TransportError("x"), attempts=12, retry_delay=1.0)
+    with pytest.raises(TransportError):
+        one.send(GET)
+    assert len(says.sent) == 12
+    assert all(delay <= 36 for delay in clock.slept)
+    assert clock.slept[3] > clock.slept[0]
+
+
+def test_more_than_the_most_wait_is_not_waited() -> None:
+    one, says, _ = session(Response(429, {"Retry-After": "300"}), max_wait=60.0)
+    with pytest.raises(TooManyRequestsError):
+        one.send(GET)
+    assert len(says.sent) == 1
+
+
+def test_a_streamed_body_is_not_sent_twice() -> None:
+    class Once:
+        length = 1
+
+        def open(self) -> None: ...
+
+    one, says, _ = session(Response(503))
+    with pytest.raises(ResponseError):
+        one.send(Request(method="PUT", url="/v2/x", body=Once()))  # type: ignore[arg-type]
+    assert len(says.sent) == 1

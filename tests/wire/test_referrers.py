@@ -1,0 +1,207 @@
+"""Lists of referrers: by the API, and under their tag, where others write them, too."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from argosy.errors import ConflictError
+from argosy.remote.repository import Repository
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import EMPTY, Descriptor
+from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
+from tests.wire import scripted as s
+
+Client = Callable[..., Repository]
+
+RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
+
+
+SUBJECT = Descriptor.of(mediatypes.OCI_MANIFEST, b'{"a":1}')
+TAG = f"/v2/app/manifests/sha256-{SUBJECT.digest.encoded}"
+
+
+def referrer(number: int) -> tuple[Descriptor, bytes]:
+    raw = Manifest(
+        artifact_type="application/x.sbom",
+        config=EMPTY.bare(),
+        subject=SUBJECT,
+        annotations={"n": str(number)},
+    ).encode()
+    return Descriptor.of(mediatypes.OCI_MANIFEST, raw), raw
+
+
+class TagStore:
+    """The referrers tag, kept by clients; `etags` makes the registry mind `If-Match`."""
+
+    def __init__(self, server: s.Scripted, *, etags: bool = False) -> None:
+        self.raw, self.etags, self.lock = b"", etags, threading.Lock()
+        self.before_put: Callable[[], None] = lambda: None
+        server.on("GET", TAG, self.get)
+        server.on("PUT", TAG, self.put)
+        server.on("PUT", ".*", s.answer(201))
+
+    def get(self, seen: s.Seen, peer: s.Peer) -> bool:
+        if not self.raw:
+            return s.answer(404)(seen, peer)
+        etag = {"ETag": f'"{Digest.of(self.raw)}"'} if self.etags else {}
+        return s.answer(200, {"Content-Type": mediatypes.OCI_INDEX, **etag}, self.raw)(seen, peer)
+
+    def put(self, seen: s.Seen, peer: s.Peer) -> bool:
+        self.before_put()
+        body = peer.file.read(seen.length)
+        seen.length = 0
+        wanted = seen.headers.get("if-match")
+        if wanted and wanted != f'"{Digest.of(self.raw)}"':
+            return s.answer(412)(seen, peer)
+        self.raw = body
+        return s.answer(201)(seen, peer)
+
+    def entries(self) -> list[Descriptor]:
+        index = decode_manifest(self.raw)
+        assert isinstance(index, Index)
+        return list(index.manifests)
+
+
+def test_a_registry_that_minds_subjects_is_left_alone(scripted: s.Scripted, client: Client) -> None:
+    desc, raw = referrer(1)
+    scripted.on("PUT", ".*", s.answer(201, {"OCI-Subject": SUBJECT.digest}))
+    client().push(desc, io.BytesIO(raw))
+    assert [r.method for r in scripted.requests()] == ["PUT"]
+
+
+def test_a_registry_that_does_not_gets_the_tag(scripted: s.Scripted, client: Client) -> None:
+    store, repository = TagStore(scripted), client()
+    for number in (1, 2, 2):
+        desc, raw = referrer(number)
+        repository.push(desc, io.BytesIO(raw))
+    assert [e.annotations["n"] for e in store.entries()] == ["1", "2"]
+    assert {e.artifact_type for e in store.entries()} == {"application/x.sbom"}
+    assert [e.annotations["n"] for e in repository.referrers(SUBJECT)] == ["1", "2"]
+
+
+@pytest.mark.parametrize("etags", [False, True])
+def test_an_update_in_between_is_not_lost(
+    scripted: s.Scripted, client: Client, etags: bool
+) -> None:
+    store = TagStore(scripted, etags=etags)
+    mine, raw = referrer(1)
+    theirs = referrer(2)[0]
+    once = [Index(manifests=(theirs,)).encode()]
+
+    def sneak() -> None:
+        # with an ETag the other write comes first, without one it comes last and takes ours away
+        if once and etags:
+            store.raw = once.pop()
+
+    first_get = [True]
+    plain_get = store.get
+
+    def get(seen: s.Seen, peer: s.Peer) -> bool:
+        if not etags and once and not first_get[0]:
+            store.raw = once.pop()
+        first_get[0] = False
+        return plain_get(seen, peer)
+
+    store.raw = Index().encode()
+    store.before_put = sneak
+    scripted._routes[0][2][0] = get
+    client(referrers="tag").push(mine, io.BytesIO(raw))
+    assert {e.digest for e in store.entries()} == {mine.digest, theirs.digest}
+
+
+def test_an_update_that_read_the_list_before_is_not_lost_without_conditions(
+    scripted: s.Scripted, client: Client
+) -> None:
+    """A registry that minds no condition: others write what they made of the list that was there before ours."""
+    store = TagStore(scripted)
+    mine, raw = referrer(1)
+    theirs = [referrer(n)[0] for n in (2, 3)]
+    plain_put, before = store.put, [store.raw, store.raw]
+
+    def put(seen: s.Seen, peer: s.Peer) -> bool:
+        answered = plain_put(seen, peer)
+        if before:
+            before.pop()
+            store.raw = Index(manifests=tuple(theirs[: 2 - len(before)])).encode()
+        return answered
+
+    scripted._routes[1][2][0] = put
+    client(referrers="tag").push(mine, io.BytesIO(raw))
+    assert {e.digest for e in store.entries()} == {mine.digest, *(e.digest for e in theirs)}
+
+
+def test_a_list_that_never_stands_is_an_error(scripted: s.Scripted, client: Client) -> None:
+    desc, raw = referrer(1)
+    store = TagStore(scripted)
+    scripted._routes[1][2][0] = s.answer(201)
+    with pytest.raises(ConflictError, match="others change the list of referrers"):
+        client(referrers="tag").push(desc, io.BytesIO(raw))
+    assert not store.raw
+
+
+def test_the_first_list_is_written_only_where_there_is_none(
+    scripted: s.Scripted, client: Client
+) -> None:
+    desc, raw = referrer(1)
+    store = TagStore(scripted, etags=True)
+    client(referrers="tag").push(desc, io.BytesIO(raw))
+    (first,) = scripted.requests("PUT", TAG)
+    assert first.headers["if-none-match"] == "*"
+    assert "if-match" not in first.headers
+    more, raw = referrer(2)
+    client(referrers="tag").push(more, io.BytesIO(raw))
+    assert "if-none-match" not in scripted.requests("PUT", TAG)[1].headers
+    assert len(store.entries()) == 2
+
+
+def test_a_referrers_tag_that_is_no_index_is_not_overwritten(
+    scripted: s.Scripted, client: Client
+) -> None:
+    desc, raw = referrer(1)
+    scripted.on("GET", TAG, s.manifest(RAW))
+    scripted.on("PUT", "/v2/app/manifests/sha256:.*", s.answer(201))
+    with pytest.raises(Exception, match="expected an image index"):
+        client().push(desc, io.BytesIO(raw))
+    assert not scripted.requests("PUT", TAG)
+
+
+def test_the_api_is_paged_filtered_here_and_deduplicated(
+    scripted: s.Scripted, client: Client
+) -> None:
+    a, b = referrer(1)[0], referrer(2)[0]
+    import dataclasses
+
+    sbom = dataclasses.replace(a, artifact_type="application/x.sbom")
+    other = dataclasses.replace(b, artifact_type="application/x.other")
+    path = f"/v2/app/referrers/{SUBJECT.digest}"
+    fields = {"Content-Type": mediatypes.OCI_INDEX, "Link": f'<{path}?p=2>; rel="next"'}
+    scripted.on(
+        "GET",
+        path + ".*p=2",
+        s.answer(
+            200, {"Content-Type": mediatypes.OCI_INDEX}, Index(manifests=(sbom, other)).encode()
+        ),
+    )
+    scripted.on("GET", path + ".*", s.answer(200, fields, Index(manifests=(sbom,)).encode()))
+    assert list(client().referrers(SUBJECT, "application/x.sbom")) == [sbom]
+    assert [d.digest for d in client().referrers(SUBJECT)] == [a.digest, b.digest]
+
+
+def test_an_unknown_name_has_no_referrers_and_no_fallback(
+    scripted: s.Scripted, client: Client
+) -> None:
+    unknown = s.answer(404, {}, b'{"errors":[{"code":"NAME_UNKNOWN"}]}')
+    scripted.on("GET", "/v2/app/referrers/.*", unknown)
+    assert list(client().referrers(SUBJECT)) == []
+    assert len(scripted.requests()) == 1
+
+
+def test_an_api_answer_of_another_type_is_no_api(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("GET", "/v2/app/referrers/.*", s.answer(200, {"Content-Type": "text/html"}, b"hi"))
+    assert list(client().referrers(SUBJECT)) == []
+    assert scripted.requests("GET", TAG)
