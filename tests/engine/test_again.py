@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -13,6 +15,10 @@ from typing import Any
 
 import pytest
 
+from argosy.engine.container import Container, now
+from argosy.engine.options import RunOptions
+from argosy.engine.places import Places
+from argosy.errors import ContainerError, ContainerUnknownError
 from tests.engine.conftest import Argosy
 from tests.engine.test_run import free_port
 
@@ -56,6 +62,16 @@ def until_it_waits(process: subprocess.Popen[str]) -> None:
         assert process.poll() is None
 
 
+def until_it_looks_at(process: subprocess.Popen[str], path: str) -> None:
+    """Until a process has a file open."""
+    found: list[str] = []
+    while not any(name.endswith(path) for name in found):
+        assert process.poll() is None
+        with contextlib.suppress(FileNotFoundError):
+            folder = f"/proc/{process.pid}/fd"
+            found = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+
+
 COUNT = "echo x >> /count; cat /count; echo up; exit 3"
 
 
@@ -78,6 +94,62 @@ def test_one_that_runs_is_left_alone(argosy: Argosy, image: str) -> None:
     assert argosy("start", "c").out == "c\n"
     assert row(argosy) == before
     assert "is running" in argosy("start", "-a", "c", code=1).err
+
+
+def test_of_two_starts_at_one_moment_one_starts_it_and_the_other_leaves_it_alone(
+    argosy: Argosy, image: str, launcher: str, tmp_path: pathlib.Path
+) -> None:
+    run(argosy, image, FOREVER)
+    argosy("kill", "c")
+    gate, at_work = tmp_path / "gate", tmp_path / "at-work"
+    for path in (gate, at_work):
+        os.mkfifo(path)
+    runtime = tmp_path / "slow"
+    runtime.write_text(
+        f'#!/bin/sh\ncase "$*" in *" create "*) : > {at_work}; : < {gate};; esac\nexec {launcher} "$@"\n'
+    )
+    runtime.chmod(0o755)
+    argosy.env["ARGOSY_RUNTIME"] = str(runtime)  # type: ignore[attr-defined]
+    first = in_background(argosy, "start", "c")
+    at_work.read_bytes()
+    second = in_background(argosy, "start", "c")
+    until_it_looks_at(second, f"{row(argosy)['Id']}/lock")
+    gate.write_bytes(b"")
+    for process in (second, first):
+        assert process.communicate()[0] == "c\n"
+        assert process.returncode == 0
+    assert argosy("logs", "c").out == "up\n" * 2
+
+
+def test_who_starts_a_container_is_waited_for_as_long_as_it_takes(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places(data=str(tmp_path), run=str(tmp_path), runtime=())
+    places.make()
+    other = Container.make(places, RunOptions(), image="i", digest="d", detached=True)
+    other.record.exit_code = 3
+    other.save()
+    container = Container.load(places, other.id)
+    clock = itertools.count()
+    looks = []
+
+    def look(_: float) -> None:
+        looks.append(_)
+        if len(looks) == 20:
+            other.record.started, other.record.exit_code = now(), None
+            other.save()
+
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.sleep", look)
+    assert not container.hold_unless_running()
+    assert (container.lock, container.status, len(looks)) == (None, "running", 20)
+    other.release()
+    assert container.hold_unless_running()
+    with pytest.raises(ContainerError, match="watched by another process"):
+        Container.load(places, other.id).hold()
+    container.discard()
+    with pytest.raises(ContainerUnknownError):
+        other.hold_unless_running()
 
 
 def test_it_is_attached_with_its_output_its_input_and_its_exit_code(

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from argosy.engine.options import RunOptions
@@ -192,15 +192,53 @@ class Container:
 
         Raises:
             ContainerError: somebody watches it.
+            ContainerUnknownError: it is not there any more.
         """
-        fd = os.open(self.file(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        end = time.monotonic() + _GLANCE
-        while not _lock(fd, fcntl.LOCK_EX):
-            if time.monotonic() > end:
-                os.close(fd)
-                raise ContainerError(f"container {self.id[:12]} is watched by another process")
-            time.sleep(_LOOK)
+        self._hold(_GLANCE, lambda: False)
+
+    def hold_unless_running(self) -> bool:
+        """Take the watcher's lock and read the record anew; whoever starts the container just now is waited for.
+
+        Returns:
+            Whether it was taken; else the container runs.
+
+        Raises:
+            ContainerError: somebody watches it, though it does not run.
+            ContainerUnknownError: it is not there any more.
+        """
+        taken = self._hold(_PATIENCE, lambda: self._read_anew() == "running")
+        try:
+            self._read_anew()
+        except BaseException:
+            self.release()
+            raise
+        return taken
+
+    def _hold(self, patience: float, unless: Callable[[], bool]) -> bool:
+        """Take the lock within some seconds, unless, while somebody has it, there is no need to. Returns whether."""
+        try:
+            fd = os.open(self.file(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise ContainerUnknownError(f"there is no container {self.record.name}") from None
+        end = time.monotonic() + patience
+        try:
+            while not _lock(fd, fcntl.LOCK_EX):
+                if unless():
+                    os.close(fd)
+                    return False
+                if time.monotonic() > end:
+                    raise ContainerError(f"container {self.id[:12]} is watched by another process")
+                time.sleep(_LOOK)
+        except BaseException:
+            os.close(fd)
+            raise
         self.lock = fd
+        return True
+
+    def _read_anew(self) -> str:
+        """Read the record, which somebody may have changed meanwhile. Returns the status."""
+        self.record = Container.load(self.places, self.id).record
+        return self.status
 
     def begin(self) -> None:
         """Forget, for those who wait, how the run before this one ended. The lock is held."""

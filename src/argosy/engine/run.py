@@ -28,7 +28,7 @@ from argosy.engine.places import Places
 from argosy.engine.rootless import mapped
 from argosy.engine.values import signal_number
 from argosy.engine.watch import Watch
-from argosy.errors import ContainerError, ContainerStatusError
+from argosy.errors import ContainerError, ContainerStatusError, ContainerUnknownError
 from argosy.image.view import Image, Layer
 from argosy.spec.imageconfig import ImageConfig
 
@@ -114,7 +114,8 @@ class Engine:
         return container.id
 
     def start(self, container: Container) -> None:
-        """Run a container again that has ended, watched by a process of its own; one that runs is left alone.
+        """Run a container again that has ended, watched by a process of its own; one that runs is left alone, and so is
+        one that somebody else starts just now.
 
         Its changes to the root file system are still there; the network, the mounts and the files of /etc are new. If
         it cannot be started, everything is as before.
@@ -123,8 +124,7 @@ class Engine:
             ContainerStatusError: it cannot be started at all.
             InvocationError: its program could not be.
         """
-        if container.status != "running":
-            self._again(container)
+        if self._again(container):
             self._in_background(container)
 
     def start_attached(self, container: Container, *, stdin: bool) -> int:
@@ -140,19 +140,22 @@ class Engine:
         Raises:
             ContainerStatusError: it runs already.
         """
-        if container.status == "running":
+        if not self._again(container):
             raise ContainerStatusError(
                 f"container {container.record.name} is running",
                 hint="argosy logs -f shows what a detached one writes",
             )
-        self._again(container)
         return self.watch(container, lambda: None, detached=False, stdin=stdin)
 
-    def _again(self, container: Container) -> None:
-        """Set up a container that has ended as it was set up before its first start, and hold its lock."""
-        container.hold()
+    def _again(self, container: Container) -> bool:
+        """Set up a container that has ended as it was set up before its first start, and hold its lock.
+
+        Returns:
+            Whether it had ended; one that runs is left alone.
+        """
+        if not container.hold_unless_running():
+            return False
         try:
-            container.record = Container.load(self.places, container.id).record
             self._check_ended(container)
             with open(container.file(_IMAGE), "rb") as file:
                 config = ImageConfig.decode(file.read())
@@ -165,6 +168,7 @@ class Engine:
         except BaseException:
             self.clear(container, keep=True)
             raise
+        return True
 
     def _check_ended(self, container: Container) -> None:
         """See that a container can be started again, and clear away what a watcher that was killed left of it."""
@@ -410,7 +414,7 @@ class Engine:
         gone = sweep(self.places)
         for container in list(Container.every(self.places)):
             if not container.watched:
-                with contextlib.suppress(ContainerError, FileNotFoundError):
+                with contextlib.suppress(ContainerError, ContainerUnknownError):
                     self._sweep(container)
                     gone.append(container.id)
         leases = self.bridge.leased()  # first, for a container has its record before its lease
