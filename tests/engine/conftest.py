@@ -8,7 +8,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from urllib.request import urlopen
 
@@ -29,9 +29,9 @@ class Done(NamedTuple):
 Argosy = Callable[..., Done]
 
 
-def alone(argosy: Argosy, image: str, *argv: str, **more: Any) -> Done:
+def alone(argosy: Argosy, image: str, *argv: str, options: Sequence[str] = (), **more: Any) -> Done:
     """A container without a network that is removed when it ends."""
-    return argosy("run", "-q", "--rm", "--network", "none", image, *argv, **more)
+    return argosy("run", "-q", "--rm", "--network", "none", *options, image, *argv, **more)
 
 
 def web(argosy: Argosy, image: str, port: int, *options: str) -> bytes:

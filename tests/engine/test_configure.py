@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from argosy.bundle.users import User
 from argosy.engine.configure import configure
 from argosy.engine.mounts import Mount
 from argosy.engine.options import RunOptions
@@ -25,7 +26,7 @@ def made(
     )  # fmt: skip
     return configure(
         config, RunOptions(command=("true",), **options),
-        container_id="c" * 64, rootfs=os.path.dirname(__file__), files=files or {},
+        user=User(), container_id="c" * 64, rootfs=os.path.dirname(__file__), files=files or {},
     )  # fmt: skip
 
 

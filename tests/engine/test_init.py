@@ -7,9 +7,11 @@ import pathlib
 
 import pytest
 
-from argosy.engine import command
+from argosy.engine import command, configure
 from argosy.errors import UnsupportedError
-from tests.engine.conftest import Argosy
+from argosy.runtime.plan import PROGRAM
+from tests.engine.conftest import Argosy, alone
+from tests.engine.test_configure import made
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -69,6 +71,30 @@ def test_the_machines_init_cannot_be_written(argosy: Argosy, image: str, init: s
     )
     assert done.err.lower().count("read-only file system") + done.err.count("Text file busy") == 2
     assert pathlib.Path(init).stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "words"),
+    [
+        ("nosuch", 127, 'exec: "nosuch": executable file not found'),
+        ("/etc/motd", 126, 'exec: "/etc/motd": permission denied'),
+        ("/tmp", 126, 'exec: "/tmp": is a directory'),
+    ],
+)
+def test_a_program_that_cannot_run_gives_dockers_codes_whatever_the_init_gives(
+    argosy: Argosy, image: str, init: str, program: str, code: int, words: str
+) -> None:
+    assert words in alone(argosy, image, program, options=("--init",), code=code).err
+
+
+def test_the_runtime_is_told_which_program_is_behind_the_init(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(configure, "init_program", lambda: "/bin/true")
+    found = made(init=True, labels=(f"{PROGRAM}=x",))
+    assert found["process"]["args"] == ["/run/argosy-init", "--", "true"]
+    assert found["annotations"][PROGRAM] == "true"
+    assert PROGRAM not in made()["annotations"]
 
 
 def test_where_no_init_is_installed_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,17 @@ import sys
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from argosy.engine.network import LEASES, Bridge
+from argosy.engine.options import RunOptions
+from argosy.engine.places import Places
+from argosy.engine.run import Engine
+from argosy.errors import InvalidConfigError
+from argosy.image.view import Image
+from argosy.layout.store import LayoutStore
 from tests.conftest import find_peer
 from tests.engine.conftest import Argosy, alone, needs_containers, web
 
@@ -127,6 +134,26 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert words in done.err
     assert done.err.startswith("argosy: ")
     assert left_behind() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"user": "nosuch"}, "user 'nosuch' is not in the image's /etc/passwd"),
+        ({"groups": ("nosuch",)}, "group 'nosuch' is not in the image's /etc/group"),
+        ({"entrypoint": ""}, "names no command"),
+    ],
+)
+def test_what_the_image_does_not_have_is_told_before_a_network_is_made(
+    root: pathlib.Path, host_layout: pathlib.Path, said: dict[str, Any], words: str
+) -> None:
+    needs_containers()
+    engine = Engine(Places(data=str(root), run=str(root / "run"), runtime=("/nonexistent",)))
+    engine.bridge.up = pytest.fail  # type: ignore[assignment]
+    options = RunOptions(network="bridge", **said)
+    with pytest.raises(InvalidConfigError, match=words):
+        engine.run("i", Image.open(LayoutStore.open(str(host_layout)), "v1"), options)
+    assert list((root / "containers").iterdir()) == []
 
 
 def test_a_corrupt_layer_is_refused_and_nothing_is_kept(

@@ -12,7 +12,7 @@ from argosy.runtime import kernel as k
 from argosy.runtime import starter
 from argosy.runtime.errors import ConfigError
 from argosy.runtime.mountplan import parse
-from argosy.runtime.plan import Situation, capability_masks, devices, exec_plan, plan
+from argosy.runtime.plan import PROGRAM, Situation, capability_masks, devices, exec_plan, plan
 from argosy.runtime.request import read_config
 from argosy.runtime.steps import STEPS
 from argosy.runtime.validate import validate
@@ -110,6 +110,12 @@ def test_hooks_come_after_the_mounts_and_before_the_pivot() -> None:
         < found.index("container_hooks")
         < found.index("pivot")
     )
+
+
+def test_a_program_behind_the_first_one_is_looked_up_before_it() -> None:
+    config = {**everything(), "annotations": {PROGRAM: "app"}}
+    steps = [step for step in plan(config, Situation("c", "/r")) if step[0] == "program"]
+    assert steps == [("program", ["app"]), ("program", config["process"]["args"])]
 
 
 def test_start_hooks_come_between_the_wait_and_execve() -> None:

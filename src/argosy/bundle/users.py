@@ -107,7 +107,7 @@ def _user(user: str, read: ReadFile) -> tuple[User, str]:
     if number is None:
         raise InvalidConfigError(
             f"user {user[:64]!r} is not in the image's /etc/passwd",
-            hint="set a numeric user with argosy mutate --user",
+            hint="a number needs no entry there",
         )
     return User(uid=number, home="/root" if number == 0 else ""), ""
 

@@ -164,7 +164,7 @@ def command(image: Location, **given: Any) -> int:
 
     IMAGE is pulled if it is not here, verified, unpacked once, and mounted; then its program runs in namespaces of its
     own. The exit code is the program's; 125 where argosy failed, 126 where the program cannot be run, 127 where there
-    is none. With --init a program that cannot be run gives the init's own code.
+    is none.
 
     --mount takes type=bind with source, target, readonly, bind-propagation, bind-recursive and bind-create-src, and
     type=tmpfs with target, readonly, tmpfs-size and tmpfs-mode. What is read-only is so with all that is mounted below

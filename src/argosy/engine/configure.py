@@ -22,6 +22,7 @@ from argosy.engine.values import Ulimit, pairs, parse_destination
 from argosy.errors import InvalidConfigError, StorageError, UsageError
 from argosy.layer.resolve import DIRECTORY, Resolver, handle_path
 from argosy.runtime.errors import ConfigError
+from argosy.runtime.plan import PROGRAM
 from argosy.runtime.tables import RLIMITS
 from argosy.runtime.validate import check_sysctl, sysctl_name
 from argosy.spec.imageconfig import ImageConfig
@@ -79,6 +80,7 @@ def configure(
     config: ImageConfig,
     options: RunOptions,
     *,
+    user: User,
     container_id: str,
     rootfs: str,
     files: dict[str, str],
@@ -91,8 +93,9 @@ def configure(
     Args:
         config: The image's configuration.
         options: What the user said.
+        user: Who it runs as, as `find_user` found them.
         container_id: The container's id.
-        rootfs: The mounted root file system; the user is looked up in it, never through a link that leaves it.
+        rootfs: The mounted root file system.
         files: Files of the host to bind over the container's, such as `/etc/hosts`.
         network_namespace: The path of one to join; None makes a new one (none for `--network host`).
         rootless: Leave out what only root may do.
@@ -103,7 +106,6 @@ def configure(
         UsageError: an option cannot be, on this machine or with this image.
     """
     check(options, rootless=rootless)
-    user = find_user(options.user or config.execution.user, options.groups, rootfs, ids)
     hostname = options.hostname or container_id[:12]
     made = runtime_config(config, user=user, terminal=options.tty, hostname=hostname, volumes=False)
     made["ociVersion"] = "1.2.0"
@@ -121,6 +123,8 @@ def configure(
     if options.privileged:
         _privileged(made)
     made.setdefault("annotations", {}).update(pairs(options.labels, "label"))
+    if options.init:
+        made["annotations"][PROGRAM] = arguments(config, options)[0]
     return made
 
 
@@ -130,7 +134,7 @@ def find_user(text: str, groups: Sequence[str], rootfs: str, ids: int = 1 << 32)
     Args:
         text: `user[:group]`, by name or number; root if empty.
         groups: The groups that were added, by name or number.
-        rootfs: The root file system to look in.
+        rootfs: The root file system to look in, never through a link that leaves it.
         ids: How many group ids there are.
 
     Raises:
@@ -189,16 +193,7 @@ def identity(user: User) -> dict[str, Any]:
 def _process(
     process: dict[str, Any], config: ImageConfig, options: RunOptions, user: User, hostname: str
 ) -> None:
-    execution = config.execution
-    if options.entrypoint is not None:
-        start: Sequence[str] = (options.entrypoint,) if options.entrypoint else ()
-        process["args"] = [*start, *options.command]
-    else:
-        process["args"] = [*(execution.entrypoint or ()), *(options.command or execution.cmd or ())]
-    if not process["args"]:
-        raise InvalidConfigError(
-            "the image names no command", hint="give one: argosy run IMAGE COMMAND"
-        )
+    process["args"] = arguments(config, options)
     env = {"HOSTNAME": hostname, **pairs(process["env"], "env")}
     env.update(pairs(options.env, "env"))
     env.setdefault("HOME", user.home or "/")
@@ -209,6 +204,25 @@ def _process(
     process["capabilities"] = _capabilities(options, user)
     process["noNewPrivileges"] = False
     process["rlimits"] = [*{ulimit.kind: ulimit.entry() for ulimit in options.ulimits}.values()]
+
+
+def arguments(config: ImageConfig, options: RunOptions) -> list[str]:
+    """The program and its arguments; another entry point than the image's takes the image's command away, too.
+
+    Raises:
+        InvalidConfigError: neither the image nor the user names a program.
+    """
+    execution = config.execution
+    if options.entrypoint is not None:
+        start: Sequence[str] = (options.entrypoint,) if options.entrypoint else ()
+        found = [*start, *options.command]
+    else:
+        found = [*(execution.entrypoint or ()), *(options.command or execution.cmd or ())]
+    if not found:
+        raise InvalidConfigError(
+            "the image names no command", hint="give one: argosy run IMAGE COMMAND"
+        )
+    return found
 
 
 def _capabilities(options: RunOptions, user: User) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 
 from argosy.engine import etc, overlay
-from argosy.engine.configure import check, configure
+from argosy.engine.configure import arguments, check, configure, find_user
 from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
 from argosy.engine.invoke import ALIVE, RUNNING, InvocationError, Runtime, status_of
@@ -277,6 +277,7 @@ class Engine:
         *,
         detached: bool,
     ) -> Container:
+        arguments(image.config, options)  # or it is of no use to unpack it
         digest = image.manifest.config.digest
         stop_signal = options.stop_signal or image.config.execution.stop_signal or "TERM"
         # This sees to it that it is a signal: better now than when the container is to be stopped.
@@ -315,7 +316,10 @@ class Engine:
             overlay.attach(mount, container.rootfs)
 
     def _bundle(self, container: Container, image: ImageConfig, options: RunOptions) -> None:
-        """Network, files of /etc, config.json."""
+        """The user, who may not be there, and then all else: network, files of /etc, config.json."""
+        user = find_user(
+            options.user or image.execution.user, options.groups, container.rootfs, self.ids
+        )
         namespace = None
         if options.network == "bridge":
             attachment = self.bridge.up(container.id, options.published)
@@ -323,6 +327,7 @@ class Engine:
         config = configure(
             image,
             options,
+            user=user,
             container_id=container.id,
             rootfs=container.rootfs,
             files=etc.write(container, options),

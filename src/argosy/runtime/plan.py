@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Step = tuple[Any, ...]
 
 
+PROGRAM = "argosy.program"
+"""An annotation: what the first process is there to run. It is looked up too, while an error can still be told."""
+
+
 class Situation:
     """What the command line and the bundle add to the configuration.
 
@@ -98,7 +102,11 @@ def plan(config: dict[str, Any], situation: Situation) -> tuple[Step, ...]:
         *_scheduling(process, linux),
         ("ready",),
         *process_steps(
-            process, linux, situation, hooked=bool(config.get("hooks", {}).get("startContainer"))
+            process,
+            linux,
+            situation,
+            hooked=bool(config.get("hooks", {}).get("startContainer")),
+            program=config.get("annotations", {}).get(PROGRAM, ""),
         ),
     )
 
@@ -308,6 +316,7 @@ def process_steps(
     *,
     joined: bool = False,
     hooked: bool = False,
+    program: str = "",
 ) -> tuple[Step, ...]:
     """The last steps of every process: labels, filter, user, capabilities, and its program."""
     user = process.get("user", {})
@@ -340,6 +349,7 @@ def process_steps(
         ),
         ("cwd", process.get("cwd", "/")),
         ("capabilities", masks),
+        *((("program", [program]),) if program else ()),
         ("program", list(process.get("args", ()))),
     ]
     if seccomp and late and notify:
