@@ -24,12 +24,13 @@ from tests.engine.conftest import (
     argosy,
     asked,
     host_layout,
+    image,
     launcher,
     needs_containers,
     root,
 )
 
-__all__ = ["argosy", "asked", "host_layout", "launcher", "root"]
+__all__ = ["argosy", "asked", "host_layout", "image", "launcher", "root"]
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -40,11 +41,6 @@ echo pwned > /proc/self/fd/0
 echo told
 echo told >&2
 """
-
-
-@pytest.fixture
-def image(host_layout: pathlib.Path) -> str:
-    return f"oci:{host_layout}:v1"
 
 
 @pytest.fixture

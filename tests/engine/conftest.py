@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +18,7 @@ import pytest
 
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
+from argosy.engine.network import LEASES
 from argosy.layout.store import LayoutStore
 from argosy.testing.hostimage import host_image
 
@@ -49,6 +52,12 @@ def web(argosy: Argosy, image: str, port: int, *options: str) -> bytes:
     return b""
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def needs_containers() -> None:
     """Skip, by name, where this machine cannot run containers for root."""
     if os.geteuid() != 0:
@@ -68,6 +77,12 @@ def host_layout(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     )
     copy(image.source, image.descriptor.digest, LayoutStore.create(str(path)), "v1")
     return path
+
+
+@pytest.fixture
+def image(host_layout: pathlib.Path) -> str:
+    """Its place, as it is typed."""
+    return f"oci:{host_layout}:v1"
 
 
 @pytest.fixture
@@ -123,3 +138,23 @@ def argosy(
     for container in run("ps", "-aq").out.split():
         run("rm", "-f", container, code=None)
     run("prune")
+
+
+@pytest.fixture
+def left_behind(root: pathlib.Path, asked: pathlib.Path) -> Callable[[], list[str]]:
+    """What the containers of this test could leave: directories, mounts, namespaces, links, cgroups."""
+
+    def found() -> list[str]:
+        ids = set(re.findall(r"\b[0-9a-f]{64}\b", asked.read_text() if asked.exists() else ""))
+        links = {f"ar{container_id[:11]}" for container_id in ids}
+        kept = root / "containers"
+        mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+        return [
+            *(str(p) for p in (kept.iterdir() if kept.exists() else ())),
+            *(line for line in mounts if str(root) in line),
+            *(p.name for p in pathlib.Path(LEASES).glob("*") if p.name in ids),
+            *(str(p) for p in pathlib.Path("/sys/fs/cgroup").glob("**/argosy/*/") if p.name in ids),
+            *links.intersection(os.listdir("/sys/class/net")),
+        ]
+
+    return found

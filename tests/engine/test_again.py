@@ -19,17 +19,11 @@ from argosy.engine.container import Container, now
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
 from argosy.errors import ContainerError, ContainerUnknownError
-from tests.engine.conftest import Argosy
-from tests.engine.test_run import free_port
+from tests.engine.conftest import Argosy, free_port
 
 pytestmark = pytest.mark.xdist_group("containers")
 
 FOREVER = "echo up; trap 'exit 4' TERM; trap 'echo heard' USR1; while :; do sleep 0.05; done"
-
-
-@pytest.fixture
-def image(host_layout: pathlib.Path) -> str:
-    return f"oci:{host_layout}:v1"
 
 
 def run(argosy: Argosy, image: str, script: str, *options: object) -> None:

@@ -19,11 +19,6 @@ FUSE = os.makedev(10, 229)
 
 
 @pytest.fixture
-def image(host_layout: pathlib.Path) -> str:
-    return f"oci:{host_layout}:v1"
-
-
-@pytest.fixture
 def devices() -> Iterator[pathlib.Path]:
     """A directory with devices: one under two names, in a directory and not."""
     needs_containers()

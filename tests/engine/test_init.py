@@ -17,11 +17,6 @@ pytestmark = pytest.mark.xdist_group("containers")
 
 
 @pytest.fixture
-def image(host_layout: pathlib.Path) -> str:
-    return f"oci:{host_layout}:v1"
-
-
-@pytest.fixture
 def init() -> str:
     try:
         return command.init_program()

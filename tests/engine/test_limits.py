@@ -12,11 +12,6 @@ from tests.engine.conftest import Argosy
 pytestmark = pytest.mark.xdist_group("containers")
 
 
-@pytest.fixture
-def image(host_layout: pathlib.Path) -> str:
-    return f"oci:{host_layout}:v1"
-
-
 def test_limits_groups_and_the_size_of_shared_memory_are_what_was_said(
     argosy: Argosy, image: str
 ) -> None:

@@ -8,14 +8,9 @@ import sys
 
 import pytest
 
-from tests.engine.conftest import Argosy
+from tests.engine.conftest import Argosy, alone
 
 pytestmark = pytest.mark.xdist_group("containers")
-
-
-@pytest.fixture
-def image(host_layout: pathlib.Path) -> str:
-    return f"oci:{host_layout}:v1"
 
 
 def above_a_mount(argosy: Argosy, directory: pathlib.Path, *argv: str) -> list[str]:
@@ -81,3 +76,60 @@ def test_a_source_that_is_not_there_is_made_only_where_that_was_said(
         "touch", "/data/x",
     )  # fmt: skip
     assert (tmp_path / "new" / "x").exists()
+
+
+def test_volumes_tmpfs_and_read_only(argosy: Argosy, image: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "data").write_text("from outside")
+    argosy(
+        "run", "-q", "--rm", "--network", "none", "-v", f"{tmp_path}:/data", "--tmpfs", "/scratch", "--read-only",
+        image, "sh", "-c",
+        "cat /data/data && echo back > /data/back && touch /scratch/x && ! touch /x 2>/dev/null",
+    )  # fmt: skip
+    assert (tmp_path / "back").read_text() == "back\n"
+    argosy(
+        "run",
+        "-q",
+        "--rm",
+        "--network",
+        "none",
+        "-v",
+        f"{tmp_path}:/data:ro",
+        image,
+        "touch",
+        "/data/no",
+        code=1,
+    )
+
+
+def test_a_mount_within_another_is_seen_in_whatever_order_they_were_typed(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    for name in ("outer", "inner", "etc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}-file").touch()
+    done = argosy(
+        "run", "-q", "--rm", "--network", "none", "--tmpfs", "/data/tmp/", "-v", f"{tmp_path}/inner:/data/sub",
+        "-v", f"{tmp_path}/outer:/data/.", "-v", f"{tmp_path}/etc:/etc", image,
+        "sh", "-c", "ls /data /data/sub /etc; cat /proc/self/mounts",
+    )  # fmt: skip
+    listed, _, mounts = done.out.partition("overlay")
+    names = {"outer-file", "inner-file", "etc-file", "hosts", "resolv.conf", "sub", "tmp"}
+    assert names <= set(listed.split())
+    assert "tmpfs /data/tmp tmpfs rw,nosuid,nodev,noexec" in mounts
+
+
+def test_the_images_volumes_can_be_written_where_nothing_else_can(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    volumes = ["--volume", "/etc", "--volume", "/new/one", "--volume", "/mine/below"]
+    argosy("mutate", image, *volumes, "-t", f"oci:{tmp_path}/changed:v1")
+    script = "cat /etc/motd; touch /etc/x /new/one/x /mine/below/x && touch /usr/x || echo refused"
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    done = argosy(
+        "run", "-q", "--rm", "--read-only", "--network", "none", "-v", f"{tmp_path}/mine:/mine",
+        f"oci:{tmp_path}/changed:v1", "sh", "-c", script,
+    )  # fmt: skip
+    assert done.out.split() == ["ahoy", "refused"]
+    assert "/usr/x" in done.err
+    assert (tmp_path / "mine" / "below" / "x").exists()
+    assert alone(argosy, image, "ls", "/etc").out.split().count("x") == 0

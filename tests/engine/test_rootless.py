@@ -16,8 +16,7 @@ import pytest
 
 from argosy.engine.rootless import subordinate
 from tests.conftest import find_peer
-from tests.engine.conftest import Argosy, Done, alone, needs_containers, web
-from tests.engine.test_run import free_port
+from tests.engine.conftest import Argosy, Done, alone, free_port, needs_containers, web
 
 pytestmark = pytest.mark.xdist_group("containers")
 

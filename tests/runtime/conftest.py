@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tests.runtime.bundlekit import bundle, launcher_path, runtime
+from tests.runtime.seccompkit import library
 
-__all__ = ["bundle", "launcher_path", "runtime"]
+__all__ = ["bundle", "launcher_path", "library", "runtime"]

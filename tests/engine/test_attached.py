@@ -1,0 +1,92 @@
+"""Containers in the foreground: what is typed, what is shown, and signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.engine.conftest import Argosy, alone
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+
+def test_stdin_is_closed_unless_asked_for(argosy: Argosy, image: str) -> None:
+    assert alone(argosy, image, "cat", stdin="in").out == ""
+    assert (
+        argosy("run", "-q", "--rm", "-i", "--network", "none", image, "cat", stdin="in").out == "in"
+    )
+
+
+def test_a_terminal_is_a_terminal(argosy: Argosy, image: str) -> None:
+    script = "argosy run -q --rm -it --network none IMAGE sh -c 'test -t 0 && test -t 1 && echo yes; exit 4'"
+    line = script.replace("argosy", f"{sys.executable} -m argosy").replace("IMAGE", image)
+    done = subprocess.run(
+        ["script", "-qec", line, "/dev/null"],
+        env=argosy.env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.returncode == 4
+    assert "yes" in done.stdout
+
+
+def test_much_that_is_typed_at_once_all_arrives(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    """The container waits for its output to be taken, so nobody may wait for it to take its input."""
+    pasted = tmp_path / "pasted"
+    pasted.write_text(("0123456789" * 7 + "\n") * 6000)
+    line = f"{sys.executable} -m argosy run -q --rm -it --network none {image} sh -c 'while read -r line; do echo $line; case $line in end) exit 5; esac; done'"
+    with pasted.open("a") as file:
+        file.write("end\n")
+    with pasted.open() as file:
+        done = subprocess.run(
+            ["script", "-qec", line, "/dev/null"], stdin=file,
+            env=argosy.env, capture_output=True, text=True, check=False, timeout=120,  # type: ignore[attr-defined]
+        )  # fmt: skip
+    assert done.returncode == 5, done.stdout[-300:]
+
+
+def test_output_that_cannot_be_written_costs_neither_the_container_nor_its_exit_code(
+    argosy: Argosy, image: str
+) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "argosy", "run", "-q", "--network", "none", image, "sh", "-c", "echo lost; exit 3"],
+            env=argosy.env, stdout=full, stderr=subprocess.PIPE, text=True, check=False,  # type: ignore[attr-defined]
+        )  # fmt: skip
+    assert done.returncode == 125
+    assert "standard output: no space left" in done.stderr
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["Status"], row["ExitCode"]) == ("exited", 3)
+
+
+def test_a_terminal_nobody_sees_any_more_is_hung_up(argosy: Argosy, image: str) -> None:
+    script = "while echo y; do :; done; exit 3"
+    reader, writer = os.pipe()
+    os.close(reader)
+    subprocess.run(
+        [sys.executable, "-m", "argosy", "run", "-q", "-t", "--network", "none", image, "sh", "-c", script],
+        env=argosy.env, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    os.close(writer)
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["Status"], row["ExitCode"]) == ("exited", 3)
+
+
+def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", image, "sh", "-c",
+         "trap 'echo got; exit 6' TERM; echo up; while true; do sleep 0.05; done"],
+        env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.stdout.readline() == "got\n"
+    assert process.wait(timeout=60) == 6
+    process.stdout.close()

@@ -1,0 +1,109 @@
+"""Containers in the background: listed, logged, entered, stopped and removed."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable
+
+import pytest
+
+from tests.engine.conftest import Argosy
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+
+def test_a_detached_container_is_listed_logged_entered_stopped_and_removed(
+    argosy: Argosy, image: str
+) -> None:
+    script = "echo out; echo err >&2; trap 'echo bye; exit 3' TERM; while true; do sleep 0.05; done"
+    container = argosy(
+        "run", "-q", "-d", "--name", "web", "--network", "none", image, "sh", "-c", script
+    ).out.strip()
+    row = json.loads(argosy("ps", "--json").out)[0]
+    assert (row["Id"], row["Name"], row["Status"]) == (container, "web", "running")
+    argosy("run", "-q", "-d", "--name", "web", "--network", "none", image, "true", code=125)
+    assert argosy("exec", "web", "sh", "-c", "echo inside; exit 5", code=5).out == "inside\n"
+    assert argosy(
+        "exec", "-e", "X=1", "-w", "/usr", "web", "sh", "-c", "echo $X; pwd"
+    ).out.split() == ["1", "/usr"]
+    argosy("exec", "web", "nosuch", code=127)
+    argosy.env["FROM_HERE"] = "2"  # type: ignore[attr-defined]
+    assert argosy("exec", "-e", "FROM_HERE", "web", "sh", "-c", "echo $FROM_HERE").out == "2\n"
+    assert argosy("exec", "-u", "root", "web", "id", "-u").out == "0\n"
+    argosy("exec", "-u", "nosuchuser", "web", "true", code=125)
+    argosy("rm", "web", code=1)
+    assert argosy("stop", "-t", "20", container[:12]).out.strip() == container[:12]
+    assert json.loads(argosy("ps", "-a", "--json").out)[0]["ExitCode"] == 3
+    logs = argosy("logs", "web")
+    assert logs.out.split() == ["out", "bye"]
+    assert logs.err == "err\n"
+    assert argosy("logs", "-n", "1", "-t", "web").out.endswith("bye\n")
+    argosy("exec", "web", "true", code=125)
+    argosy("exec", "nosuch", "true", code=125)
+    argosy("stop", "web", code=1)
+    argosy("rm", "web")
+    assert argosy("ps", "-a", "-q").out == ""
+
+
+def test_a_dry_run_of_rm_removes_no_container(argosy: Argosy, image: str) -> None:
+    argosy("run", "-q", "-d", "--name", "w", "--network", "none", image, "sleep", "100")
+    argosy("rm", "--dry-run", "w", code=1)
+    assert argosy("rm", "--dry-run", "-f", "w").out == "w\n"
+    assert json.loads(argosy("ps", "--json").out)[0]["Status"] == "running"
+
+
+def test_a_detached_container_that_was_promised_a_stdin_waits_for_it(
+    argosy: Argosy, image: str
+) -> None:
+    script = "echo up; cat; echo over"
+    argosy(
+        "run", "-q", "-d", "-i", "--name", "i", "--network", "none", image, "sh", "-c", script
+    )  # fmt: skip
+    while "up" not in argosy("logs", "i").out:
+        pass
+    argosy("stop", "-t", "0", "i")
+    assert argosy("logs", "i").out == "up\n"
+    assert json.loads(argosy("ps", "-a", "--json").out)[0]["ExitCode"] == 137
+
+
+def test_logs_follow_until_the_end(argosy: Argosy, image: str) -> None:
+    argosy(
+        "run",
+        "-q",
+        "-d",
+        "--name",
+        "n",
+        "--network",
+        "none",
+        image,
+        "sh",
+        "-c",
+        "echo one; sleep 0.3; echo two",
+    )
+    assert argosy("logs", "-f", "n").out.split() == ["one", "two"]
+
+
+def test_a_detached_container_that_cannot_start_says_why(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
+) -> None:
+    done = argosy("run", "-q", "-d", "--network", "none", image, "nosuch", code=127)
+    assert "executable file not found" in done.err
+    assert left_behind() == []
+
+
+def test_the_image_says_what_stops_it_unless_somebody_else_does(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("mutate", image, "--stop-signal", "SIGUSR1", "-t", changed)
+    script = "trap 'exit 5' USR1; trap 'exit 6' USR2; echo ready; while :; do sleep 0.05; done"
+    for name, options in (("image", []), ("user", ["--stop-signal", "USR2"])):
+        argosy(
+            "run", "-q", "-d", "--name", name, "--network", "none", *options, changed, "sh", "-c", script
+        )  # fmt: skip
+        while "ready" not in argosy("logs", name).out:
+            pass
+        argosy("stop", name)
+    codes = {row["Name"]: row["ExitCode"] for row in json.loads(argosy("ps", "-a", "--json").out)}
+    assert codes == {"image": 5, "user": 6}

@@ -1,0 +1,129 @@
+"""Many at once, and what killed ones and full disks leave: nothing that `prune` does not take."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.engine.conftest import Argosy, alone
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+
+def test_ten_at_once_all_run(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
+) -> None:
+    alone(argosy, image, "true")
+    with ThreadPoolExecutor(10) as pool:
+        done = list(
+            pool.map(
+                lambda n: argosy("run", "-q", "--rm", image, "sh", "-c", f"echo {n}"), range(10)
+            )
+        )
+    assert [d.out.strip() for d in done] == [str(n) for n in range(10)]
+    assert left_behind() == []
+
+
+def test_one_of_several_is_killed_and_prune_clears_it_away(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
+) -> None:
+    alone(argosy, image, "true")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "argosy", "run", "-q", "--rm", image, "sh", "-c", "echo up; exec sleep 60"],
+            env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+    running[0].kill()
+    running[0].wait()
+    rows = json.loads(argosy("ps", "-a", "--json").out)
+    assert sorted(row["Status"] for row in rows) == ["orphaned", "running", "running"]
+    dead = next(row["Id"] for row in rows if row["Status"] == "orphaned")
+    argosy("rm", dead, code=1)
+    assert argosy("prune").out.split() == [dead]
+    assert len(json.loads(argosy("ps", "--json").out)) == 2
+    for process in running[1:]:
+        process.send_signal(signal.SIGTERM)
+    for process in running[1:]:
+        process.kill()
+        process.wait()
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.close()
+    argosy("prune")
+    assert left_behind() == []
+
+
+PRUNED = """
+import sys
+from argosy.engine.options import RunOptions
+from argosy.engine.places import Places
+from argosy.engine.run import Engine
+from argosy.locate import Location
+
+root, runtime, place = sys.argv[1:]
+engine = Engine(Places(data=root, run=root + "/run", runtime=(runtime,)))
+name, image = engine.images.get(Location.parse(place))
+
+def prune(layer):
+    engine.images.store.untag(name)
+    print(Engine(engine.places).prune()[1], flush=True)
+
+options = RunOptions(command=("cat", "/etc/motd", "/etc/more"), network="none", remove=True)
+sys.exit(engine.run(name, image, options, on_layer=prune))
+"""
+
+
+def test_prune_leaves_what_a_container_is_about_to_need(
+    argosy: Argosy, image: str, root: pathlib.Path, launcher: str, tmp_path: pathlib.Path
+) -> None:
+    alone(argosy, image, "true")
+    (tmp_path / "more").write_text("more")
+    argosy("insert", image, tmp_path / "more", "/etc/more", "-t", f"oci:{tmp_path}/changed:v1")
+    argosy("rmi", json.loads(argosy("images", "--json").out)[0]["Name"])
+    done = subprocess.run(
+        [sys.executable, "-c", PRUNED, root, launcher, f"oci:{tmp_path}/changed:v1"],
+        env=argosy.env, capture_output=True, text=True, check=False,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["[]", "ahoy", "more"]), done.stderr
+
+
+def test_an_artifact_among_the_images_is_no_hindrance_to_prune(
+    argosy: Argosy, root: pathlib.Path, host_layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(host_layout)
+    argosy("images")
+    argosy("artifact", "push", f"oci:{root}/images:localhost/artifact:v1", "index.json")
+    argosy("prune")
+
+
+def test_a_disk_that_takes_nothing_leaves_no_container(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]], root: pathlib.Path
+) -> None:
+    alone(argosy, image, "true")
+    line = f"ulimit -f 0; exec {sys.executable} -m argosy run -q --network none {image} true"
+    done = subprocess.run(
+        ["sh", "-c", line], env=argosy.env, capture_output=True, text=True, check=False  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.returncode == 125
+    assert "container.json: file too large" in done.stderr
+    assert left_behind() == []
+
+
+def test_prune_removes_what_was_never_recorded(argosy: Argosy, root: pathlib.Path) -> None:
+    argosy("ps")
+    (root / "containers" / ("a" * 64) / "upper").mkdir(parents=True)
+    assert argosy("prune").out.split() == ["a" * 64]
+    assert os.listdir(root / "containers") == []

@@ -1,0 +1,70 @@
+"""The bridge: addresses, published ports, and who reaches whom."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+
+from argosy.engine.network import Bridge
+from tests.conftest import find_peer
+from tests.engine.conftest import Argosy, free_port, needs_containers, web
+
+pytestmark = pytest.mark.xdist_group("containers")
+
+
+def test_a_published_port_leads_into_the_container(argosy: Argosy, images: pathlib.Path) -> None:
+    port = free_port()
+    assert web(argosy, f"oci:{images}/busybox:latest", port) == b"page\n"
+    done = argosy(
+        "run", "-q", "--rm", "-p", f"{port}:80", f"oci:{images}/busybox:latest", "true", code=125
+    )
+    assert f"port {port}/tcp is in use by another container" in done.err
+    argosy("rm", "-f", "web")
+    with pytest.raises(OSError, match=r"refused|reset"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10)
+
+
+def test_a_port_the_machine_uses_is_refused(
+    argosy: Argosy, image: str, left_behind: Callable[[], list[str]]
+) -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        done = argosy("run", "-q", "--rm", "-p", f"127.0.0.1:{port}:80", image, "true", code=125)
+    assert f"port {port}/tcp is in use on this machine" in done.err
+    assert left_behind() == []
+
+
+def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathlib.Path) -> None:
+    busybox = f"oci:{images}/busybox:latest"
+    argosy("run", "-q", "-d", "--name", "a", busybox, "sleep", "60")
+    address = json.loads(argosy("ps", "--json").out)[0]["Address"]
+    argosy("run", "-q", "--rm", busybox, "ping", "-c", "1", "-W", "5", address)
+
+
+def test_two_engines_give_no_address_twice(tmp_path: pathlib.Path) -> None:
+    needs_containers()
+    find_peer("nft")
+    with contextlib.ExitStack() as down:
+        addresses = set()
+        for name in ("one", "two"):
+            bridge, container = Bridge(str(tmp_path / name)), os.urandom(32).hex()
+            down.callback(bridge.down, container)
+            addresses.add(bridge.up(container).address)
+            assert bridge.leased() == [container]
+    assert len(addresses) == 2
+
+
+def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:
+    inside = argosy(
+        "run", "-q", "--rm", "--network", "host", image, "ls", "-l", "/proc/self/ns/net"
+    ).out
+    assert os.readlink("/proc/self/ns/net") in inside
