@@ -226,6 +226,19 @@ def test_a_body_that_the_database_forgot_when_it_died_is_no_part_of_a_blob(engin
     assert engine.read(lambda tx: blobs.find(tx, "r", A)) is None
 
 
+def test_another_body_in_the_place_of_one_that_was_forgotten_is_not_taken_for_it(
+    engine: Engine,
+) -> None:
+    identity = begin(engine)
+    held = claim(engine, identity)
+    forgotten = held._replace(received=3, so_far=A)
+    engine.write(lambda tx: uploads.extend(tx, held, Segment("b/d/x-2", 3), B))
+    with pytest.raises(TooManyRequestsError):
+        engine.write(lambda tx: uploads.extend(tx, forgotten, Segment("b/d/x-3", 1), C))
+    with pytest.raises(TooManyRequestsError):
+        engine.write(lambda tx: uploads.finish(tx, CHANGE, forgotten, "r", A, 3, None))
+
+
 def test_an_upload_of_a_known_digest_holds_on_to_the_blob(engine: Engine) -> None:
     engine.blob(A, "other")
     identity = begin(engine)

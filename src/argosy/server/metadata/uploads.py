@@ -54,6 +54,15 @@ class Upload(NamedTuple):
 _COLUMNS = "repo_id, id, principal, algorithm, received, version, so_far, known, expires, lease_until, holder"
 
 
+_UNCHANGED = "repo_id = ? AND id = ? AND version = ? AND so_far IS NOT DISTINCT FROM ?"
+"""A session that is as it was found. Its version alone does not say so: a database that died may have forgotten the
+last bodies, and counts others anew."""
+
+
+def _state(upload: Upload) -> tuple[object, ...]:
+    return upload.repo_id, upload.id, upload.version, upload.so_far
+
+
 class BusyError(TooManyRequestsError):
     """Another body of the session is under way.
 
@@ -172,13 +181,10 @@ def extend(tx: Transaction, upload: Upload, segment: Segment, so_far: str) -> Up
     """
     received = upload.received + segment.size
     kept = tx.row(
-        "UPDATE upload SET received = ?, algorithm = ?, so_far = ?, lease_until = 0, known = NULL"
-        " WHERE repo_id = ? AND id = ? AND version = ? AND received = ? RETURNING 1",
-        (
-            received, upload.algorithm, so_far,
-            upload.repo_id, upload.id, upload.version, upload.received,
-        ),
-    )  # fmt: skip
+        "UPDATE upload SET received = ?, algorithm = ?, so_far = ?, lease_until = 0, known = NULL"  # noqa: S608
+        f" WHERE {_UNCHANGED} RETURNING 1",
+        (received, upload.algorithm, so_far, *_state(upload)),
+    )
     if kept is None:
         raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
     if segment.size:
@@ -229,15 +235,10 @@ def finish(
 def remove(tx: Transaction, upload: Upload) -> None:
     """Delete the row of a session whose lease is held.
 
-    What was received is compared as well: a database that died meanwhile may have forgotten the last body.
-
     Raises:
         TooManyRequestsError: the lease was lost, or the session was cancelled meanwhile.
     """
-    gone = tx.row(
-        "DELETE FROM upload WHERE repo_id = ? AND id = ? AND version = ? AND received = ? RETURNING 1",
-        (upload.repo_id, upload.id, upload.version, upload.received),
-    )
+    gone = tx.row(f"DELETE FROM upload WHERE {_UNCHANGED} RETURNING 1", _state(upload))  # noqa: S608
     if gone is None:
         raise TooManyRequestsError(f"upload {upload.id}: another body took over", retry_after=1)
 
