@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
+from argosy.errors import StorageError
 from argosy.spec.digest import Digest
 from tests.server.client import Server
 
@@ -43,3 +45,24 @@ def test_an_error_is_the_specifications_json(
     assert set(errors[0]) <= {"code", "message", "detail"}
     assert b"Traceback" not in answer.body
     assert answer.header("x-request-id")
+
+
+@pytest.mark.parametrize(
+    ("error", "is_whole"), [(StorageError("the disk is away"), False), (KeyError(), True)]
+)
+def test_a_background_task_that_fails_is_logged_whole_only_where_that_is_a_bug(
+    server: Server, caplog: pytest.LogCaptureFixture, error: Exception, is_whole: bool
+) -> None:
+    async def failing(_registry: object) -> None:
+        raise error
+
+    async def begin() -> None:
+        task = asyncio.create_task(server.registry._task(failing))
+        while not caplog.records:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    server.run(begin())
+    (record,) = caplog.records
+    assert str(error) in record.getMessage()
+    assert (record.exc_info is not None) == is_whole

@@ -162,6 +162,24 @@ def test_a_store_that_lies_about_the_end_of_an_upload_is_found_out(
     assert b"".join(store.read(KEY)) == BIG
 
 
+@pytest.mark.parametrize(("patience", "tries"), [(30.0, 4), (-1.0, 1)])
+def test_a_read_that_fails_is_tried_again_but_not_for_long(
+    store: Objects, monkeypatch: pytest.MonkeyPatch, patience: float, tries: int
+) -> None:
+    """A silent store takes a minute for each try."""
+    asked: list[int] = []
+
+    def get(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise GenericError("operation timed out")
+
+    monkeypatch.setattr(obstore, "get", get)
+    monkeypatch.setattr(engine, "_PATIENCE", patience)
+    with pytest.raises(UnavailableError, match="timed out"):
+        next(store.read(KEY))
+    assert len(asked) == tries
+
+
 def test_a_finished_object_takes_no_more(store: Objects) -> None:
     writer = store.create(KEY)
     writer.commit()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -22,12 +25,14 @@ from argosy.server.metadata import (
     outbox,
     repositories,
 )
+from argosy.server.metadata import postgresql as postgresql_
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.collect import Item
 from argosy.server.metadata.manifests import New, Reference
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.postgresql import Postgresql, migrate, translate
 from argosy.server.metadata.schema import VERSION
+from argosy.server.storage import UnavailableError
 from tests.server.client import Server
 from tests.server.services import PostgresqlCluster
 
@@ -403,6 +408,62 @@ def test_a_statement_that_takes_too_long_is_ended(dsn: str) -> None:
         run(database, lambda tx: tx.row("SELECT pg_sleep(?)", (30,)))
     run(database, lambda tx: repositories.set_setting(tx, "a", "1"))
     database.close()
+
+
+def test_a_server_that_says_nothing_at_all_is_given_up(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is stopped, or what is between here and there drops everything."""
+    monkeypatch.setattr(postgresql_, "_SILENCE", 0.1)
+    stopped: list[int] = []
+
+    def work(tx: Transaction) -> None:
+        if not stopped:
+            found = tx.row("SELECT pg_backend_pid()")
+            assert found is not None
+            stopped.append(found[0])
+            os.kill(found[0], signal.SIGSTOP)
+        tx.row("SELECT 1")
+
+    database = Postgresql(dsn, pool=1, statement_seconds=0.1)
+    try:
+        with pytest.raises(UnavailableError, match=r"no answer for 0\.2 s"):
+            run(database, work)
+        run(database, work)
+    finally:
+        os.kill(stopped[0], signal.SIGCONT)
+        database.close()
+
+
+def test_work_that_no_connection_was_free_for_is_not_begun_too_late(dsn: str) -> None:
+    begun: list[str] = []
+
+    async def both(database: Postgresql) -> tuple[Any, Any]:
+        def long(tx: Transaction) -> None:
+            del tx
+            threading.Event().wait(0.6)
+
+        after = database.read(lambda _tx: begun.append("late"))
+        return await asyncio.gather(database.read(long), after, return_exceptions=True)
+
+    database = Postgresql(dsn, pool=1, statement_seconds=0.5)
+    first, late = asyncio.run(both(database))
+    database.close()
+    assert (first, begun) == (None, [])
+    assert isinstance(late, UnavailableError)
+
+
+def test_the_network_is_not_believed_for_hours_unless_the_connection_string_says_so(
+    dsn: str,
+) -> None:
+    def told(dsn: str) -> dict[str, str]:
+        with contextlib.closing(postgresql_._connect(dsn, 1.0)) as connection:
+            return connection.info.get_parameters()
+
+    ours = {name: str(value) for name, value in postgresql_._NETWORK.items()}
+    assert ours.items() <= told(dsn).items()
+    theirs = {"connect_timeout": "3", "tcp_user_timeout": "7000"}
+    assert (ours | theirs).items() <= told(f"{dsn} connect_timeout=3 tcp_user_timeout=7000").items()
 
 
 def test_reading_writes_nothing(database: Postgresql) -> None:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from argosy.errors import ArgosyError
 from argosy.server.access import Access, Anonymous
 from argosy.server.http import Request, Response
 from argosy.server.metadata import Metadata, Work, repositories
@@ -238,8 +239,9 @@ class Registry:
                 await task(self)
             except asyncio.CancelledError:
                 raise
-            except Exception:
-                log.exception("background task failed; it begins again in 5 s")
+            except Exception as exc:  # it is logged, whole where it is a bug
+                told = None if isinstance(exc, ArgosyError) else exc
+                log.error("background task failed; it begins again in 5 s: %s", exc, exc_info=told)
                 await asyncio.sleep(5)
             else:
                 return

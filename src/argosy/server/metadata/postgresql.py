@@ -8,6 +8,8 @@ connections, and what is done when two transactions meet.
   key (23505). Foreign keys are checked against the newest rows whatever the snapshot; they decide between a push and
   the collector.
 - Each thread of a small pool owns one connection, so work can never hold one connection and wait for a second.
+- Nobody waits for ever: the server ends a statement that takes too long, and a server that does not even do that is
+  hung up on, as is one whose packets are lost on the way (`_NETWORK`).
 - Text is compared byte by byte (COLLATE "C"), as SQLite does: pages of tags must not depend on a locale.
 - Numbers of events are made from the transaction's id, so that a reader of the outbox who goes by number cannot pass
   one that is not committed yet (see `_EVENT_ID`).
@@ -20,13 +22,14 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import errors as pg
@@ -42,6 +45,17 @@ __all__ = ["Postgresql", "migrate", "translate"]
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
+_NETWORK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""What libpq is told unless the connection string says otherwise. By itself the kernel asks after two hours whether an
+idle connection still leads anywhere, and sends what nobody acknowledges for a quarter of an hour."""
+_SILENCE = 5.0
+"""Seconds after which a server is given up that has not ended a statement in its time."""
 _ATTEMPTS = 20
 _LONGEST_PAUSE = 0.25
 _MIGRATION_LOCK = 0x6172676F7379
@@ -115,7 +129,8 @@ class Postgresql:
     Args:
         dsn: A libpq connection string or URL.
         pool: The most connections at once.
-        statement_seconds: How long one statement may take; waiting for a lock counts.
+        statement_seconds: How long one statement may take; waiting for a lock counts. Work that has waited as long
+            for a connection is not begun any more.
 
     Raises:
         StorageError: the database cannot be reached, or its schema is not the one this code works with.
@@ -129,7 +144,7 @@ class Postgresql:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(pool, thread_name_prefix="postgresql")
         try:
-            self._threads.submit(self._run, _check_version, _read_only).result()
+            self._threads.submit(self._run, _check_version, _read_only, math.inf).result()
         except BaseException:
             self.close()
             raise
@@ -166,16 +181,18 @@ class Postgresql:
             connection.close()
 
     async def _submit(self, work: Work[T], begin: _Begin) -> T:
-        loop = asyncio.get_running_loop()
+        loop, until = asyncio.get_running_loop(), time.monotonic() + self._statement_seconds
         try:
-            return await loop.run_in_executor(self._threads, self._run, work, begin)
+            return await loop.run_in_executor(self._threads, self._run, work, begin, until)
         except RuntimeError as error:
             if "shutdown" not in str(error):
                 raise
             raise StorageError("the database was closed") from None
 
-    def _run(self, work: Work[T], begin: _Begin) -> T:
-        """Run work until nobody is in its way; on this thread."""
+    def _run(self, work: Work[T], begin: _Begin, until: float) -> T:
+        """Run work until nobody is in its way; on this thread. It is too late to begin after `until`."""
+        if time.monotonic() > until:
+            raise UnavailableError("the database is busy: no connection was free in time")
         for attempt in range(_ATTEMPTS):
             try:
                 return self._once(work, begin)
@@ -203,7 +220,7 @@ class Postgresql:
         except psycopg.Error as error:
             if connection.closed or connection.broken:
                 self._forget(connection)
-                if not committing:
+                if not committing and not isinstance(error, _SilentError):
                     raise _LostConnectionError(error) from None
             raise _storage_error(error) from None
 
@@ -242,6 +259,45 @@ def _relaxed(connection: psycopg.Connection[Row]) -> None:
     connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SET LOCAL synchronous_commit = off")
 
 
+class _SilentError(pg.OperationalError):
+    """The server does not answer, and there is nothing to wait for: a second connection would be as silent."""
+
+
+class _Connection(psycopg.Connection[Row]):
+    """A connection that is closed when the server says nothing for too long."""
+
+    patience = math.inf
+
+    def wait(self, gen: Generator[Any, Any, T], *words: Any, **more: Any) -> T:
+        """Wait for the server.
+
+        Raises:
+            _SilentError: it has not answered in time.
+        """
+        try:
+            return super().wait(_until(gen, time.monotonic() + self.patience), *words, **more)
+        except TimeoutError:
+            self.close()
+            raise _SilentError(f"no answer for {self.patience:g} s") from None
+
+
+def _until(gen: Generator[Any, Any, T], until: float) -> Generator[Any, Any, T]:
+    """The driver's steps, which it takes a few times a second where nothing comes.
+
+    Raises:
+        TimeoutError: it is late.
+    """
+    ready: Any = None
+    while True:
+        try:
+            wanted = gen.send(ready)
+        except StopIteration as done:
+            return cast("T", done.value)
+        ready = yield wanted
+        if not ready and time.monotonic() > until:
+            raise TimeoutError
+
+
 class _LostConnectionError(Exception):
     """The connection broke before the commit was sent: nothing was done, and it may be tried again."""
 
@@ -268,7 +324,9 @@ def _pause(attempt: int) -> None:
 
 def _connect(dsn: str, statement_seconds: float) -> psycopg.Connection[Row]:
     """A connection on which this module itself begins and ends transactions."""
-    connection = psycopg.connect(dsn, autocommit=True, connect_timeout=10, prepare_threshold=2)
+    network: dict[str, Any] = _NETWORK | psycopg.conninfo.conninfo_to_dict(dsn)
+    connection = _Connection.connect(dsn, autocommit=True, prepare_threshold=2, **network)
+    connection.patience = statement_seconds + _SILENCE
     milliseconds = int(statement_seconds * 1000)
     connection.execute(
         psql.SQL(

@@ -19,6 +19,7 @@ import contextlib
 import datetime as dt
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import IO, Any, Protocol
 
@@ -45,6 +46,8 @@ PART = 5 * 1024 * 1024
 _PARTS = 9000
 _HELD = 3
 _TRIES = 4
+_PATIENCE = 30.0
+"""Seconds without a byte after which a read is not tried again: a store that is silent takes longer for each."""
 _BULK = 1000
 
 
@@ -129,19 +132,19 @@ class Objects:
         """The bytes of a range; a connection that breaks is taken up again where it broke."""
         if stop is not None and stop <= start:
             return
-        failures = 0
+        failures, until = 0, time.monotonic() + _PATIENCE
         while True:
             try:
                 for piece in self._stream(key, start, stop):
                     yield piece
                     start += len(piece)
-                    failures = 0
+                    failures, until = 0, time.monotonic() + _PATIENCE
                 break
             except FileNotFoundError:
                 raise BlobUnknownError(f"object {key} is not there") from None
             except obstore_errors.BaseError as error:
                 failures += 1
-                if failures >= _TRIES:
+                if failures >= _TRIES or time.monotonic() > until:
                     raise _failed("read", key, error) from None
         if stop is not None and start < stop:
             raise ShortObjectError(f"object {key} ends at byte {start}, expected {stop}")
