@@ -16,6 +16,7 @@ from argosy.server.gc import ScrubReport, Upkeep
 from argosy.server.metadata import collect
 from argosy.server.metadata.blobs import Segment
 from argosy.server.settings import Collection, Settings
+from argosy.server.storage import InsufficientStorageError, UnavailableError
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.server.client import Server, image, index, subject
@@ -120,6 +121,23 @@ def test_one_bad_item_does_not_stop_the_others(server: Server) -> None:
     assert report.failed == 1
     assert head(server, LAYER) == 404
     assert server.rows("SELECT attempts FROM review WHERE kind = 'nonsense'") == [(1,)]
+
+
+@pytest.mark.parametrize("error", [UnavailableError("away"), InsufficientStorageError("full")])
+def test_a_database_that_fails_ends_the_pass_and_is_no_items_fault(
+    server: Server, monkeypatch: pytest.MonkeyPatch, error: StorageError
+) -> None:
+    server.push_blob("a", b"layer")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as failing:
+        failing.setattr(collect, "settle", fail)
+        with pytest.raises(type(error)):
+            pass_time(server, 86_401)
+    assert server.rows("SELECT max(attempts) FROM review") == [(0,)]
+    assert pass_time(server, 0).collected
 
 
 class Stubborn(FileSystem):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ import pytest
 
 from argosy.errors import StorageError
 from argosy.server.metadata import Transaction, repositories, sqlite
+from argosy.spec.digest import Digest
+from tests.server.client import Server
 
 
 @pytest.fixture
@@ -29,6 +33,30 @@ def other(metadata: sqlite.Sqlite, tmp_path: Path) -> Iterator[apsw.Connection]:
     connection.execute("BEGIN IMMEDIATE")
     yield connection
     connection.close()
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
+def test_a_disk_that_can_only_be_read_any_more_is_away_for_those_who_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The kernel makes it so where a file system is damaged."""
+    with Server(str(tmp_path)) as server:
+        digest = server.push_blob("a", b"first")
+
+        def refuse(fd: int, views: object) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "writev", refuse)
+            answer = server.ask("POST", f"/v2/a/blobs/uploads/?digest={Digest.of(b'x')}", b"x")
+            assert (answer.status, answer.header("retry-after")) == (503, "5")
+        server.registry.metadata._writer.pragma("query_only", "ON")  # type: ignore[attr-defined]
+        answer = server.ask("POST", "/v2/a/blobs/uploads/", b"")
+        assert (answer.status, answer.header("retry-after")) == (503, "5")
+        assert server.ask("GET", f"/v2/a/blobs/{digest}").body == b"first"
+        assert server.ask("GET", "/readyz").status == 200
+        server.registry.metadata._writer.pragma("query_only", "OFF")  # type: ignore[attr-defined]
+        assert server.push_blob("a", b"x")
 
 
 def named(tx: Transaction) -> str | None:

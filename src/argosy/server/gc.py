@@ -31,7 +31,12 @@ from argosy.server.metadata.collect import Check, Item, Outcome, Policy
 from argosy.server.metadata.outbox import Change
 from argosy.server.registry import Registry
 from argosy.server.settings import Collection, Events
-from argosy.server.storage import ShortObjectError, Storage
+from argosy.server.storage import (
+    InsufficientStorageError,
+    ShortObjectError,
+    Storage,
+    UnavailableError,
+)
 from argosy.spec.digest import Digest, hasher
 
 log = logging.getLogger("argosy.server")
@@ -107,6 +112,9 @@ class Upkeep:
 
         Args:
             dry_run: Only count what the review queue would give up now; nothing changes.
+
+        Raises:
+            StorageError: the database does not answer, or has no room.
         """
         report = Report()
         if dry_run:
@@ -144,6 +152,8 @@ class Upkeep:
         except ForeignKeyError:  # a push was quicker; the item is looked at again
             outcome = Outcome()
             await self._postpone(item)
+        except (InsufficientStorageError, UnavailableError):  # not the item's fault: nothing goes
+            raise
         except Exception:
             report.failed += 1
             outcome = Outcome()

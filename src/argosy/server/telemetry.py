@@ -177,7 +177,7 @@ class Telemetry:
         self._collected_at = float("-inf")
         self._counters = Counters()
         self._seat = seat or Seat()
-        self._is_told = True
+        self._is_told, self._is_failing = True, False
         if before := self._seat.inherited():
             self._counters.add(before)
 
@@ -212,9 +212,11 @@ class Telemetry:
         try:
             self._seat.publish(self._counters.encode())
         except OSError as exc:
-            log.warning("figures cannot be written: %s", exc)
+            if not self._is_failing:
+                log.warning("figures cannot be written: %s", exc)
+            self._is_failing = True
         else:
-            self._is_told = True
+            self._is_told, self._is_failing = True, False
 
     def routes(self) -> tuple[Route, ...]:
         """`/metrics`, where somebody may read it."""

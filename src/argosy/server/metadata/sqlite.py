@@ -25,7 +25,7 @@ import apsw
 from argosy.errors import StorageError
 from argosy.layout.durable import sync_directory
 from argosy.server.metadata import ForeignKeyError, Row, Work, schema
-from argosy.server.storage import InsufficientStorageError
+from argosy.server.storage import InsufficientStorageError, UnavailableError
 
 T = TypeVar("T")
 
@@ -61,6 +61,9 @@ _STATISTICS: tuple[tuple[str, str, str], ...] = (
 )
 """What the planner is told about a large registry (rows, then rows a prefix of the index has). Without it, it takes a
 repository for ten rows and walks through all of it; with it, plans are the same at any size and on the first day."""
+
+_AWAY = (apsw.BusyError, apsw.CantOpenError, apsw.IOError, apsw.ReadOnlyError)
+"""What is no fault of the query: a disk that fails or that nobody may write to any more, another process."""
 
 _FIXED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
 
@@ -121,7 +124,8 @@ class translated:  # noqa: N801
             raise ForeignKeyError("the content is referred to, or has gone") from error
         if isinstance(error, apsw.FullError):
             raise InsufficientStorageError("database: the disk is full") from error
-        raise StorageError(f"database: {error}") from error
+        cls = UnavailableError if isinstance(error, _AWAY) else StorageError
+        raise cls(f"database: {error}") from error
 
 
 class Sqlite:

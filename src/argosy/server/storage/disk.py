@@ -10,18 +10,23 @@ from typing import IO
 
 from argosy.errors import StorageError
 from argosy.server.settings import Settings
-from argosy.server.storage import InsufficientStorageError
+from argosy.server.storage import InsufficientStorageError, UnavailableError
 
 __all__ = ["Temporary", "require_room", "translated"]
 
 log = logging.getLogger("argosy.server")
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_AWAY = (errno.EIO, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+_CLASSES: dict[int | None, type[StorageError]] = {
+    errno.ENOSPC: InsufficientStorageError,
+    errno.EDQUOT: InsufficientStorageError,
+    **dict.fromkeys(_AWAY, UnavailableError),
+}
 
 
 def translated(error: OSError, what: str) -> StorageError:
     """An error of the disk as one of ours."""
-    cls = InsufficientStorageError if error.errno in _FULL else StorageError
+    cls = _CLASSES.get(error.errno, StorageError)
     return cls(f"{what}: {error.strerror or error}")
 
 
