@@ -54,13 +54,13 @@ class Upload(NamedTuple):
 _COLUMNS = "repo_id, id, principal, algorithm, received, version, so_far, known, expires, lease_until, holder"
 
 
-_UNCHANGED = "repo_id = ? AND id = ? AND version = ? AND so_far IS NOT DISTINCT FROM ?"
+_UNCHANGED = "repo_id = ? AND id = ? AND version = ? AND COALESCE(so_far, '') = ?"
 """A session that is as it was found. Its version alone does not say so: a database that died may have forgotten the
 last bodies, and counts others anew."""
 
 
 def _state(upload: Upload) -> tuple[object, ...]:
-    return upload.repo_id, upload.id, upload.version, upload.so_far
+    return upload.repo_id, upload.id, upload.version, upload.so_far or ""
 
 
 class BusyError(TooManyRequestsError):
