@@ -20,12 +20,16 @@ def main() -> None:
         print(f"argosy {__version__}")  # noqa: T201
         return
     gc.set_threshold(GARBAGE)
-    from argosy.cli.early import load_click
+    try:
+        from argosy.cli.early import load_click
 
-    load_click()
-    from argosy.cli.main import run
+        load_click()
+        from argosy.cli.main import run
 
-    run(sys.argv[1:])
+        run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command line listens, or when it has ended
+        print("argosy: interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
 
 
 if __name__ == "__main__":

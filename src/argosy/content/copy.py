@@ -251,7 +251,8 @@ class _Workers:
         for _ in self._threads:
             self._todo.put(None)
         for thread in self._threads:
-            thread.join()
+            with contextlib.suppress(RuntimeError):  # Ctrl-C came while it was started
+                thread.join()
 
 
 class _Copy:
