@@ -14,10 +14,12 @@ import pytest
 
 from argosy.errors import DeniedError, LimitExceededError, TransportError
 from argosy.server import outbound
+from argosy.server.assemble import build
 from argosy.server.front import Front, Limiter
 from argosy.server.http import Request
+from argosy.server.loopback import Loopback
 from argosy.server.registry import Exchange
-from argosy.server.settings import Limits, Settings
+from argosy.server.settings import AccessSettings, Limits, Listen, Settings
 from argosy.server.telemetry import Telemetry, access_line
 from tests.server import client
 from tests.server.certificates import certificate
@@ -42,6 +44,56 @@ def test_olareg_a_made_up_forwarded_address_does_not_escape_the_limit(
 
     assert refused(()) == 4
     assert refused(("10.0.0.0/8",)) == 4
+
+
+# -- ollama CVE-2024-28224, DNS rebinding: a page of the web whose name leads to this machine ------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (200, {}),
+        (200, {"host": "localhost:5000"}),
+        (200, {"host": "LOCALHOST.:5000"}),
+        (200, {"host": "app.localhost:5000"}),
+        (200, {"host": "127.0.0.1:5000"}),
+        (200, {"host": "[::1]:5000"}),
+        (200, {"host": "192.0.2.7"}),
+        (200, {"host": "kind-registry:5000"}),
+        (200, {"host": "registry.example"}),
+        (200, {"host": "localhost:5000", "origin": "http://localhost:3000"}),
+        (200, {"host": "192.0.2.7:5000", "origin": "http://192.0.2.7:5000"}),
+        (200, {"host": "localhost:5000", "origin": "https://registry.example"}),
+        (403, {"host": "evil.example:5000"}),
+        (403, {"host": "localhost.evil.example"}),
+        (403, {"host": "registry.example.evil.example"}),
+        (403, {"host": "[::1"}),
+        (403, {"host": "evil.example", "origin": "http://evil.example"}),
+        (403, {"host": "localhost:5000", "origin": "http://evil.example"}),
+        (403, {"host": "localhost:5000", "origin": "http://192.0.2.7"}),
+        (403, {"host": "localhost:5000", "origin": "http://intranet"}),
+        (403, {"host": "localhost:5000", "origin": "null"}),
+    ],
+)
+def test_cve_2024_28224_a_browser_that_was_led_to_an_open_registry_is_refused(
+    tmp_path: pathlib.Path, status: int, fields: dict[str, str]
+) -> None:
+    with Server(str(tmp_path), access=Loopback("https://registry.example/")) as server:
+        assert server.ask("GET", "/v2/", headers=fields).status == status
+        assert server.ask("GET", "/livez", headers=fields).status == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "guarded"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False)]
+)
+def test_only_where_nobody_else_should_reach_it_are_names_asked_for(
+    tmp_path: pathlib.Path, host: str, guarded: bool
+) -> None:
+    rights = AccessSettings(anonymous="all")
+    settings = Settings(data=str(tmp_path), listen=Listen(host=host), access=rights)
+    registry = build(settings).registry
+    registry.metadata.close()
+    assert isinstance(registry.access, Loopback) == guarded
 
 
 # -- zot CVE-2025-48374: secrets in logs -----------------------------------------------------------

@@ -12,17 +12,18 @@ from argosy.server import gc, journal
 from argosy.server.access import Access, Anonymous
 from argosy.server.app import App
 from argosy.server.cache import Cache, SourceFor
-from argosy.server.config import is_open
+from argosy.server.config import is_loopback, is_open
 from argosy.server.connections import Connections, Peer
 from argosy.server.front import Front, Limiter, Metered
 from argosy.server.http import Receive, Scope, Send
+from argosy.server.loopback import Loopback
 from argosy.server.metadata import Metadata
 from argosy.server.metadata.sqlite import Sqlite, anew
 from argosy.server.namespaces import Namespaces
 from argosy.server.readonly import ReadOnly
 from argosy.server.registry import Registry
 from argosy.server.routes import Route
-from argosy.server.settings import Settings
+from argosy.server.settings import Listen, Settings
 from argosy.server.storage import Storage
 from argosy.server.storage.disk import Temporary
 from argosy.server.storage.filesystem import FileSystem
@@ -78,6 +79,10 @@ def _gate(settings: Settings) -> Gate | None:
     return open_gate(settings, settings.data or "")
 
 
+def _everybody(listen: Listen) -> Access:
+    return Loopback(listen.public_url) if is_loopback(listen.host) else Anonymous()
+
+
 class _Fronted(App):
     """The application behind its front, with everything that is configured around the core."""
 
@@ -90,7 +95,7 @@ class _Fronted(App):
         storage: Storage,
         cache: Cache | None,
     ) -> None:
-        access: Access = gate or Anonymous()
+        access: Access = gate or _everybody(settings.listen)
         telemetry = Telemetry(settings, gate, seat)
         limiter = Limiter(settings.limits, seat)
         trusted = settings.listen.trusted_proxies

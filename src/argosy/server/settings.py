@@ -50,7 +50,9 @@ class Listen:
     )
     tls: Tls | None = _field(None, "serve HTTPS")
     public_url: str | None = _field(
-        None, "what clients call this registry, e.g. https://registry.example (token realm)"
+        None,
+        "what clients call this registry, e.g. https://registry.example: where tokens are asked for,"
+        " and the name that an open registry on loopback answers to besides localhost",
     )
     trusted_proxies: tuple[str, ...] = _field(
         tuple, "CIDRs whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody's by default"
