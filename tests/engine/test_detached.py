@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -107,3 +109,18 @@ def test_the_image_says_what_stops_it_unless_somebody_else_does(
         argosy("stop", name)
     codes = {row["Name"]: row["ExitCode"] for row in json.loads(argosy("ps", "-a", "--json").out)}
     assert codes == {"image": 5, "user": 6}
+
+
+def test_logs_of_one_that_is_removed_at_its_end_end_too(argosy: Argosy, image: str) -> None:
+    argosy(
+        "run", "-q", "-d", "--rm", "--name", "n", "--network", "none", image, "sh", "-c", "echo one; exec sleep 100"
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-m", "argosy", "logs", "-f", "n"],
+        env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+    ) as follower:  # fmt: skip
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "one\n"
+        argosy("rm", "-f", "n")
+        assert follower.communicate(timeout=60)[0] == ""
+    assert follower.returncode == 0

@@ -13,6 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from argosy.engine.container import Container
+from argosy.engine.network import Bridge
+from argosy.engine.options import RunOptions
+from argosy.engine.places import Places
 from tests.engine.conftest import Argosy, alone
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -127,3 +131,35 @@ def test_prune_removes_what_was_never_recorded(argosy: Argosy, root: pathlib.Pat
     (root / "containers" / ("a" * 64) / "upper").mkdir(parents=True)
     assert argosy("prune").out.split() == ["a" * 64]
     assert os.listdir(root / "containers") == []
+
+
+@pytest.mark.parametrize("how", [("rm", "-f", "c"), ("rm", "c"), ("prune",)])
+def test_what_a_removal_left_that_was_killed_is_removed(
+    argosy: Argosy, image: str, root: pathlib.Path, how: tuple[str, ...]
+) -> None:
+    argosy("run", "-q", "--name", "c", "--network", "none", image, "true")
+    (place,) = (root / "containers").iterdir()
+    (place / "lock").unlink()
+    argosy(*how)
+    assert os.listdir(root / "containers") == []
+
+
+def test_a_removal_begins_with_the_record(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places(data=str(tmp_path), run=str(tmp_path), runtime=())
+    places.make()
+    container = Container.make(places, RunOptions(), image="i", digest="d", detached=False)
+    order: list[str] = []
+    monkeypatch.setattr("argosy.engine.container.discard", order.append)
+    container.discard()
+    assert order == [container.file("container.json"), container.path]
+
+
+def test_a_lease_that_was_half_written_is_written_over(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("argosy.engine.network.LEASES", str(tmp_path))
+    (tmp_path / "new").write_text("{")
+    assert Bridge("/run")._lease("a" * 64, ()) == "10.87.0.2"
+    assert os.listdir(tmp_path) == ["a" * 64]

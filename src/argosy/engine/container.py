@@ -270,13 +270,13 @@ class Container:
 
     @property
     def watched(self) -> bool:
-        """Whether a process watches it."""
+        """Whether a process watches it; nobody watches one that is gone."""
         if self.lock is not None:
             return True
         try:
             fd = os.open(self.file(_LOCK), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return True
+            return False
         try:
             # Shared, so that nobody who looks takes another one who looks for a watcher.
             return not _lock(fd, fcntl.LOCK_SH)
@@ -290,7 +290,11 @@ class Container:
             self.lock = None
 
     def discard(self) -> None:
-        """Remove its directory, in which nothing is mounted any more. What is gone already is fine."""
+        """Remove its directory, in which nothing is mounted any more. What is gone already is fine.
+
+        The record goes first: whatever is left by who is killed at this is no container any more, and `sweep` finds it.
+        """
+        discard(self.file(_RECORD))
         discard(self.path)
         self.release()
 

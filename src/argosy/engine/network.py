@@ -171,19 +171,23 @@ class Bridge:
             raise LimitExceededError(f"all addresses of {NETWORK} are in use")
         ports = [dataclasses.asdict(p) for p in published]
         value = {"address": free, "published": ports, "engine": self._engine}
-        path = os.path.join(LEASES, container_id)
-        with open(f"{path}.tmp", "w", encoding="utf-8") as file:
+        new = os.path.join(
+            LEASES, "new"
+        )  # what a killed process left of it, the next one writes over
+        with open(new, "w", encoding="utf-8") as file:
             json.dump(value, file)
-        os.rename(f"{path}.tmp", path)
+        os.rename(new, os.path.join(LEASES, container_id))
         return free
 
     def _check_ports(self, published: Sequence[Published]) -> None:
         """A port is in use where another container has it, or a process of the host listens on it."""
-        others = [other for lease in _leases() for other in lease.published]
+        others = [(other, lease.container) for lease in _leases() for other in lease.published]
         for port in published:
-            if any(_clash(port, other) for other in others):
+            holder = next((container for other, container in others if _clash(port, other)), None)
+            if holder is not None:
                 raise ConflictError(
-                    f"port {port.host_port}/{port.protocol} is in use by another container"
+                    f"port {port.host_port}/{port.protocol} is in use by another container, {holder[:12]}",
+                    hint="argosy prune frees those of containers whose watcher was killed",
                 )
             _try_bind(port)
 
