@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from argosy.cli.main import call
+from argosy.cli.run import _from_files
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +102,15 @@ def test_a_file_that_holds_no_seccomp_profile_is_told(
     option = f"seccomp={tmp_path}/profile"
     assert call(["run", "--security-opt", option, "oci:/nonexistent-image:v1"]) == 125
     assert f"expected a defaultAction (seccomp profile {tmp_path}" in capsys.readouterr().err
+
+
+def test_a_file_of_variables_keeps_what_follows_a_value_and_has_no_space_in_a_name(
+    capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OURS", "1")
+    file = tmp_path / "env"
+    file.write_bytes(b"\xef\xbb\xbfA=1\r\n  # no\n\n\tB= x=y \nOURS\nNOSUCH\n")
+    assert _from_files([str(file)]) == ["A=1", "B= x=y ", "OURS=1"]
+    file.write_text("A B=1\n")
+    assert call(["run", "--env-file", str(file), "oci:/nonexistent-image:v1"]) == 125
+    assert "'A B=1': expected NAME=value" in capsys.readouterr().err

@@ -303,12 +303,19 @@ def _options(given: dict[str, Any]) -> RunOptions:
 
 
 def _from_files(paths: Sequence[str]) -> list[str]:
+    """The variables of files, a line each: what precedes a name goes, what follows a value is part of it."""
     found: list[str] = []
     for path in paths:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             try:
-                lines = [line.strip() for line in file]
+                lines = [line.lstrip().removesuffix("\n") for line in file]
             except UnicodeDecodeError:
                 raise UsageError(f"{path}: expected UTF-8") from None
-        found += [line for line in lines if line and not line.startswith("#")]
+        kept = [line for line in lines if line and not line.startswith("#")]
+        for line in kept:
+            if any(map(str.isspace, line.partition("=")[0])):
+                raise UsageError(
+                    f"{path}: {line[:64]!r}: expected NAME=value, and no space in NAME"
+                )
+        found += kept
     return environment(found)

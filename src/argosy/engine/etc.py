@@ -9,6 +9,10 @@ from argosy.engine.options import RunOptions
 
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _MAX_RESOLV = 65536
+_LOOPBACK = ("nameserver 127.", "nameserver ::1")
+_RESOLV = "/etc/resolv.conf"
+_STUBBED = "/run/systemd/resolve/resolv.conf"
+"""The name servers behind systemd-resolved, which puts none but itself, on loopback, into the other file."""
 
 
 def write(container: Container, options: RunOptions) -> dict[str, str]:
@@ -41,15 +45,18 @@ def _resolv(options: RunOptions) -> str:
     """The host's name servers, but for those that only the host can reach."""
     if options.dns:
         return "".join(f"nameserver {server}\n" for server in options.dns)
+    lines = _lines(_RESOLV)
+    if options.network not in ("host", "none"):
+        elsewhere = [line for line in lines if not line.startswith(_LOOPBACK)]
+        if not any(line.startswith("nameserver") for line in elsewhere):
+            elsewhere = _lines(_STUBBED) or elsewhere
+        lines = elsewhere
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _lines(path: str) -> list[str]:
     try:
-        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-            lines = file.read(_MAX_RESOLV).splitlines()
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_MAX_RESOLV).splitlines()
     except OSError:
-        lines = []
-    local = options.network not in ("host", "none")
-    kept = [
-        line
-        for line in lines
-        if not (local and line.startswith(("nameserver 127.", "nameserver ::1")))
-    ]
-    return "".join(f"{line}\n" for line in kept)
+        return []
