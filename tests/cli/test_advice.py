@@ -62,6 +62,22 @@ def test_the_advice_after_401_can_be_typed_as_it_stands(
     argosy(*explain.split())
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["manifest", "alpine:3.20"], "Expected one of get, head, put, rm."),
+        (["index", "list"], "Expected one of create, add, rm, filter, annotate."),
+        (["index", "ad"], "Did you mean add?"),
+        (["inspekt"], "Did you mean inspect or insert?"),
+        (["list-tag"], "Did you mean list-tags?"),
+    ],
+)
+def test_a_command_that_is_none_is_told_of_those_that_can_be_typed_there(
+    argosy: Run, words: list[str], told: str
+) -> None:
+    assert told in argosy(*words, code=64).err
+
+
 @pytest.mark.parametrize("missing", ["apsw", "jsonschema"])
 def test_a_registry_that_is_not_installed_is_no_defect(missing: str) -> None:
     script = "import sys; sys.modules[sys.argv[1]] = None; from argosy.cli.main import call; sys.exit(call(sys.argv[2:]))"

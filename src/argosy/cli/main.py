@@ -67,9 +67,12 @@ class Lazy(click.Group):
             return name, command, args[1:]
         if not name.startswith("-"):
             matches = importlib.import_module("difflib").get_close_matches
-            near = matches(name, [*self.list_commands(ctx), *ALIASES], 3)
-            more = f" Did you mean {' or '.join(near)}?" if near else ""
-            ctx.fail(f"there is no command '{name}'.{more}")
+            known = self.list_commands(ctx) + ([] if self.prefix else [*ALIASES])
+            near = matches(name, known, 3)
+            told = f" Did you mean {' or '.join(near)}?" if near else ""
+            if self.prefix and not near:
+                told = f" Expected one of {', '.join(known)}."
+            ctx.fail(f"there is no command '{name}'.{told}")
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
