@@ -147,6 +147,25 @@ def test_a_proxy_that_refuses_is_named(scripted: s.Scripted) -> None:
             registry.ping()
 
 
+def test_a_proxy_that_is_not_there_is_named_as_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        name = f"127.0.0.1:{closed.getsockname()[1]}"
+    options = Options(plain_http=True, proxies={"http": f"http://u:SECRET@{name}"}, attempts=1)
+    with Registry("registry.test", options) as registry:
+        with pytest.raises(TransportError, match=f"^proxy {name}: connection refused$"):
+            registry.ping()
+
+
+def test_a_file_of_authorities_that_is_none_is_named_with_the_reason(
+    tmp_path: pathlib.Path,
+) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    for path, why in ((tmp_path / "none.pem", "no such file or directory"), (empty, "no .*found")):
+        with pytest.raises(InvalidConfigError, match=f"^certificate {path}: {why}$"):
+            TLS(ca_files=(str(path),)).context()
+
+
 @pytest.mark.parametrize(
     "proxy",
     [

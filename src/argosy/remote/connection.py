@@ -54,7 +54,8 @@ class TLS(Value, kw_only=True):
             if path:
                 context.load_cert_chain(path, self.key_file)
         except OSError as exc:
-            raise InvalidConfigError(f"certificate {path}: {exc}") from None
+            why = told(exc).removeprefix("TLS failed: ")
+            raise InvalidConfigError(f"certificate {path}: {why}") from None
         if self.insecure:
             context.check_hostname = False
             context.verify_mode = tls.CERT_NONE

@@ -231,7 +231,10 @@ class HTTPTransport:
             return self._dial(host, port, request), False
         _check_lead(request, host)
         spoken, name, own = _proxy_of(proxy)
-        sock = self._dial(name, own, Request(method="CONNECT", url=proxy))
+        try:
+            sock = self._dial(name, own, Request(method="CONNECT", url=proxy))
+        except TransportError as exc:
+            raise type(exc)(f"proxy {exc}") from None
         if spoken == "https":
             sock = self._secured(sock, name, own, f"proxy {redact_url(proxy)}")
         if scheme == "https":
