@@ -406,6 +406,14 @@ def test_history_and_size(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.P
         assert f"{tmp_path / 'ci'}: not YAML: " in said
 
 
+def test_the_times_of_a_history_are_shown_in_one_form(argosy: Run, layout: pathlib.Path) -> None:
+    place = f"oci:{layout}:v1"
+    for time in ("2026-11-22T21:53:54.013465444Z", "2026-11-22T21:53:54Z"):
+        argosy("mutate", place, "--label", f"at={time}", "--history.created", time)
+    shown = [line.split()[0] for line in argosy("history", place).out.splitlines()]
+    assert shown[-2:] == ["2026-11-22T21:53:54Z"] * 2
+
+
 def test_a_wasteful_image_fails_in_ci(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import click
 
@@ -42,7 +43,7 @@ def command(
             return
         rows = [
             (
-                (step.created or "").split(".")[0],
+                re.sub(r"\.[0-9]+", "", step.created or ""),
                 _digest(step.layer, no_trunc),
                 size(step.size) if step.layer else "",
                 _cut(step.instruction, no_trunc),
