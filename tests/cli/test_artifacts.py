@@ -24,6 +24,7 @@ def test_only_artifacts_of_the_type_are_shown_at_every_depth(
     (found,) = argosy(*words, "--artifact-type", "application/x.sbom").json["referrers"]
     assert found["digest"] == wanted.digest
     assert [entry["digest"] for entry in found["referrers"]] == [inner.digest]
+    assert argosy("digest", found["referrers"][0]["reference"]).out == f"{inner.digest}\n"
 
 
 def test_an_annotation_that_comes_twice_is_refused(argosy: Run, tmp_path: pathlib.Path) -> None:

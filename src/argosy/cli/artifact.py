@@ -220,26 +220,28 @@ def discover(
       argosy discover --artifact-type application/spdx+json --json registry.example/app:v1
     """
     with places.image(place, platform) as (source, desc):
-        found = _tree(source, desc, artifact_type, depth, frozenset())
+        found = _tree(source, place, desc.bare(), artifact_type, depth, frozenset())
     if as_json:
-        document(
-            {**desc.bare().encode(), "reference": str(place.at(desc.digest)), "referrers": found}
-        )
+        document(found)
         return
-    print(place.at(desc.digest))
-    _draw(found, "")
+    print(found["reference"])
+    _draw(found["referrers"], "")
 
 
 def _tree(
-    source: Source, desc: Descriptor, kind: str | None, depth: int, above: frozenset[Digest]
-) -> list[dict[str, Any]]:
-    if depth == 0 or desc.digest in above:
-        return []
-    above |= {desc.digest}
-    return [
-        {**entry.encode(), "referrers": _tree(source, entry, kind, depth - 1, above)}
-        for entry in source.referrers(desc, kind)
+    source: Source,
+    place: Location,
+    desc: Descriptor,
+    kind: str | None,
+    depth: int,
+    above: frozenset[Digest],
+) -> dict[str, Any]:
+    asked = depth > 0 and desc.digest not in above
+    below = [
+        _tree(source, place, entry, kind, depth - 1, above | {desc.digest})
+        for entry in (source.referrers(desc, kind) if asked else ())
     ]
+    return {**desc.encode(), "reference": str(place.at(desc.digest)), "referrers": below}
 
 
 def _draw(entries: list[dict[str, Any]], indent: str) -> None:
