@@ -71,7 +71,7 @@ def test_a_stream_is_of_some_kind() -> None:
     ("command", "names"),
     [
         ("ls", ["--full-ref", "-O", "--omit-digest-tags", "--exclude-digest-tags"]),
-        ("digest", ["--full-ref"]),
+        ("digest", ["--full-ref", "-l", "--full-reference"]),
         ("cp", ["--digestfile", "--additional-tag", "--recursive", "--concurrency", "-n", "--no-clobber"]),
         ("backup", ["--include-referrers", "--concurrency"]),
         ("restore", ["--exclude-referrers", "--concurrency"]),

@@ -14,7 +14,14 @@ from argosy.spec.platform import Platform
 @click.command()
 @place_argument
 @platform_option
-@click.option("--full", "--full-ref", is_flag=True, help="Print the whole place, by digest.")
+@click.option(
+    "-l",
+    "--full",
+    "--full-ref",
+    "--full-reference",
+    is_flag=True,
+    help="Print the whole place, by digest.",
+)
 @json_option
 def command(place: Location, platform: Platform | None, full: bool, as_json: bool) -> None:
     """Print the digest a tag stands for.
