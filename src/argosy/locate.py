@@ -47,6 +47,8 @@ _TRANSPORTS = ("docker", *_LOCAL)
 _ALIASES = {"ocidir": "oci", "registry": "docker", "oci-dir": "oci"}
 _TRANSPORT = re.compile(r"([a-z][a-z0-9-]*):(//)?(.*)", re.DOTALL)
 _POSITION = re.compile("@[0-9]+")
+_ARCHIVE = re.compile(r"\.(tar|tgz|tar\.[a-z0-9]+)$")
+"""How names of archives end, and of no repository that is known; `docker://` names one."""
 _SCHEMES = ("http", "https")
 _FOREIGN = frozenset({"containers-storage", "docker-daemon", "ostree", "sif", "tarball"})
 """Transports of other tools that argosy does not have: never taken for a repository's name."""
@@ -100,7 +102,17 @@ class Location(Value, kw_only=True):
                 f"transport {match[1]!r} of {text[:200]!r} is not known",
                 hint=f"expected one of {', '.join(_TRANSPORTS)}",
             )
-        return cls._registry(text)
+        found = cls._registry(text)
+        if (
+            found.reference
+            and _ARCHIVE.search(found.reference.name)
+            and found.reference.registry not in text
+        ):
+            raise InvalidReferenceError(
+                f"{text[:200]!r} may be a file or a repository",
+                hint=f"write ./{text} or docker://{text}",
+            )
+        return found
 
     @classmethod
     def existing(cls, text: str) -> Self:
@@ -137,8 +149,9 @@ class Location(Value, kw_only=True):
         path = there[-1] if there else text
         kind = _kind(path)
         if kind is None:
+            what = "neither an image layout, nor an archive, nor an image directory"
             raise InvalidReferenceError(
-                f"{path}: neither an image layout, nor an archive, nor an image directory",
+                f"{path}: {what if there else 'no such file or directory'}",
                 hint="say which it is: oci:PATH, oci-archive:PATH, docker-archive:PATH or dir:PATH",
             )
         return replace(cls._local(kind, f".{text[len(path) :]}", text), path=path)

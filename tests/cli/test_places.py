@@ -67,6 +67,21 @@ def test_a_stream_is_of_some_kind() -> None:
     assert "oci-archive:- or docker-archive:-" in str(caught.value.hint)
 
 
+def test_a_path_where_nothing_is_differs_from_one_of_no_known_kind(tmp_path: pathlib.Path) -> None:
+    for path, why in ((tmp_path / "none.tar", "no such file"), (tmp_path, "neither an image")):
+        with pytest.raises(InvalidReferenceError, match=f"^{path}: {why}"):
+            Location.parse(str(path))
+
+
+@pytest.mark.parametrize("typed", ["app.tar", "app.tgz", "images/app.tar.gz", "app.tar:v1"])
+def test_the_name_of_an_archive_is_no_repository_of_docker_hub(typed: str) -> None:
+    with pytest.raises(InvalidReferenceError, match="may be a file or a repository") as caught:
+        Location.parse(typed)
+    assert f"./{typed} or docker://{typed}" in str(caught.value.hint)
+    for meant in (f"docker://{typed}", f"registry.example/{typed}", f"docker.io/{typed}"):
+        assert Location.parse(meant).reference is not None
+
+
 @pytest.mark.parametrize(
     ("command", "names"),
     [
