@@ -128,7 +128,9 @@ class Mirror(Server):
         async def wait() -> None:
             while self.cache._tasks:
                 await asyncio.gather(*self.cache._tasks)
-                await asyncio.sleep(0)  # who waits for what is over lets nobody else run, from Python 3.12 on
+                await asyncio.sleep(
+                    0
+                )  # who waits for what is over lets nobody else run, from Python 3.12 on
 
         self.run(wait())
 

@@ -171,9 +171,8 @@ class Bridge:
             raise LimitExceededError(f"all addresses of {NETWORK} are in use")
         ports = [dataclasses.asdict(p) for p in published]
         value = {"address": free, "published": ports, "engine": self._engine}
-        new = os.path.join(
-            LEASES, "new"
-        )  # what a killed process left of it, the next one writes over
+        # One name for all, under the lock: what a killed process left of it, the next one writes over.
+        new = os.path.join(LEASES, "new")
         with open(new, "w", encoding="utf-8") as file:
             json.dump(value, file)
         os.rename(new, os.path.join(LEASES, container_id))

@@ -4,7 +4,7 @@ Any page of the web can have a browser send requests to this machine. It reads n
 because the registry allows no other origin to (CORS). But where the name of its own site leads to 127.0.0.1 for once
 (DNS rebinding), the registry is of the page's origin: it could pull, push and delete. And it may always POST, which is
 enough to fill a disk. So those are refused who call the registry by a name that may be somebody else's, and whom a page
-of elsewhere sends. Nobody has addresses, and names without a dot, for a site of the web.
+of elsewhere sends. Nobody has addresses, names without a dot, and those of networks of one's own for a site of the web.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from argosy.server.access import Anonymous, Principal
 from argosy.server.config import is_loopback
 
 __all__ = ["Loopback"]
+
+_PRIVATE = (".internal", ".local", ".test", ".home.arpa")
+"""Ends of names that are nobody's on the web (RFC 6761, 6762, 8375): machines outside containers have such."""
 
 
 class Loopback(Anonymous):
@@ -72,5 +75,5 @@ def _is_nobodys(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return bool(name) and "." not in name
+        return bool(name) and ("." not in name or name.endswith(_PRIVATE))
     return True
