@@ -289,3 +289,13 @@ class TestDirectory:
         (tmp_path / "manifest.json").write_text("{")
         with pytest.raises(InvalidLayoutError, match=r"manifest\.json: not JSON"):
             DirectoryStore.open(tmp_path)
+
+
+def test_an_image_directory_has_one_writer_at_a_time(tmp_path: pathlib.Path) -> None:
+    """Else what tidies up after one image takes the layers of the other one away."""
+    with DirectoryStore.create(tmp_path / "image") as store:
+        desc = random.image(store, 1)
+        with pytest.raises(ConflictError, match="image: another process writes it now"):
+            DirectoryStore.create(tmp_path / "image")
+    with DirectoryStore.create(tmp_path / "image") as store:
+        assert store.resolve("@0") == desc

@@ -8,7 +8,6 @@ What is written depends on the content alone: metadata first, blobs in the order
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import posixpath
 import shutil
@@ -22,7 +21,6 @@ from argosy.content.verify import CHUNK, VerifyingReader
 from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
-    ConflictError,
     InvalidLayoutError,
     ManifestUnknownError,
     NameUnknownError,
@@ -32,7 +30,7 @@ from argosy.layer.compressor import Compressor
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.tarwriter import SupportsWrite, TarWriter
 from argosy.layout.blobs import BlobDirectory
-from argosy.layout.durable import is_stream, replacing, storage_errors
+from argosy.layout.durable import held, is_stream, replacing, storage_errors
 from argosy.layout.store import LayoutStore
 from argosy.layout.target import LayoutTarget
 from argosy.layout.tarindex import STANDARD, TarIndex
@@ -297,10 +295,7 @@ class OCIArchiveWriter(LayoutTarget):
             os.makedirs(spool, exist_ok=True)
             fd = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             undo.callback(os.close, fd)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ConflictError(f"{self.file}: another process writes it now") from None
+            held(fd, self.file)
         undo.callback(shutil.rmtree, spool, ignore_errors=True)
         return spool
 

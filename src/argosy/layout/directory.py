@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +30,7 @@ from argosy.errors import (
 )
 from argosy.layout import names
 from argosy.layout.blobs import BlobDirectory
-from argosy.layout.durable import TEMPORARY, locked, storage_errors, write_file
+from argosy.layout.durable import TEMPORARY, held, locked, storage_errors, write_file
 from argosy.layout.target import read_file, stamp_of
 from argosy.layout.view import LayoutSource
 from argosy.spec import manifest as manifests
@@ -127,6 +128,7 @@ class DirectoryStore(LayoutSource):
         self.path = os.fspath(path)
         self.blobs = _FlatBlobs(self.path)
         self._changed = False
+        self._release: Callable[[], object] = lambda: None
         super().__init__(f"dir:{self.path}", self.blobs)
 
     @classmethod
@@ -153,7 +155,10 @@ class DirectoryStore(LayoutSource):
     def create(cls, path: str | os.PathLike[str]) -> Self:
         """Open a directory to write an image to, making it first if it is not there.
 
+        It is this process's alone until it is closed: two images in it would each take the other's layers away.
+
         Raises:
+            ConflictError: another process writes to it at this moment.
             InvalidLayoutError: a directory is there that holds other things.
             StorageError: it cannot be made.
         """
@@ -162,6 +167,9 @@ class DirectoryStore(LayoutSource):
             os.makedirs(store.path, exist_ok=True)
             with locked(store.path):
                 store._make()
+            version = os.open(store._file(VERSION_FILE), os.O_RDONLY | os.O_CLOEXEC)
+            store._release = weakref.finalize(store, os.close, version)
+            held(version, store.path)
         return store
 
     def _make(self) -> None:
@@ -284,3 +292,8 @@ class DirectoryStore(LayoutSource):
         if kind is None and self._changed:
             self._sweep()
         self.close()
+
+    def close(self) -> None:
+        """Let others write to it."""
+        super().close()
+        self._release()

@@ -13,13 +13,15 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from argosy.errors import ArgosyError, DeniedError, StorageError
+from argosy.errors import ArgosyError, ConflictError, DeniedError, StorageError
 
 LOCK_FILE = ".lock"
 TEMPORARY = ".tmp"
 """The end of the names of files that are being written."""
 
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
+_LOCKLESS = frozenset({errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP})
+"""A file system that cannot lock what is open only to be read (NFS)."""
 
 
 def storage_error(exc: OSError, where: str) -> ArgosyError:
@@ -167,6 +169,25 @@ def is_stream(path: str) -> bool:
     )
 
 
+def held(fd: int, name: str) -> None:
+    """Have what is open here to this process alone, until it is closed; where a file system has no locks, hope for it.
+
+    Args:
+        fd: A file or a directory.
+        name: What it belongs to, for the message.
+
+    Raises:
+        ConflictError: another process has it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConflictError(f"{name}: another process writes it now") from None
+    except OSError as exc:
+        if exc.errno not in _LOCKLESS:
+            raise
+
+
 @contextlib.contextmanager
 def locked(folder: str) -> Iterator[None]:
     """Hold the one write lock of a directory, between threads and processes; readers are not kept out.
@@ -179,7 +200,7 @@ def locked(folder: str) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
         except OSError as exc:
-            if exc.errno not in (errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP):
+            if exc.errno not in _LOCKLESS:
                 raise
             os.close(fd)
             name = os.path.join(folder, LOCK_FILE)
