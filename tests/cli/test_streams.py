@@ -228,3 +228,23 @@ def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(tmp_p
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "r.example" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("argosy export oci:{0} /dev/full", "/dev/full: no space left on device"),
+        ("ulimit -f 200; argosy export oci:{0} {0}.tar", "{0}.tar: file too large"),
+        (
+            "ulimit -f 200; TMPDIR={1} argosy flatten -q oci:{0} -t oci:{0}-flat:v1",
+            "temporary file in {1}: file too large",
+        ),
+    ],
+)
+def test_where_there_is_no_room_is_told(line: str, told: str, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    random.image(LayoutStore.create(str(layout)), 1, "v1", size=300_000)
+    done = shell(line.format(layout, tmp_path))
+    assert done.returncode == 1
+    assert told.format(layout, tmp_path) in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["layout"]

@@ -186,7 +186,11 @@ class Spool(MemoryStore):
             try:
                 yield appender
             except OSError as exc:
-                raise StorageError(f"temporary file: {exc.strerror}") from exc
+                where = self._directory or tempfile.gettempdir()
+                reason = (exc.strerror or type(exc).__name__).lower()
+                raise StorageError(
+                    f"temporary file in {where}: {reason}", hint="TMPDIR names another place"
+                ) from exc
             finally:
                 os.ftruncate(appender.descriptor, self._end)
 

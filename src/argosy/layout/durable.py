@@ -20,6 +20,7 @@ TEMPORARY = ".tmp"
 """The end of the names of files that are being written."""
 
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LOCKLESS = frozenset({errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP})
 """A file system that cannot lock what is open only to be read (NFS)."""
 
@@ -126,8 +127,25 @@ def replacing(
 
     Raises:
         DeniedError: permission denied.
-        StorageError: it cannot be opened for another reason.
+        StorageError: it cannot be opened for another reason, or the disk is full.
     """
+    with _room(path), _replaced(path, temporary, durable=durable) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def _room(path: str) -> Iterator[None]:
+    """Say what was written when there was no room for it: the write to what is open does not."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _FULL or exc.filename is not None:
+            raise
+        raise storage_error(exc, path) from exc
+
+
+@contextlib.contextmanager
+def _replaced(path: str, temporary: str | None, *, durable: bool) -> Iterator[BinaryIO]:
     if is_stream(path):
         with storage_errors(path):
             stream = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
