@@ -34,6 +34,8 @@ def test_a_blob_is_found_only_through_its_repository(engine: Engine) -> None:
     engine.repo("other")
     found = engine.read(lambda tx: blobs.find(tx, "r", A))
     assert (found.size, [s.key for s in found.segments]) == (3, ["b/d/aaaaa-1"])
+    assert engine.read(lambda tx: blobs.look(tx, "r", A)) == found._replace(segments=())
+    assert engine.read(lambda tx: blobs.look(tx, "other", A)) is None
     assert found.protected_until == NOW + 100
     assert engine.read(lambda tx: blobs.find(tx, "other", A)) is None
 

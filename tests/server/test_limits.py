@@ -13,6 +13,8 @@ import apsw
 import pytest
 
 from argosy.errors import StorageError
+from argosy.server.assemble import build
+from argosy.server.handlers import bodies
 from argosy.server.http import etags, matches
 from argosy.server.metadata import schema
 from argosy.server.metadata.sqlite import Sqlite, check_file_system, check_version
@@ -107,6 +109,38 @@ def test_a_body_that_stops_and_did_not_say_where_it_begins_leaves_the_session_as
         assert server.ask("GET", location).header("range") == "0-4"
         assert server.ask("PUT", whole, b"last").status == 201
         invariants.check(server)
+
+
+def test_very_many_small_chunks_are_refused_and_the_upload_can_still_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "_FEW", 3)
+    data = b"abcdefgh"
+    location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
+    sent = [server.ask("PATCH", location, data[at : at + 2]) for at in (0, 2, 4, 6)]
+    assert [answer.status for answer in sent] == [202, 202, 202, 413]
+    assert sent[-1].code == "SIZE_INVALID"
+    assert server.ask("GET", location).header("range") == "0-5"
+    digest = Digest.of(data)
+    assert server.ask("PUT", f"{location}?digest={digest}", b"gh").status == 201
+    assert server.ask("HEAD", f"/v2/a/blobs/{digest}").header("content-length") == "8"
+    assert server.ask("GET", f"/v2/a/blobs/{digest}").body == data
+
+
+def test_clients_are_told_the_size_of_chunks(tmp_path: Path) -> None:
+    registry = build(Settings(data=str(tmp_path))).registry
+    with contextlib.closing(registry.metadata), Server(str(tmp_path / "other")) as server:
+        server.registry.chunk_min_length = registry.chunk_min_length
+        answer = server.ask("POST", "/v2/a/blobs/uploads/", b"")
+    assert answer.header("oci-chunk-min-length") == str(bodies.CHUNK)
+
+
+def test_chunks_of_a_fair_size_may_be_many(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "_FEW", 1)
+    monkeypatch.setattr(bodies, "CHUNK", 2)
+    location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
+    sent = [server.ask("PATCH", location, b"ab").status for _ in range(9)]
+    assert sent == [202] * 9
 
 
 def test_a_length_that_is_no_number_is_400(server: Server) -> None:

@@ -15,6 +15,7 @@ from argosy.server.cache import Cache, SourceFor
 from argosy.server.config import is_loopback, is_open
 from argosy.server.connections import Connections, Peer
 from argosy.server.front import Front, Limiter, Metered
+from argosy.server.handlers.bodies import CHUNK
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.loopback import Loopback
 from argosy.server.metadata import Metadata
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
 Task = Callable[[Registry], Awaitable[None]]
 
-_CHUNK_MIN_LENGTH = 5 * 1024 * 1024
-"""Told to clients of a registry over an object store: each chunk becomes an object of its own."""
+_CHUNK_MIN_LENGTH = {"filesystem": CHUNK, "s3": 5 * 1024 * 1024}
+"""Told to clients: each chunk becomes an object of its own."""
 
 
 def build(
@@ -110,7 +111,7 @@ class _Fronted(App):
             settings=settings,
             access=access,
             mirror=cache,
-            chunk_min_length=_CHUNK_MIN_LENGTH if settings.storage.type == "s3" else 0,
+            chunk_min_length=_CHUNK_MIN_LENGTH[settings.storage.type],
             tasks=[
                 *(_once(seat, task) for task in _tasks(settings, gate)),
                 telemetry.run,

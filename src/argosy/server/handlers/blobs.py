@@ -29,8 +29,9 @@ async def get(registry: Registry, request: Request) -> Response:
         OutsideError: the range lies outside it.
     """
     digest = Digest(request.argument)
-    found = await registry.metadata.read(lambda tx: blobs.find(tx, request.name, digest))
     head = request.method == "HEAD"
+    look = blobs.look if head else blobs.find
+    found = await registry.metadata.read(lambda tx: look(tx, request.name, digest))
     if found is None or (head and not await _protected(registry, request, digest, found)):
         return await _elsewhere(registry, request, digest)
     encoded = digest.encode()

@@ -31,6 +31,11 @@ RENEW = LEASE / 3
 SMALL = 2 * PIECE
 """Bytes of a body that is taken whole before anything is done with it: no more than a long one holds at a time."""
 
+CHUNK = 256 * 1024
+"""Bytes of a chunk on the average, at least, where a blob comes in more than a few. Each is an object and a row."""
+
+_FEW = 1000
+
 CUT = (ClientGoneError, RequestTimeoutError)
 """How a body ends that its client did not finish."""
 
@@ -110,6 +115,18 @@ def check_size(registry: Registry, size: int) -> None:
     most = registry.settings.limits.blob_bytes
     if most and size > most:
         raise LimitExceededError(f"blob of {size} bytes: expected at most {most}")
+
+
+def check_chunks(upload: Upload) -> None:
+    """Refuse one more chunk where there are very many small ones: to end them or to look at them would take seconds.
+
+    Raises:
+        LimitExceededError: there are.
+    """
+    if upload.version > _FEW + upload.received // CHUNK:
+        raise LimitExceededError(
+            f"upload {upload.id}: {upload.version} chunks for {upload.received} bytes: expected {CHUNK} bytes in each"
+        )
 
 
 async def receive(

@@ -112,7 +112,7 @@ async def _mount(
     registry: Registry, request: Request, source: str, digest: Digest, change: Change
 ) -> bool:
     def work(tx: Transaction) -> bool:
-        if blobs.find(tx, source, digest) is None:
+        if blobs.look(tx, source, digest) is None:
             return False
         repo = (repositories.ensure(tx, request.name, change), request.name)
         return blobs.mount(tx, change, source, repo, digest)
@@ -228,10 +228,12 @@ async def append(registry: Registry, request: Request) -> Response:
         UploadUnknownError: no such session for this repository and principal.
         RangeNotSatisfiableError: out of order; said before the body is read, and the session goes on.
         SizeMismatchError: a chunk of another length than its range; nothing of it is kept, and the session goes on.
+        LimitExceededError: the session has too many small chunks, or its blob is too large.
         TooManyRequestsError: another body of the session is under way.
     """
     upload = await _claim(registry, request, _identity(registry, request), None)
     try:
+        bodies.check_chunks(upload)
         body, segment = await bodies.receive(registry, request, upload, None)
     except BaseException:
         await _release(registry, upload)
