@@ -129,6 +129,7 @@ def test_very_many_small_chunks_are_refused_and_the_upload_can_still_end(
 
 def test_clients_are_told_the_size_of_chunks(tmp_path: Path) -> None:
     registry = build(Settings(data=str(tmp_path))).registry
+    (tmp_path / "other").mkdir()
     with contextlib.closing(registry.metadata), Server(str(tmp_path / "other")) as server:
         server.registry.chunk_min_length = registry.chunk_min_length
         answer = server.ask("POST", "/v2/a/blobs/uploads/", b"")

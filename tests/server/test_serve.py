@@ -98,6 +98,7 @@ def test_a_stop_in_the_moment_in_which_a_worker_dies_is_heard_and_no_failure(
             os.kill(server.pid, signal.SIGTERM)
             os.kill(server.pid, signal.SIGCONT)
             assert server.stop() == 0
+        assert not [*tmp_path.glob("registry.db-*")]
 
 
 def test_an_error_before_the_body_does_not_confuse_the_next_request(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import errno
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,3 +108,22 @@ def test_a_new_database_takes_its_place_only_when_it_is_whole(tmp_path: Path) ->
     (tmp_path / "registry.db-wal").write_bytes(b"")
     with pytest.raises(StorageError, match="left of another"):
         sqlite.anew(str(path)).__enter__()
+
+
+def test_what_a_killed_process_left_beside_the_file_is_folded_into_it(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    write = (
+        "import os, sys, asyncio; from argosy.server.metadata import repositories, sqlite;"
+        "opened = sqlite.Sqlite(sys.argv[1]);"
+        "asyncio.run(opened.write(lambda tx: repositories.setting(tx, 'name', 'value')));"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", write, str(path)], check=True)
+    assert (tmp_path / "registry.db-wal").exists()
+    sqlite.fold(str(path))
+    sqlite.fold(str(tmp_path / "none"))
+    assert [file.name for file in tmp_path.iterdir()] == ["registry.db"]
+    with contextlib.closing(sqlite.Sqlite(str(path))) as again:
+        assert asyncio.run(again.read(lambda tx: repositories.setting(tx, "name"))) == "value"
+        sqlite.fold(str(path))
+        assert (tmp_path / "registry.db-wal").exists()

@@ -19,7 +19,7 @@ from argosy.server.handlers.bodies import CHUNK
 from argosy.server.http import Receive, Scope, Send
 from argosy.server.loopback import Loopback
 from argosy.server.metadata import Metadata
-from argosy.server.metadata.sqlite import Sqlite, anew
+from argosy.server.metadata.sqlite import Sqlite, anew, fold
 from argosy.server.namespaces import Namespaces
 from argosy.server.readonly import ReadOnly
 from argosy.server.registry import Registry
@@ -195,6 +195,12 @@ def fresh_metadata(settings: Settings) -> Iterator[Metadata]:
 
 def _database(settings: Settings) -> str:
     return settings.metadata.path or os.path.join(data_directory(settings), "registry.db")
+
+
+def fold_metadata(settings: Settings) -> None:
+    """Leave one file of SQLite's, when nobody uses it any more; others have nothing to be folded."""
+    if settings.metadata.type == "sqlite":
+        fold(_database(settings))
 
 
 def open_storage(settings: Settings) -> Storage:

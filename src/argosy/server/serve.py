@@ -28,7 +28,7 @@ from granian.log import LogLevels
 from argosy.errors import ArgosyError, StorageError, UsageError
 from argosy.server import marker
 from argosy.server.app import App
-from argosy.server.assemble import build
+from argosy.server.assemble import build, fold_metadata
 from argosy.server.certificates import Copy
 from argosy.server.connections import HEADERS, STREAMS, capacity, make_room
 from argosy.server.mainloop import Main
@@ -81,7 +81,10 @@ def serve(settings: Settings, on_ready: Ready = lambda _url: None, *, build: Bui
         server.on_startup(functools.partial(_guard_reload, server, build, settings))
         loader = functools.partial(_load, build, settings, team, port, on_ready, os.getpid())
         os.register_at_fork(before=_hold_stop, after_in_parent=_let_stop, after_in_child=_hear_stop)
-        server.run(loader)
+        try:
+            server.run(loader)
+        finally:
+            fold_metadata(settings)
 
 
 def _try_out(build: Build, settings: Settings) -> Copy | None:

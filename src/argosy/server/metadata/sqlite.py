@@ -348,6 +348,21 @@ class Sqlite:
             self._durable = durable
 
 
+def fold(path: str) -> None:
+    """Fold the log into the file where those who were ended in the middle of things left it beside.
+
+    It would be folded when the database is opened the next time; until then the file alone is not the whole of it.
+    Who still uses it keeps the log.
+    """
+    if os.path.exists(f"{path}-wal"):
+        with contextlib.suppress(StorageError):
+            connection = _Connection(path, readonly=False)
+            try:
+                connection.row("SELECT 1 FROM sqlite_master")
+            finally:
+                connection.raw.close()
+
+
 @contextlib.contextmanager
 def anew(path: str) -> Iterator[Sqlite]:
     """A database that is filled beside its place, and gets there when the block has ended well.
