@@ -2,6 +2,7 @@
 
 from tests.server.client import server
 from tests.server.fixtures import objects, postgresql
+from tests.server.mirrors import mirror, upstreams
 from tests.server.receivers import receiver
 
-__all__ = ["objects", "postgresql", "receiver", "server"]
+__all__ = ["mirror", "objects", "postgresql", "receiver", "server", "upstreams"]
