@@ -70,6 +70,8 @@ def test_olareg_a_made_up_forwarded_address_does_not_escape_the_limit(
         (403, {"host": "internal.example"}),
         (403, {"host": "registry.example.evil.example"}),
         (403, {"host": "[::1"}),
+        (403, {"host": "x" * 301}),
+        (403, {"host": "localhost:5000", "origin": "http://localhost/" + "x" * 300}),
         (403, {"host": "evil.example", "origin": "http://evil.example"}),
         (403, {"host": "localhost:5000", "origin": "http://evil.example"}),
         (403, {"host": "localhost:5000", "origin": "http://192.0.2.7"}),

@@ -24,6 +24,10 @@ _PRIVATE = (".internal", ".local", ".test", ".home.arpa")
 """Ends of names that are nobody's on the web (RFC 6761, 6762, 8375): machines outside containers have such."""
 
 
+_LONGEST = 300
+"""Bytes of a host and what stands around it. What was let through is remembered: it must not be long."""
+
+
 class Loopback(Anonymous):
     """Everybody on this machine may do everything.
 
@@ -48,6 +52,8 @@ class Loopback(Anonymous):
         return await super().authenticate(headers)
 
     def _check(self, host: bytes, origin: bytes | None) -> None:
+        if max(len(host), len(origin or b"")) > _LONGEST:
+            raise DeniedError("Host or Origin: longer than any")
         called = _name("//" + host.decode("latin-1"))
         if host and not (self._is_ours(called) or _is_nobodys(called)):
             raise DeniedError(
