@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import resource
 import subprocess
 import sys
 
 import pytest
 
+from argosy.runtime.errors import describe
+from argosy.runtime.jsonio import write_file
 from tests.runtime.bundlekit import Bundle, Runtime
 from tests.runtime.test_leaf_imports import SOURCE
 
@@ -50,3 +54,18 @@ def test_every_verb_says_it(runtime: Runtime, bundle: Bundle) -> None:
     cid = runtime.start(bundle.sh("exec sleep 100"))
     done = runtime("update", "-r", "-", cid, stdin=None, input='{"memory": {"limit": 1,}}')
     assert why in done.stderr
+
+
+def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "pid")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as failure:
+            write_file(path, b"1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert describe(failure.value) == f"{path}: file too large"
+    assert list(tmp_path.iterdir()) == []
+    write_file(path, b"1")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("pid", b"1")]

@@ -142,17 +142,24 @@ def pretty(value: Any, indent: str = "\n") -> str:
 
 
 def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Write a file whole or not at all: under a temporary name in the same directory, which is then changed."""
-    temporary = f"{path}.{posix.getpid()}.tmp"
-    fd = posix.open(
-        temporary,
-        posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC | posix.O_CLOEXEC | posix.O_NOFOLLOW,
-        mode,
-    )
+    """Write a file whole or not at all: under a temporary name in the same directory, which is then changed.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it, and the error names it.
+    """
+    directory, _, name = path.rpartition("/")
+    temporary = f"{directory}/.{name}.{posix.getpid()}"
+    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
+    fd = posix.open(temporary, flags, mode)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[posix.write(fd, view) :]
-    finally:
-        posix.close(fd)
-    posix.rename(temporary, path)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[posix.write(fd, view) :]
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, path)
+    except OSError as error:
+        posix.unlink(temporary)
+        error.filename = path
+        raise

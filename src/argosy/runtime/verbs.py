@@ -10,6 +10,7 @@ from argosy.runtime import log
 from argosy.runtime import state as states
 from argosy.runtime.channel import connect
 from argosy.runtime.errors import ExecError, Failure, StartError, UsageError
+from argosy.runtime.jsonio import write_file
 from argosy.runtime.kernel import PR_SET_CHILD_SUBREAPER, LinuxKernel
 from argosy.runtime.options import absolute
 from argosy.runtime.request import Request, read_config
@@ -229,15 +230,7 @@ def _finish(container: Container, pid_file: str | None) -> None:
 
 def write_pid_file(path: str, pid: int) -> None:
     """The process ID, without a newline, appearing as a whole."""
-    directory, _, name = path.rpartition("/")
-    temporary = f"{directory}/.{name}.{posix.getpid()}"
-    flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC
-    fd = posix.open(temporary, flags, 0o666)
-    try:
-        posix.write(fd, b"%d" % pid)
-    finally:
-        posix.close(fd)
-    posix.rename(temporary, path)
+    write_file(path, b"%d" % pid, 0o666)
 
 
 # --- exec ---
