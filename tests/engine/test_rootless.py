@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import pathlib
+import pty
 import pwd
 import re
 import shutil
+import signal
 import site
 import subprocess
 import sys
@@ -72,16 +74,22 @@ def argosy(home: pathlib.Path, host_layout: pathlib.Path) -> Iterator[Argosy]:
     tun.chmod(0o666)
     prepare = f"test -e /dev/net/tun && mount --bind {tun} /dev/net/tun; cd {home}; "
 
-    def run(*argv: object, code: int | None = 0, before: str = "") -> Done:
+    def line(*argv: object, before: str = "") -> list[str]:
         script = f'{before}{prepare}exec "$@"'
+        return [
+            "unshare", "-m", "sh", "-c", script, "sh", *NOBODY, python, "-P", "-m", "argosy", *map(str, argv)
+        ]  # fmt: skip
+
+    def run(*argv: object, code: int | None = 0, before: str = "") -> Done:
         done = subprocess.run(
-            ["unshare", "-m", "sh", "-c", script, "sh", *NOBODY, python, "-P", "-m", "argosy", *map(str, argv)],
+            line(*argv, before=before),
             env=env, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"{argv}\n{done.stdout}{done.stderr}"
         return Done(done.returncode, done.stdout, done.stderr)
 
+    run.env, run.line = env, line  # type: ignore[attr-defined]
     yield run
     for container in run("ps", "-aq").out.split():
         run("rm", "-f", container, code=None)
@@ -91,6 +99,29 @@ def test_nobody_runs_a_container_as_its_root(argosy: Argosy, home: pathlib.Path)
     done = alone(argosy, f"oci:{home}/image:v1", "sh", "-c", "id -u; cat /proc/self/uid_map")
     assert done.out.split() == ["0", "0", "65534", "1"]
     assert list((home / "data" / "argosy" / "engine" / "containers").iterdir()) == []
+
+
+def test_what_is_typed_at_a_terminal_interrupts_once_and_what_is_sent_is_passed_on(
+    argosy: Argosy, home: pathlib.Path
+) -> None:
+    script = "n=0; trap 'n=$((n+1)); echo I' INT; trap 'exit $((40 + n))' USR1; echo up; while :; do sleep 0.05; done"
+    argv = argosy.line("run", "-q", "--rm", "--network", "none", f"oci:{home}/image:v1", "sh", "-c", script)  # type: ignore[attr-defined]  # fmt: skip
+    master, slave = pty.openpty()
+    with (
+        subprocess.Popen(
+            ["setsid", "--ctty", "--wait", *argv], stdin=slave, stdout=subprocess.PIPE, text=True,
+            env=argosy.env,  # type: ignore[attr-defined]
+        ) as process,
+        os.fdopen(master, "wb", buffering=0) as keyboard,
+    ):  # fmt: skip
+        os.close(slave)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        keyboard.write(b"\x03")
+        assert process.stdout.readline() == "I\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait() == 41
+        assert process.stdout.read() == ""
 
 
 def subordinate_ids(home: pathlib.Path) -> str:

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Sequence
 
 from argosy.engine.command import program
+from argosy.engine.values import PASSED_ON
 from argosy.errors import StorageError, UnsupportedError
 from argosy.runtime import kernel as kernels
 
 VARIABLE = "ARGOSY_ROOTLESS"
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH)
+_AWAITED = (*PASSED_ON, signal.SIGWINCH, signal.SIGCHLD)
 
 
 def needed() -> bool:
@@ -50,8 +51,10 @@ def enter(argv: Sequence[str], join: int = 0) -> int:
     joined = _namespaces_of(join)
     ready, unshared = os.pipe()
     go, mapped = os.pipe()
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         _child(argv, (ready, unshared), (go, mapped), joined)
     os.close(unshared)
     os.close(go)
@@ -68,11 +71,22 @@ def enter(argv: Sequence[str], join: int = 0) -> int:
         os.write(mapped, b"1")
     finally:
         os.close(mapped)
-        for number in _FORWARDED:
-            signal.signal(number, lambda n, _: os.kill(child, n))
-        _, status = os.waitpid(child, 0)
-    code = os.waitstatus_to_exitcode(status)
+        code = _wait(child)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
     return 128 - code if code < 0 else code
+
+
+def _wait(child: int) -> int:
+    """Wait for a child's end and pass signals on meanwhile, but for the terminal's: those have reached it, too."""
+    while True:
+        came = signal.sigwaitinfo(_AWAITED)
+        if came.si_signo != signal.SIGCHLD:
+            if came.si_code <= 0:  # a process sent it, not the kernel
+                os.kill(child, came.si_signo)
+            continue
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
 
 
 def _namespaces_of(pid: int) -> list[int]:

@@ -15,6 +15,11 @@ from argosy.runtime.tables import RLIMITS
 MOST = (1 << 63) - 1
 """The greatest number the kernel takes for a limit."""
 
+PASSED_ON = (
+    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+)  # fmt: skip
+"""What is sent to a process that only stands for another one, and meant for that."""
+
 _SIZE = re.compile(r"(\d{1,15})([bkmgt]?)b?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", re.ASCII)

@@ -17,12 +17,10 @@ from argosy.engine.invoke import Runtime, exit_code_of
 from argosy.engine.logfile import LogWriter
 from argosy.engine.options import Published
 from argosy.engine.streams import Streams, write_all
+from argosy.engine.values import PASSED_ON
 from argosy.runtime.flow import Flow
 
 _SET_CHILD_SUBREAPER = 36
-_PASSED_ON = (
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-)  # fmt: skip
 _CHUNK = 65536
 _LAST_WORDS = 1.0
 """Seconds to wait for output that is still on its way when the container has ended."""
@@ -261,7 +259,7 @@ def _signals() -> Iterator[tuple[list[int], int]]:
     def note(number: int, _frame: object) -> None:
         arrived.append(number)
 
-    before = {number: signal.signal(number, note) for number in (*_PASSED_ON, signal.SIGWINCH)}
+    before = {number: signal.signal(number, note) for number in (*PASSED_ON, signal.SIGWINCH)}
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
