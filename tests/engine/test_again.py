@@ -302,3 +302,14 @@ def test_kill_waits_for_the_end_and_other_signals_are_only_sent(argosy: Argosy, 
     assert (row(argosy)["Status"], row(argosy)["ExitCode"]) == ("exited", 137)
     assert "is not running" in argosy("kill", "c", code=1).err
     assert "signal 'NOPE' is not known" in argosy("kill", "-s", "NOPE", "nosuch", code=64).err
+
+
+def test_one_that_refuses_hinders_no_other(argosy: Argosy, image: str) -> None:
+    for name in ("a", "b"):
+        argosy("run", "-q", "-d", "--name", name, "--network", "none", image, "sleep", "100")
+    told = "there is no container nosuch"
+    for argv in (("kill", "-s", "CONT"), ("stop", "-t", "0"), ("start",), ("rm", "-f")):
+        done = argosy(*argv, "a", "nosuch", "b", code=2)
+        assert done.out == "a\nb\n"
+        assert told in done.err
+    assert argosy("ps", "-aq").out == ""

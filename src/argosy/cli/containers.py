@@ -10,10 +10,11 @@ import select
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 import click
 
-from argosy.cli import contained, engine
+from argosy.cli import contained, engine, failure
 from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
@@ -24,7 +25,7 @@ from argosy.engine.options import Published
 from argosy.engine.places import Places
 from argosy.engine.streams import run_attached
 from argosy.engine.values import signal_number
-from argosy.errors import ContainerStatusError, ContainerUnknownError, UsageError
+from argosy.errors import ArgosyError, ContainerStatusError, ContainerUnknownError, UsageError
 
 _FOLLOW = 0.2
 """Seconds between two looks at a log that is followed."""
@@ -162,11 +163,7 @@ def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None)
         options = [] if timeout is None else [f"--timeout={timeout}"]
         options += [f"--signal={signal_name}"] if signal_name else []
         return _each_as_root(made.places, ["stop", *options], named)
-    for name in named:
-        container = Container.find(made.places, name)
-        made.stop(container, timeout, number)
-        print(name)
-    return None
+    return _each(named, lambda name: made.stop(Container.find(made.places, name), timeout, number))
 
 
 @click.command()
@@ -195,14 +192,11 @@ def start(named: tuple[str, ...], attach: bool, interactive: bool) -> int | None
         chosen = {"--attach": attach, "--interactive": interactive}
         options = [option for option, wanted in chosen.items() if wanted]
         return _each_as_root(made.places, ["start", *options], named)
-    for name in named:
-        container = Container.find(made.places, name)
-        if attach:
-            _check_terminal(container, interactive)
-            return made.start_attached(container, stdin=interactive)
-        made.start(container)
-        print(name)
-    return None
+    if attach:
+        container = Container.find(made.places, named[0])
+        _check_terminal(container, interactive)
+        return made.start_attached(container, stdin=interactive)
+    return _each(named, lambda name: made.start(Container.find(made.places, name)))
 
 
 def _check_terminal(container: Container, interactive: bool) -> None:
@@ -236,10 +230,7 @@ def kill(named: tuple[str, ...], signal_name: str) -> int | None:
     made = engine.engine()
     if rootless.needed():
         return _each_as_root(made.places, ["kill", f"--signal={signal_name}"], named)
-    for name in named:
-        made.kill(Container.find(made.places, name), number)
-        print(name)
-    return None
+    return _each(named, lambda name: made.kill(Container.find(made.places, name), number))
 
 
 @click.command()
@@ -437,21 +428,43 @@ def remove(
         chosen = {"--force": force, "--dry-run": dry_run}
         options = [option for option, wanted in chosen.items() if wanted]
         return _each_as_root(made.places, ["rm", *options], named)
+    return _each(
+        named,
+        lambda name: made.remove(Container.find(made.places, name), force=force, dry_run=dry_run),
+    )
+
+
+def _each(named: tuple[str, ...], act: Callable[[str], object]) -> int | None:
+    """Do something to every container and print its name; one that refuses is told and hinders no other.
+
+    Returns:
+        The exit code that stands for the first failure.
+    """
+    code: int | None = None
     for name in named:
-        made.remove(Container.find(made.places, name), force=force, dry_run=dry_run)
-        print(name)
-    return None
+        try:
+            act(name)
+        except ArgosyError as exc:
+            told = failure.report(exc)
+            code = code or told
+        else:
+            print(name, flush=True)
+    return code
 
 
 def _each_as_root(places: Places, argv: list[str], named: tuple[str, ...]) -> int:
     """Say a command to one container after the other, each time as root of the namespaces it is watched in."""
+    code = 0
     for name in named:
-        found = Container.find(places, name)
-        # The process that watched one that has ended may be anybody's by now.
-        code = rootless.enter([*argv, name], found.record.watcher if found.watched else 0)
-        if code != 0:
-            return code
-    return 0
+        try:
+            found = Container.find(places, name)
+        except ArgosyError as exc:
+            told = failure.report(exc)
+        else:
+            # The process that watched one that has ended may be anybody's by now.
+            told = rootless.enter([*argv, name], found.record.watcher if found.watched else 0)
+        code = code or told
+    return code
 
 
 def _is_there(places: Places, name: str) -> bool:
