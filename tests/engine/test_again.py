@@ -18,7 +18,7 @@ import pytest
 from argosy.engine.container import Container, now
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
-from argosy.errors import ContainerError, ContainerUnknownError
+from argosy.errors import ContainerError, ContainerUnknownError, InvalidConfigError
 from tests.engine.conftest import Argosy, free_port
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -313,3 +313,24 @@ def test_one_that_refuses_hinders_no_other(argosy: Argosy, image: str) -> None:
         assert done.out == "a\nb\n"
         assert told in done.err
     assert argosy("ps", "-aq").out == ""
+
+
+def test_the_record_of_a_newer_argosy_is_read_and_a_damaged_one_is_named(
+    tmp_path: pathlib.Path,
+) -> None:
+    places = Places(data=str(tmp_path), run=str(tmp_path), runtime=())
+    places.make()
+    container = Container.make(places, RunOptions(name="c"), image="i", digest="d", detached=True)
+    container.release()
+    record = pathlib.Path(container.file("container.json"))
+    value = json.loads(record.read_text())
+    record.write_text(json.dumps({**value, "added": 1}))
+    assert [c.id for c in Container.every(places)] == [container.id]
+    for damaged in ("{", "[]", json.dumps({"id": container.id})):
+        record.write_text(damaged)
+        assert list(Container.every(places)) == []
+        with pytest.raises(InvalidConfigError, match=r"container\.json: "):
+            Container.find(places, container.id)
+    for nobody in ("c", "..", "", "/"):
+        with pytest.raises(ContainerUnknownError):
+            Container.find(places, nobody)

@@ -55,6 +55,20 @@ class Record:
     exit_code: int | None = None
     watcher: int = 0
 
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Read a record; what a newer argosy added is passed over.
+
+        Raises:
+            ValueError: it is no record.
+        """
+        value = json.loads(text)
+        known = {field.name for field in dataclasses.fields(cls)}
+        try:
+            return cls(**{key: value[key] for key in value if key in known})
+        except TypeError as exc:
+            raise ValueError(str(exc)) from exc
+
 
 class Container:
     """One container. `Container.make` makes a new one; `find` and `every` find those that are there."""
@@ -147,10 +161,10 @@ class Container:
         path = os.path.join(places.containers, container_id, _RECORD)
         try:
             with open(path, encoding="utf-8") as file:
-                return cls(places, Record(**json.load(file)))
+                return cls(places, Record.decode(file.read()))
         except (FileNotFoundError, NotADirectoryError):
             raise ContainerUnknownError(f"there is no container {container_id}") from None
-        except (ValueError, TypeError) as exc:
+        except ValueError as exc:
             raise InvalidConfigError(f"{path}: {exc}") from exc
 
     @classmethod
@@ -159,6 +173,7 @@ class Container:
 
         Raises:
             ContainerUnknownError: there is none.
+            InvalidConfigError: its record cannot be read.
             UsageError: the digits fit several.
         """
         every = list(cls.every(places))
@@ -168,9 +183,11 @@ class Container:
         fits = [c for c in every if text and c.id.startswith(text)]
         if len(fits) > 1:
             raise UsageError(f"{text} fits {len(fits)} containers: give more digits")
-        if not fits:
-            raise ContainerUnknownError(f"there is no container {text}")
-        return fits[0]
+        if fits:
+            return fits[0]
+        if text in os.listdir(places.containers):  # `every` passed it over
+            return cls.load(places, text)
+        raise ContainerUnknownError(f"there is no container {text}")
 
     def save(self) -> None:
         """Write the record, in one step.
