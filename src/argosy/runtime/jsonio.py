@@ -150,7 +150,11 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
     directory, _, name = path.rpartition("/")
     temporary = f"{directory}/.{name}.{posix.getpid()}"
     flags = posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC | posix.O_NOFOLLOW
-    fd = posix.open(temporary, flags, mode)
+    try:
+        fd = posix.open(temporary, flags, mode)
+    except FileExistsError:  # of a process that was killed at this, and had the same number
+        posix.unlink(temporary)
+        fd = posix.open(temporary, flags, mode)
     try:
         try:
             view = memoryview(data)
