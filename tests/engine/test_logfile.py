@@ -10,7 +10,7 @@ import signal
 
 import pytest
 
-from argosy.engine.logfile import LogReader, LogWriter
+from argosy.engine.logfile import MAX_LINE, LogReader, LogWriter
 
 
 def texts(reader: LogReader) -> list[str]:
@@ -72,3 +72,32 @@ def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(
         file.write('"time": "now"}\n')
     assert texts(reader) == ["one"]
     reader.close()
+
+
+def test_long_lines_are_split_and_nothing_else_is(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / "output.log")
+    log = LogWriter(path)
+    long = b"x" * MAX_LINE
+    for data in (b"a", b"b\n\nc\n", long + b"\n", long * 2 + b"y", b"z\nlast"):
+        log.write("stdout", data)
+    log.write("stderr", b'"quoted"\n')
+    log.close()
+    one = long.decode()
+    assert whole(path) == ["ab\n", "\n", "c\n", f"{one}\n", one, one, "yz\n", '"quoted"\n', "last"]
+
+
+def test_what_comes_at_once_is_written_at_once(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = LogWriter(str(tmp_path / "output.log"))
+    writes: list[int] = []
+
+    def write(data: bytes) -> int:
+        writes.append(len(data))
+        return len(data)
+
+    monkeypatch.setattr(log._file, "write", write)
+    log.write("stdout", b"line\n" * 1000 + b"rest")
+    assert len(writes) == 1
+    log.close()
+    assert len(writes) == 2

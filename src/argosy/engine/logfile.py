@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 from argosy.engine.container import now
@@ -37,21 +37,22 @@ class LogWriter:
 
     def write(self, stream: str, data: bytes) -> None:
         """Take some bytes of a stream."""
-        held = self._parts.pop(stream, b"") + data
-        while held:
-            line, newline, rest = held.partition(b"\n")
-            if not newline and len(held) < MAX_LINE:
-                break
-            if len(line) > MAX_LINE:
-                line, rest, newline = held[:MAX_LINE], held[MAX_LINE:], b""
-            self._put(stream, line + newline)
-            held = rest
-        if held:
-            self._parts[stream] = held
+        *lines, rest = (self._parts.pop(stream, b"") + data).split(b"\n")
+        whole = len(rest) - len(rest) % MAX_LINE
+        found = [piece for line in lines for piece in _pieces(line, b"\n")]
+        if whole:
+            found += _pieces(rest[:whole])
+        if found:
+            self._put(stream, found)
+        if whole < len(rest):
+            self._parts[stream] = rest[whole:]
 
-    def _put(self, stream: str, line: bytes) -> None:
-        text = json.dumps({"log": line.decode("utf-8", "replace"), "stream": stream, "time": now()})
-        data = f"{text}\n".encode()
+    def _put(self, stream: str, pieces: Sequence[bytes]) -> None:
+        """Write what came at one moment, in one step."""
+        end = f', "stream": {json.dumps(stream)}, "time": {json.dumps(now())}}}\n'
+        data = "".join(
+            f'{{"log": {json.dumps(piece.decode("utf-8", "replace"))}{end}' for piece in pieces
+        ).encode()
         with contextlib.suppress(OSError):
             # The rest of a line that was cut off must not spoil the next one.
             self._torn = self._file.write(b"\n" + data if self._torn else data) < len(data)
@@ -69,9 +70,17 @@ class LogWriter:
     def close(self) -> None:
         """Write what is held back and close."""
         for stream, rest in self._parts.items():
-            self._put(stream, rest)
+            self._put(stream, [rest])
         self._parts.clear()
         self._file.close()
+
+
+def _pieces(line: bytes, end: bytes = b"") -> list[bytes]:
+    """A line, split where it is too long for one."""
+    starts = range(0, max(len(line), 1), MAX_LINE)
+    found = [line[start : start + MAX_LINE] for start in starts]
+    found[-1] += end
+    return found
 
 
 def _opened(path: str) -> io.FileIO:
