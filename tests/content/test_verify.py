@@ -54,6 +54,23 @@ def test_any_other_content_is_refused(data: bytes, other: bytes) -> None:
     assert not reader.proved
 
 
+class Unclosable:
+    """A stream that has no `close`, as that of a download which is continued by itself."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        return b"data"[:size]
+
+
+def test_a_closed_reader_reads_nothing() -> None:
+    for closed in (0, 2):
+        reader = VerifyingReader(Unclosable(), described(b"data"))
+        reader.read(closed)
+        reader.close()
+        with pytest.raises(ValueError, match="closed"):
+            reader.read()
+    reader.close()
+
+
 def test_the_last_bytes_come_only_after_the_proof() -> None:
     reader = VerifyingReader(io.BytesIO(b"wrong"), described(b"right"))
     assert reader.read(4) == b"wron"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import threading
 
 import pytest
 
@@ -68,6 +69,10 @@ def test_an_uncompressed_layer_that_is_another_than_its_diff_id_is_refused_at_it
         pytest.raises(DigestMismatchError, match="layer 0"),
     ):
         stream.drain()
+    with wrong.layers[0].uncompressed() as stream:
+        for _ in range(2):  # who goes on after the error is not told that this is the end
+            with pytest.raises(DigestMismatchError, match="layer 0"):
+                stream.drain()
 
 
 @pytest.mark.parametrize("compression", [Compression.NONE, Compression.GZIP])
@@ -84,6 +89,21 @@ def test_a_layer_reads_in_pieces_of_any_size() -> None:
     image = image_of(plain)
     with image.layers[0].uncompressed() as stream:
         assert b"".join(iter(lambda: stream.read(777), b"")) == plain
+
+
+def test_a_layer_is_read_without_a_with_block_too() -> None:
+    before = threading.active_count()
+    plain = tar_of(file("a", b"x" * 100_000))
+    layer = image_of(plain).layers[0]
+    stream = layer.uncompressed()
+    assert stream.read() == plain
+    assert stream.read() == b"".join(stream) == b""
+    stream.close()
+    unread = layer.uncompressed()
+    unread.close()
+    with pytest.raises(ValueError, match="closed"):
+        unread.read()
+    assert threading.active_count() == before
 
 
 def test_more_diff_ids_than_layers_are_refused() -> None:

@@ -168,6 +168,31 @@ def test_a_pump_hands_errors_on_and_ends_its_thread() -> None:
         _ = pump.diff_id
 
 
+def test_a_pump_that_nobody_entered_pumps() -> None:
+    assert b"".join(Pump(io.BytesIO(TEXT))) == TEXT
+
+
+def test_a_pump_at_its_end_stays_there() -> None:
+    with Pump(io.BytesIO(TEXT)) as pump:
+        assert b"".join(pump) == TEXT
+        assert list(pump) == []
+    broken = Pump(io.BytesIO(PACK[Compression.GZIP](TEXT)[:-1]))
+    for _ in range(2):
+        with pytest.raises(InvalidLayerError):
+            list(broken)
+
+
+def test_a_closed_pump_gives_nothing() -> None:
+    pump = Pump(io.BytesIO(os.urandom(64 << 20)))
+    pieces = iter(pump)
+    next(pieces)
+    for _ in range(2):
+        pump.close()
+    for read in (pieces, iter(pump)):
+        with pytest.raises(ValueError, match="closed"):
+            next(read)
+
+
 class Broken(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         raise OSError("the registry has gone")

@@ -120,6 +120,13 @@ def _hashing(desc: Descriptor, *, here: bool) -> _Here | _Beside:
     return (_Here if here or desc.size < BESIDE else _Beside)(desc.digest.algorithm)
 
 
+class _Closed:
+    """What is left of a stream: a download would go on by itself."""
+
+    def read(self, _size: int = -1, /) -> bytes:
+        raise ValueError("read of closed content")
+
+
 class VerifyingReader:
     """Reads content and proves it: the read that reaches the end raises unless size and digest are right.
 
@@ -160,6 +167,7 @@ class VerifyingReader:
         Raises:
             SizeMismatchError: there are fewer or more bytes than promised.
             DigestMismatchError: they hash to something else.
+            ValueError: the reader is closed.
         """
         if size < 0:
             return b"".join(iter(lambda: self.read(CHUNK), b""))
@@ -294,8 +302,9 @@ class VerifyingReader:
         return self._proved
 
     def close(self) -> None:
-        """Let the stream go."""
+        """Let the stream go; nothing more is read."""
         close, self._close = self._close, None
+        self._stream = _Closed()
         if close is not None:
             close()
 

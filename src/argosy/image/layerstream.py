@@ -16,7 +16,7 @@ __all__ = ["LayerStream"]
 
 
 class LayerStream:
-    """The uncompressed bytes of one layer. Use it in a `with` block, which ends its thread and closes the blob.
+    """The uncompressed bytes of one layer. Use it in a `with` block, or close it: that ends its thread.
 
     Args:
         blob: The layer as stored; it proves its own digest.
@@ -39,7 +39,6 @@ class LayerStream:
         algorithm = diff_id.algorithm if diff_id else "sha256"
         self._pump = Pump(blob, limits=limits, where=where, algorithm=algorithm)
         self.meter = self._pump.meter
-        self._pieces: Iterator[bytes] | None = None
         self._rest = memoryview(b"")
 
     def __enter__(self) -> Self:
@@ -52,8 +51,12 @@ class LayerStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread and close the blob. Closing early is no error."""
         try:
-            self._pump.__exit__(kind, error, trace)
+            self._pump.close()
         finally:
             self._blob.close()
 
@@ -76,10 +79,8 @@ class LayerStream:
         """At most `size` bytes, all that is left if negative; empty only after everything was proved."""
         if size < 0:
             return b"".join(iter(lambda: self.read(1 << 20), b""))
-        if self._pieces is None:
-            self._pieces = iter(self)
         if not self._rest:
-            self._rest = memoryview(next(self._pieces, b""))
+            self._rest = memoryview(next(iter(self), b""))
         data = bytes(self._rest[:size])
         self._rest = self._rest[size:]
         return data

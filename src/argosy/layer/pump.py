@@ -24,7 +24,7 @@ _AHEAD: Final = 16
 
 
 class Pump:
-    r"""The uncompressed pieces of one layer, made ahead. Use it in a `with` block, which ends the thread.
+    r"""The uncompressed pieces of one layer, made ahead. Use it in a `with` block, or close it: that ends the thread.
 
     Args:
         stream: The layer as it is stored.
@@ -64,7 +64,7 @@ class Pump:
         """Uncompressed bytes so far; all of them once iteration has ended."""
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._begin()
         return self
 
     def __exit__(
@@ -73,6 +73,10 @@ class Pump:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the thread, wherever it is."""
         self._stopped = True
         while self._thread.is_alive():
             try:
@@ -85,9 +89,11 @@ class Pump:
 
         Raises:
             InvalidLayerError: See `uncompressed`.
+            ValueError: it is closed.
         """
-        while (piece := self._queue.get()) is not None:
+        while (piece := self._next()) is not None:
             yield piece
+        self._queue.put(None)  # the end, also for who asks again
         if self._failure is not None:
             raise self._failure
         self._finished = True
@@ -98,6 +104,16 @@ class Pump:
         if not self._finished:
             raise ValueError("the diff_id is not known before the layer has been read to its end")
         return self._known or Digest.done(self._algorithm, self._hash)
+
+    def _begin(self) -> None:
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def _next(self) -> bytes | None:
+        if self._stopped:
+            raise ValueError("read of a closed layer")
+        self._begin()
+        return self._queue.get()
 
     def _run(self) -> None:
         try:
