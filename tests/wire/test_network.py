@@ -204,6 +204,12 @@ def test_loopback_speaks_tls_where_the_other_side_does(
         assert registry.repository("app").resolve("v1") == DESC
 
 
+def test_what_is_trusted_does_not_depend_on_the_version_of_python() -> None:
+    flags = TLS().context().verify_flags
+    assert flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert not flags & ssl.VERIFY_X509_STRICT
+
+
 def test_no_credential_is_looked_up_before_the_scheme_is_settled(scripted: s.Scripted) -> None:
     """Another host than this machine is asked by https alone: nothing is ever sent in the clear."""
     ada = CredentialStore(given={"": Credential(username="ada", password="secret")})

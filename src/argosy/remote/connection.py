@@ -46,6 +46,10 @@ class TLS(Value, kw_only=True):
         """
         tls = ssl_module()
         context: ssl.SSLContext = tls.create_default_context()
+        # As other clients do, and every Python alike: 3.13 refuses authorities that lack an extension, as many do that
+        # people make for themselves, and those before it an authority that is given without the one that signed it.
+        context.verify_flags |= tls.VERIFY_X509_PARTIAL_CHAIN
+        context.verify_flags &= ~tls.VERIFY_X509_STRICT
         path: str | None = None
         try:
             for path in self.ca_files:
