@@ -252,7 +252,8 @@ def _own_interpreter(path: str) -> str:
     finally:
         os.umask(before)
     check = f"import sys, {', '.join(_EXTENSIONS)}; sys.exit(sys.prefix != {place!r})"
-    subprocess.run([program, "-ISc", check], check=True)
+    # Not with -c, for which Python 3.13 imports a module that is not among the little.
+    subprocess.run([program, "-IS", "-"], input=check.encode(), check=True)
     return program
 
 
