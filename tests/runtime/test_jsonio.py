@@ -48,11 +48,11 @@ def test_what_is_wrong_is_said_in_pythons_words_with_its_place(text: str) -> Non
 
 
 def test_every_verb_says_it(runtime: Runtime, bundle: Bundle) -> None:
-    (bundle.path / "config.json").write_text(BAD[0])
+    (bundle.path / "config.json").write_text('{"process": {bad}}')
     why = "not JSON: Expecting property name enclosed in double quotes: line 1 column"
-    assert f"config.json: {why} 29" in runtime("create", "-b", str(bundle.path), "x").stderr
+    assert f"config.json: {why} 14" in runtime("create", "-b", str(bundle.path), "x").stderr
     cid = runtime.start(bundle.sh("exec sleep 100"))
-    done = runtime("update", "-r", "-", cid, stdin=None, input='{"memory": {"limit": 1,}}')
+    done = runtime("update", "-r", "-", cid, stdin=None, input='{"memory": {limit: 1}}')
     assert why in done.stderr
 
 
