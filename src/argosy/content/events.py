@@ -15,7 +15,7 @@ class Planned(Value):
 
 
 class Progressed(Value):
-    """Some bytes moved; `done` counts all of this content so far, in bytes."""
+    """Some bytes of a blob moved; `done` counts all of its so far. Of manifests only the end is told."""
 
     descriptor: Descriptor
     done: int
