@@ -27,6 +27,15 @@ def test_only_artifacts_of_the_type_are_shown_at_every_depth(
     assert argosy("digest", found["referrers"][0]["reference"]).out == f"{inner.digest}\n"
 
 
+def test_a_layer_that_is_left_out_is_told_with_the_reason(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    told = argosy("artifact", "pull", f"oci:{layout}:v1", "-o", tmp_path / "out").err.splitlines()
+    assert told
+    assert all(line.startswith("skipped sha256:") for line in told)
+    assert all(line.endswith(": it has no name") for line in told)
+
+
 def test_an_annotation_that_comes_twice_is_refused(argosy: Run, tmp_path: pathlib.Path) -> None:
     place = f"oci:{tmp_path}/a:v1"
     words = ("artifact", "push", "-q", place, "-a", "k=1", "-a", "k=2")

@@ -1,4 +1,4 @@
-"""`argosy blob …` on a disk: what goes, what must stay, and how it is refused."""
+"""`argosy blob …` and `manifest put` on a disk: what goes, what must stay, and how it is refused."""
 
 from __future__ import annotations
 
@@ -64,3 +64,11 @@ def test_an_algorithm_that_is_none_is_wrong_usage(argosy: Run, layout: pathlib.P
     argosy("blob", "put", "--algorithm", "md5", f"oci:{layout}", "/dev/null", code=64)
     made = argosy("blob", "put", "--algorithm", "sha512", f"oci:{layout}", "/dev/null").out
     assert made.startswith("sha512:")
+
+
+def test_a_manifest_that_is_none_is_told_with_its_file(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    told = argosy("manifest", "put", f"oci:{layout}:new", tmp_path / "m.json", code=1).err
+    assert told.endswith(f"is there (in {tmp_path / 'm.json'})\n")

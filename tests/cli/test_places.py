@@ -73,6 +73,11 @@ def test_a_path_where_nothing_is_differs_from_one_of_no_known_kind(tmp_path: pat
             Location.parse(str(path))
 
 
+@pytest.mark.parametrize("words", [("catalog",), ("registry", "ping")])
+def test_a_registry_that_is_none_is_wrong_usage(argosy: Run, words: tuple[str, ...]) -> None:
+    assert "expected host or host:port" in argosy(*words, "localhost:5000/team", code=64).err
+
+
 @pytest.mark.parametrize("typed", ["app.tar", "app.tgz", "images/app.tar.gz", "app.tar:v1"])
 def test_the_name_of_an_archive_is_no_repository_of_docker_hub(typed: str) -> None:
     with pytest.raises(InvalidReferenceError, match="may be a file or a repository") as caught:

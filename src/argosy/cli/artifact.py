@@ -173,7 +173,8 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
     """
     with _directory(output), making.opened(place, platform) as view:
         for one in deliver(view, output, keep_old=keep_old_files):
-            print(f"{one.outcome} {printable(one.title) or one.digest}", file=sys.stderr)
+            told = printable(one.title) or f"{one.digest}: it has no name"
+            print(f"{one.outcome} {told}", file=sys.stderr)
         print(view.digest)
 
 

@@ -14,7 +14,7 @@ from argosy.cli.options import place_argument, platform_option
 from argosy.cli.output import document, raw
 from argosy.content import graph
 from argosy.content.protocols import Deleter
-from argosy.errors import DigestMismatchError, UnsupportedError
+from argosy.errors import DigestMismatchError, InvalidManifestError, UnsupportedError
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
@@ -66,7 +66,11 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
       argosy manifest get oci:a:v1 | sed s/old/new/ | argosy manifest put oci:a:v2
     """
     data = file.read(MAX_SIZE + 1)
-    manifest = decode_manifest(data, media_type)
+    try:
+        manifest = decode_manifest(data, media_type)
+    except InvalidManifestError as exc:
+        exc.add_note(f"in {file.name}")
+        raise
     wanted = place.digest
     tag = locate.new_tag(place) or (None if wanted else "latest")
     desc = Descriptor.of(
