@@ -90,3 +90,22 @@ def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
     assert process.stdout.readline() == "got\n"
     assert process.wait(timeout=60) == 6
     process.stdout.close()
+
+
+DEAF = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_a_caller_that_ignores_how_its_children_end_hears_how_the_container_does(
+    argosy: Argosy, image: str
+) -> None:
+    """Ignored signals are handed on: the kernel would throw our children's exit codes away, and the container's."""
+    run = ["-m", "argosy", "run", "-q", "--rm", "--network", "none", image]
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF, sys.executable, *run, "sh", "-c", "cat /proc/self/status; exit 7"],
+        env=argosy.env, capture_output=True, text=True, check=False, timeout=120,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+    ignored = next(
+        line.split()[1] for line in done.stdout.splitlines() if line.startswith("SigIgn")
+    )
+    assert int(ignored, 16) & (1 << signal.SIGCHLD - 1) == 0

@@ -119,7 +119,7 @@ def run(argv: Sequence[str]) -> NoReturn:
     """Run one command line and exit."""
     _stand_in()
     _know_home()
-    _hear_sigterm()
+    _hear_signals()
     code = call(argv)
     if threading.active_count() == 1 and sys.getprofile() is None and sys.gettrace() is None:
         # What is left of a Python process that ends is 20 ms of freeing memory: the kernel is faster at that.
@@ -184,14 +184,16 @@ class TerminatedError(KeyboardInterrupt):
     """SIGTERM came. What is undone after Ctrl-C is undone after it."""
 
 
-def _hear_sigterm() -> None:
+def _hear_signals() -> None:
     """Have SIGTERM end a command in order, where nobody said otherwise; by itself it leaves what is half made.
 
-    It counts once: `timeout` sends it twice, and what is undone meanwhile must not be broken off.
+    It counts once: `timeout` sends it twice, and what is undone meanwhile must not be broken off. How children end is
+    heard also where the caller did not want to know it of its own: that is handed on.
     """
     # `signal` makes enumerations of it, which is a millisecond of a start
     signals = importlib.import_module("_signal")
     number, default = signals.SIGTERM, signals.SIG_DFL
+    signals.signal(signals.SIGCHLD, default)
 
     def ended(*_: object) -> None:
         signals.signal(number, lambda *_: None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posix
 import sys
+from _signal import SIG_DFL, SIGCHLD, signal
 
 from argosy.runtime import log
 from argosy.runtime.errors import ExecError, Failure, UnknownError, UsageError, describe
@@ -82,6 +83,7 @@ def main(words: list[str]) -> int:
     program = words[0].rsplit("/", 1)[-1]
     if program in ("", "boot.py"):  # the console script of an installation without a launcher
         program = _SELF
+    signal(SIGCHLD, SIG_DFL)  # a caller that ignores its children's ends hands that on
     settings: dict[str, Any] = {}
     verb = ""
     try:
