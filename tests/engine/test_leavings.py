@@ -163,3 +163,22 @@ def test_a_lease_that_was_half_written_is_written_over(
     (tmp_path / "new").write_text("{")
     assert Bridge("/run")._lease("a" * 64, ()) == "10.87.0.2"
     assert os.listdir(tmp_path) == ["a" * 64]
+
+
+def test_a_container_the_runtime_did_not_remove_is_kept_for_prune(
+    argosy: Argosy, image: str, launcher: str, tmp_path: pathlib.Path, left_behind: Callable[[], list[str]]
+) -> None:  # fmt: skip
+    runtime = tmp_path / "lazy"
+    runtime.write_text(
+        f'#!/bin/sh\ncase "$*" in *" delete "*) kill -9 $$;; esac\nexec {launcher} "$@"\n'
+    )
+    runtime.chmod(0o755)
+    whole = argosy.env["ARGOSY_RUNTIME"]  # type: ignore[attr-defined]
+    argosy.env["ARGOSY_RUNTIME"] = str(runtime)  # type: ignore[attr-defined]
+    alone(argosy, image, "sh", "-c", "exit 3", code=3)
+    argosy.env["ARGOSY_RUNTIME"] = whole  # type: ignore[attr-defined]
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["Status"], row["ExitCode"]) == ("exited", 3)
+    argosy("prune")
+    assert list(pathlib.Path("/sys/fs/cgroup").glob(f"**/argosy/{row['Id']}")) == []
+    assert left_behind() == []

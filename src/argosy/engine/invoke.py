@@ -134,10 +134,17 @@ class Runtime:
         """Send a signal to init."""
         self.call("kill", self._container.id, str(number))
 
-    def delete(self) -> None:
-        """Remove all the runtime has of it, whatever its status; nothing is there is fine."""
-        with contextlib.suppress(InvocationError):
+    def delete(self) -> bool:
+        """Remove all the runtime has of it, whatever its status; nothing is there is fine.
+
+        Returns:
+            Whether it is gone.
+        """
+        try:
             self.call("delete", "--force", self._container.id)
+        except InvocationError:
+            return False
+        return True
 
     def state(self) -> dict[str, Any] | None:
         """The runtime's state of it, or None."""

@@ -243,13 +243,13 @@ class Engine:
 
         container.record.watcher = os.getpid()
         container.begin()
+        watch = Watch(container, Runtime(container), detached=detached, stdin=stdin)
         try:
             container.save()
-            watch = Watch(container, Runtime(container), detached=detached, stdin=stdin)
             return watch.run(started)
         finally:
             container.tell()
-            self.clear(container, keep=keep)
+            self.clear(container, keep=keep or not watch.gone)  # else nobody would know of the rest
 
     def clear(self, container: Container, *, keep: bool) -> None:
         """Take away mount and network; and directory and record too, unless they are kept."""

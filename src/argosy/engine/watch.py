@@ -34,6 +34,9 @@ class Watch:
         runtime: The runtime for it.
         detached: Output goes to the log instead of this process's own.
         stdin: What this process gets on its stdin goes to a container that is attached and was promised one.
+
+    Attributes:
+        gone: Whether the runtime has nothing of it any more, at its end.
     """
 
     def __init__(
@@ -44,10 +47,11 @@ class Watch:
         self._tty: bool = options["tty"]
         self._interactive: bool = options["interactive"]
         self._stdin = self._interactive and stdin and not detached
-        self._log = LogWriter(container.file("output.log")) if detached else None
+        self._log: LogWriter | None = None
         self._open = contextlib.ExitStack()
         self._streams: Streams | None = None
         self._selector = selectors.DefaultSelector()
+        self.gone = True
         self._pid = 0
         self._pidfd = -1
         self._master = -1
@@ -64,6 +68,8 @@ class Watch:
             InvocationError: it could not be created or started; nothing of the runtime's is left.
             StorageError: some of its output could not be written.
         """
+        if self._detached:
+            self._log = LogWriter(self._container.file("output.log"))
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         helper: int | None = None
         with _signals() as (arrived, wakeup):
@@ -80,7 +86,7 @@ class Watch:
                 self._finish(arrived)
                 return code
             finally:
-                self._runtime.delete()
+                self.gone = self._runtime.delete()
                 usermode.stop(helper, self._container.path)
                 self._close()
 
