@@ -221,6 +221,19 @@ def test_one_that_cannot_be_started_stays_as_it_is(
     argosy("start", "-a", "c", code=6)
 
 
+def test_of_a_runtime_that_is_killed_nothing_is_told_that_it_said_before(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    argosy("run", "-q", "--name", "c", "--network", "none", image, "true")
+    runtime = tmp_path / "killed"
+    runtime.write_text("#!/bin/sh\nkill -9 $$\n")
+    runtime.chmod(0o755)
+    argosy.env["ARGOSY_RUNTIME"] = str(runtime)  # type: ignore[attr-defined]
+    (log,) = (pathlib.Path(argosy.env["ARGOSY_ROOT"]) / "containers").glob("*/runtime.log")  # type: ignore[attr-defined]
+    log.write_text('{"level": "error", "msg": "said before"}\n')
+    assert argosy("start", "c", code=1).err == "argosy: the runtime failed to create\n"
+
+
 def test_one_whose_watcher_was_killed_is_started_again_once_it_has_ended(
     argosy: Argosy, image: str
 ) -> None:

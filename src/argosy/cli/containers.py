@@ -299,7 +299,7 @@ def exec_(
     with open(found.file("config.json"), "rb") as file:
         own = json.load(file)["process"]
     process = one_more(own, command, user=who, env=environment(env), workdir=workdir, terminal=tty)
-    before = _log_size(found)
+    before = Runtime(found).log_size()
     with tempfile.NamedTemporaryFile("w", dir=found.path, prefix="exec-", suffix=".json") as file:
         json.dump(process, file)
         file.flush()
@@ -317,11 +317,6 @@ def _executed(argv: list[str], *, interactive: bool, tty: bool, detach: bool) ->
     if tty:
         return subprocess.run(argv, stdin=None if interactive else null, check=False).returncode
     return run_attached(argv, interactive=interactive)
-
-
-def _log_size(container: Container) -> int:
-    path = container.file("runtime.log")
-    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _exec_failure(container: Container, before: int) -> int:

@@ -96,11 +96,12 @@ class Runtime:
         if console_socket:
             arguments += ["--console-socket", console_socket]
         argv = self.argv("create", *arguments, self._container.id)
+        before = self.log_size()
         with subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr) as process:
             if not _ended(process.pid):
                 process.kill()
         if process.returncode != 0:
-            raise self._refused("create")
+            raise self._refused("create", before)
         with open(pid_file, encoding="ascii") as file:
             return int(file.read())
 
@@ -113,6 +114,7 @@ class Runtime:
         Raises:
             InvocationError: it failed, or took too long.
         """
+        before = self.log_size()
         try:
             done = subprocess.run(
                 self.argv(verb, *arguments),
@@ -123,7 +125,7 @@ class Runtime:
                 f"the runtime took more than {TIMEOUT:g} seconds to {verb}"
             ) from None
         if done.returncode != 0:
-            raise self._refused(verb, done.stderr)
+            raise self._refused(verb, before, done.stderr)
         return done.stdout
 
     def start(self) -> None:
@@ -154,15 +156,19 @@ class Runtime:
             return None
         return found
 
-    def _refused(self, verb: str, complaint: str = "") -> InvocationError:
-        message = self._last_error() or complaint.strip() or f"the runtime failed to {verb}"
+    def log_size(self) -> int:
+        """The bytes of the runtime's log: what it says from now on comes after them."""
+        return os.path.getsize(self._log) if os.path.exists(self._log) else 0
+
+    def _refused(self, verb: str, before: int, complaint: str = "") -> InvocationError:
+        message = self._last_error(before) or complaint.strip() or f"the runtime failed to {verb}"
         return InvocationError(message, exit_code=meaning(message))
 
-    def _last_error(self) -> str:
-        """The last error of the runtime's log."""
+    def _last_error(self, before: int) -> str:
+        """The last error of the runtime's log after so many bytes; nothing where it was killed before it could tell."""
         try:
             with open(self._log, "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
+                file.seek(max(before, os.fstat(file.fileno()).st_size - 65536))
                 lines = file.read().decode("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return ""
