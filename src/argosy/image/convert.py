@@ -6,6 +6,7 @@ Every function here changes digests, which is what it is for. A function on imag
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Callable
 
 from argosy.errors import UnsupportedError
@@ -29,7 +30,11 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
         index: The old one.
         change: Given each image, in order; what refers to it by digest in the index then refers to the new one, and an
             entry that tells of its platform tells of a new one.
+
+    Raises:
+        LimitExceededError: nested deeper than 16, or more than 10 000 images and indexes.
     """
+    deque(index.leaves(), maxlen=0)
     place = draft(index.source)
     entries: list[Descriptor] = []
     became: dict[str, str] = {}

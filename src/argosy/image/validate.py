@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from argosy.content import graph
 from argosy.content.protocols import readable
 from argosy.content.verify import embedded
 from argosy.errors import ArgosyError, StorageError
@@ -18,6 +19,7 @@ from argosy.layer.entry import Whiteout
 from argosy.layer.tarstream import TarReader
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 from argosy.spec.manifest import problems
 from argosy.spec.platform import Platform
 
@@ -60,12 +62,12 @@ def validate(what: Image | ImageIndex, *, fast: bool = False) -> Iterator[Findin
         []
     """
     if isinstance(what, ImageIndex):
-        yield from _index(what, fast, 0)
+        yield from _index(what, fast, 0, set())
     else:
         yield from _image(what, fast)
 
 
-def _index(index: ImageIndex, fast: bool, depth: int) -> Iterator[Finding]:
+def _index(index: ImageIndex, fast: bool, depth: int, seen: set[Digest]) -> Iterator[Finding]:
     where = f"index {index.digest}"
     try:
         parsed = index.index
@@ -74,16 +76,20 @@ def _index(index: ImageIndex, fast: bool, depth: int) -> Iterator[Finding]:
         return
     for problem in problems(parsed):
         yield Finding(where=where, rule=problem, warning=True)
-    if depth > 8:
-        yield Finding(where=where, rule="indexes are nested deeper than 8")
+    if depth > graph.MAX_DEPTH:
+        yield Finding(where=where, rule=f"indexes are nested deeper than {graph.MAX_DEPTH}")
         return
     for entry in parsed.manifests:
         yield from _data(f"manifest {entry.digest}", entry)
-        if entry.is_index():
-            yield from _index(ImageIndex(source=index.source, descriptor=entry), fast, depth + 1)
+        new = entry.digest not in seen
+        seen.add(entry.digest)
+        if entry.is_index() and new:
+            nested = ImageIndex(source=index.source, descriptor=entry)
+            yield from _index(nested, fast, depth + 1, seen)
         elif entry.media_type in mediatypes.MANIFESTS:
             image = Image(source=index.source, descriptor=entry)
-            yield from _image(image, fast)
+            if new:
+                yield from _image(image, fast)
             yield from _agrees(image, entry)
 
 

@@ -33,7 +33,7 @@ from argosy.spec.platform import Platform
 
 __all__ = ["Image", "ImageIndex", "Layer", "view"]
 
-_MAX_LEAVES = 10_000
+_MAX_ENTRIES = 10_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -287,12 +287,13 @@ class ImageIndex:
         """The manifests of images in it and in the indexes it nests, in order.
 
         Raises:
-            LimitExceededError: nested deeper than 16, or more than 10 000 of them.
+            LimitExceededError: nested deeper than 16, or more than 10 000 of them and of indexes.
         """
-        for count, leaf in enumerate(_leaves(self, 0)):
-            if count >= _MAX_LEAVES:
-                raise LimitExceededError(f"{self.digest}: more than {_MAX_LEAVES} manifests")
-            yield leaf
+        for count, entry in enumerate(_entries(self, 0)):
+            if count >= _MAX_ENTRIES:
+                raise LimitExceededError(f"{self.digest}: more than {_MAX_ENTRIES} manifests")
+            if not entry.is_index():
+                yield entry
 
     def select(self, platform: Platform | None = None) -> Image:
         """The image that suits a platform best, this machine's if None.
@@ -309,15 +310,15 @@ class ImageIndex:
             yield Image(source=self.source, descriptor=leaf)
 
 
-def _leaves(index: ImageIndex, depth: int) -> Iterator[Descriptor]:
+def _entries(index: ImageIndex, depth: int) -> Iterator[Descriptor]:
     if depth > graph.MAX_DEPTH:
         raise LimitExceededError(f"{index.digest}: indexes nested deeper than {graph.MAX_DEPTH}")
     for entry in index.manifests:
+        if entry.is_manifest():
+            yield entry
         if entry.is_index():
             nested = ImageIndex(source=index.source, descriptor=entry)
-            yield from _leaves(nested, depth + 1)
-        elif entry.is_manifest():
-            yield entry
+            yield from _entries(nested, depth + 1)
 
 
 def _require(wanted: Platform, found: Platform) -> None:
