@@ -10,7 +10,7 @@ import stat
 
 import pytest
 
-from argosy.errors import InvalidConfigError, NotFoundError, UnauthorizedError
+from argosy.errors import InvalidConfigError, NotFoundError, StorageError, UnauthorizedError
 from argosy.remote import credentialhelper
 from argosy.remote.credentials import Credential, CredentialStore, credential_files
 
@@ -266,6 +266,35 @@ def test_a_helper_that_does_not_come_to_an_end_is_not_waited_for(
         (tmp_path / "bin/docker-credential-test").write_text(f"#!/bin/sh\n{program}\n")
         with pytest.raises(UnauthorizedError, match=r"test get: not done after 0\.1 seconds"):
             helped.lookup("r.example")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_is_no_file_to_keep_credentials_in(tmp_path: pathlib.Path) -> None:
+    """/dev/null as a file of no credentials was replaced by a file of one."""
+    null = tmp_path / "null"
+    os.mknod(null, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    store = CredentialStore([str(null)])
+    assert store.lookup("r.example") is None
+    with pytest.raises(StorageError, match="null: expected a regular file"):
+        store.login("r.example", ADA)
+    assert stat.S_ISCHR(null.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["auths", "credHelpers"])
+def test_null_is_nothing(tmp_path: pathlib.Path, name: str) -> None:
+    path = write(tmp_path / "auth.json", {name: None})
+    store = CredentialStore([path])
+    assert store.lookup("r.example") is None
+    assert list(store.entries()) == []
+    store.login("r.example", ADA)
+    assert user(store, "r.example") == "ada"
+
+
+def test_a_file_that_is_too_long_is_named(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "auth.json"
+    path.write_bytes(b" " * (4 << 20) + b"{}")
+    with pytest.raises(InvalidConfigError, match=r"auth\.json: document of"):
+        CredentialStore([str(path)]).lookup("r.example")
 
 
 def test_a_helper_may_leave_what_it_is_given_unread(

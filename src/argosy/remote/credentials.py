@@ -20,6 +20,7 @@ from typing import Any, Literal
 from argosy.errors import (
     InvalidConfigError,
     InvalidError,
+    LimitExceededError,
     NotFoundError,
     StorageError,
     UnauthorizedError,
@@ -229,11 +230,10 @@ class CredentialStore:
                 "Secret": credential.identity_token or credential.password,
             }
             self._helper(helper, "store", _json.dumps(secret).decode())
-            _auths(document, path).setdefault(key, {})
-            document.setdefault("auths", {})[key] = {}
+            document["auths"] = {**_auths(document, path), key: {}}
             _write(path, document)
             return f"docker-credential-{helper}, named by {path}"
-        auths = document.setdefault("auths", {})
+        auths = document["auths"] = _auths(document, path)
         for old in [k for k in auths if k != key and _normal(k) == _normal(key)]:
             del auths[old]
         auths[key] = _encode(credential)
@@ -391,7 +391,7 @@ def _read(path: str) -> dict[str, Any]:
         return {}
     try:
         document = _json.loads_object(raw, limit=_MAX_FILE, error=InvalidConfigError)
-    except InvalidError as exc:
+    except (InvalidError, LimitExceededError) as exc:
         raise InvalidConfigError(f"{path}: {exc}") from None
     if os.path.basename(path) == ".dockercfg" and "auths" not in document:
         return {"auths": document}
@@ -399,10 +399,10 @@ def _read(path: str) -> dict[str, Any]:
 
 
 def _table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
-    value = document.get(name, {})
-    if not isinstance(value, dict):
+    value = document.get(name)
+    if value is not None and not isinstance(value, dict):  # Go writes null for a map of nothing
         raise InvalidConfigError(f"{path}: {name}: expected an object")
-    return value
+    return value or {}
 
 
 def _auths(document: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -452,6 +452,9 @@ def _encode(credential: Credential) -> dict[str, str]:
 def _write(path: str, document: Mapping[str, Any]) -> None:
     """Replace a file in one step, mode 0600; a symbolic link stays one and its target is replaced."""
     target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.path.isfile(target):
+        # REGISTRY_AUTH_FILE=/dev/null reads as no credentials; written, there would be no /dev/null any more
+        raise StorageError(f"{path}: expected a regular file")
     folder = os.path.dirname(target)
     if os.path.basename(target) == ".dockercfg" and set(document) <= {"auths"}:
         document = document.get("auths", {})
