@@ -89,6 +89,8 @@ def test_registries_conf_is_read(tmp_path: pathlib.Path, text: str, count: int) 
         "[registries.search]\nregistries = []\n",
         "registry = 5\n",
         "[[registry]]\ninsecure = true\n",
+        '[[registry]]\nlocation = "http://a"\n',
+        '[[registry]]\nlocation = "a"\n[[registry.mirror]]\nlocation = "https://b"\n',
         '[[registry]]\nprefix = "*.example/team"\nblocked = true\n',
         '[[registry]]\nlocation = "*.example"\nblocked = true\n',
         '[[registry]]\nlocation = "a"\n[[registry.mirror]]\n',
@@ -123,3 +125,16 @@ def test_a_property_of_another_kind_is_named_and_not_taken_for_true(
         InvalidConfigError, match=rf"registries\.conf: {wrong.partition(' ')[0]}: expected"
     ):
         Registries.read([str(path)])
+
+
+def test_a_slash_at_the_end_of_a_location_is_no_part_of_names() -> None:
+    mirror = {"location": "mirror.example/quay/"}
+    rules = Registries([{"prefix": "quay.io", "location": "a.example/", "mirror": [mirror]}])
+    places = [f"{e.registry}/{e.name}" for e in rules.endpoints("quay.io", "org/app")]
+    assert places == ["mirror.example/quay/org/app", "a.example/org/app"]
+
+
+def test_a_repository_is_not_read_from_a_registry_as_a_whole() -> None:
+    rules = Registries([{"prefix": "quay.io/org/app", "location": "a.example"}])
+    with pytest.raises(InvalidConfigError, match=r"'a\.example' is a registry"):
+        rules.endpoints("quay.io", "org/app")

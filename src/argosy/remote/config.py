@@ -269,6 +269,7 @@ class Registries:
 
         Raises:
             DeniedError: the configuration blocks it.
+            InvalidConfigError: it would be read from a registry as a whole.
         """
         self.check(registry, name)
         entry, prefix = self._match(registry, name)
@@ -277,10 +278,12 @@ class Registries:
         rest = f"{registry}/{name}"[len(prefix) :]
         digest_only = bool(entry.get("mirror-by-digest-only"))
         found = [
-            _endpoint(str(m["location"]) + rest, m, digest_only=digest_only, mirror=True)
+            _endpoint(
+                str(m["location"]).rstrip("/") + rest, m, digest_only=digest_only, mirror=True
+            )
             for m in entry.get("mirror", ())
         ]
-        own = str(entry.get("location") or prefix)
+        own = str(entry.get("location") or prefix).rstrip("/")
         found.append(_endpoint(own + rest, entry, digest_only=False, mirror=False))
         return tuple(found)
 
@@ -324,6 +327,10 @@ def _endpoint(
     location: str, entry: Mapping[str, Any], *, digest_only: bool, mirror: bool
 ) -> Endpoint:
     registry, _, name = location.partition("/")
+    if not name:
+        raise InvalidConfigError(
+            f"registries.conf: location {location!r} is a registry: its prefix is one repository, and so must this be"
+        )
     pull = "digest-only" if digest_only else str(entry.get("pull-from-mirror", "all"))
     return Endpoint(
         registry=registry,
@@ -369,6 +376,9 @@ def _check_kinds(entry: Mapping[str, Any], path: str) -> None:
     for name, kind, expected in _KINDS:
         if not isinstance(entry.get(name, kind()), kind):
             raise InvalidConfigError(f"{path}: {name}: expected {expected}, got {entry[name]!r}")
+    for name in ("prefix", "location"):
+        if "://" in entry.get(name, ""):
+            raise InvalidConfigError(f"{path}: {name}: expected a host first, got {entry[name]!r}")
 
 
 def _entry(entry: Mapping[str, Any], path: str) -> Mapping[str, Any]:
