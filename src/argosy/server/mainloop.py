@@ -1,7 +1,7 @@
 """The main process while it serves: it begins workers again that died, and hears when it is to stop.
 
 The HTTP server's own loop is the frame; here is what it does otherwise. It would end all workers when one dies twice in
-a few seconds, or once a moment after a reload.
+a few seconds, or once a moment after a reload, and say of some that have ended that they refuse to.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from typing import Any
 
-from granian.server.mp import MPServer
+from granian.server.mp import MPServer, WorkerProcess
 
-__all__ = ["Bell", "Main"]
+__all__ = ["Bell", "Main", "is_alive"]
 
 _SOON, _PAUSE = 5.0, 1.0
 
@@ -43,6 +45,14 @@ class Bell:
         """Forget nothing: a wait too many finds nothing to do."""
 
 
+def is_alive(process: BaseProcess) -> bool:
+    """Whether a process has not ended, also where another thread waits for its end, and has heard of it first.
+
+    Its own `is_alive` says yes then, until that thread has written down what it heard.
+    """
+    return not wait([process.sentinel], 0)
+
+
 class Main(MPServer):
     """The HTTP server, whose good workers go on whatever becomes of one of them."""
 
@@ -65,6 +75,11 @@ class Main(MPServer):
         except SystemExit:
             if not self.interrupt_signal:
                 raise
+
+    def _spawn_worker(self, *words: Any, **more: Any) -> WorkerProcess:
+        worker = super()._spawn_worker(*words, **more)
+        worker.is_alive = lambda: is_alive(worker.inner)  # type: ignore[method-assign]
+        return worker
 
     def _respawn_workers(
         self, workers: Sequence[int], spawn_target: Any, target_loader: Any, delay: float = 0.0
