@@ -105,3 +105,8 @@ def test_options_of_other_tools_are_known(argosy: Run, command: str, names: list
 
 def test_skopeos_name_for_attempts_is_known(argosy: Run, tmp_path: pathlib.Path) -> None:
     argosy("digest", "--retry-times", "0", f"oci:{tmp_path}/none:v1", code=2)
+
+
+def test_an_address_of_ipv6_is_told_apart_from_its_port(argosy: Run) -> None:
+    told = argosy("ls", "--retry", "0", "[::1]:9/app", code=1).err
+    assert told.startswith("argosy: [::1]:9: ")

@@ -239,7 +239,7 @@ class HTTPTransport:
             sock = self._secured(sock, name, own, f"proxy {redact_url(proxy)}")
         if scheme == "https":
             try:
-                self._tunnel(sock, proxy, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                self._tunnel(sock, proxy, _address(host, port))
             except BaseException as exc:
                 sock.close()
                 if isinstance(exc, (OSError, http1.ProtocolError, ValueError)):
@@ -252,7 +252,7 @@ class HTTPTransport:
         try:
             found = socket.getaddrinfo(_encoded(target[0]), target[1], type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
-            raise TransportError(f"{host}:{port}: {told(exc)}") from None
+            raise TransportError(f"{_address(host, port)}: {told(exc)}") from None
         failure: OSError | None = None
         for family, kind, protocol, _, address in found:
             _check_lead(request, str(address[0]))
@@ -275,7 +275,7 @@ class HTTPTransport:
         # Nobody was ever there: that is settled. Who was there before may be starting anew.
         refused = isinstance(failure, ConnectionRefusedError) and (host, port) not in self._met
         error = SettledError if refused else TransportError
-        raise error(f"{host}:{port}: {told(failure or OSError('no address'))}") from None
+        raise error(f"{_address(host, port)}: {told(failure or OSError('no address'))}") from None
 
     def _secured(self, sock: socket.socket, host: str, port: int, name: str) -> socket.socket:
         try:
@@ -428,3 +428,8 @@ def _hung_up(exc: OSError) -> bool:
 def _encoded(host: str) -> bytes | str:
     # a name in ASCII needs no IDNA, whose tables take longer to load than an answer to come
     return host.encode() if host.isascii() else host
+
+
+def _address(host: str, port: int) -> str:
+    """A host and its port, as one writes them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
