@@ -15,6 +15,7 @@ from argosy.server.assemble import build
 from argosy.server.auth.gate import Gate, open_gate
 from argosy.server.auth.htpasswd import parse
 from argosy.server.front import Metered
+from argosy.server.loopback import Loopback
 from argosy.server.settings import (
     AccessSettings,
     Listen,
@@ -294,7 +295,7 @@ def test_immutable_tags_neither_move_nor_go(tmp_path: pathlib.Path) -> None:
 
 def test_loopback_without_rules_is_open_and_anything_else_is_closed(tmp_path: pathlib.Path) -> None:
     anywhere = Listen(host="0.0.0.0")
-    assert access_of(Settings(), tmp_path) is Anonymous
+    assert access_of(Settings(), tmp_path) is Loopback
     assert access_of(Settings(listen=anywhere), tmp_path) is Metered
     users = htpasswd(tmp_path, "ann")
     assert access_of(Settings(access=AccessSettings(htpasswd=users)), tmp_path) is Metered
