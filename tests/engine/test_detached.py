@@ -43,7 +43,8 @@ def test_a_detached_container_is_listed_logged_entered_stopped_and_removed(
     assert argosy("logs", "-n", "1", "-t", "web").out.endswith("bye\n")
     argosy("exec", "web", "true", code=125)
     argosy("exec", "nosuch", "true", code=125)
-    argosy("stop", "web", code=1)
+    assert argosy("stop", "web").out == "web\n"
+    argosy("kill", "web", code=1)
     argosy("rm", "web")
     assert argosy("ps", "-a", "-q").out == ""
 

@@ -151,7 +151,7 @@ def _say(line: logfile.Line, timestamps: bool) -> None:
 )
 @click.option("-s", "--signal", "signal_name", metavar="SIGNAL", help="What asks it to end.")
 def stop(named: tuple[str, ...], timeout: float | None, signal_name: str | None) -> int | None:
-    """Ask containers to end, and kill them if they do not.
+    """Ask containers to end, and kill them if they do not. Those that have ended are as they should be.
 
     \b
     Example:

@@ -344,7 +344,7 @@ class Engine:
     def stop(
         self, container: Container, timeout: float | None = None, number: int | None = None
     ) -> None:
-        """Ask a container to end, and after a time make it.
+        """Ask a container to end, and after a time make it; one that has ended is left alone.
 
         Args:
             container: The container.
@@ -352,9 +352,11 @@ class Engine:
             number: The signal to ask with; the image's or `run`'s if None.
 
         Raises:
-            ContainerStatusError: it does not run.
+            ContainerStatusError: it does not run yet.
             ContainerError: it does not end, or who watches it does not.
         """
+        if container.status == "exited":
+            return
         runtime, pid = _running(container)
         asked = container.record.options
         number = number or signal_number(asked["stop_signal"])
