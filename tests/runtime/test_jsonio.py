@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import resource
 import subprocess
@@ -68,4 +69,12 @@ def test_a_file_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: pat
     assert describe(failure.value) == f"{path}: file too large"
     assert list(tmp_path.iterdir()) == []
     write_file(path, b"1")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("pid", b"1")]
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_written_over(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / f".pid.{os.getpid()}").write_bytes(b"half")
+    write_file(str(tmp_path / "pid"), b"1")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("pid", b"1")]

@@ -355,14 +355,13 @@ class Engine:
             ContainerStatusError: it does not run yet.
             ContainerError: it does not end, or who watches it does not.
         """
-        if container.status == "exited":
-            return
-        runtime, pid = _running(container)
-        asked = container.record.options
-        number = number or signal_number(asked["stop_signal"])
-        waited = asked["stop_timeout"] if timeout is None else timeout
-        if not _end(runtime, pid, number, waited):
-            _kill(container, runtime, pid)
+        if container.status != "exited":
+            runtime, pid = _running(container)
+            asked = container.record.options
+            number = number or signal_number(asked["stop_signal"])
+            waited = asked["stop_timeout"] if timeout is None else timeout
+            if not _end(runtime, pid, number, waited):
+                _kill(container, runtime, pid)
         container.wait_unwatched()
 
     def kill(self, container: Container, number: int = signal.SIGKILL) -> None:

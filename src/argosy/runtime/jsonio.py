@@ -164,6 +164,9 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
             posix.close(fd)
         posix.rename(temporary, path)
     except OSError as error:
-        posix.unlink(temporary)
+        try:
+            posix.unlink(temporary)
+        except OSError:  # its directory has gone, too
+            pass
         error.filename = path
         raise
