@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUNTIME := $(BIN)/argosy-runtime
 RUFF := $(BIN)/ruff
 PYTEST_ARGS ?= -n auto --dist loadgroup
 
@@ -18,18 +19,21 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[server,blake3]' --group dev
-	$(BIN)/python -m argosy.runtime.launcher --plain $(BIN)/argosy-runtime
 	@touch $@
 
-install: $(STAMP) ## Install argosy and its tools into .venv
+# The launcher holds the runtime's code: what is changed there takes effect with a new one.
+$(RUNTIME): $(STAMP) $(shell find src/argosy/runtime -name '*.py')
+	$(BIN)/python -m argosy.runtime.launcher --plain $@
 
-demo: $(STAMP) ## Show the main job, from an image to a container
+install: $(RUNTIME) ## Install argosy and its tools into .venv
+
+demo: $(RUNTIME) ## Show the main job, from an image to a container
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m argosy.cli.demo
 
-test: $(STAMP) ## Run all tests
+test: $(RUNTIME) ## Run all tests
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-check: $(STAMP) ## Format, lint, types, layers, house rules
+check: $(RUNTIME) ## Format, lint, types, layers, house rules
 	$(RUFF) format --check --quiet src tests bench
 	$(RUFF) check --quiet src tests bench
 	$(BIN)/mypy
@@ -41,7 +45,7 @@ format: $(STAMP) ## Put the code into shape
 	$(RUFF) format src tests bench
 	$(RUFF) check --fix src tests bench
 
-bench: $(STAMP) ## Measure against the tools that are installed, and write docs/benchmarks.md
+bench: $(RUNTIME) ## Measure against the tools that are installed, and write docs/benchmarks.md
 	$(BIN)/python bench/run.py
 
 lock: $(STAMP) ## Pin what is installed now into constraints.txt
