@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -127,3 +128,42 @@ def test_what_a_killed_process_left_beside_the_file_is_folded_into_it(tmp_path: 
         assert asyncio.run(again.read(lambda tx: repositories.setting(tx, "name"))) == "value"
         sqlite.fold(str(path))
         assert (tmp_path / "registry.db-wal").exists()
+
+
+class _FullFile(apsw.VFSFile):
+    """A file that grows no more once its disk is full."""
+
+    def __init__(self, disk: FullDisk, name: Any, flags: Any) -> None:
+        super().__init__("unix", name, flags)
+        self._disk = disk
+
+    def xWrite(self, data: Any, offset: int) -> None:
+        if self._disk.is_full and offset + len(data) > self.xFileSize():
+            raise apsw.FullError
+        super().xWrite(data, offset)
+
+
+class FullDisk(apsw.VFS):
+    """Where all databases of this process lie until `unregister`."""
+
+    def __init__(self) -> None:
+        super().__init__("full", "unix", makedefault=True)
+        self.is_full = False
+
+    def xOpen(self, name: Any, flags: Any) -> _FullFile:
+        return _FullFile(self, name, flags)
+
+
+def test_who_makes_room_on_a_full_disk_can_delete(tmp_path: Path) -> None:
+    disk = FullDisk()
+    try:
+        with Server(str(tmp_path)) as server:
+            digests = [server.push_image("a", f"t{n}", b"%d" % n) for n in range(20)]
+            disk.is_full = True
+            for digest in digests:
+                assert server.ask("DELETE", f"/v2/a/manifests/{digest}").status == 202
+            assert server.rows("SELECT count(*) FROM manifest") == [(0,)]
+            disk.is_full = False
+            server.push_image("a", "t")
+    finally:
+        disk.unregister()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import os
 import queue
@@ -30,6 +31,8 @@ from argosy.server.storage import InsufficientStorageError, UnavailableError
 T = TypeVar("T")
 
 _GROUP = 128
+_CHUNK = 1024 * 1024
+"""Bytes the database grows by at a time: on a full disk there is room in it for what its log holds."""
 _PATIENCE = 3400
 """How often to ask again: 0.1 ms apart at first, 10 ms in the end; half a minute in all."""
 _NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs")
@@ -237,6 +240,8 @@ class Sqlite:
         tx.pragma("wal_autocheckpoint", "4000")
         tx.pragma("cache_size", "-16000")
         tx.pragma("foreign_keys", "OFF")
+        chunk = ctypes.c_int(_CHUNK)
+        tx.raw.file_control("main", apsw.SQLITE_FCNTL_CHUNK_SIZE, ctypes.addressof(chunk))
         tx.rows("BEGIN IMMEDIATE")
         try:
             known = tx.row("SELECT 1 FROM sqlite_master WHERE name = ?", ("schema_version",))
@@ -294,12 +299,15 @@ class Sqlite:
             self._jobs.put(None)
 
     def _commit(self, group: list[_Job]) -> list[Any]:
-        """Run a group in one transaction; where a job of several fails, once more, each in a savepoint."""
+        """Run a group in one transaction; where a job of several fails, or the disk is full, once more, each in a
+        savepoint."""
         try:
             return self._transaction(group, self._step)
         except _JobError as exc:
             if len(group) == 1:
                 return [exc.__cause__]
+        except InsufficientStorageError:
+            self._fold()
         except BaseException as exc:  # noqa: BLE001
             return [exc] * len(group)
         try:
@@ -320,6 +328,12 @@ class Sqlite:
                     tx.rows("ROLLBACK")
             raise
         return results
+
+    def _fold(self) -> None:
+        """Fold the log into the database, so that it is written anew from its beginning and needs no more of the disk:
+        who is to make room has to be able to delete."""
+        with contextlib.suppress(StorageError):
+            self._writer.rows("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _step(self, job: _Job) -> Any:
         try:
