@@ -211,7 +211,7 @@ def test_a_full_disk_refuses_pushes_and_goes_on_serving(tmp_path: Path) -> None:
         server.registry.storage = storage
         location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
         answer = server.ask("PUT", f"{location}?digest={Digest.of(b'more')}", b"more")
-        assert (answer.status, answer.code) == (507, "DENIED")
+        assert (answer.status, answer.code, answer.header("retry-after")) == (507, "DENIED", "60")
         assert b"storage is full" in answer.body
         assert server.ask("GET", f"/v2/a/manifests/{digest}").status == 200
         assert server.ask("GET", f"/v2/a/blobs/{Digest.of(b'layer')}").body == b"layer"

@@ -12,7 +12,6 @@ from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
     StorageError,
-    TooManyRequestsError,
     UnauthorizedError,
     UnsupportedError,
 )
@@ -28,10 +27,10 @@ from argosy.server.http import (
     Scope,
     Send,
     Stream,
+    again,
 )
 from argosy.server.registry import Exchange, Registry, begun, log, prefetched
 from argosy.server.routes import ROUTES, Match, Route, Table, WrongMethodError
-from argosy.server.storage import UnavailableError
 from argosy.spec import distribution
 
 _API = (b"docker-distribution-api-version", distribution.API_VERSION.encode())
@@ -43,7 +42,6 @@ _SLICE = 64 * 1024
 _STREAMED: Message = {"type": "http.response.body", "body": b"", "more_body": False}
 
 
-_RETRY_SECONDS = "5"
 _IN_LOG = "the log has more under this request's id"
 _STORAGE_SAYS = {
     500: f"internal error: {_IN_LOG}",
@@ -133,13 +131,10 @@ class App:
         elif error.status >= 500:
             log.error("request %s: %s", request.id, error)
         response = Response(error.status, [_JSON], distribution.encode_errors(_told(error)))
-        if isinstance(error, UnavailableError):
-            response.add(b"retry-after", _RETRY_SECONDS)
+        response.headers.extend(again(error))
         if isinstance(error, UnauthorizedError) and match is not None:
             challenge = self.registry.access.challenge(match.route.verb, match.name or None)
             response.add(b"www-authenticate", challenge)
-        if isinstance(error, TooManyRequestsError):
-            response.add(b"retry-after", str(max(1, round(error.retry_after or 1))))
         if isinstance(error, OutsideError):
             response.add(b"content-range", f"bytes */{error.size}")
         if isinstance(error, WrongMethodError):

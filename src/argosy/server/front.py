@@ -15,7 +15,7 @@ from typing import Any
 
 from argosy.errors import TooManyRequestsError
 from argosy.server.access import Access, Principal, TagGuard, Verb
-from argosy.server.http import Receive, Request, Scope, Send
+from argosy.server.http import Receive, Request, Scope, Send, again
 from argosy.server.settings import Limits
 from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
@@ -253,7 +253,7 @@ class Front:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            (b"retry-after", b"%d" % max(1, round(error.retry_after or 1))),
+            *again(error),
             (b"connection", b"close"),
         ]
         await send({"type": "http.response.start", "status": error.status, "headers": headers})

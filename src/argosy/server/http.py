@@ -20,6 +20,7 @@ from argosy.errors import (
     RangeNotSatisfiableError,
     SizeMismatchError,
     StorageError,
+    TooManyRequestsError,
 )
 from argosy.server.access import Principal
 
@@ -34,6 +35,9 @@ PIECE = 768 * 1024
 
 _LINGER, _STALLED = 30.0, 5.0
 """Seconds in all, and without a byte, for which a body that was refused is still read; as nginx has them."""
+_AGAIN_SECONDS = {429: 1.0, 503: 5.0, 507: 60.0}
+"""What ends by itself, and when to ask again where the error does not know better. A full disk takes longest. No other
+status is in it: 500 is a bug or a loss, and 502 what an upstream did."""
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _FIELDS = 1000
 """Query parameters one request may have."""
@@ -340,6 +344,19 @@ class Response:
     def add(self, name: bytes, value: str) -> None:
         """Add a header."""
         self.headers.append((name, value.encode("latin-1")))
+
+
+def again(error: ArgosyError) -> list[Header]:
+    """The `Retry-After` of an error, if there is any point in asking again.
+
+    >>> again(StorageError("a bug")), again(TooManyRequestsError("busy", retry_after=2.0))
+    ([], [(b'retry-after', b'2')])
+    """
+    if error.status not in _AGAIN_SECONDS:
+        return []
+    known = error.retry_after if isinstance(error, TooManyRequestsError) else None
+    seconds = _AGAIN_SECONDS[error.status] if known is None else known
+    return [(b"retry-after", b"%d" % max(1, round(seconds)))]
 
 
 def etags(value: str) -> frozenset[str]:
