@@ -9,17 +9,19 @@ import pathlib
 import ssl
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from argosy.errors import DeniedError, LimitExceededError, TransportError
 from argosy.server import outbound
+from argosy.server.app import App
 from argosy.server.assemble import build
 from argosy.server.front import Front, Limiter
 from argosy.server.http import Request
 from argosy.server.loopback import Loopback
 from argosy.server.registry import Exchange
-from argosy.server.settings import AccessSettings, Limits, Listen, Settings
+from argosy.server.settings import AccessSettings, Limits, Listen, Operations, Settings
 from argosy.server.telemetry import Telemetry, access_line
 from tests.server import client
 from tests.server.certificates import certificate
@@ -85,6 +87,34 @@ def test_cve_2024_28224_a_browser_that_was_led_to_an_open_registry_is_refused(
     with Server(str(tmp_path), access=Loopback("https://registry.example/")) as server:
         assert server.ask("GET", "/v2/", headers=fields).status == status
         assert server.ask("GET", "/livez", headers=fields).status == 200
+
+
+@pytest.mark.parametrize(
+    ("metrics", "host", "with_users", "called", "status"),
+    [
+        ("loopback", "127.0.0.1", False, "localhost:5000", 200),
+        ("loopback", "127.0.0.1", False, "registry.example", 200),
+        ("loopback", "127.0.0.1", False, "evil.example:5000", 403),
+        ("loopback", "0.0.0.0", True, "evil.example:5000", 403),
+        ("all", "127.0.0.1", False, "evil.example:5000", 403),
+        ("all", "0.0.0.0", True, "prometheus-sees.example", 200),
+    ],
+)
+def test_cve_2024_28224_a_browser_that_was_led_here_reads_no_figures_of_this_machine(
+    tmp_path: pathlib.Path, metrics: str, host: str, with_users: bool, called: str, status: int
+) -> None:
+    listen = Listen(host=host, public_url="https://registry.example")
+    settings = Settings(listen=listen, operations=Operations(metrics=metrics))  # type: ignore[arg-type]
+    with Door(tmp_path) as door:
+        telemetry = Telemetry(settings, door.gate if with_users else None)
+        app = App(door.server.registry, telemetry.routes())
+        front = Front(app, Limiter(Limits()))
+
+        async def from_here(scope: Any, receive: Any, send: Any) -> None:
+            await front({**scope, "client": ("127.0.0.1", 1)}, receive, send)
+
+        door.server.app = from_here  # type: ignore[assignment]
+        assert door.ask("GET", "/metrics", headers={"host": called}).status == status
 
 
 @pytest.mark.parametrize(

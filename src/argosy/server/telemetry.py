@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from argosy.errors import DeniedError
+from argosy.server.config import is_loopback
 from argosy.server.http import (
     MalformedQueryError,
     MisdirectedError,
@@ -25,6 +26,7 @@ from argosy.server.http import (
     Response,
     TooLongError,
 )
+from argosy.server.loopback import Loopback
 from argosy.server.metadata import collect
 from argosy.server.registry import Exchange, Registry, log
 from argosy.server.routes import Route
@@ -173,6 +175,10 @@ class Telemetry:
     ) -> None:
         self._lines = _Lines() if settings.log.access else None
         self._door = settings.operations.metrics
+        is_ours = gate is None and is_loopback(settings.listen.host)
+        self._browsers = (
+            Loopback(settings.listen.public_url) if is_ours or self._door == "loopback" else None
+        )
         self._gate = gate
         self._collected_at = float("-inf")
         self._counters = Counters()
@@ -255,6 +261,8 @@ class Telemetry:
     async def _check(self, request: Request) -> None:
         if self._door == "loopback" and not _is_loopback(VISIT.get()):
             raise MisdirectedError("no such route")
+        if self._browsers is not None:
+            await self._browsers.authenticate(request.headers)
         if self._door == "admin" and self._gate is not None:
             principal = await self._gate.authenticate(request.headers)
             self._gate.authorize(principal, "admin", None)
