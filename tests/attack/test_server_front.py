@@ -316,10 +316,12 @@ def test_what_is_said_of_a_url_has_no_secret_in_it() -> None:
     assert "hush" not in str(failed.value)
 
 
+@pytest.mark.parametrize("authority", [None, "Authority that is not asked for"])
 def test_a_pinned_address_must_still_prove_the_name(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, authority: str | None
 ) -> None:
-    files = certificate(tmp_path, "good.example")
+    """With the same policy as the client's: what is trusted need not lead to an authority that signed itself."""
+    files = certificate(tmp_path, "good.example", authority=authority)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files["certificate"], files["key"])
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)

@@ -12,15 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def certificate(directory: pathlib.Path, name: str = "localhost") -> dict[str, str]:
-    """A certificate that signed itself, and its key."""
+def certificate(
+    directory: pathlib.Path, name: str = "localhost", *, authority: str | None = None
+) -> dict[str, str]:
+    """A certificate and its key. It signed itself, if no authority did, of which nothing is kept."""
     key = ec.generate_private_key(ec.SECP256R1())
+    signer = ec.generate_private_key(ec.SECP256R1()) if authority else key
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(subject)
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, authority or name)]))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
@@ -31,7 +34,7 @@ def certificate(directory: pathlib.Path, name: str = "localhost") -> dict[str, s
             ),
             critical=False,
         )
-        .sign(key, hashes.SHA256())
+        .sign(signer, hashes.SHA256())
     )
     files = {"certificate": directory / "tls.crt", "key": directory / "tls.key"}
     files["certificate"].write_bytes(made.public_bytes(serialization.Encoding.PEM))

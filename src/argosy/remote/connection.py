@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from argosy.content.trust import client_context
 from argosy.errors import InvalidConfigError, TransportError
 from argosy.remote.http1 import Answer, BrokenOffError, ClosedError, HeadError, ProtocolError
 from argosy.remote.wire import Request, SettledError, redact_url
@@ -44,12 +45,7 @@ class TLS(Value, kw_only=True):
         Raises:
             InvalidConfigError: a file is missing or is no certificate or key.
         """
-        tls = ssl_module()
-        context: ssl.SSLContext = tls.create_default_context()
-        # As other clients do, and every Python alike: 3.13 refuses authorities that lack an extension, as many do that
-        # people make for themselves, and those before it an authority that is given without the one that signed it.
-        context.verify_flags |= tls.VERIFY_X509_PARTIAL_CHAIN
-        context.verify_flags &= ~tls.VERIFY_X509_STRICT
+        context = client_context()
         path: str | None = None
         try:
             for path in self.ca_files:
@@ -62,7 +58,7 @@ class TLS(Value, kw_only=True):
             raise InvalidConfigError(f"certificate {path}: {why}") from None
         if self.insecure:
             context.check_hostname = False
-            context.verify_mode = tls.CERT_NONE
+            context.verify_mode = ssl_module().CERT_NONE
         return context
 
 

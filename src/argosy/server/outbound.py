@@ -10,12 +10,12 @@ import contextlib
 import http.client
 import ipaddress
 import socket
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from argosy.content.trust import client_context
 from argosy.errors import DeniedError, LimitExceededError, TransportError
 
 __all__ = ["Answer", "allowed", "request"]
@@ -124,7 +124,7 @@ def _connect(
     plain = socket.create_connection((address, port), timeout=timeout_seconds)
     try:
         connection.sock = (
-            ssl.create_default_context().wrap_socket(plain, server_hostname=host)
+            client_context().wrap_socket(plain, server_hostname=host)
             if scheme == "https"
             else plain
         )
