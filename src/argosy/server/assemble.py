@@ -26,6 +26,7 @@ from argosy.server.registry import Registry
 from argosy.server.routes import Route
 from argosy.server.settings import Listen, Settings
 from argosy.server.storage import Storage
+from argosy.server.storage.breaker import Breaker
 from argosy.server.storage.disk import Temporary
 from argosy.server.storage.filesystem import FileSystem
 from argosy.server.team import Seat
@@ -219,12 +220,13 @@ def open_storage(settings: Settings) -> Storage:
             path_style=chosen.path_style,
             timeout_seconds=chosen.timeout_seconds,
         )
-        return Objects(
+        objects = Objects(
             store,
             redirect_seconds=chosen.redirect_seconds if chosen.redirect else None,
             memory_bytes=chosen.memory_bytes,
             temporary=Temporary.of(settings),
         )
+        return Breaker(objects, timeout_seconds=chosen.timeout_seconds)
     root = settings.storage.root or os.path.join(data_directory(settings), "blobs")
     return FileSystem(root, reserve=settings.storage.reserve_bytes)
 
