@@ -10,6 +10,8 @@ import dataclasses
 import difflib
 import ipaddress
 import json
+import math
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -274,12 +276,34 @@ def _with(value: Any, path: tuple[str, ...], new: object) -> Any:
 
 
 def _problems(document: object, rules: Mapping[str, object]) -> list[Any]:
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+    from jsonschema import Draft202012Validator, validators  # type: ignore[import-untyped]
 
-    return sorted(
-        Draft202012Validator(dict(rules)).iter_errors(document),
-        key=lambda e: list(map(str, e.path)),
-    )
+    checker = Draft202012Validator.TYPE_CHECKER.redefine_many(_TYPES)
+    strict = validators.extend(Draft202012Validator, type_checker=checker)
+    errors = strict(dict(rules)).iter_errors(document)
+    return sorted(errors, key=lambda e: list(map(str, e.path)))
+
+
+def _is_integer(_checker: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(checker: object, value: object) -> bool:
+    return _is_integer(checker, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_string(_checker: object, value: object) -> bool:
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_TYPES = {"integer": _is_integer, "number": _is_number, "string": _is_string}
+"""What YAML can write and nothing here can use: 5.0 for a port, .nan, text that is in no file and no path."""
 
 
 def _validate(
