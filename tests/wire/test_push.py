@@ -228,6 +228,34 @@ def test_an_early_refusal_is_read_not_taken_for_a_broken_pipe(
 
 
 @pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 102\r\nServer: x\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\nLink: </style.css>; rel=preload\n\n",
+        b"HTTP/1.1 100 Continue\r\nX: as yet with",
+        b"HTTP",
+    ],
+)
+def test_an_interim_answer_does_not_end_an_upload(
+    scripted: s.Scripted, client: Client, head: bytes
+) -> None:
+    def patch(seen: s.Seen, peer: s.Peer) -> bool:
+        peer.sock.sendall(head)
+        received = uploads.take(seen, peer)
+        if not head.endswith(b"\n"):
+            rest = b"/1.1 100" if head == b"HTTP" else b"out its end"
+            peer.sock.sendall(rest + b"\r\n\r\n")
+        return received and s.answer(202, uploads.where())(seen, peer)
+
+    scripted.on("PATCH", ".*", patch)
+    uploads = Uploads(scripted)
+    client().push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert len(scripted.requests("PATCH")) == 1
+
+
+@pytest.mark.parametrize(
     ("data", "kind"),
     [
         (DATA[:-1] + bytes([DATA[-1] ^ 1]), DigestMismatchError),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import re
 import select
 import socket
 import sys
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 BUFFER = 64 * 1024
 LEAST = 16 * 1024
 """The bytes of a body that must come in one timeout's time."""
+
+_INTERIM = rb"HTTP/1\.[0-9] 1(?!01)[0-9]{2}"
+_INTERIM_HEAD = _INTERIM + rb"[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n"
+_TOO_FEW = range(1, len("HTTP/1.1 100"))
+"""Bytes of an answer that do not tell its status yet."""
 
 Address = tuple[str, int]
 
@@ -169,6 +175,18 @@ class Connection:
     def spent(self, answer: Answer) -> bool:
         """Whether an answer was all that was received: what comes unasked is nobody's answer."""
         return self.raw.total - self._had == answer.taken
+
+    def answered(self) -> bool:
+        """Whether an answer has begun, or the connection has ended, while a body is sent over plain TCP.
+
+        An interim answer (1xx), which may come unasked at any time, is none and is taken away once it is whole.
+        """
+        if not self.readable():
+            return False
+        begun: bytes = self.sock.recv(BUFFER, socket.MSG_PEEK)
+        if interim := re.match(_INTERIM_HEAD, begun):
+            self.sock.recv(interim.end())
+        return not re.match(_INTERIM, begun) and len(begun) not in _TOO_FEW
 
     def readable(self) -> bool:
         """Whether there is something to read: on a kept connection only its end, or what nobody asked for."""

@@ -367,7 +367,7 @@ def _send_body(connection: Connection, body: Body | None) -> bool:
     sent = 0
     for data in _pieces(body.open(), body.length):
         # over TLS a readable socket may only hold a session ticket
-        if not connection.encrypted and connection.readable():
+        if not connection.encrypted and connection.answered():
             return False
         connection.more(data)
         sent += len(data)
