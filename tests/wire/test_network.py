@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import pathlib
 import socket
 import ssl
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from argosy.errors import InvalidConfigError, TransportError
-from argosy.remote.config import Options
+from argosy.remote.config import Options, Registries
 from argosy.remote.connection import TLS
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.registry import Registry
@@ -231,6 +232,34 @@ def test_insecure_means_no_questions_and_http_where_there_is_no_tls(
         resolve = {("registry.test", 5000): ("127.0.0.1", server.port)}
         with Registry("registry.test:5000", Options(insecure=True, resolve=resolve)) as registry:
             assert registry.repository("app").resolve("v1") == DESC
+
+
+def test_a_namespace_that_is_insecure_is_so_for_reading_and_for_writing(secure: s.Scripted) -> None:
+    secure.on("HEAD", "/v2/(team|strict)/.*", GOOD)
+    secure.on("PUT", "/v2/.*", s.answer(201))
+    table = {"location": f"{secure.name}/team", "insecure": True}
+    with Registry(secure.name, Options(registries=Registries([table]))) as registry:
+        for mirrors in (True, False):
+            repository = registry.repository("team/app", mirrors=mirrors)
+            assert repository.resolve("v1") == DESC
+            assert repository.exists(DESC)
+            repository.push(DESC, io.BytesIO(RAW), tags=["v1"])
+        with pytest.raises(TransportError, match="not trusted"):
+            registry.repository("strict/app").resolve("v1")
+
+
+def test_the_longest_prefix_decides_what_is_insecure(secure: s.Scripted) -> None:
+    secure.on("*", "/v2/(team|strict)/.*", GOOD)
+    tables: list[dict[str, object]] = [
+        {"location": secure.name, "insecure": True},
+        {"location": f"{secure.name}/strict"},
+    ]
+    with Registry(secure.name, Options(registries=Registries(tables))) as registry:
+        assert registry.repository("team/app").resolve("v1") == DESC
+        strict = registry.repository("strict/app")
+        for ask in (lambda: strict.resolve("v1"), lambda: strict.exists(DESC)):
+            with pytest.raises(TransportError, match="not trusted"):
+                ask()
 
 
 def test_a_key_that_is_none_is_named(tmp_path: pathlib.Path) -> None:

@@ -297,9 +297,9 @@ class Registries:
         if entry is not None and entry.get("blocked"):
             raise DeniedError(f"{registry}/{name} is blocked by registries.conf")
 
-    def insecure(self, registry: str) -> bool:
-        """Whether a registry as a whole is marked `insecure`."""
-        entry, _ = self._match(registry, "")
+    def insecure(self, registry: str, name: str = "") -> bool:
+        """Whether a repository is marked `insecure`, or without a name a registry as a whole."""
+        entry, _ = self._match(registry, name)
         return bool(entry and entry.get("insecure"))
 
     def _match(self, registry: str, name: str) -> tuple[Mapping[str, Any] | None, str]:

@@ -115,8 +115,8 @@ class Registry:
 
     def session(self, place: Endpoint | None = None) -> Session:
         """The session of the registry itself, or of another place its content can be read from."""
-        own = place is None or (place.registry == self.name and not place.insecure)
-        key = (self.name, False) if own or place is None else (place.registry, place.insecure)
+        whole = Endpoint(self.name, "", self.options.registries.insecure(self.name))
+        key = ((place or whole).registry, (place or whole).insecure)
         with self._lock:
             found = self._sessions.get(key)
             if found is None:

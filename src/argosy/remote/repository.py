@@ -290,7 +290,13 @@ class Repository:
             DeniedError: registries.conf blocks it.
         """
         self.registry.options.registries.check(self.registry.name, self.name)
-        return self.registry.session()
+        return self.registry.session(self._home)
+
+    @property
+    def _home(self) -> Endpoint:
+        """Where it is written: what registries.conf has in its place is for reading."""
+        insecure = self.registry.options.registries.insecure(self.registry.name, self.name)
+        return Endpoint(self.registry.name, self.name, insecure)
 
     def _read(self, flow: Callable[[str], Flow[T]], *, by_digest: bool) -> T:
         """Run a flow at the first place that can answer it: the mirrors, then the registry."""
@@ -308,7 +314,7 @@ class Repository:
         rules = self.registry.options.registries
         places = rules.endpoints(self.registry.name, self.name)
         if not self.mirrors:
-            return [Endpoint(registry=self.registry.name, name=self.name)]
+            return [self._home]
         return [p for p in places if not p.mirror or p.serves(by_digest=by_digest)]
 
     @property

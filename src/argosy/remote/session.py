@@ -99,7 +99,7 @@ class Session:
     ) -> None:
         self.registry, self.options = registry, options
         self._host = host_of(registry)
-        self._insecure = options.insecure or insecure or options.registries.insecure(registry)
+        self._insecure = options.insecure or insecure
         self._transport = transport or HTTPTransport(self._network())
         self._gate = gate or Gate(options.rate)
         self._auth = Authenticator(registry, options.credentials.lookup, self._token)
