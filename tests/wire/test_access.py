@@ -89,6 +89,40 @@ def test_public_content_needs_only_an_anonymous_token(scripted: s.Scripted, clie
     assert "authorization" not in asked.headers
 
 
+@pytest.mark.parametrize(
+    "challenge",
+    [
+        'Negotiate TlRMTVNTUAAB==, Basic realm="a, \\"b\\"", Bearer realm="/token",scope="repository:app:pull"',
+        'Bearer service="without", bearer Realm=/token , service = "with"',
+        'Bearer realm="/token#here",service="a fragment"',
+        'Bearer realm="/token/caf\xc3\xa9 au lait",service="not ascii"',
+    ],
+)
+def test_a_token_is_had_from_a_challenge_that_is_hard_to_read(
+    scripted: s.Scripted, client: Client, challenge: str
+) -> None:
+    tokens = Tokens(scripted)
+    wants = tokens.wants("repository:app:pull", GOOD)
+
+    def guarded(seen: s.Seen, peer: s.Peer) -> bool:
+        if "authorization" in seen.headers:
+            return wants(seen, peer)
+        return s.answer(401, {"WWW-Authenticate": challenge})(seen, peer)
+
+    scripted.on("*", TAG, guarded)
+    assert client().resolve("v1").digest == DIGEST
+    assert len(tokens.asked) == 1
+
+
+def test_a_challenge_nobody_can_answer_is_told_as_it_is(
+    scripted: s.Scripted, client: Client
+) -> None:
+    unknown = 'Digest realm="x", nonce=1, Bearer service="x"'
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": unknown}))
+    with pytest.raises(UnauthorizedError, match=r"asks for bearer, digest: .* with a realm"):
+        client().resolve("v1")
+
+
 def test_a_password_goes_to_the_token_server_alone(scripted: s.Scripted, client: Client) -> None:
     tokens = Tokens(scripted)
     scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))

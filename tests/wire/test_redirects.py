@@ -44,6 +44,31 @@ def test_a_redirect_to_another_host_takes_no_credential_along(
     assert scripted.requests()[-1].headers["x-wish"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("/cdn?name=caf\xc3\xa9.tgz", "/cdn?name=caf%C3%A9.tgz"),
+        ("/a b?c=d e", "/a%20b?c=d%20e"),
+        ("/cdn?a=%2F+b#fragment", "/cdn?a=%2F+b"),
+        ("http://user:password@HOST/cdn", "/cdn"),
+    ],
+)
+def test_an_address_that_is_not_quite_one_is_followed(
+    scripted: s.Scripted, client: Client, location: str, target: str
+) -> None:
+    where = {"Location": location.replace("HOST", scripted.name)}
+    scripted.on("HEAD", ".*", s.answer(404))
+    scripted.on("GET", "/v2/.*", s.answer(307, where))
+    scripted.on("GET", ".*", s.answer(200, {}, b"layer"))
+    scripted.on("POST", ".*", s.answer(202, where))
+    scripted.on("PUT", ".*", s.answer(201))
+    assert client().fetch(BLOB).read() == b"layer"
+    assert scripted.requests("GET")[-1].target == target
+    client().push(BLOB, io.BytesIO(b"layer"))
+    (put,) = scripted.requests("PUT")
+    assert put.target == f"{target}{'&' if '?' in target else '?'}digest={BLOB.digest}"
+
+
 def test_the_host_a_redirect_leads_to_is_shown_a_token_for_nobody(
     scripted: s.Scripted, another: s.Scripted, client: Client
 ) -> None:

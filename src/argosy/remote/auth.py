@@ -361,26 +361,26 @@ class Authenticator:
         Raises:
             UnauthorizedError: there is nothing (else) to try; the message says why.
         """
-        by_scheme = {c.scheme: c for c in reversed(challenges)}
-        bearer, basic = by_scheme.get("bearer"), by_scheme.get("basic")
+        bearer = [c for c in challenges if c.scheme == "bearer" and c.parameters.get("realm")]
+        basic = any(c.scheme == "basic" for c in challenges)
         found = self._credential(scopes)
         if found and found.credential.registry_token:
             self._ready = f"Bearer {found.credential.registry_token}"
             return self._once(self._ready, refused, found)
-        if bearer is not None and bearer.parameters.get("realm"):
-            self._bearer, self._base, self._named_by = bearer, url, named_by
-            more = [s for s in bearer.parameters.get("scope", "").split(" ") if s]
+        if bearer:
+            self._bearer, self._base, self._named_by = bearer[0], url, named_by
+            more = [s for s in bearer[0].parameters.get("scope", "").split(" ") if s]
             return self._fetch(merge_scopes(more, scopes), refused=refused)
-        if basic is not None:
+        if basic:
             self._basic = True
             if found is None or not found.credential.username:
                 raise self._nobody()
             return self._once(found.credential.basic(), refused, found)
         if not challenges:
             raise UnauthorizedError(f"{self._registry} answered 401 and did not say what it wants")
-        schemes = ", ".join(sorted(by_scheme))
+        schemes = ", ".join(sorted({c.scheme for c in challenges}))
         raise UnauthorizedError(
-            f"{self._registry} asks for {schemes}: only Basic and Bearer are known"
+            f"{self._registry} asks for {schemes}: only Basic, and Bearer with a realm, are known"
         )
 
     def known(self, scopes: Sequence[str]) -> bool:

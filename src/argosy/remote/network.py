@@ -8,7 +8,8 @@ against the address that was really connected to, so a name that resolves differ
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import SplitResult, urljoin, urlsplit
+import re
+from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
 
 from argosy.remote.wire import SettledError, redact_url
 
@@ -86,17 +87,26 @@ def split(url: str) -> SplitResult:
 
 
 def join(base: str, text: str) -> str:
-    """Where some text that came from `base` leads: absolute, and certain to have parts.
+    """Where some text that came from `base` leads: absolute, without its fragment, and certain to have parts.
+
+    Blanks and bytes beyond ASCII, which some leave in a file's name, are encoded as they should have been.
 
     Raises:
         SettledError: it is no address.
+
+    >>> join("https://registry.example/v2/", "/up/a b#c")
+    'https://registry.example/up/a%20b'
     """
     try:
-        url = urljoin(base, text)
-        urlsplit(url)
+        parts = urlsplit(urljoin(base, text))
     except ValueError:
         raise SettledError(f"{redact_url(base)} names no address: {_shown(text)}") from None
-    return url
+    path, query = (re.sub("[ \x80-\xff]", _quoted, part) for part in (parts.path, parts.query))
+    return urlunsplit((parts.scheme, parts.netloc, path, query, ""))
+
+
+def _quoted(byte: re.Match[str]) -> str:
+    return f"%{ord(byte[0]):02X}"
 
 
 def _shown(url: str) -> str:

@@ -301,7 +301,7 @@ def _close(state: _Upload, body: Part | None) -> Flow[None]:
 
 def _ending(location: str, digest: Digest) -> str:
     """A session's address with the digest that ends it, and no other; the rest of its query is left as it is signed."""
-    address, _, query = location.partition("#")[0].partition("?")
+    address, _, query = location.partition("?")
     kept = "&".join(field for field in query.split("&") if field.partition("=")[0] != "digest")
     return f"{address}?{kept}{'&' if kept else ''}digest={digest}"
 
