@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import io
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from argosy.remote.wire import (
     Response,
     SettledError,
     error_of,
+    http_date,
     redact_headers,
     redact_url,
     retry_after,
@@ -51,6 +53,35 @@ def test_a_retry_after_with_a_date_is_reckoned_from_the_clock_here_where_the_ans
     assert wait is not None
     assert 3500 < wait <= 3600
     assert retry_after(Headers([("Retry-After", until), ("Date", until)])) == 0
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Sunday, 06-Nov-94 08:49:37 GMT",
+        "Sun Nov  6 08:49:37 1994",
+    ],
+)
+def test_every_form_of_a_date_is_the_same_moment_wherever_it_is_read(text: str) -> None:
+    """RFC 9110, section 5.6.7."""
+    assert http_date(text) == 784111777
+    assert retry_after(Headers([("Retry-After", text)]), now=784111770) == 7
+
+
+def test_an_error_without_a_code_is_told_by_its_message() -> None:
+    body = b'{"errors":[{"code":null,"message":"not today"},{"code":"DENIED","message":null}]}'
+    assert str(error_of(Response(403, data=body), GET)).endswith("/v2/x: 403 not today; DENIED")
 
 
 def test_nothing_secret_is_shown() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import os
 import pathlib
@@ -302,6 +303,29 @@ def test_an_error_with_a_200_is_no_empty_list(
         list(client().tags())
     with pytest.raises(ArgosyError):
         list(client().registry.catalog())
+
+
+def test_an_error_with_a_200_is_no_manifest(scripted: s.Scripted, client: Client) -> None:
+    body = b'{"errors":[{"code":"DENIED","message":"not today"}]}'
+    scripted.on("*", ".*", s.answer(200, {"Content-Type": "application/json"}, body))
+    with pytest.raises(DeniedError, match=r"200 .*not today"):
+        client().resolve("v1")
+
+
+def test_a_document_in_a_coding_nobody_asked_for_is_told_so(
+    scripted: s.Scripted, client: Client
+) -> None:
+    fields = {"Content-Encoding": "gzip", "Content-Type": mediatypes.OCI_MANIFEST}
+    scripted.on("*", ".*", s.answer(200, fields, gzip.compress(RAW)))
+    for ask in (lambda: client().resolve("v1"), lambda: list(client().tags())):
+        with pytest.raises(RegistryError, match=r"GET .* 'gzip', unasked"):
+            ask()
+    assert scripted.requests("GET")[0].headers["accept-encoding"] == "identity"
+
+
+def test_a_tag_that_a_list_has_twice_is_told_once(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("GET", ".*", s.answer(200, {}, b'{"tags":["b","a","b"]}'))
+    assert list(client().tags()) == ["b", "a"]
 
 
 @pytest.mark.parametrize("body", [b'{"tags":null}', b'{"name":"app"}', b'{"tags":[],"errors":[]}'])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from argosy.errors import ConflictError
+from argosy.errors import ConflictError, InvalidManifestError
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
@@ -205,3 +205,22 @@ def test_an_api_answer_of_another_type_is_no_api(scripted: s.Scripted, client: C
     scripted.on("GET", "/v2/app/referrers/.*", s.answer(200, {"Content-Type": "text/html"}, b"hi"))
     assert list(client().referrers(SUBJECT)) == []
     assert scripted.requests("GET", TAG)
+
+
+def test_a_list_that_is_null_is_empty(scripted: s.Scripted, client: Client) -> None:
+    """As Go writes a slice that nobody made."""
+    body = b'{"schemaVersion":2,"mediaType":"%s","manifests":null}' % mediatypes.OCI_INDEX.encode()
+    fields = {"Content-Type": mediatypes.OCI_INDEX}
+    scripted.on("GET", "/v2/app/referrers/.*", s.answer(200, fields, body))
+    assert list(client().referrers(SUBJECT)) == []
+    assert not scripted.requests("GET", TAG)
+
+
+def test_what_is_wrong_with_a_list_is_told(scripted: s.Scripted, client: Client) -> None:
+    entry = b'{"mediaType":"%s","size":1,"digest":"sha256:1"}' % mediatypes.OCI_MANIFEST.encode()
+    body = b'{"schemaVersion":2,"manifests":[%s]}' % entry
+    fields = {"Content-Type": mediatypes.OCI_INDEX}
+    scripted.on("GET", ".*", s.answer(200, fields, body))
+    for how in ("api", "tag"):
+        with pytest.raises(InvalidManifestError, match=r"app.*manifests\[0\]\.digest: .*sha256:1"):
+            list(client(referrers=how).referrers(SUBJECT))

@@ -25,7 +25,7 @@ from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.digest import Digest
+from argosy.spec.digest import Digest, hasher
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
 
 PAGE = 1000
@@ -90,13 +90,14 @@ def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
 def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     """What a HEAD answer says a manifest is, or None where it leaves something out or contradicts the question."""
     media_type = mediatypes.essence(response.headers.get("Content-Type"))
-    size = response.length
+    size = None if response.coding else response.length
     if media_type in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
     if not mediatypes.is_manifest(media_type) or not size:
         return None  # a 0 is the length of what follows a HEAD: no manifest is empty
     try:
         digest = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
+        hasher(digest.algorithm)  # one that cannot be computed here proves nothing
     except ArgosyError:
         return None
     if is_digest(tag_or_digest) and digest != tag_or_digest:
@@ -134,6 +135,8 @@ def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]
     try:
         parsed = decode_manifest(raw, stated if mediatypes.is_manifest(stated) else None)
     except InvalidManifestError as exc:
+        if distribution.decode_errors(raw):
+            raise error_of(response, request) from None  # some send their errors with a 200
         exc.add_note(f"sent as {stated or 'nothing in particular'} for {name}:{tag_or_digest}")
         raise
     return Descriptor(media_type=parsed.media_type, digest=digest, size=len(raw)), raw

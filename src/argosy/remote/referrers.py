@@ -20,26 +20,23 @@ from argosy.errors import (
 )
 from argosy.remote.flows import next_of, pull_scope, push_scope
 from argosy.remote.wire import Flow, Request, error_of, redact_url
-from argosy.spec import distribution, mediatypes
+from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import MAX_SIZE, Index, Manifest, decode_manifest
 
 MAX_PAGES = 1000
 _ATTEMPTS = 16
 _MAX_PAUSE = 2.0
 _updating = threading.Lock()  # one update at a time in this process; others are met by merging
 
-_FILTERED_RC1 = "org.opencontainers.referrers.filtersApplied"
-
 
 class Page(Value):
-    """One page of a list: what it holds, the next page's URL, whether the registry has filtered it."""
+    """One page of a list: what it holds, and the next page's URL. Who asked for a type filters it himself."""
 
     entries: tuple[Descriptor, ...]
     following: str = ""
-    filtered: bool = False
 
 
 def listed(name: str, url: str) -> Flow[Page | None]:
@@ -63,26 +60,25 @@ def listed(name: str, url: str) -> Flow[Page | None]:
         return None
     if mediatypes.essence(response.headers.get("Content-Type")) != mediatypes.OCI_INDEX:
         return None
-    index = _index(response.data)
-    if index is None:
-        where = redact_url(response.url)
-        raise InvalidManifestError(f"{where}: expected an image index with the referrers")
-    applied = response.headers.get(distribution.FILTERS_HEADER) or index.annotations.get(
-        _FILTERED_RC1, ""
-    )
-    return Page(
-        index.manifests,
-        next_of(response),
-        "artifactType" in {part.strip() for part in applied.split(",")},
-    )
+    return Page(_index(response.data, redact_url(response.url)).manifests, next_of(response))
 
 
-def _index(raw: bytes) -> Index | None:
+def _index(raw: bytes, where: str) -> Index:
+    """A list of referrers; one that is null, as some programs write an empty one, is empty.
+
+    Raises:
+        InvalidManifestError: it is something else.
+    """
     try:
-        parsed = decode_manifest(raw)
-    except (InvalidManifestError, UnsupportedError):
-        return None
-    return parsed if isinstance(parsed, Index) else None
+        value = _json.loads_object(raw, limit=MAX_SIZE, error=InvalidManifestError)
+        parsed = decode_manifest(raw) if value.get("manifests", ()) is not None else Index()
+    except (InvalidManifestError, UnsupportedError) as exc:
+        raise InvalidManifestError(
+            f"{where}: expected an image index with the referrers: {exc}"
+        ) from None
+    if not isinstance(parsed, Index):
+        raise InvalidManifestError(f"{where}: expected an image index with the referrers")
+    return parsed
 
 
 def tagged(name: str, subject: Digest, pause: float = 0.0) -> Flow[tuple[Index | None, bytes, str]]:
@@ -107,11 +103,7 @@ def tagged(name: str, subject: Digest, pause: float = 0.0) -> Flow[tuple[Index |
     response = yield request
     if response.status == 404:
         return None, b"", ""
-    index = _index(response.data)
-    if index is None:
-        raise InvalidManifestError(
-            f"{name}:{distribution.referrers_tag(subject)}: expected an image index with the referrers of {subject}"
-        )
+    index = _index(response.data, f"{name}:{distribution.referrers_tag(subject)}")
     return index, response.data, response.headers.get("ETag")
 
 

@@ -147,7 +147,8 @@ class Registry:
             found = value.get(member)
             if not isinstance(found, list) and found is not None:
                 raise RegistryError(f"{self.name}: {path}: {member}: expected an array")
-            fresh = [item for item in found or () if isinstance(item, str) and item not in seen]
+            named = dict.fromkeys(item for item in found or () if isinstance(item, str))
+            fresh = [item for item in named if item not in seen]
             seen.update(fresh)
             yield from fresh
             if not fresh and found:

@@ -267,7 +267,12 @@ class Session:
             if response.status not in request.statuses:
                 raise error_of(response, request)
             return response
-        return response if request.stream else response.load(request.limit)
+        if request.stream:
+            return response
+        if response.load(request.limit).data and response.coding:
+            where = f"{request.method} {redact_url(response.url)}"
+            raise RegistryError(f"{where}: sent in {response.coding[:100]!r}, unasked")
+        return response
 
     # -------------------------------------------------------------------------------------------------- who asks
 

@@ -162,6 +162,12 @@ class Response:
         text = self.headers.get("Content-Length")
         return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
+    @property
+    def coding(self) -> str:
+        """The `Content-Encoding`, which nobody asks for; empty where the body is what it is."""
+        text = self.headers.get("Content-Encoding").lower()
+        return "" if text == "identity" else text
+
     def close(self) -> None:
         """Let the connection go; a body that was not read to its end is lost, and the connection with it."""
         if self._close:
@@ -390,7 +396,7 @@ def _class_of(entries: tuple[ErrorEntry, ...], status: int) -> type[ArgosyError]
 
 def _told(entries: tuple[ErrorEntry, ...], response: Response) -> str:
     if entries:
-        text = "; ".join(f"{e.code}: {e.message}" if e.message else e.code for e in entries[:3])
+        text = "; ".join(": ".join(filter(None, (e.code, e.message))) for e in entries[:3])
         return printable(" ".join(text.split()))[:1000]
     text = response.data[:4096].decode("utf-8", "replace")
     if "<" in text:
@@ -440,7 +446,8 @@ def http_date(text: str) -> float | None:
     """An HTTP date as seconds since the epoch, or None where it is none."""
     utils: Any = importlib.import_module("email.utils")  # 20 ms, for a few answers only
     try:
-        moment: float = utils.parsedate_to_datetime(text).timestamp()
-        return moment
+        moment = utils.parsedate_to_datetime(text)
+        zone = moment.tzinfo or utils.datetime.UTC  # asctime's form does not say it
+        return float(moment.replace(tzinfo=zone).timestamp())
     except (TypeError, ValueError, IndexError, OverflowError):
         return None

@@ -186,8 +186,8 @@ def decode_errors(body: bytes) -> tuple[ErrorEntry, ...]:
         return ()
     return tuple(
         ErrorEntry(
-            code=str(item.get("code", "")),
-            message=str(item.get("message", "")),
+            code=str(item.get("code") or ""),
+            message=str(item.get("message") or ""),
             detail=item.get("detail"),
         )
         for item in listed[:100]
