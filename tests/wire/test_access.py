@@ -385,6 +385,15 @@ def test_refused_credentials_are_named_with_their_place(
     assert "secret" not in str(caught.value) + notes
 
 
+def test_a_refusal_is_told_as_the_answer_to_what_was_asked(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("POST", "/token", s.answer(400, {}, b'{"error":"invalid_grant"}'))
+    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
+    with pytest.raises(UnauthorizedError, match=r"refused: POST .*/token: 400 .*invalid_grant"):
+        client(credentials=given(identity_token="old")).resolve("v1")
+
+
 def test_basic_is_answered_and_then_sent_at_once(scripted: s.Scripted, client: Client) -> None:
     def send(seen: s.Seen, peer: s.Peer) -> bool:
         right = seen.headers.get("authorization") == BASIC

@@ -466,6 +466,19 @@ def test_a_next_page_at_another_host_is_refused(
     assert not another.requests()
 
 
+def test_a_list_that_is_at_another_host_has_its_next_page_there(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    """As registry.k8s.io has it, which keeps nothing itself; no credential goes there."""
+    scripted.on("GET", ".*", s.answer(307, {"Location": f"{another.url}/v2/k8s/app/tags/list"}))
+    link = {"Link": '</v2/k8s/app/tags/list?last=a>; rel="next"'}
+    another.on("GET", ".*last=a", s.answer(200, {}, b'{"tags":["b"]}'))
+    another.on("GET", ".*", s.answer(200, link, b'{"tags":["a"]}'))
+    repository = client(headers={"X-Wish": "1"})
+    assert list(repository.tags()) == ["a", "b"]
+    assert not any("x-wish" in seen.headers for seen in another.requests())
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"tags":"a"}', b'{"tags":{"a":1}}'])
 def test_what_is_no_list_is_an_error(scripted: s.Scripted, client: Client, body: bytes) -> None:
     scripted.on("GET", ".*", s.answer(200, {}, body))

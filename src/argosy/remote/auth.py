@@ -176,10 +176,12 @@ def fetch_token(
     posted = credential is not None and bool(credential.identity_token)
     if credential is not None and posted:
         form = {"grant_type": "refresh_token", "refresh_token": credential.identity_token}
-        response = yield _post(realm, service, scopes, form, named_by)
+        request = _post(realm, service, scopes, form, named_by)
+        response = yield request
         if response.status not in _NOT_THIS_WAY:
-            return _token_of(response, scopes)
-    response = yield _get(realm, service, scopes, credential, named_by)
+            return _token_of(response, request, scopes)
+    request = _get(realm, service, scopes, credential, named_by)
+    response = yield request
     refused = response.status in _NOT_THIS_WAY and not posted
     if refused and credential is not None and credential.username:
         form = {
@@ -187,8 +189,9 @@ def fetch_token(
             "username": credential.username,
             "password": credential.password,
         }
-        response = yield _post(realm, service, scopes, form, named_by)
-    return _token_of(response, scopes)
+        request = _post(realm, service, scopes, form, named_by)
+        response = yield request
+    return _token_of(response, request, scopes)
 
 
 def _get(
@@ -240,10 +243,10 @@ def _post(
     )
 
 
-def _token_of(response: Response, scopes: Sequence[str]) -> Token:
+def _token_of(response: Response, request: Request, scopes: Sequence[str]) -> Token:
     where = redact_url(response.url)
     if response.status >= 400:
-        told = error_of(response, Request(method="GET", url=response.url))
+        told = error_of(response, request)
         raise UnauthorizedError(f"the token server refused: {told}", hint=told.hint)
     try:
         answer = _json.loads_object(response.data, limit=MAX_TOKEN_ANSWER)

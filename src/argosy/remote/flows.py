@@ -397,8 +397,8 @@ def _meant(response: Response, text: str) -> str:
 
 def page(
     name: str, url: str, member: str, *, scopes: Sequence[str] = ()
-) -> Flow[tuple[Mapping[str, object], str]]:
-    """One page of a list (end-8): the decoded object, and the next page's URL or an empty string.
+) -> Flow[tuple[Mapping[str, object], Response]]:
+    """One page of a list (end-8): the decoded object, and the answer that it came in.
 
     Args:
         name: The repository, or an empty string for the catalog.
@@ -419,7 +419,7 @@ def page(
         raise RegistryError(f"{redact_url(response.url)} sent no list: {exc}") from None
     if member not in value and value.get("errors"):
         raise error_of(response, request)  # some send their errors with a 200
-    return value, next_of(response)
+    return value, response
 
 
 def first_page(path: str, *, last: str = "", limit: int = PAGE) -> str:

@@ -18,8 +18,8 @@ from argosy.errors import (
     ResponseError,
     UnsupportedError,
 )
-from argosy.remote.flows import next_of, pull_scope, push_scope
-from argosy.remote.wire import Flow, Request, error_of, redact_url
+from argosy.remote.flows import pull_scope, push_scope
+from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
@@ -33,10 +33,10 @@ _updating = threading.Lock()  # one update at a time in this process; others are
 
 
 class Page(Value):
-    """One page of a list: what it holds, and the next page's URL. Who asked for a type filters it himself."""
+    """One page of a list: what it holds, and the answer it came in. Who asked for a type filters it himself."""
 
     entries: tuple[Descriptor, ...]
-    following: str = ""
+    answer: Response
 
 
 def listed(name: str, url: str) -> Flow[Page | None]:
@@ -60,7 +60,7 @@ def listed(name: str, url: str) -> Flow[Page | None]:
         return None
     if mediatypes.essence(response.headers.get("Content-Type")) != mediatypes.OCI_INDEX:
         return None
-    return Page(_index(response.data, redact_url(response.url)).manifests, next_of(response))
+    return Page(_index(response.data, redact_url(response.url)).manifests, response)
 
 
 def _index(raw: bytes, where: str) -> Index:

@@ -143,7 +143,7 @@ class Registry:
         visited: set[str] = set()
         while url and url not in visited:
             visited.add(url)
-            value, following = run(flows.page(name, url, member, scopes=scopes), session)
+            value, page = run(flows.page(name, url, member, scopes=scopes), session)
             found = value.get(member)
             if not isinstance(found, list) and found is not None:
                 raise RegistryError(f"{self.name}: {path}: {member}: expected an array")
@@ -155,7 +155,7 @@ class Registry:
                 return  # a registry that ignores where we are would send this page for ever
             if len(visited) >= flows.MAX_PAGES:
                 raise RegistryError(f"{self.name}: {path} has no end after {len(visited)} pages")
-            url = session.own_link(following)
+            url = session.next_page(page)
 
 
 class Ping:

@@ -406,7 +406,7 @@ class Repository:
                     return False
                 raise RegistryError(f"{self}: page {len(visited)} of the referrers is not there")
             yield from page.entries
-            url = session.own_link(page.following)
+            url = session.next_page(page.answer)
         return True
 
     def _deletes_manifests(self) -> bool:

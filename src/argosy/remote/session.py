@@ -16,7 +16,7 @@ from argosy.remote import network
 from argosy.remote.auth import Authenticator, Challenge, Token, fetch_token, parse_challenges
 from argosy.remote.config import MOST_SECONDS, Options, host_of, ignore_exchange
 from argosy.remote.connection import Network
-from argosy.remote.flows import location_of
+from argosy.remote.flows import location_of, next_of
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
     Exchange,
@@ -165,13 +165,14 @@ class Session:
             self.authorization(scopes)
             self._auth.volunteer(scopes)
 
-    def own_link(self, url: str) -> str:
-        """A next page's URL if it leads to this host, else an error.
+    def next_page(self, page: Response) -> str:
+        """The next page's URL, or an empty string: at this host, or where a redirect led to this page.
 
         Raises:
-            RegistryError: it leads elsewhere.
+            RegistryError: it is elsewhere.
         """
-        if url and not self._is_own(url):
+        url = next_of(page)
+        if url and not self._is_own(url) and network.origin(url) != network.origin(page.url):
             shown = redact_url(url)[:200]
             raise RegistryError(f"{self.registry}: refused a next page at another host: {shown!r}")
         return url
