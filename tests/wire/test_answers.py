@@ -164,6 +164,39 @@ def test_a_list_of_referrers_that_breaks_off_is_an_error(
         list(client().referrers(MANIFEST))
 
 
+def test_a_document_that_breaks_off_is_asked_for_again(
+    scripted: s.Scripted, client: Client
+) -> None:
+    fields = {"Content-Type": mediatypes.OCI_MANIFEST}
+    scripted.on("HEAD", TAG, s.answer(405))
+    scripted.on("GET", TAG, s.cut(RAW, 9), s.cut(RAW, 9), s.answer(200, fields, RAW))
+    assert client().resolve("v1") == MANIFEST
+    tags = b'{"tags":["a","b"]}'
+    scripted.on("GET", "/v2/app/tags.*", s.cut(tags, 9), s.answer(200, {}, tags))
+    assert list(client().tags()) == ["a", "b"]
+
+
+def test_a_token_that_breaks_off_is_asked_for_again(scripted: s.Scripted, client: Client) -> None:
+    def guarded(seen: s.Seen, peer: s.Peer) -> bool:
+        if seen.headers.get("authorization") == "Bearer T":
+            return s.manifest(RAW, Docker_Content_Digest=MANIFEST.digest)(seen, peer)
+        return s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'})(seen, peer)
+
+    token = b'{"token":"T"}'
+    scripted.on("GET", "/token.*", s.cut(token, 9), s.answer(200, {}, token))
+    scripted.on("HEAD", TAG, guarded)
+    assert client().resolve("v1") == MANIFEST
+
+
+def test_a_document_that_always_breaks_off_is_given_up(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", ".*", s.cut(b'{"tags":["a","b"]}', 9))
+    with pytest.raises(TransportError, match=r"tags/list.*broke off"):
+        list(client(attempts=3).tags())
+    assert len(scripted.requests("GET")) == 3
+
+
 # ------------------------------------------------------------------------------------------- what came before an error
 
 BLOB = f"/v2/app/blobs/{LAYER.digest}"

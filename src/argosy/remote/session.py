@@ -233,6 +233,8 @@ class Session:
             last = attempt >= self.options.attempts
             try:
                 response = send(request)
+                if 200 <= response.status < 300 and not request.stream:
+                    response.load(request.limit)  # which may break off, and is asked for again
             except TransportError as exc:
                 if not request.retry or isinstance(exc, SettledError):
                     raise
@@ -268,9 +270,7 @@ class Session:
             if response.status not in request.statuses:
                 raise error_of(response, request)
             return response
-        if request.stream:
-            return response
-        if response.load(request.limit).data and response.coding:
+        if response.data and response.coding:
             where = f"{request.method} {redact_url(response.url)}"
             raise RegistryError(f"{where}: sent in {response.coding[:100]!r}, unasked")
         return response
@@ -316,8 +316,6 @@ class Session:
         except SettledError as exc:
             exc.add_note("while asking for a token")
             raise
-        except TransportError as exc:  # its answer broke off, which is not the registry's failure
-            raise SettledError(f"the token server gave no token: {exc}") from None
 
     def _named_by(self) -> str | None:
         """The class of address the registry has, which what it names may share; public while it is not known."""
