@@ -338,6 +338,22 @@ def test_an_error_with_a_200_is_no_empty_list(
         list(client().registry.catalog())
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_an_error_in_chunks_is_read_whole(scripted: s.Scripted, client: Client, size: int) -> None:
+    body = b'{"errors":[{"code":"NAME_UNKNOWN","message":"nowhere"}]}'
+    chunks = [body[at : at + size] for at in range(0, len(body), size)]
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+    scripted.on("*", ".*", s.raw(b"HTTP/1.1 404 X\r\nTransfer-Encoding: chunked\r\n\r\n" + sent))
+    with pytest.raises(NameUnknownError, match="nowhere"):
+        list(client().tags())
+
+
+def test_an_error_that_breaks_off_is_the_error_it_was(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("*", ".*", s.cut(b"you may not, and here is why", 11, status=403))
+    with pytest.raises(DeniedError, match="403 you may not"):
+        list(client().tags())
+
+
 def test_an_error_with_a_200_is_no_manifest(scripted: s.Scripted, client: Client) -> None:
     body = b'{"errors":[{"code":"DENIED","message":"not today"}]}'
     scripted.on("*", ".*", s.answer(200, {"Content-Type": "application/json"}, body))

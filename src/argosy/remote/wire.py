@@ -183,28 +183,35 @@ class Response:
         """
         if self.body is None:
             return self
-        parts: list[bytes] = []
-        left = limit + 1
         try:
-            while left > 0 and (part := self.body.read(min(left, 1 << 16))):
-                parts.append(part)
-                left -= len(part)
+            self.data = b"".join(self._pieces(limit + 1))
         finally:
             self.close()
-        if left <= 0:
+        if len(self.data) > limit:
+            self.data = b""
             raise LimitExceededError(f"answer of {redact_url(self.url)} is over {limit} bytes")
-        self.data = b"".join(parts)
         return self
 
     def load_error(self) -> Response:
         """Read what an error body has to say: at most 64 KiB, and a body that breaks off is no new error."""
+        if self.body is None:
+            return self
+        parts: list[bytes] = []
         try:
-            self.data = self.body.read(MAX_ERROR_BODY) if self.body is not None else self.data
+            for part in self._pieces(MAX_ERROR_BODY):
+                parts.append(part)  # noqa: PERF402 - what came before a failure counts
         except TransportError:
-            self.data = b""
+            pass
         finally:
             self.close()
+        self.data = b"".join(parts)
         return self
+
+    def _pieces(self, most: int) -> Iterator[bytes]:
+        """The body as it comes, in chunks perhaps, and no more of it than this."""
+        while most > 0 and self.body is not None and (part := self.body.read(min(most, 1 << 16))):
+            most -= len(part)
+            yield part
 
 
 class Transport(Protocol):
