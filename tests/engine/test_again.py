@@ -339,11 +339,15 @@ def test_the_record_of_a_newer_argosy_is_read_and_a_damaged_one_is_named(
     value = json.loads(record.read_text())
     record.write_text(json.dumps({**value, "added": 1}))
     assert [c.id for c in Container.every(places)] == [container.id]
-    for damaged in ("{", "[]", json.dumps({"id": container.id})):
+    another = json.dumps({**value, "id": "f" * 64})
+    for damaged in ("", "{", "[]", "\0", json.dumps({"id": container.id}), another):
         record.write_text(damaged)
         assert list(Container.every(places)) == []
-        with pytest.raises(InvalidConfigError, match=r"container\.json: "):
-            Container.find(places, container.id)
+        assert [c.status for c in Container.every(places, damaged=True)] == ["damaged"]
+        for text in (container.id, container.id[:8]):
+            with pytest.raises(InvalidConfigError, match=r"container\.json: "):
+                Container.find(places, text)
+            assert Container.find(places, text, damaged=True).path == container.path
     for nobody in ("c", "..", "", "/"):
         with pytest.raises(ContainerUnknownError):
             Container.find(places, nobody)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pathlib
@@ -142,6 +143,38 @@ def test_what_a_removal_left_that_was_killed_is_removed(
     (place / "lock").unlink()
     argosy(*how)
     assert os.listdir(root / "containers") == []
+
+
+@pytest.mark.parametrize("how", [("rm", "-f"), ("prune",)])
+def test_of_a_damaged_container_all_that_is_there_is_removed(
+    argosy: Argosy, image: str, root: pathlib.Path, how: tuple[str, ...],
+    left_behind: Callable[[], list[str]],
+) -> None:  # fmt: skip
+    container = argosy("run", "-q", "-d", "--name", "c", image, "sleep", "100").out.strip()
+    place = root / "containers" / container
+    watcher = json.loads((place / "container.json").read_text())["watcher"]
+    (place / "container.json").write_text('{"id": ')
+    (row,) = json.loads(argosy("ps", "--json").out)
+    assert (row["Id"], row["Status"]) == (container, "damaged")
+    layers = os.listdir(root / "layers")
+    assert argosy("prune").out == "", "it runs"
+    assert os.listdir(root / "layers") == layers
+    short = container[:12]
+    assert argosy("ps").out.splitlines()[1].split() == [short, "-", "damaged"]
+    assert f"hint: argosy rm -f {short} removes the container" in argosy("rm", short, code=1).err
+    if how == ("prune",):
+        _kill(watcher, place / "lock")
+        assert argosy("prune").out == f"{container}\n"
+    else:
+        assert argosy(*how, short).out == f"{short}\n"
+    assert left_behind() == []
+    assert argosy("ps", "-a").out.count("\n") == 1
+
+
+def _kill(watcher: int, lock: pathlib.Path) -> None:
+    os.kill(watcher, signal.SIGKILL)
+    with lock.open() as file:  # which is its until it has ended
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def test_a_removal_begins_with_the_record(

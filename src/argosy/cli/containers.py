@@ -50,7 +50,8 @@ def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
     """List containers.
 
     One is `orphaned` where the process that watched it was killed and it runs on, and `dead` where it does not: nobody
-    knows its exit code. `argosy prune` removes both.
+    knows its exit code. `argosy prune` removes both. Of one that is `damaged` the record cannot be read; `argosy rm -f`
+    removes it.
 
     \b
     Example:
@@ -58,7 +59,7 @@ def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
     """
     found = [
         c
-        for c in Container.every(engine.places())
+        for c in Container.every(engine.places(), damaged=True)
         if every or status_of(c) not in ("exited", "dead")
     ]
     if quiet:
@@ -78,7 +79,7 @@ def _row(container: Container) -> tuple[str, ...]:
         status = f"exited ({record.exit_code})"
     return (
         container.id[:12], record.image.removeprefix("docker.io/library/"), words(record.command)[:40],
-        _ago(record.created), status, ", ".join(_ports(container)), record.name,
+        _ago(record.created) if record.created else "-", status, ", ".join(_ports(container)), record.name,
     )  # fmt: skip
 
 
@@ -94,7 +95,7 @@ def _plain(container: Container) -> dict[str, object]:
         "Image": record.image,
         "ImageID": record.digest,
         "Command": record.command,
-        "Created": record.created,
+        "Created": record.created or None,
         "Started": record.started or None,
         "Finished": record.finished or None,
         "Status": status_of(container),
@@ -422,11 +423,13 @@ def remove(
     if rootless.needed():
         chosen = {"--force": force, "--dry-run": dry_run}
         options = [option for option, wanted in chosen.items() if wanted]
-        return _each_as_root(made.places, ["rm", *options], named)
-    return _each(
-        named,
-        lambda name: made.remove(Container.find(made.places, name), force=force, dry_run=dry_run),
-    )
+        return _each_as_root(made.places, ["rm", *options], named, damaged=force)
+
+    def remove_one(name: str) -> None:
+        found = Container.find(made.places, name, damaged=force)
+        made.remove(found, force=force, dry_run=dry_run)
+
+    return _each(named, remove_one)
 
 
 def _each(named: tuple[str, ...], act: Callable[[str], object]) -> int | None:
@@ -447,12 +450,14 @@ def _each(named: tuple[str, ...], act: Callable[[str], object]) -> int | None:
     return code
 
 
-def _each_as_root(places: Places, argv: list[str], named: tuple[str, ...]) -> int:
+def _each_as_root(
+    places: Places, argv: list[str], named: tuple[str, ...], *, damaged: bool = False
+) -> int:
     """Say a command to one container after the other, each time as root of the namespaces it is watched in."""
     code = 0
     for name in named:
         try:
-            found = Container.find(places, name)
+            found = Container.find(places, name, damaged=damaged)
         except ArgosyError as exc:
             told = failure.report(exc)
         else:
@@ -464,7 +469,7 @@ def _each_as_root(places: Places, argv: list[str], named: tuple[str, ...]) -> in
 
 def _is_there(places: Places, name: str) -> bool:
     try:
-        Container.find(places, name)
+        Container.find(places, name, damaged=True)
     except ContainerUnknownError:
         return False
     return True

@@ -142,13 +142,26 @@ class Container:
         self.save()
 
     @classmethod
-    def every(cls, places: Places) -> Iterator[Self]:
-        """All containers that have a record, the newest first."""
+    def every(cls, places: Places, *, damaged: bool = False) -> Iterator[Self]:
+        """All containers that have a record, the newest first; those whose record cannot be read last, if at all."""
         found: list[Self] = []
         for name in os.listdir(places.containers):
-            with contextlib.suppress(ContainerUnknownError, InvalidConfigError):
-                found.append(cls.load(places, name))
+            with contextlib.suppress(ContainerUnknownError):
+                try:
+                    found.append(cls.load(places, name))
+                except InvalidConfigError:
+                    if damaged:
+                        found.append(cls._of_id(places, name))
         yield from sorted(found, key=lambda c: c.record.created, reverse=True)
+
+    @classmethod
+    def _of_id(cls, places: Places, container_id: str) -> Self:
+        """A damaged one: its id is all that is known of it, and that it may have all that a container can have."""
+        record = Record(
+            id=container_id, name="", image="", digest="", created="", command=[], layers=[],
+            options=dataclasses.asdict(RunOptions(network="bridge")),
+        )  # fmt: skip
+        return cls(places, record)
 
     @classmethod
     def load(cls, places: Places, container_id: str) -> Self:
@@ -161,33 +174,49 @@ class Container:
         path = os.path.join(places.containers, container_id, _RECORD)
         try:
             with open(path, encoding="utf-8") as file:
-                return cls(places, Record.decode(file.read()))
+                record = Record.decode(file.read())
+            if record.id != container_id:
+                raise ValueError(f"expected the id {container_id}, got {record.id!r}")
         except (FileNotFoundError, NotADirectoryError):
             raise ContainerUnknownError(f"there is no container {container_id}") from None
         except ValueError as exc:
-            raise InvalidConfigError(f"{path}: {exc}") from exc
+            raise InvalidConfigError(
+                f"{path}: {exc}", hint=f"argosy rm -f {container_id[:12]} removes the container"
+            ) from exc
+        return cls(places, record)
 
     @classmethod
-    def find(cls, places: Places, text: str) -> Self:
+    def find(cls, places: Places, text: str, *, damaged: bool = False) -> Self:
         """By name, id, or the first digits of an id.
+
+        Args:
+            places: Where to look.
+            text: What it is called.
+            damaged: Whether one whose record cannot be read is wanted, too, by its id.
 
         Raises:
             ContainerUnknownError: there is none.
             InvalidConfigError: its record cannot be read.
             UsageError: the digits fit several.
         """
-        every = list(cls.every(places))
+        every = list(cls.every(places, damaged=True))
         for container in every:
-            if text in (container.record.name, container.id):
-                return container
+            if text and text in (container.record.name, container.id):
+                return container if damaged else container._whole()
         fits = [c for c in every if text and c.id.startswith(text)]
         if len(fits) > 1:
             raise UsageError(f"{text} fits {len(fits)} containers: give more digits")
-        if fits:
-            return fits[0]
-        if text in os.listdir(places.containers):  # `every` passed it over
-            return cls.load(places, text)
-        raise ContainerUnknownError(f"there is no container {text}")
+        if not fits:
+            raise ContainerUnknownError(f"there is no container {text}")
+        return fits[0] if damaged else fits[0]._whole()
+
+    def _whole(self) -> Self:
+        return self.load(self.places, self.id) if self.damaged else self
+
+    @property
+    def damaged(self) -> bool:
+        """Whether its record cannot be read."""
+        return not self.record.created
 
     def save(self) -> None:
         """Write the record, in one step.
@@ -317,7 +346,9 @@ class Container:
 
     @property
     def status(self) -> str:
-        """`created`, `running`, `exited` or `dead` (nobody watches it and it has no exit code)."""
+        """`created`, `running`, `exited`, `dead` (nobody watches it and it has no exit code) or `damaged`."""
+        if self.damaged:
+            return "damaged"
         if self.record.exit_code is not None:
             return "exited"
         if not self.watched:

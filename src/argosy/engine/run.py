@@ -379,7 +379,7 @@ class Engine:
         container.wait_unwatched()
 
     def remove(self, container: Container, *, force: bool = False, dry_run: bool = False) -> None:
-        """Remove a container that has ended.
+        """Remove a container that has ended, or what is there of a damaged one.
 
         Args:
             container: The container.
@@ -411,6 +411,8 @@ class Engine:
     def prune(self, *, images: bool = False) -> tuple[list[str], list[str], int]:
         """Remove containers nobody watches, networks without a container, and layers no image or container needs.
 
+        While one runs whose record is damaged, all layers stay.
+
         Args:
             images: Also images that no container uses.
 
@@ -418,13 +420,13 @@ class Engine:
             The ids of the containers, the layers' directories, and the bytes of blobs that are gone.
         """
         gone = sweep(self.places)
-        for container in list(Container.every(self.places)):
+        for container in list(Container.every(self.places, damaged=True)):
             if not container.watched:
                 with contextlib.suppress(ContainerError, ContainerUnknownError):
                     self._sweep(container)
                     gone.append(container.id)
         leases = self.bridge.leased()  # first, for a container has its record before its lease
-        kept = list(Container.every(self.places))
+        kept = list(Container.every(self.places, damaged=True))
         for lease in set(leases) - {container.id for container in kept}:
             self.bridge.down(lease)
         if images:
@@ -432,7 +434,9 @@ class Engine:
                 self.images.store.untag(name)
         freed = self.images.collect()
         with self.layers.settled(alone=True):
-            containers = Container.every(self.places)
+            containers = list(Container.every(self.places, damaged=True))
+            if any(container.damaged for container in containers):  # it runs, on nobody knows what
+                return gone, [], freed
             needed = {layer for container in containers for layer in container.record.layers}
             return gone, self.layers.collect(needed | self._of_images()), freed
 
