@@ -7,6 +7,8 @@ import pathlib
 
 import pytest
 
+from argosy.engine import cgroup
+from argosy.runtime.cgroups import layout
 from tests.engine.conftest import Argosy
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -78,3 +80,47 @@ def test_no_id_is_left_of_a_container_that_never_was(
     file = tmp_path / "id"
     argosy("run", "-q", *background, "--cidfile", file, "--network", "none", *argv, code=code)
     assert not file.exists()
+
+
+TOLD = """argosy: the kernel killed a process of container c for want of memory
+hint: it needs a greater --memory, or less to do
+"""
+EATER = "x=1234567890; while :; do x=$x$x; done"
+
+
+def test_who_was_killed_for_want_of_memory_is_told(argosy: Argosy, image: str) -> None:
+    options = ("--network", "none", "--memory", "20m", image, "sh", "-c")
+    assert argosy("run", "-q", "--name", "c", *options, EATER, code=137).err == TOLD
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["ExitCode"], row["OOMKilled"]) == (137, True)
+    assert "  exited (137, out of memory)  " in argosy("ps", "-a").out
+    assert argosy("start", "-a", "c", code=137).err == TOLD
+
+
+def test_a_program_that_copes_with_the_end_of_another_is_left_alone(
+    argosy: Argosy, image: str
+) -> None:
+    script = f"test -e /again && exit 3; touch /again; sh -c '{EATER}'; exit 0"
+    argosy("run", "-q", "--name", "c", "--network", "none", "-m", "20m", image, "sh", "-c", script)
+    assert json.loads(argosy("ps", "-a", "--json").out)[0]["OOMKilled"]
+    assert argosy("start", "-a", "c", code=3).err == ""
+    assert not json.loads(argosy("ps", "-a", "--json").out)[0]["OOMKilled"]
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("24 21 0:22 / {} rw - cgroup cgroup rw,memory", "memory.oom_control"),
+        ("30 21 0:29 / {} rw - cgroup2 cgroup2 rw", "memory.events"),
+    ],
+)
+def test_both_versions_of_cgroups_tell_who_was_killed(
+    tmp_path: pathlib.Path, line: str, file: str
+) -> None:
+    machine = layout.discover(line.format(tmp_path), "")
+    assert not cgroup.out_of_memory("c", machine)
+    (tmp_path / "argosy" / "c").mkdir(parents=True)
+    for count, told in ((0, False), (2, True)):
+        (tmp_path / "argosy" / "c" / file).write_text(f"low 0\noom {count}\noom_kill {count}\n")
+        assert cgroup.out_of_memory("c", machine) is told
+    assert not cgroup.out_of_memory("c", layout.discover("\n", ""))

@@ -76,7 +76,8 @@ def _row(container: Container) -> tuple[str, ...]:
     record = container.record
     status = status_of(container)
     if status == "exited":
-        status = f"exited ({record.exit_code})"
+        why = ", out of memory" if record.oom_killed else ""
+        status = f"exited ({record.exit_code}{why})"
     return (
         container.id[:12], record.image.removeprefix("docker.io/library/"), words(record.command)[:40],
         _ago(record.created) if record.created else "-", status, ", ".join(_ports(container)), record.name,
@@ -100,6 +101,7 @@ def _plain(container: Container) -> dict[str, object]:
         "Finished": record.finished or None,
         "Status": status_of(container),
         "ExitCode": record.exit_code,
+        "OOMKilled": record.oom_killed,
         "Address": record.address or None,
         "Ports": _ports(container),
     }
@@ -196,7 +198,8 @@ def start(named: tuple[str, ...], attach: bool, interactive: bool) -> int | None
     if attach:
         container = Container.find(made.places, named[0])
         _check_terminal(container, interactive)
-        return made.start_attached(container, stdin=interactive)
+        code = made.start_attached(container, stdin=interactive)
+        return contained.explained(code, container)
     return _each(named, lambda name: made.start(Container.find(made.places, name)))
 
 

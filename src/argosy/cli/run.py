@@ -217,7 +217,14 @@ def _started(
     if given["detach"]:
         print(made.run_detached(name, image, options, on_layer=unpacking, on_made=on_made))
         return 0
-    return made.run(name, image, options, on_layer=unpacking, on_made=on_made)
+    containers: list[Container] = []
+
+    def taken(container: Container) -> None:
+        containers.append(container)
+        on_made(container)
+
+    code = made.run(name, image, options, on_layer=unpacking, on_made=taken)
+    return contained.explained(code, containers[0])
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from argosy.bundle.convert import runtime_config
 from argosy.bundle.inside import read_inside
 from argosy.bundle.seccompprofile import default_profile
 from argosy.bundle.users import User, resolve_group, resolve_user
-from argosy.engine import profile, security
+from argosy.engine import cgroup, profile, security
 from argosy.engine.command import init_program
 from argosy.engine.devices import Device
 from argosy.engine.mounts import check_sources
@@ -343,7 +343,7 @@ def _linux(
         Platform.host().architecture, profile.capabilities(options.cap_add, options.cap_drop)
     )
     if not rootless:
-        linux["cgroupsPath"] = f"/argosy/{container_id}"
+        linux["cgroupsPath"] = cgroup.path_of(container_id)
     linux["sysctl"] = _sysctls(options)
 
 

@@ -53,6 +53,7 @@ class Record:
     started: str = ""
     finished: str = ""
     exit_code: int | None = None
+    oom_killed: bool = False
     watcher: int = 0
 
     @classmethod

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 
-from argosy.engine import terminal, usermode
+from argosy.engine import cgroup, terminal, usermode
 from argosy.engine.container import Container, now
 from argosy.engine.invoke import Runtime, exit_code_of
 from argosy.engine.logfile import LogWriter
@@ -81,8 +81,7 @@ class Watch:
                 self._started()
                 on_started()
                 code = self._wait(arrived, wakeup)
-                self._container.record.exit_code = code
-                self._container.record.finished = now()
+                self._ended(code)
                 self._finish(arrived)
                 return code
             finally:
@@ -93,9 +92,15 @@ class Watch:
     def _started(self) -> None:
         """The record is of this run from now on: of one that did not start it tells nothing."""
         record = self._container.record
-        record.started, record.finished, record.exit_code = now(), "", None
+        record.started, record.finished = now(), ""
+        record.exit_code, record.oom_killed = None, False
         record.detached = self._detached
         self._container.save()
+
+    def _ended(self, code: int) -> None:
+        record = self._container.record
+        record.exit_code, record.finished = code, now()
+        record.oom_killed = cgroup.out_of_memory(record.id)
 
     def _create(self) -> None:
         if self._tty:
