@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -90,6 +91,27 @@ def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
     assert process.stdout.readline() == "got\n"
     assert process.wait(timeout=60) == 6
     process.stdout.close()
+
+
+def test_signals_of_all_kinds_reach_the_program_and_job_control_does_not(
+    argosy: Argosy, image: str
+) -> None:
+    wanted = [signal.SIGCONT, signal.SIGABRT, signal.SIGRTMIN, signal.SIGRTMIN + 3, signal.SIGRTMAX]
+    traps = "; ".join(f"trap 'echo {n:d}' {n:d}" for n in (*wanted, signal.SIGTSTP))
+    argv = ["run", "-q", "--rm", "--network", "none", image, "sh", "-c"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "argosy", *argv, f"{traps}; echo up; while :; do sleep 0.05; done"],
+        env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTSTP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        for number in wanted:
+            process.send_signal(number)
+            got = select.select([process.stdout], [], [], 60)[0] and process.stdout.readline()
+            assert got == f"{number:d}\n", argosy("rm", "-f", argosy("ps", "-q").out.strip())
+        argosy("rm", "-f", argosy("ps", "-q").out.strip())
 
 
 DEAF = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"

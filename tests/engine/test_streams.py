@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -80,6 +81,34 @@ def test_output_that_cannot_be_written_is_an_error(capfd: pytest.CaptureFixture[
 def test_who_goes_on_in_the_background_is_not_waited_for() -> None:
     script = "(while test -e /proc/$PPID; do sleep 0.1; done) & echo said"
     assert attached("sh", "-c", script, stdout=subprocess.PIPE).stdout == b"said\n"
+
+
+FINISH = """
+import subprocess, sys
+from argosy.engine.streams import Streams
+
+with Streams(interactive=False) as streams:
+    (copy,) = {one for one in streams._copies if one.target == 1}
+    join = copy.join
+    copy.join = lambda seconds: (print("waits", file=sys.stderr, flush=True), join(seconds))
+    program = subprocess.Popen(["head", "-c", "120000", "/dev/zero"], stdout=streams.stdout)
+    streams.start()
+    program.wait()
+    streams.finish([int(sys.argv[1])])
+    print("left", file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.parametrize(("number", "waits"), [("WINCH", True), ("CONT", True), ("TERM", False)])
+def test_a_slow_reader_is_waited_for_until_this_process_is_to_end(number: str, waits: bool) -> None:
+    argv = [sys.executable, "-c", FINISH, str(int(signal.Signals[f"SIG{number}"]))]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdout=pipe, stderr=pipe) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stderr.readline() == (b"waits\n" if waits else b"left\n")
+        if waits:
+            assert len(process.stdout.read()) == 120_000
 
 
 def test_streams_that_were_never_started_leave_no_descriptor() -> None:

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Sequence
 from typing import Self
 
+from argosy.engine.values import ENDING
 from argosy.errors import StorageError
 
 _NAMES = {1: "standard output", 2: "standard error"}
@@ -66,11 +67,11 @@ class Streams:
         for copy in self._copies:
             copy.start()
 
-    def finish(self, arrived: Sequence[object] = ()) -> None:
+    def finish(self, arrived: Sequence[int] = ()) -> None:
         """Read stdin no more, and copy what the program has written, which has ended.
 
         Args:
-            arrived: Signals that came; one that comes now ends the waiting for whoever takes the output slowly.
+            arrived: Signals that came; an `ENDING` one among them ends the waiting for who takes the output slowly.
 
         Raises:
             StorageError: some of the output could not be written.
@@ -79,7 +80,7 @@ class Streams:
         for copy in self._copies:
             if copy.target not in _NAMES:
                 continue  # what is left of stdin has no reader
-            while copy.is_alive() and not arrived:
+            while copy.is_alive() and not set(ENDING).intersection(arrived):
                 copy.join(_LOOK)
             if copy.failure is not None:
                 why = os.strerror(copy.failure.errno or 0).lower()

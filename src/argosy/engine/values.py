@@ -15,10 +15,17 @@ from argosy.runtime.tables import RLIMITS
 MOST = (1 << 63) - 1
 """The greatest number the kernel takes for a limit."""
 
-PASSED_ON = (
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
-)  # fmt: skip
-"""What is sent to a process that only stands for another one, and meant for that."""
+_OWN = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGWINCH,
+    signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,  # a shell's job control is of this process
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS,
+    signal.SIGXCPU, signal.SIGXFSZ,
+}  # fmt: skip
+PASSED_ON = tuple(sorted(signal.valid_signals() - _OWN))
+"""What is sent to a process that only stands for another one, and meant for that; real-time signals, too."""
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+"""What is sent to a process that is to end."""
 
 _SIZE = re.compile(r"(\d{1,15})([bkmgt]?)b?", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}

@@ -239,7 +239,7 @@ class Watch:
                     self._relay(registered)
 
     def _finish(self, arrived: list[int]) -> None:
-        """Wait until what it wrote is written, or the next signal."""
+        """Wait until what it wrote is written, or until this process is asked to end."""
         arrived.clear()
         if self._streams is not None:
             self._streams.finish(arrived)
