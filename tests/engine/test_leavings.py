@@ -9,15 +9,18 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from argosy.engine.container import Container
+from argosy.engine.layers import LayerTrees
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
+from argosy.spec.digest import Digest
 from tests.engine.conftest import Argosy, alone
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -143,6 +146,47 @@ def test_what_a_removal_left_that_was_killed_is_removed(
     (place / "lock").unlink()
     argosy(*how)
     assert os.listdir(root / "containers") == []
+
+
+def test_no_lock_of_a_layer_stays(argosy: Argosy, image: str, root: pathlib.Path) -> None:
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda _: alone(argosy, image, "true"), range(5)))
+    names = os.listdir(root / "layers")
+    assert (len(names), [name for name in names if name.endswith(".lock")]) == (2, ["needs.lock"])
+    (root / "layers" / "sha256-1.lock").touch()
+    (root / "layers" / "sha256-2.lock").touch()
+    with (root / "layers" / "sha256-2.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "and 0 unpacked layers" in argosy("prune").err
+    assert sorted(os.listdir(root / "layers")) == sorted([*names, "sha256-2.lock"])
+
+
+def _locks() -> list[str]:
+    return pathlib.Path("/proc/locks").read_text().splitlines()
+
+
+def test_a_lock_that_was_removed_meanwhile_is_no_lock(tmp_path: pathlib.Path) -> None:
+    """Whoever waits for one gets it when its holder, who removes it, is done: somebody may have made another one."""
+    trees, chain_id = LayerTrees(str(tmp_path)), Digest.of(b"")
+    place = pathlib.Path(f"{trees.place_of(chain_id)}.lock")
+    done: list[bool] = []
+
+    def second() -> None:
+        with trees._locked(chain_id):
+            done.append(place.exists())
+
+    waiting = threading.Thread(target=second)
+    with trees._locked(chain_id):
+        inode = f":{place.stat().st_ino} "
+        waiting.start()
+        while not [x for x in _locks() if inode in x and "->" in x]:
+            pass
+        assert trees.collect(set()) == []
+        assert place.exists()
+        assert done == []
+    waiting.join()
+    assert done == [True]
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("how", [("rm", "-f"), ("prune",)])

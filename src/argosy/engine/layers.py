@@ -141,13 +141,13 @@ class LayerTrees:
 
     @contextlib.contextmanager
     def _locked(self, chain_id: Digest) -> Iterator[None]:
-        """One unpacker a chain id; another one waits and then finds it done."""
+        """One unpacker a chain id; another one waits and then finds it done. The lock is removed by who holds it."""
         path = f"{self.place_of(chain_id)}.lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _wait_for(path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
+            discard(path)
             os.close(fd)
 
     def collect(self, needed: set[str], *, dry_run: bool = False) -> list[str]:
@@ -163,27 +163,52 @@ class LayerTrees:
         gone: list[str] = []
         for name in sorted(os.listdir(self.path)):
             path = os.path.join(self.path, name)
-            if path in needed or name == "empty" or name.endswith(".lock"):
+            if path in needed or name in ("empty", _NEEDS):
                 continue
             busy = _lock(path)
             if busy is None:
                 continue
-            gone.append(path)
+            if not name.endswith(".lock"):
+                gone.append(path)
             if not dry_run:
                 discard(path)
             os.close(busy)
         return gone
 
 
-def _lock(path: str) -> int | None:
-    """A descriptor that holds the lock of a directory, or None where somebody else holds it."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _wait_for(path: str) -> int:
+    """A descriptor that holds a lock file, made anew where who held it before has removed it."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if _is_at(fd, path):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
         os.close(fd)
+
+
+def _lock(path: str) -> int | None:
+    """A descriptor that holds the lock of what is at a path, or None where somebody holds or removes it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
-    return fd
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_at(fd, path):
+            return fd
+    os.close(fd)
+    return None
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _write_out(path: str) -> None:
