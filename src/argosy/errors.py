@@ -41,6 +41,8 @@ the values, and name the expected before the actual. Context is added with `add_
 
 from __future__ import annotations
 
+import errno
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
@@ -383,3 +385,21 @@ def error_class(code: str) -> type[ArgosyError] | None:
     'BlobUnknownError'
     """
     return _BY_CODE.get(code)
+
+
+_UNREAD: dict[int | None, type[ArgosyError]] = {
+    errno.ENOENT: NotFoundError,
+    errno.ENOTDIR: NotFoundError,
+    errno.EACCES: DeniedError,
+    errno.EPERM: DeniedError,
+}
+
+
+def unread(path: str, exc: OSError) -> ArgosyError:
+    """The error for a file or directory of this machine that somebody named, and that cannot be read.
+
+    >>> unread("app.tar", FileNotFoundError(2, "No such file or directory"))
+    NotFoundError('app.tar: no such file or directory')
+    """
+    reason = (exc.strerror or type(exc).__name__).lower()
+    return _UNREAD.get(exc.errno, StorageError)(f"{path}: {reason}")

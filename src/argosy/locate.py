@@ -25,6 +25,7 @@ from argosy.errors import (
     InvalidReferenceError,
     InvalidTagError,
     ManifestUnknownError,
+    NotFoundError,
     UnsupportedError,
     UsageError,
 )
@@ -83,6 +84,7 @@ class Location(Value, kw_only=True):
 
         Raises:
             InvalidReferenceError: it has none of the shapes above.
+            NotFoundError, DeniedError: nothing is at the path it is, or what is may not be read.
         """
         if text.startswith(("./", "../", "/", "~")) or text in (".", ".."):
             return cls._sniff(os.path.expanduser(text))
@@ -120,6 +122,7 @@ class Location(Value, kw_only=True):
 
         Raises:
             InvalidReferenceError: it has none of the shapes above.
+            NotFoundError, DeniedError: nothing is at the path it is, or what is may not be read.
         """
         return cls._sniff(text) if os.path.lexists(text) else cls.parse(text)
 
@@ -149,10 +152,12 @@ class Location(Value, kw_only=True):
         path = there[-1] if there else text
         kind = _kind(path)
         if kind is None:
-            what = "neither an image layout, nor an archive, nor an image directory"
+            hint = "say which it is: oci:PATH, oci-archive:PATH, docker-archive:PATH or dir:PATH"
+            if not there:
+                raise NotFoundError(f"{path}: no such file or directory", hint=hint)
             raise InvalidReferenceError(
-                f"{path}: {what if there else 'no such file or directory'}",
-                hint="say which it is: oci:PATH, oci-archive:PATH, docker-archive:PATH or dir:PATH",
+                f"{path}: neither an image layout, nor an archive, nor an image directory",
+                hint=hint,
             )
         return replace(cls._local(kind, f".{text[len(path) :]}", text), path=path)
 

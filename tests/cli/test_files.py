@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pathlib
+import re
 import signal
 import stat
 import subprocess
@@ -199,3 +201,86 @@ def test_files_of_an_artifact_for_a_directory_that_is_read_only_are_3(
     argosy("artifact", "push", "-q", place, "file", "--artifact-type", "a/b")
     done = argosy("artifact", "pull", place, "-o", tmp_path / "out", code=3)
     assert done.err == f"argosy: {tmp_path}/out: permission denied\n"
+
+
+READERS = (
+    "append -f {} -t oci:{new}:n",
+    "artifact push oci:{new}:n {}",
+    "artifact push oci:{new}:n --config {}",
+    "attach oci:{layout}:v1 --artifact-type a/b {}",
+    "blob put oci:{new} {}",
+    "cp ./{} oci:{new}:n",
+    "cp docker-archive:{} oci:{new}:n",
+    "cp oci-archive:{} oci:{new}:n",
+    "digest ./{}",
+    "insert oci:{layout}:v1 {} /x",
+    "manifest put oci:{new}:n {}",
+    "mutate oci:{layout}:v1 --append {}",
+    "push ./{} localhost:9/app:v1",
+    "repack oci:{new}:n {}",
+    "restore -i ./{} oci:{new}",
+    "size --ci-config {} oci:{layout}:v1",
+    "source add oci:{layout}:source {}",
+    "source build -e {} -t oci:{new}:n",
+    "spec -o - -f {}",
+    "spec -o - --seccomp {}",
+    "spec -o - --device {}",
+    "sync -f {}",
+)
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_a_file_that_is_to_be_read_and_is_not_there_is_2(
+    argosy: Run,
+    layout: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "extra").mkdir()
+    argosy("source", "build", "-q", "-e", "extra", "-t", f"oci:{layout}:source")
+    for name in ("missing", "missing/below", "file/below"):
+        words = line.format(name, layout=layout, new=tmp_path / "new").split()
+        done = argosy(*words, code=2)
+        assert re.match(rf"argosy: (\./)?{name}\S*: (no such|not a dir)", done.err), done.err
+        assert done.out == ""
+        assert not (tmp_path / "new").exists()
+
+
+def _without_overriding() -> None:
+    """Drop, of this process's rights, those to read every file."""
+    for right in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP, for root
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "append -f {} -t oci:new:n",
+        "artifact push oci:new:n {}",
+        "blob put oci:new {}",
+        "cp ./{} oci:new:n",
+        "cp oci-archive:{} oci:new:n",
+        "digest ./{}",
+        "insert oci:layout:v1 {} /x",
+        "spec -o - -f {}",
+        "sync -f {}",
+    ],
+)
+def test_a_file_that_may_not_be_read_is_3(
+    layout: pathlib.Path, tmp_path: pathlib.Path, line: str
+) -> None:
+    (tmp_path / "secret").touch(mode=0)
+    done = subprocess.run(
+        [sys.executable, "-m", "argosy", *line.format("secret").split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=_without_overriding,
+        check=False,
+    )
+    assert re.fullmatch(r"argosy: (\./)?secret: permission denied\n", done.stderr), done.stderr
+    assert (done.returncode, done.stdout) == (3, "")
+    assert not (tmp_path / "new").exists()

@@ -85,7 +85,7 @@ def test_what_is_no_layer_is_one_line(
     (tmp_path / "junk").write_bytes(b"junk" * 500)
     err = argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "junk", "-t", "x", code=1).err
     assert len(err.strip().splitlines()) == 1
-    argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "absent", "-t", "x", code=1)
+    argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "absent", "-t", "x", code=2)
 
 
 def test_insert_and_whiteout(argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path) -> None:

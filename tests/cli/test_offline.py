@@ -55,7 +55,7 @@ def test_every_command_has_help(argosy: Run, name: str) -> None:
         (["digest", "Bad Name"], 64),
         (["digest", "oci:a:b", "--platform", "a/b/c/d"], 64),
         (["cp", "oci:a:b", "oci:c:d", "--jobs", "0"], 64),
-        (["inspect", "./nothing-here"], 64),
+        (["inspect", "./nothing-here"], 2),
         (["digest", "oci:/nonexistent:v1"], 2),
         (["ls", "oci:/nonexistent"], 2),
         (["digest", "oci-archive:/nonexistent.tar"], 2),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import pytest
 
-from argosy.errors import InvalidLayerError, StorageError, UsageError
+from argosy.errors import InvalidLayerError, NotFoundError, StorageError, UsageError
 from argosy.image.insert import insert, remove_path
 from argosy.image.view import Image
 from argosy.image.walk import TreeOptions, write_tree
@@ -109,7 +109,7 @@ def test_a_socket_is_left_out_with_a_warning(tmp_path: pathlib.Path) -> None:
 
 
 def test_what_is_not_there_is_one_line(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(StorageError, match="no such file"):
+    with pytest.raises(NotFoundError, match="no such file"):
         insert(image_of(), str(tmp_path / "absent"), "x")
 
 
@@ -154,7 +154,7 @@ def test_a_directory_that_moves_away_meanwhile_leads_nowhere_else(tmp_path: path
                 (tmp_path / "top/a/b").rename(tmp_path / "elsewhere")
             return super().add(entry, content)
 
-    with pytest.raises(StorageError, match="stale"):
+    with pytest.raises(StorageError, match="was moved while it was read"):
         write_tree(Moving(io.BytesIO()), str(tmp_path / "top"), b"t")
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
-from argosy.errors import InvalidManifestError, StorageError, UsageError
+from argosy.errors import InvalidManifestError, NotFoundError, StorageError, UsageError
 from argosy.image.deliver import deliver
 from argosy.image.pack import DIGEST, UNKNOWN_ARTIFACT, UNKNOWN_CONFIG, UNPACK, File, pack
 from argosy.image.view import Image
@@ -121,8 +121,8 @@ def test_a_link_that_was_named_is_what_it_leads_to(here: pathlib.Path) -> None:
 
 def test_what_cannot_be_read_is_one_line(here: pathlib.Path) -> None:
     os.mkfifo("pipe")
-    for path in ("absent", "pipe"):
-        with pytest.raises(StorageError, match=path):
+    for path, error in (("absent", NotFoundError), ("pipe", StorageError)):
+        with pytest.raises(error, match=path):
             pack(MemoryStore(), [File(path=path)])
 
 

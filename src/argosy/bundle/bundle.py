@@ -15,7 +15,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from argosy.bundle.mtree import read_mtree
-from argosy.errors import ConflictError, InvalidConfigError, StorageError
+from argosy.errors import (
+    ConflictError,
+    InvalidConfigError,
+    NotFoundError,
+    StorageError,
+    unread,
+)
 from argosy.layer.idmap import IdMap, IdRange
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
@@ -129,7 +135,7 @@ class Bundle:
         """A bundle that was unpacked from an image, by argosy or by umoci.
 
         Raises:
-            StorageError: its metadata cannot be read.
+            NotFoundError, DeniedError, StorageError: its metadata is not there, may not or cannot be read.
             InvalidConfigError: its metadata is damaged.
         """
         raw = _read(os.path.join(path, METADATA), _MAX_DOCUMENT)
@@ -145,7 +151,7 @@ class Bundle:
 
         Raises:
             InvalidConfigError: it is not JSON.
-            StorageError: it cannot be read.
+            NotFoundError, DeniedError, StorageError: it is not there, may not or cannot be read.
         """
         raw = _read(os.path.join(self.path, CONFIG), _MAX_DOCUMENT)
         return _json.loads_object(raw, limit=_MAX_DOCUMENT, error=InvalidConfigError)
@@ -157,7 +163,7 @@ class Bundle:
             root: The root file system, opened.
 
         Raises:
-            StorageError: there is neither, or it cannot be read.
+            NotFoundError, DeniedError, StorageError: there is neither, or it may not or cannot be read.
             ConflictError: there is only one of another image, as after `umoci repack --refresh-bundle`.
             InvalidConfigError: the mtree cannot be read.
         """
@@ -224,8 +230,11 @@ def _read(path: str, limit: int) -> bytes:
         with open(path, "rb") as file:
             data = file.read(limit + 1)
     except OSError as exc:
-        hint = "is this a bundle of argosy unpack or umoci?" if exc.errno == 2 else None
-        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}", hint=hint) from exc
+        found = unread(path, exc)
+        if isinstance(found, NotFoundError) and os.path.isdir(os.path.dirname(path)):
+            hint = "is this a bundle of argosy unpack or umoci?"
+            raise StorageError(str(found), hint=hint) from exc
+        raise found from exc
     if len(data) > limit:
         raise InvalidConfigError(f"{path}: over the limit of {limit} bytes")
     return data

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-from collections.abc import Iterator
-from typing import BinaryIO
 
 import click
 
-from argosy.cli import connections, making
+from argosy.cli import connections, files, making
 from argosy.cli.options import PLACE, platform_option
 from argosy.content.memory import MemoryStore
 from argosy.image.derive import add_layers, based_on, new_layer
@@ -81,7 +78,7 @@ def command(
             image = below = stack.enter_context(making.one_image(base, platform, destination))
         new: list[tuple[NewLayer, History]] = []
         for path in layers:
-            with _opened(path) as file:
+            with files.opened(path) as file:
                 image, layer = new_layer(image, file, compress, level=level)
             new.append((layer, making.step(history, f"argosy append -f {path}")))
         image = add_layers(image, *new)
@@ -93,12 +90,3 @@ def command(
 def _noted(image: Image, below: Image, base: Location) -> Image:
     name = str(base.reference.with_tag(base.reference.tag)) if base.reference else None
     return based_on(image, name, below.digest)
-
-
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    if path == "-":
-        yield sys.stdin.buffer
-        return
-    with open(path, "rb", buffering=0) as file:
-        yield file

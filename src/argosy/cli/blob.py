@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from typing import BinaryIO
 
 import click
 
@@ -104,7 +103,7 @@ def head(place: Location, media_type: str) -> None:
 
 @click.command()
 @place_argument
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument("file", default="-")
 @click.option(
     "--algorithm",
     type=click.Choice(list(ALGORITHMS)),
@@ -114,7 +113,7 @@ def head(place: Location, media_type: str) -> None:
 )
 @_media_type
 @click.option("--descriptor", is_flag=True, help="Print the descriptor instead of the digest.")
-def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descriptor: bool) -> None:
+def put(place: Location, file: str, algorithm: str, media_type: str, descriptor: bool) -> None:
     """Store a blob from a file or stdin, and print its digest.
 
     \b
@@ -122,9 +121,9 @@ def put(place: Location, file: BinaryIO, algorithm: str, media_type: str, descri
       argosy blob put registry.example/app layer.tar.gz
       argosy blob put registry.example/app@sha256:44136fa3… < config.json
     """
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as held:
+    with files.opened(file) as given, tempfile.SpooledTemporaryFile(_IN_MEMORY) as held:
         made, size = hasher(algorithm), 0
-        while data := file.read(CHUNK):
+        while data := given.read(CHUNK):
             made.update(data)
             size += len(data)
             held.write(data)

@@ -1,4 +1,4 @@
-"""Files that commands write: whole or not at all."""
+"""Files that people name: one way to read them, and those that are written are whole or not there at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,28 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from argosy.errors import unread
 from argosy.layout.durable import replacing
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """A file to read from; `-` is stdin.
+
+    Raises:
+        NotFoundError: it is not there.
+        DeniedError: it may not be read.
+        StorageError: it cannot be, such as a directory.
+    """
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as exc:
+        raise unread(path, exc) from exc
+    with file:
+        yield file
 
 
 @contextlib.contextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import BinaryIO
 
 import click
 
 from argosy import locate
-from argosy.cli import places
+from argosy.cli import files, places
 from argosy.cli.options import place_argument, platform_option
 from argosy.cli.output import document, raw
 from argosy.content import graph
@@ -52,11 +51,11 @@ def head(place: Location, platform: Platform | None) -> None:
 
 @click.command()
 @place_argument
-@click.argument("file", type=click.File("rb"), default="-")
+@click.argument("file", default="-")
 @click.option(
     "--media-type", metavar="TYPE", help="Its media type, where it does not say so itself."
 )
-def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
+def put(place: Location, file: str, media_type: str | None) -> None:
     """Store a manifest from a file (or stdin) as it is, and print its digest.
 
     PLACE names the tag, the digest the manifest must have, or both.
@@ -65,11 +64,12 @@ def put(place: Location, file: BinaryIO, media_type: str | None) -> None:
     Example:
       argosy manifest get oci:a:v1 | sed s/old/new/ | argosy manifest put oci:a:v2
     """
-    data = file.read(MAX_SIZE + 1)
+    with files.opened(file) as given:
+        data = given.read(MAX_SIZE + 1)
     try:
         manifest = decode_manifest(data, media_type)
     except InvalidManifestError as exc:
-        exc.add_note(f"in {file.name}")
+        exc.add_note(f"in {file}")
         raise
     wanted = place.digest
     tag = locate.new_tag(place) or (None if wanted else "latest")

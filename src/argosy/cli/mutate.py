@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from argosy.cli import making
+from argosy.cli import files, making
 from argosy.cli.options import (
     PLATFORM,
     many,
@@ -95,7 +95,7 @@ def command(
 
     def change(image: Image) -> Image:
         for path in append:
-            with open(path, "rb") as file:
+            with files.opened(path) as file:
                 image = append_layer(image, file, history=_appended(path))
         return mutate(image, _narrowed(wanted, given, image), history=step)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from argosy.errors import ArgosyError, UsageError
+from argosy.errors import AccessError, ArgosyError, NotFoundError, UsageError
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Parsed(click.ParamType[Any]):
-    """An argument that a function of the library reads; what it refuses is wrong usage."""
+    """An argument that a function of the library reads; what it refuses is wrong usage; a file may be missing."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
@@ -31,6 +31,8 @@ class _Parsed(click.ParamType[Any]):
             return value
         try:
             return self._parse(value)
+        except (NotFoundError, AccessError):
+            raise
         except ArgosyError as exc:
             self.fail(f"{exc}. {exc.hint}" if exc.hint else str(exc), param, ctx)
 

@@ -49,8 +49,8 @@ the only one there was.
 _EXITS = {
     0: "done",
     1: "failed; for `diff` and `check-base`: there is a difference",
-    2: "not found",
-    3: "not allowed: no credentials, wrong ones, or too few rights",
+    2: "not found; also a file that was to be read",
+    3: "not allowed: no credentials, wrong ones, or too few rights; also those to a file",
     4: "verification failed: content is not what its digest or size says",
     5: "the registry limits the rate",
     failure.EXIT_USAGE: "wrong usage",

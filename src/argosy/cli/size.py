@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-from argosy.cli import making
+from argosy.cli import files, making
 from argosy.cli.failure import printable
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, size, table
@@ -22,7 +22,6 @@ from argosy.spec.platform import Platform
 @click.option(
     "--ci-config",
     metavar="FILE",
-    type=click.Path(exists=True),
     help="Rules in a file like .dive-ci.",
 )
 @click.option("--lowestEfficiency", "lowest", metavar="0..1", help="A rule: the least efficiency.")
@@ -103,7 +102,7 @@ def _rules(ci: bool, path: str | None, given: dict[str, str]) -> Rules:
 def _read(path: str) -> dict[str, object]:
     yaml = importlib.import_module("yaml")
     try:
-        with open(path, encoding="utf-8") as file:
+        with files.opened(path) as file:
             document_ = yaml.safe_load(file.read(1 << 20))
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise InvalidConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from None

@@ -62,7 +62,7 @@ def build(
 
 @click.command()
 @place_argument
-@click.argument("files", nargs=-1, type=click.Path(exists=True))
+@click.argument("files", nargs=-1)
 @_rpms
 @_context
 @_extra

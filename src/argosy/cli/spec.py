@@ -6,16 +6,16 @@ import functools
 import json
 import os
 import stat
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from argosy.bundle import generate
+from argosy.cli import files
 from argosy.cli.options import many, one, pair, pairs, switch
 from argosy.cli.output import document
-from argosy.errors import InvalidConfigError, UsageError
+from argosy.errors import InvalidConfigError, UsageError, unread
 from argosy.layout.durable import replacing
 
 Config = dict[str, Any]
@@ -92,7 +92,10 @@ def _rlimit(config: Config, text: str) -> Config:
 
 def _device(config: Config, path: str) -> Config:
     """Add a device as it is on this machine."""
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise unread(path, exc) from exc
     kinds = ((stat.S_ISCHR, "c"), (stat.S_ISBLK, "b"), (stat.S_ISFIFO, "p"))
     kind = next((letter for test, letter in kinds if test(found.st_mode)), None)
     if kind is None:
@@ -305,11 +308,8 @@ def command(
 
 
 def _load(path: str) -> Config:
-    if path == "-":
-        raw = sys.stdin.buffer.read(LIMIT + 1)
-    else:
-        with open(path, "rb") as file:
-            raw = file.read(LIMIT + 1)
+    with files.opened(path) as file:
+        raw = file.read(LIMIT + 1)
     try:
         found = json.loads(raw) if len(raw) <= LIMIT else None
     except (ValueError, RecursionError) as error:

@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 import sys
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 
-from argosy.cli import connections, failure, places, progress
+from argosy.cli import connections, failure, files, places, progress
 from argosy.cli.options import jobs_option, platforms_option, quiet_option
 from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
@@ -29,7 +29,6 @@ from argosy.spec.digest import Digest
     "-f",
     "--file",
     metavar="FILE",
-    type=click.File("rb"),
     help="Jobs, in YAML (skopeo's file is understood).",
 )
 @click.option(
@@ -70,7 +69,7 @@ from argosy.spec.digest import Digest
 @quiet_option
 @progress.progress_option
 def command(
-    file: BinaryIO | None, base: str | None, scoped: bool, named: tuple[str, ...], **given: Any
+    file: str | None, base: str | None, scoped: bool, named: tuple[str, ...], **given: Any
 ) -> int:
     """Keep tags of a repository the same in another place; or many, by a file.
 
@@ -97,7 +96,8 @@ def command(
     if file is not None:
         _check_file(given)
         target = Location.parse(base) if base else None
-        jobs = read_jobs(file.read(MAX_FILE + 1), file.name, target, scoped=scoped)
+        with files.opened(file) as given_file:
+            jobs = read_jobs(given_file.read(MAX_FILE + 1), file, target, scoped=scoped)
     else:
         jobs = [_job(named, given)]
     failed = 0

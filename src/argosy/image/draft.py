@@ -20,7 +20,7 @@ from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay, Union
 from argosy.content.protocols import Source, SupportsRead
 from argosy.content.verify import VerifyingReader, copy_verified
-from argosy.errors import StorageError
+from argosy.errors import StorageError, unread
 from argosy.layer.compression import Compression
 from argosy.layer.compressor import Compressor
 from argosy.layer.entry import Whiteout
@@ -108,6 +108,7 @@ class Spool(MemoryStore):
         """A file of this machine as a blob, left where it is: it is read again when it is fetched, and verified then.
 
         Raises:
+            NotFoundError, DeniedError: it is not there, or may not be read.
             StorageError: it cannot be read, or is no regular file.
         """
         hashed, size = hasher(), 0
@@ -212,7 +213,7 @@ def _opened(path: str) -> io.FileIO:
         # Not to hang on a FIFO, nor to read a device for ever.
         file = open(path, "rb", buffering=0, opener=lambda p, f: os.open(p, f | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as exc:
-        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
+        raise unread(path, exc) from exc
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise StorageError(f"{path}: expected a regular file")

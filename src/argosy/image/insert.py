@@ -40,7 +40,7 @@ def insert(
         compression: Of the layer.
 
     Raises:
-        StorageError: `path` cannot be read.
+        NotFoundError, DeniedError, StorageError: `path` is not there, may not or cannot be read.
         InvalidLayerError: a name below `path` begins with `.wh.`, and would remove something.
         UsageError: `target` is a whiteout, or a file shall become the root.
     """

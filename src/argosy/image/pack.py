@@ -78,7 +78,7 @@ def pack(
         any_path: Allow titles that leave the directory they are unpacked in, which unpacking then refuses.
 
     Raises:
-        StorageError: a file cannot be read.
+        NotFoundError, DeniedError, StorageError: a file is not there, may not or cannot be read.
         UsageError: two files have one title, or a title leaves its directory.
         InvalidManifestError: something given cannot stand in a manifest, such as a media type that is none.
     """

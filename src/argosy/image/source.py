@@ -12,10 +12,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, BinaryIO
 
 from argosy.content.protocols import Source
-from argosy.errors import StorageError, UsageError
+from argosy.errors import UsageError, unread
 from argosy.image.configure import rfc3339
 from argosy.image.derive import add_layers, derive
 from argosy.image.draft import Draft, NewLayer
@@ -100,7 +100,7 @@ def artifacts(
 
     Raises:
         InvalidPackageError: a file of that name is no source package.
-        StorageError: a directory cannot be read.
+        NotFoundError, DeniedError, StorageError: something is not there, may not or cannot be read.
         UsageError: a directory of packages has none.
     """
     if context is not None:
@@ -118,7 +118,14 @@ def _listed(path: str) -> list[str]:
     try:
         return os.listdir(path)
     except OSError as exc:
-        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
+        raise unread(path, exc) from exc
+
+
+def _opened(path: str) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as exc:
+        raise unread(path, exc) from exc
 
 
 def _tree(driver: str, path: str, filename: str) -> Artifact:
@@ -129,7 +136,7 @@ def _tree(driver: str, path: str, filename: str) -> Artifact:
 
 
 def _package(path: str, filename: str) -> Artifact:
-    with open(path, "rb") as file:
+    with _opened(path) as file:
         package = read_package(file, path)
     if not package.is_source:
         raise InvalidPackageError(f"{path}: expected a source package, got a binary one")
@@ -166,7 +173,7 @@ def build(
 
     Raises:
         UsageError: there is nothing to put in.
-        StorageError: a source cannot be read.
+        NotFoundError, DeniedError, StorageError: a source is not there, may not or cannot be read.
     """
     if not found:
         raise UsageError("there are no sources: name packages, a context or extra directories")
@@ -186,7 +193,7 @@ def add(image: Image, found: Sequence[Artifact], *, created: str | None = None) 
 
     Raises:
         UsageError: the image has another source of that name, which the new one would hide where they are unpacked.
-        StorageError: a source cannot be read.
+        NotFoundError, DeniedError, StorageError: a source is not there, may not or cannot be read.
     """
     told = [source.annotations for source in listed(image)]
     have = {notes.get("filename.checksum") for notes in told}
@@ -271,7 +278,7 @@ def _layer(place: Draft, artifact: Artifact) -> NewLayer:
 def _content(artifact: Artifact) -> IO[bytes]:
     """The source's bytes: a file as it is, a directory as a deterministic tar."""
     if not os.path.isdir(artifact.path):
-        return open(artifact.path, "rb")
+        return _opened(artifact.path)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with TarWriter(file) as tar:
         write_tree(tar, artifact.path, b"", _TREE)

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from argosy.errors import InvalidLayerError, StorageError
+from argosy.errors import InvalidLayerError, unread
 from argosy.layer.entry import WHITEOUT_PREFIX, Entry, EntryType, shown
 from argosy.layer.removal import Identity, identity
 from argosy.layer.resolve import DIRECTORY
@@ -73,7 +73,7 @@ def write_tree(
         changeset: The archive is a layer, in which a name that begins with `.wh.` would remove something.
 
     Raises:
-        StorageError: something cannot be read.
+        NotFoundError, DeniedError, StorageError: something is not there, may not or cannot be read.
         InvalidLayerError: a file changed its size while it was read, or has a name no changeset can have.
     """
     parent, _, base = os.path.abspath(path).rpartition("/")
@@ -85,7 +85,7 @@ def write_tree(
         finally:
             os.close(folder)
     except OSError as exc:
-        raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
+        raise unread(path, exc) from exc
 
 
 class _Level(NamedTuple):

@@ -21,6 +21,7 @@ from argosy.content.verify import CHUNK, VerifyingReader
 from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
+    DeniedError,
     InvalidLayoutError,
     ManifestUnknownError,
     NameUnknownError,
@@ -50,6 +51,9 @@ def sniff(path: str | os.PathLike[str]) -> str | None:
     """Which archive a file is: `oci-archive`, `docker-archive`, or None where it is neither.
 
     Docker since version 25 writes both in one; that is an `oci-archive`, unless its index names no image.
+
+    Raises:
+        DeniedError: it may not be read.
     """
     try:
         with contextlib.closing(TarIndex(path)) as tar:
@@ -60,6 +64,8 @@ def sniff(path: str | os.PathLike[str]) -> str | None:
                     return "oci-archive"
             docker = tar.find(DOCKER_FILE) is not None or tar.find("repositories") is not None
             return "docker-archive" if docker else None
+    except DeniedError:
+        raise
     except ArgosyError:
         return None
 

@@ -302,7 +302,7 @@ def _seekable(path: str, where: str) -> BinaryIO:
     """The archive as an uncompressed file that can be read at any offset."""
     try:
         fd = os.dup(0) if path == STANDARD else open_regular(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NameUnknownError(f"{where}: no such file") from None
     except OSError as exc:
         raise storage_error(exc, where) from exc
