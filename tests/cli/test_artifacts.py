@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 
 import pytest
@@ -76,3 +77,56 @@ def test_a_file_whose_name_would_leave_the_artifact_is_told_what_names_are_right
     assert "expected a relative path without '..'" in told
     assert "change to the directory the file is in" in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_says_the_annotations_of_manifest_config_and_files(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt"):
+        pathlib.Path(name).write_text(name)
+    title = "org.opencontainers.image.title"
+    notes = {
+        "$manifest": {"m": "1"},
+        "$config": {"c": "2"},
+        "./a.txt": {"dotted": "3"},
+        "a.txt": {"plain": "4"},
+        "b.txt": {title: "docs/b", "é": "5"},
+        "another": {"x": "y"},
+    }
+    pathlib.Path("notes.json").write_text(json.dumps(notes))
+    given = ("--annotation-file", "notes.json", "./a.txt", "b.txt:text/plain")
+    for line in (
+        ("artifact", "push", f"oci:{layout}:new"),
+        ("attach", f"oci:{layout}:v1", "--artifact-type", "a/b"),
+    ):
+        digest = argosy(*line, *given).out.strip()
+        made = json.loads(argosy("manifest", "get", f"oci:{layout}@{digest}").out)
+        assert made["annotations"] == {"m": "1"}
+        assert made["config"]["annotations"] == {"c": "2"}
+        assert [layer["annotations"] for layer in made["layers"]] == [
+            {title: "a.txt", "dotted": "3"},
+            {title: "docs/b", "é": "5"},
+        ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "not JSON at byte 0"),
+        ("[]", "expected a JSON object, got an array"),
+        ('{"a": "b"}', "a: expected an object, got a string"),
+        ('{"$manifest": {"a": 1}}', r"$manifest.a: expected a string, got a number"),
+        ('{"file": {"org.opencontainers.image.title": "../up"}}', "'../up' cannot be the name"),
+    ],
+)
+def test_a_file_that_holds_no_annotations_is_one_line(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("file").touch()
+    pathlib.Path("notes").write_text(text)
+    line = ("artifact", "push", "oci:new:v1", "file", "--annotation-file", "notes")
+    assert told in argosy(*line, code=64 if "up" in text else 1).err
+    assert "exclude each other" in argosy(*line, "-a", "b=c", code=64).err
+    assert not pathlib.Path("new").exists()

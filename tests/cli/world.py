@@ -164,7 +164,7 @@ class World:
     def _files(self, store: MemoryStore) -> None:
         for name, text in {
             "etc/motd": "hello", "patches/1.patch": "+", "extra/notes": "more", "public/index.html": "<html>", "app/run": "",
-            "sbom.json": "{}", "config.json": "{}", "note.txt": "checked", "card.md": "# card", "password": "secret",
+            "sbom.json": "{}", "config.json": "{}", "annotations.json": "{}", "note.txt": "checked", "card.md": "# card", "password": "secret",
             "model.bin": "weights", "vendor.tar.gz": "vendored",
             "registry.yaml": "access: {policy: policy.yaml, htpasswd: users}", "policy.yaml": "{}", "users": "",
             "manifest.json": store.fetch(store.resolve("one")).read().decode(),

@@ -418,6 +418,40 @@ def test_oras_pulls_what_is_packed_and_the_reverse(
         assert (tmp_path / name / "a.txt").read_text() == "a"
 
 
+def test_a_file_of_annotations_means_what_it_means_to_oras(
+    tmp_path: pathlib.Path, argosy: Run, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d").mkdir()
+    for name in ("a.txt", "b.txt", "c", "d/e"):
+        (tmp_path / name).write_text(name)
+    created = {"org.opencontainers.image.created": "2020-01-01T00:00:00Z"}
+    notes = {
+        "$manifest": {"m": "1", **created},
+        "$config": {"n": "2"},
+        "a.txt": {"not": "as it is named"},
+        "./a.txt": {"k": "v"},
+        "b.txt": {"org.opencontainers.image.title": "other"},
+        "c:a/b": {"not": "with its type"},
+        "c": {"t": "typed"},
+        "d": {"dir": "1"},
+        "nothing": {"x": "y"},
+    }
+    (tmp_path / "notes.json").write_text(json.dumps(notes))
+    given = ("--annotation-file", "notes.json", "./a.txt", "b.txt", "c:a/b", "d")
+    run(peer("oras"), "push", "--oci-layout", "theirs:v1", *given)
+    argosy("artifact", "push", "oci:ours:v1", *given)
+    ours, theirs = (
+        json.loads(argosy("manifest", "get", f"oci:{name}:v1")) for name in ("ours", "theirs")
+    )
+    for made in (ours, theirs):
+        made["config"].pop("data", None)
+        for key in ("digest", "size"):  # the tar of a directory has times in it
+            made["layers"][3].pop(key)
+        made["layers"][3]["annotations"].pop("io.deis.oras.content.digest")
+    assert ours == theirs
+
+
 def test_an_index_of_artifacts_that_oras_made_is_delivered(
     tmp_path: pathlib.Path, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from argosy import locate
-from argosy.cli import making, places, progress
+from argosy.cli import files, making, places, progress
 from argosy.cli.failure import printable
 from argosy.cli.options import (
     jobs_option,
@@ -26,17 +26,23 @@ from argosy.cli.output import document
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Source
-from argosy.errors import UsageError
+from argosy.errors import InvalidConfigError, UsageError
 from argosy.image.deliver import deliver
 from argosy.image.pack import File, pack
 from argosy.image.view import Image
 from argosy.layout.durable import storage_errors
 from argosy.locate import Location
+from argosy.spec import _json
+from argosy.spec import annotations as keys
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.spec.manifest import MAX_SIZE
 from argosy.spec.platform import Platform
 
 _MAX_DEPTH = 32
+_MANIFEST, _CONFIG = "$manifest", "$config"
+
+_Annotations = Mapping[str, Mapping[str, str]]
 
 _files = click.argument("files", nargs=-1, metavar="FILE[:TYPE]...")
 _type = click.option("--artifact-type", metavar="TYPE", help="What sort of artifact this is.")
@@ -47,6 +53,11 @@ _annotations = click.option(
     metavar="KEY=VALUE",
     help="An annotation of the manifest; repeatable.",
 )
+_annotation_file = click.option(
+    "--annotation-file",
+    metavar="FILE",
+    help="Annotations in JSON by what they are of: $manifest, $config, or a FILE as it is named here.",
+)
 _config = click.option(
     "--config", metavar="FILE[:TYPE]", help="A file to be the artifact's config."
 )
@@ -55,24 +66,44 @@ _any_path = click.option(
 )
 
 
-def _file(text: str) -> File:
+def _file(text: str, annotations: _Annotations | None = None) -> File:
     """`path[:media type]`; a colon in a path that exists is part of it."""
-    if os.path.lexists(text):
-        return File(path=text)
     path, colon, media_type = text.rpartition(":")
-    if colon and "/" in media_type:
-        return File(path=path, media_type=media_type)
-    return File(path=text)
+    if not colon or "/" not in media_type or os.path.lexists(text):
+        path, media_type = text, ""
+    notes = dict((annotations or {}).get(path, {}))
+    title = notes.pop(keys.TITLE, None)
+    return File(path=path, title=title, media_type=media_type or None, annotations=notes)
+
+
+def _annotated(given: dict[str, Any]) -> _Annotations:
+    """Annotations by what they are of: `$manifest`, `$config`, or a file as it was named."""
+    path = given["annotation_file"]
+    if path is None:
+        return {_MANIFEST: pairs(given["annotation"], "--annotation")}
+    if given["annotation"]:
+        raise UsageError("--annotation and --annotation-file exclude each other")
+    with files.opened(path) as file:
+        raw = file.read(MAX_SIZE + 1)
+    try:
+        found = _json.loads_object(raw, error=InvalidConfigError)
+        decode = _json.STRING_MAP.decode
+        return {name: decode(notes, name, InvalidConfigError) for name, notes in found.items()}
+    except InvalidConfigError as exc:
+        exc.add_note(f"in {path}")
+        raise
 
 
 def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -> Image:
+    annotations = _annotated(given)
     return pack(
         source,
-        [_file(text) for text in given["files"]],
+        [_file(text, annotations) for text in given["files"]],
         artifact_type=given["artifact_type"],
         config=_file(given["config"]) if given["config"] else None,
         subject=subject,
-        annotations=pairs(given["annotation"], "--annotation"),
+        annotations=annotations.get(_MANIFEST),
+        config_annotations=annotations.get(_CONFIG),
         any_path=given["disable_path_validation"],
     )
 
@@ -105,6 +136,7 @@ def _delivered(
 @_files
 @_type
 @_annotations
+@_annotation_file
 @_config
 @_any_path
 @jobs_option
@@ -128,6 +160,7 @@ def push(place: Location, **given: Any) -> None:
 @_files
 @_type
 @_annotations
+@_annotation_file
 @_config
 @_any_path
 @platform_option
