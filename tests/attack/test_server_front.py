@@ -28,7 +28,7 @@ from tests.server.certificates import certificate
 from tests.server.client import Server
 from tests.server.doors import PASSWORD, Door, basic, rule
 
-registry = client.server
+registry = server = client.server
 
 
 def test_olareg_a_made_up_forwarded_address_does_not_escape_the_limit(
@@ -46,6 +46,27 @@ def test_olareg_a_made_up_forwarded_address_does_not_escape_the_limit(
 
     assert refused(()) == 4
     assert refused(("10.0.0.0/8",)) == 4
+
+
+# -- requests that two readers understand differently (RFC 9112, section 3.2) ----------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"host", b"origin", b"authorization"])
+def test_two_hosts_origins_or_credentials_are_refused(server: Server, name: bytes) -> None:
+    def status(*values: bytes) -> int:
+        async def with_both(scope: Any, receive: Any, send: Any) -> None:
+            fields = [(name, value) for value in values]
+            await app({**scope, "headers": [*scope["headers"], *fields]}, receive, send)
+
+        app, server.app = server.app, with_both  # type: ignore[assignment]
+        try:
+            return server.ask("GET", "/v2/").status
+        finally:
+            server.app = app
+
+    assert status(b"one", b"two") == 400
+    assert status(b"one", b"two", b"one") == 400
+    assert status(b"one", b"one") == 200
 
 
 # -- ollama CVE-2024-28224, DNS rebinding: a page of the web whose name leads to this machine ------------------------

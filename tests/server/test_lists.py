@@ -250,3 +250,23 @@ def test_a_deleted_referrer_is_not_listed(server: Server) -> None:
     one = server.push_manifest("a", image(subject=subject(of)))
     server.ask("DELETE", f"/v2/a/manifests/{one}")
     assert referrers(server, of).json()["manifests"] == []
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/v2/_catalog?n=1", "/v2/a/tags/list?n=1", "/v2/a/referrers/{digest}", "/v2/_oci/ext/discover",
+     "/v2/a/_oci/ext/discover", "/v2/a/manifests/t", "/v2/a/blobs/{digest}", "/v2/", "/livez",
+     "/v2/a/tags/list?n=x"],
+)  # fmt: skip
+def test_head_is_get_without_its_body(server: Server, target: str) -> None:
+    server.push_image("b", "t")
+    server.push_image("a", "s")
+    server.push_image("a", "t")
+    target = target.format(digest=server.push_blob("a", b"blob"))
+    got, head = server.ask("GET", target), server.ask("HEAD", target)
+
+    def lasting(answer: Answer) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in answer.headers if name != "x-request-id"]
+
+    assert (head.status, lasting(head), head.body) == (got.status, lasting(got), b"")
+    assert got.header("content-length") == str(len(got.body))

@@ -38,6 +38,7 @@ _LINGER, _STALLED = 30.0, 5.0
 _AGAIN_SECONDS = {429: 1.0, 503: 5.0, 507: 60.0}
 """What ends by itself, and when to ask again where the error does not know better. A full disk takes longest. No other
 status is in it: 500 is a bug or a loss, and 502 what an upstream did."""
+_SINGLE = frozenset({b"host", b"origin", b"authorization"})
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _FIELDS = 1000
 """Query parameters one request may have."""
@@ -90,6 +91,12 @@ class TooLongError(LimitExceededError):
 
 class MalformedQueryError(InvalidError):
     """Something in the query that no name, tag or media type can hold, nor every database."""
+
+    code = "UNSUPPORTED"
+
+
+class AmbiguousError(InvalidError):
+    """A header that there is one of came twice, with another value: who reads the first is told something else."""
 
     code = "UNSUPPORTED"
 
@@ -151,9 +158,15 @@ class Request:
 
         Raises:
             TooLongError: more than 1000 query parameters.
+            AmbiguousError: two hosts (RFC 9112, section 3.2), origins or credentials.
         """
         if self.raw_query.count(b"&") >= _FIELDS:
             raise TooLongError(f"more than {_FIELDS} query parameters")
+        listed = self.scope["headers"]
+        if len(listed) != len(self.headers):
+            for name, value in listed:
+                if name in _SINGLE and value != self.headers[name]:
+                    raise AmbiguousError(f"{name.decode().title()}: expected one, got several")
 
     @property
     def query(self) -> list[tuple[str, str]]:
