@@ -77,6 +77,16 @@ def test_an_empty_file_is_the_defaults(tmp_path: pathlib.Path) -> None:
         ("admin: true", ":1: admin: no such property", "expected one of"),
         ("listen: {port: 65536}", ":1: listen.port: 65536 is greater than the maximum", None),
         ("listen: {port: '5000'}", ":1: listen.port: '5000' is not of type 'integer'", None),
+        (
+            "listen: {public_url: registry.example}",
+            ":1: listen.public_url: 'registry.example' does not match '^https?://'",
+            None,
+        ),
+        (
+            "storage: {s3: {bucket: abc, endpoint: 's3.example:9000'}}",
+            ":1: storage.s3.endpoint: 's3.example:9000' does not match '^https?://'",
+            None,
+        ),
         ("listen: {port: 5000.0}", ":1: listen.port: 5000.0 is not of type 'integer'", None),
         ("gc: {grace_seconds: .nan}", ":1: gc.grace_seconds: nan is not of type 'number'", None),
         ('data: "a\\0b"', ":1: data: 'a\\x00b' is not of type 'string'", None),

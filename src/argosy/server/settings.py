@@ -53,6 +53,7 @@ class Listen:
         None,
         "what clients call this registry, e.g. https://registry.example: where tokens are asked for,"
         " and the name that an open registry on loopback answers to besides localhost",
+        pattern="^https?://",
     )
     trusted_proxies: tuple[str, ...] = _field(
         tuple, "CIDRs whose X-Forwarded-For and X-Forwarded-Proto are believed; nobody's by default"
@@ -67,7 +68,9 @@ class S3:
     """An S3-compatible object store."""
 
     bucket: str = _field("", "bucket name", minLength=3, maxLength=255)
-    endpoint: str | None = _field(None, "URL of the service, for anything but AWS")
+    endpoint: str | None = _field(
+        None, "http or https URL of the service, for anything but AWS", pattern="^https?://"
+    )
     region: str = _field("us-east-1", "region")
     prefix: str = _field("", "put before every key")
     access_key: str | None = _field(None, "access key id; None takes it from the environment")
