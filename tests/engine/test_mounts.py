@@ -101,6 +101,24 @@ def test_volumes_tmpfs_and_read_only(argosy: Argosy, image: str, tmp_path: pathl
     )
 
 
+def test_the_files_of_etc_are_read_only_with_the_root_file_system(
+    argosy: Argosy, image: str
+) -> None:
+    script = "for f in hosts hostname resolv.conf; do (: > /etc/$f) 2>/dev/null || echo no; done"
+    assert alone(argosy, image, "sh", "-c", script).out == ""
+    assert alone(argosy, image, "sh", "-c", script, options=["--read-only"]).out == "no\n" * 3
+
+
+@pytest.mark.parametrize(("source", "target"), [("", "/etc/motd"), ("/file", "/etc")])
+def test_a_file_and_a_directory_are_not_mounted_on_each_other(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path, source: str, target: str
+) -> None:
+    (tmp_path / "file").touch()
+    options = ["-v", f"{tmp_path}{source}:{target}"]
+    told = alone(argosy, image, "true", options=options, code=125).err
+    assert "hint: a directory can be mounted on a directory, and a file on a file\n" in told
+
+
 def test_a_mount_within_another_is_seen_in_whatever_order_they_were_typed(
     argosy: Argosy, image: str, tmp_path: pathlib.Path
 ) -> None:

@@ -112,7 +112,11 @@ def configure(
     made["root"] = {"path": rootfs, "readonly": options.read_only}
     _process(made["process"], config, options, user, hostname)
     volumes = config.execution.volumes if options.read_only else ()
-    ours = [*_files(files), *_volumes(volumes, options, rootfs), *_init(made["process"], options)]
+    ours = [
+        *_files(files, options),
+        *_volumes(volumes, options, rootfs),
+        *_init(made["process"], options),
+    ]
     _mounts(made["mounts"], options, ours)
     if rootless:
         made["mounts"] = [_unprivileged(mount, options, ids) for mount in made["mounts"]]
@@ -266,8 +270,13 @@ def _init(process: dict[str, Any], options: RunOptions) -> list[dict[str, Any]]:
     return [{"destination": _INIT, "type": "bind", "source": init_program(), "options": flags}]
 
 
-def _files(files: dict[str, str]) -> list[dict[str, Any]]:
-    return [_bound(source, destination) for destination, source in files.items()]
+def _files(files: dict[str, str], options: RunOptions) -> list[dict[str, Any]]:
+    """They are as the root file system is: read-only or not."""
+    found = [_bound(source, destination) for destination, source in files.items()]
+    if options.read_only:
+        for mount in found:
+            mount["options"].append("ro")
+    return found
 
 
 def _volumes(volumes: Sequence[str], options: RunOptions, rootfs: str) -> Iterator[dict[str, Any]]:

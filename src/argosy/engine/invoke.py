@@ -34,6 +34,9 @@ _MEANINGS = (
 )
 """What the runtime says of a program it could not execute."""
 
+_UNLIKE_SAYS = "move_mount: not a directory"
+_UNLIKE = "a directory can be mounted on a directory, and a file on a file"
+
 
 class InvocationError(ContainerError):
     """The runtime refused.
@@ -44,7 +47,7 @@ class InvocationError(ContainerError):
     """
 
     def __init__(self, message: str, *, exit_code: int = EXIT_ENGINE) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=_UNLIKE if _UNLIKE_SAYS in message else None)
         self.exit_code = exit_code
 
 
