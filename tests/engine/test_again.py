@@ -351,3 +351,13 @@ def test_the_record_of_a_newer_argosy_is_read_and_a_damaged_one_is_named(
     for nobody in ("c", "..", "", "/"):
         with pytest.raises(ContainerUnknownError):
             Container.find(places, nobody)
+
+
+def test_exec_gives_no_terminal_where_there_is_none(argosy: Argosy, image: str) -> None:
+    run(argosy, image, FOREVER)
+    argv = ["setsid", "--wait", sys.executable, "-m", "argosy", "exec", "-t", "c", "true"]
+    done = subprocess.run(
+        argv, env=argosy.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.returncode == 125
+    assert done.stderr == "argosy: there is no terminal here\nhint: leave out -t\n"

@@ -295,8 +295,7 @@ def exec_(
       argosy exec -it web sh
     """
     found = Container.find(engine.places(), container)
-    if found.status != "running":
-        raise ContainerStatusError(f"container {found.record.name} is not running")
+    _check_running(found)
     if rootless.needed():
         return rootless.enter(sys.argv[1:], found.record.watcher)
     who = find_user(user, found.record.options["groups"], found.rootfs) if user else None
@@ -313,12 +312,27 @@ def exec_(
     return (code == 255 and _exec_failure(found, before)) or code
 
 
+def _check_running(container: Container) -> None:
+    status = status_of(container)
+    if status == "orphaned":
+        raise ContainerStatusError(
+            f"container {container.record.name} runs on, and nobody watches it",
+            hint="argosy stop ends it",
+        )
+    if status != "running":
+        raise ContainerStatusError(f"container {container.record.name} is not running")
+
+
 def _executed(argv: list[str], *, interactive: bool, tty: bool, detach: bool) -> int:
     """Run the runtime. Only with a terminal, whose other end the program gets, are its streams this process's."""
     null = subprocess.DEVNULL
     if detach:
         return subprocess.run(argv, stdin=null, stdout=null, stderr=null, check=False).returncode
     if tty:
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
+        except OSError:
+            raise UsageError("there is no terminal here", hint="leave out -t") from None
         return subprocess.run(argv, stdin=None if interactive else null, check=False).returncode
     return run_attached(argv, interactive=interactive)
 
