@@ -15,8 +15,8 @@ import pytest
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.engine import profile
-from argosy.engine.network import BRIDGE, GATEWAY, Bridge
-from argosy.engine.options import Published
+from argosy.engine.network import BRIDGE, Bridge
+from argosy.engine.options import GATEWAY, Published
 from argosy.layout.store import LayoutStore
 from argosy.testing.hostimage import host_image
 from tests.engine.conftest import (

@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from argosy.engine import etc
 from argosy.engine.container import Container
 from argosy.engine.layers import LayerTrees
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
+from argosy.errors import StorageError
 from argosy.spec.digest import Digest
 from tests.engine.conftest import Argosy, alone
 
@@ -60,6 +62,7 @@ def test_one_of_several_is_killed_and_prune_clears_it_away(
     assert sorted(row["Status"] for row in rows) == ["orphaned", "running", "running"]
     dead = next(row["Id"] for row in rows if row["Status"] == "orphaned")
     argosy("rm", dead, code=1)
+    assert "runs on, and nobody watches it\n" in argosy("exec", dead, "true", code=125).err
     assert argosy("prune").out.split() == [dead]
     assert len(json.loads(argosy("ps", "--json").out)) == 2
     for process in running[1:]:
@@ -128,6 +131,16 @@ def test_a_disk_that_takes_nothing_leaves_no_container(
     assert done.returncode == 125
     assert "container.json: file too large" in done.stderr
     assert left_behind() == []
+
+
+def test_a_file_of_a_container_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
+    places = Places(data=str(tmp_path), run=str(tmp_path), runtime=())
+    places.make()
+    container = Container.make(places, RunOptions(), image="i", digest="d", detached=False)
+    os.symlink("/dev/full", container.file("hosts"))
+    with pytest.raises(StorageError, match="/hosts: no space left on device"):
+        etc.write(container, RunOptions())
+    container.discard()
 
 
 def test_prune_removes_what_was_never_recorded(argosy: Argosy, root: pathlib.Path) -> None:

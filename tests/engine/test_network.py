@@ -14,7 +14,7 @@ import pytest
 
 from argosy.engine.network import Bridge
 from tests.conftest import find_peer
-from tests.engine.conftest import Argosy, free_port, needs_containers, web
+from tests.engine.conftest import Argosy, alone, free_port, needs_containers, web
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -68,3 +68,15 @@ def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:
         "run", "-q", "--rm", "--network", "host", image, "ls", "-l", "/proc/self/ns/net"
     ).out
     assert os.readlink("/proc/self/ns/net") in inside
+
+
+def test_hosts_are_told_in_both_spellings_and_this_machine_by_a_word(
+    argosy: Argosy, image: str
+) -> None:
+    hosts = [f"--add-host={host}" for host in ("a:192.0.2.1", "b=::1", "c=[::2]", "d:::3")]
+    machine = "--add-host=host.docker.internal:host-gateway"
+    told = argosy("run", "-q", "--rm", *hosts, machine, image, "cat", "/etc/hosts").out
+    lines = ("192.0.2.1\ta", "::1\tb", "::2\tc", "::3\td", "10.87.0.1\thost.docker.internal")
+    assert told.endswith("\n".join(lines) + "\n")
+    told = alone(argosy, image, "cat", "/etc/hosts", options=["--network", "host", machine]).out
+    assert told.endswith("\n127.0.0.1\thost.docker.internal\n")

@@ -74,6 +74,9 @@ def engine(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--volume", "/a:/b:maybe", "'maybe'"),
         ("--volume", "/a:/tmp", "/tmp: two mounts"),
         ("--add-host", "name", "IP address"),
+        ("--add-host", "name=", "IP address"),
+        ("--add-host", "a b:1.2.3.4", "NAME:ADDRESS"),
+        ("--add-host", "a=b", "IP address"),
         ("--dns", "name", "IP address"),
         ("--publish", "99999", "port '99999'"),
         ("--platform", "linux/", "linux/"),
@@ -102,6 +105,14 @@ def test_a_file_that_holds_no_seccomp_profile_is_told(
     option = f"seccomp={tmp_path}/profile"
     assert call(["run", "--security-opt", option, "oci:/nonexistent-image:v1"]) == 125
     assert f"expected a defaultAction (seccomp profile {tmp_path}" in capsys.readouterr().err
+
+
+def test_this_machine_has_no_address_where_there_is_no_network(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host = ["--add-host", "machine:host-gateway"]
+    assert call(["run", "--network", "none", *host, "oci:/nonexistent-image:v1"]) == 125
+    assert "no address with --network none\nhint: --network bridge" in capsys.readouterr().err
 
 
 def test_a_file_of_variables_keeps_what_follows_a_value_and_has_no_space_in_a_name(

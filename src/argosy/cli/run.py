@@ -134,7 +134,10 @@ if TYPE_CHECKING:
     help="Lead a port of this machine to one of it, as in 8080:80.",
 )
 @click.option(
-    "--add-host", multiple=True, metavar="NAME:ADDRESS", help="One more line of /etc/hosts."
+    "--add-host",
+    multiple=True,
+    metavar="NAME:ADDRESS",
+    help="One more line of /etc/hosts; host-gateway is this machine.",
 )
 @click.option("--dns", multiple=True, metavar="ADDRESS", help="A name server.")
 @click.option("--stop-signal", metavar="SIGNAL", default="", help="What asks it to end.")

@@ -93,6 +93,17 @@ class Container:
         """The path of one of its files."""
         return os.path.join(self.path, name)
 
+    def write(self, name: str, data: bytes) -> str:
+        """Write one of its files anew. Returns the file's path.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path = self.file(name)
+        with storage_errors(path), open(path, "wb") as file:
+            file.write(data)
+        return path
+
     @property
     def rootfs(self) -> str:
         """Where its root file system is mounted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from argosy.engine.container import Container
-from argosy.engine.options import RunOptions
+from argosy.engine.options import RunOptions, parse_host
 
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
 _MAX_RESOLV = 65536
@@ -24,8 +24,8 @@ def write(container: Container, options: RunOptions) -> dict[str, str]:
     hostname = options.hostname or container.id[:12]
     hosts = _HOSTS + f"{container.record.address or '127.0.1.1'}\t{hostname}\n"
     for entry in options.add_hosts:
-        host, _, address = entry.partition(":")
-        hosts += f"{address.strip('[]')}\t{host}\n"
+        host, address = parse_host(entry, options.network)
+        hosts += f"{address}\t{host}\n"
     written = {
         "/etc/hosts": hosts,
         "/etc/hostname": f"{hostname}\n",
@@ -33,9 +33,7 @@ def write(container: Container, options: RunOptions) -> dict[str, str]:
     }
     found = {}
     for place, text in written.items():
-        path = container.file(os.path.basename(place))
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        path = container.write(os.path.basename(place), text.encode("utf-8", "surrogateescape"))
         os.chmod(path, 0o644)
         found[place] = path
     return found

@@ -11,19 +11,16 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import ipaddress
 import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
 
 from argosy.engine.command import program, run
-from argosy.engine.options import Published
+from argosy.engine.options import GATEWAY, NETWORK, Published
 from argosy.errors import ConflictError, LimitExceededError, StorageError, UnsupportedError
 
 BRIDGE = "argosy0"
-NETWORK = ipaddress.IPv4Network("10.87.0.0/16")
-GATEWAY = NETWORK.network_address + 1
 LEASES = "/run/argosy/network"
 """Gone after a reboot, as the network is."""
 _WHY = "a bridge network"

@@ -18,6 +18,12 @@ from argosy.errors import InvalidConfigError, UsageError
 NETWORKS = ("bridge", "none", "host", "pasta", "slirp4netns")
 SHM = "/dev/shm"  # noqa: S108 - in the container
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?", re.ASCII)
+_HOST = re.compile(r"([^\s#:=]+)[:=](\S+)")
+NETWORK = ipaddress.IPv4Network("10.87.0.0/16")
+"""Where a bridge's containers have their addresses."""
+GATEWAY = NETWORK.network_address + 1
+_MACHINE = {"bridge": str(GATEWAY), "host": "127.0.0.1"}
+"""Where this machine is for a container, by its network."""
 _LEAST_MEMORY = 6 << 20
 _LEAST_CPUS, _MOST_CPUS = 0.01, 1 << 20
 
@@ -198,12 +204,33 @@ class RunOptions:
         if self.network != "bridge" and any(p.protocol == "sctp" for p in self.published):
             raise UsageError(f"ports of sctp cannot be published with --network {self.network}")
         for entry in self.add_hosts:
-            host, _, address = entry.partition(":")
-            if not host or set(host) & set(" \t\n#"):
-                raise UsageError(f"host {entry[:100]!r}: expected NAME:ADDRESS")
-            _check_address(address.strip("[]"), f"host {entry[:100]!r}")
+            parse_host(entry, self.network)
         for server in self.dns:
             _check_address(server, f"name server {server[:100]!r}")
+
+
+def parse_host(text: str, network: str) -> tuple[str, str]:
+    """Read `NAME:ADDRESS` or `NAME=ADDRESS`; the address `host-gateway` is this machine's, as the container sees it.
+
+    Raises:
+        UsageError: another shape, no address, or a network from which this machine has none.
+
+    >>> parse_host("host.docker.internal:host-gateway", "bridge")
+    ('host.docker.internal', '10.87.0.1')
+    """
+    match = _HOST.fullmatch(text)
+    if not match:
+        raise UsageError(f"host {text[:100]!r}: expected NAME:ADDRESS, with an IP address")
+    host, address = match[1], match[2].strip("[]")
+    if address == "host-gateway":
+        if network not in _MACHINE:
+            raise UsageError(
+                f"host {text[:100]!r}: this machine has no address with --network {network}",
+                hint="--network bridge or host",
+            )
+        return host, _MACHINE[network]
+    _check_address(address, f"host {text[:100]!r}")
+    return host, address
 
 
 _PARTS: dict[str, type] = {

@@ -291,8 +291,7 @@ class Engine:
                 container.record.layers = self.layers.plan(image)
                 container.save()
             self.layers.ensure(image, on_layer)
-            with open(container.file(_IMAGE), "wb") as file:
-                file.write(image.raw_config)
+            container.write(_IMAGE, image.raw_config)
             self._set_up(container, image.config, options)
         except BaseException:
             self.clear(container, keep=False)
@@ -337,8 +336,7 @@ class Engine:
         )
         argv = config["process"]["args"]
         container.record.command = argv[2:] if options.init else argv  # without the init before it
-        with open(container.file("config.json"), "w", encoding="utf-8") as file:
-            json.dump(config, file)
+        container.write("config.json", json.dumps(config).encode())
         container.save()
 
     def stop(
