@@ -283,3 +283,16 @@ def test_a_new_digest_is_not_told_of_a_copy_that_failed(
     wrong = "sha256:" + "0" * 64
     assert "it is" not in argosy(*words, f"oci:{tmp_path}/there@{wrong}", code=4).err
     assert "it is" not in argosy(*words, "oci-archive:/dev/full:v1", code=1).err
+
+
+def test_convert_and_cp_know_the_same_words_for_media_types(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    place, there = f"oci:{layout}:multi", f"oci:{tmp_path / 'there'}"
+    for word in ("docker", "v2s2", "oci"):
+        argosy("cp", "--format", word, place, f"{there}:cp")
+        argosy("convert", "--format", word, place, "-t", f"{there}:convert")
+        digests = [argosy("digest", f"{there}:{name}").out for name in ("cp", "convert")]
+        assert digests[0] == digests[1]
+        raw = argosy("manifest", "get", f"{there}:cp").out
+        assert ("vnd.docker." in raw) is (word != "oci")

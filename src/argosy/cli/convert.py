@@ -8,13 +8,13 @@ from collections.abc import Callable
 import click
 
 from argosy.cli import making
-from argosy.cli.options import place_argument, platform_option
+from argosy.cli.options import FORMATS, place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.configure import seconds_of
 from argosy.image.convert import recompress as recompressed
-from argosy.image.convert import to_docker, to_oci, typed_index
+from argosy.image.convert import typed
 from argosy.image.reproducible import reproducible as made_reproducible
-from argosy.image.view import Image, ImageIndex
+from argosy.image.view import Image
 from argosy.layer.compression import Compression
 from argosy.layer.compressor import check_level
 from argosy.locate import Location
@@ -26,7 +26,7 @@ from argosy.spec.platform import Platform
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["oci", "docker", "v2s2"]),
+    type=click.Choice(list(FORMATS)),
     default="oci",
     show_default=True,
     help="Whose media types.",
@@ -43,12 +43,7 @@ def command(
       argosy convert docker-archive:app.tar --format oci -t oci:images:app
     """
     with making.opened(place, platform, destination) as view:
-        docker = kind != "oci"
-        if isinstance(view, ImageIndex):
-            made: making.View = typed_index(view, docker=docker)
-        else:
-            made = (to_docker if docker else to_oci)(view)
-        _written(view, made, place, destination)
+        _written(view, typed(view, docker=FORMATS[kind]), place, destination)
 
 
 @click.command()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from argosy.content import graph
 from argosy.content.protocols import Source
 from argosy.errors import UsageError
-from argosy.image.convert import each, recompress, to_docker, to_oci, typed_index
+from argosy.image.convert import each, recompress, typed
 from argosy.image.indexes import filtered
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
@@ -19,7 +19,7 @@ from argosy.spec.platform import Platform
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What an image shall become: `format` is `oci`, `docker` or None, `compress` a kind of compression or None.
+    """What an image shall become: with Docker's media types or OCI's (`docker`), compressed so; None is as it is.
 
     With `preserve` nothing may become another digest.
 
@@ -27,7 +27,7 @@ class Wish:
         UsageError: the compression has no such level.
     """
 
-    format: str | None = None
+    docker: bool | None = None
     compress: str | None = None
     level: int | None = None
     preserve: bool = False
@@ -73,12 +73,8 @@ def _reduced(source: Source, root: Descriptor, platforms: Sequence[Platform]) ->
 
 
 def _changed(view: Image | ImageIndex, wish: Wish) -> Image | ImageIndex:
-    if wish.format is not None:
-        docker = wish.format == "docker"
-        if isinstance(view, ImageIndex):
-            view = typed_index(view, docker=docker)
-        else:
-            view = (to_docker if docker else to_oci)(view)
+    if wish.docker is not None:
+        view = typed(view, docker=wish.docker)
     if wish.compress is None:
         return view
     kind = Compression(wish.compress)

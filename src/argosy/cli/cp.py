@@ -12,7 +12,7 @@ import click
 
 from argosy import locate
 from argosy.cli import files, places, progress
-from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
+from argosy.cli.options import FORMATS, PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.content.protocols import Source, Target
 from argosy.errors import ConflictError, NotFoundError, UsageError
@@ -68,7 +68,7 @@ Change = Callable[[Source, str], tuple[Digest, Source, str]]
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["oci", "docker"]),
+    type=click.Choice(list(FORMATS)),
     help="Give it these media types. Its digest changes.",
 )
 @click.option(
@@ -137,7 +137,8 @@ def command(
         kind or compress, level if compress is None else None, referrers or digest_tags or sparse
     )
     wanted = bool(kind or compress or (preserve_digests and not sparse and len(platforms) > 1))
-    wish = {"format": kind, "compress": compress, "level": level, "preserve": preserve_digests}
+    docker = FORMATS[kind] if kind else None
+    wish = {"docker": docker, "compress": compress, "level": level, "preserve": preserve_digests}
     change = _changing(platforms, wish) if wanted else None
     options: dict[str, Any] = {
         "expected": target.digest,

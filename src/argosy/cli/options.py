@@ -145,6 +145,9 @@ PLACE = _Parsed("place", _place)
 FILE_OR_PLACE = _Parsed("place", Location.existing)
 PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
 
+FORMATS = {"oci": False, "docker": True, "v2s2": True}
+"""Whose media types, as people call them → whether they are Docker's; the last is skopeo's word."""
+
 place_argument = click.argument("place", type=PLACE, metavar="PLACE")
 
 platform_option = click.option(

@@ -18,7 +18,7 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
 
-__all__ = ["each", "recompress", "recompressed", "to_docker", "to_oci", "typed_index"]
+__all__ = ["each", "recompress", "recompressed", "to_docker", "to_oci", "typed"]
 
 _ATTESTS = "vnd.docker.reference.digest"
 
@@ -130,13 +130,16 @@ def _typed(image: Image, as_wanted: Callable[[str], str]) -> Image:
     )
 
 
-def typed_index(index: ImageIndex, *, docker: bool) -> ImageIndex:
-    """An index and all its images with Docker's or OCI's media types.
+def typed(view: Image | ImageIndex, *, docker: bool) -> Image | ImageIndex:
+    """An image, or an index and all its images, with Docker's or OCI's media types.
 
     Raises:
         UnsupportedError: something in it has no counterpart in Docker's.
     """
-    made = each(index, to_docker if docker else to_oci)
+    change = to_docker if docker else to_oci
+    if isinstance(view, Image):
+        return change(view)
+    made = each(view, change)
     as_wanted = mediatypes.to_docker if docker else mediatypes.to_oci
     entries = tuple(
         dataclasses.replace(entry, media_type=as_wanted(entry.media_type))
