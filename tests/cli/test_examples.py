@@ -53,6 +53,7 @@ STORAGE = (
 )
 
 BEFORE = {
+    "auth get": "argosy login registry.example -u ada -p secret --no-check",
     "manifest rm oci:images@": "DIGEST=$(argosy digest oci:images:old)",
     "validate --all-tags": "argosy cp -q oci:images:app oci-archive:images.tar",
     "blob get": LAYER.format("alpine"),

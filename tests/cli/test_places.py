@@ -111,3 +111,44 @@ def test_skopeos_name_for_attempts_is_known(argosy: Run, tmp_path: pathlib.Path)
 def test_an_address_of_ipv6_is_told_apart_from_its_port(argosy: Run) -> None:
     told = argosy("ls", "--retry", "0", "[::1]:9/app", code=1).err
     assert told.startswith("argosy: [::1]:9: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "append -f layer.tar -t x/{}",
+        "auth get {}",
+        "auth ls --explain {}",
+        "auth token {}",
+        "backup {} -o new.tar",
+        "login {} -u ada -p secret",
+        "logout {}",
+        "mutate oci:{layout}:v1 -t x/{}",
+        "restore -i oci:{layout} {}",
+        "sync oci:{layout} {}",
+        "sync {} oci:new",
+    ],
+)
+def test_what_is_no_name_is_wrong_usage_wherever_it_is_typed(
+    argosy: Run,
+    layout: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "layer.tar").write_bytes(bytes(1024))
+    words = [word.format("Bad,Name?", layout=layout) for word in line.split()]
+    done = argosy(*words, code=64)
+    assert ": expected " in done.err
+    assert {path.name for path in tmp_path.iterdir()} == {"layer.tar", "layout"}
+
+
+def test_short_names_are_what_the_configuration_says_also_to_sync_and_backup(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGOSY_SHORT_NAMES", "1")
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / "registries.conf"))
+    (tmp_path / "registries.conf").write_text('unqualified-search-registries = ["127.0.0.1:1"]')
+    for words in (("ls", "app"), ("sync", "app", "oci:new"), ("backup", "app", "-o", "new.tar")):
+        assert "argosy: 127.0.0.1:1: connection refused" in argosy(*words, code=1).err

@@ -74,6 +74,7 @@ def test_an_index_is_converted_with_all_its_images() -> None:
     store = MemoryStore()
     index = ImageIndex(source=store, descriptor=random.index(store, 1))
     docker = typed(index, docker=True)
+    assert isinstance(docker, ImageIndex)
     assert docker.index.media_type == mediatypes.DOCKER_LIST
     assert {entry.media_type for entry in docker.manifests} == {mediatypes.DOCKER_MANIFEST}
     assert all(image.manifest.media_type == mediatypes.DOCKER_MANIFEST for image in docker.images())

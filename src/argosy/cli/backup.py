@@ -8,7 +8,7 @@ import sys
 import click
 
 from argosy.cli import connections, places, progress
-from argosy.cli.options import jobs_option, quiet_option
+from argosy.cli.options import jobs_option, quiet_option, typed_place
 from argosy.content.copy import copy
 from argosy.errors import InvalidLayoutError, UsageError
 from argosy.layout.archive import sniff
@@ -25,7 +25,7 @@ def _split(text: str) -> tuple[Location, tuple[str, ...]]:
         UsageError: it names no tag before a comma, or a digest, which a backup would not find again.
     """
     head, comma, more = text.partition(",")
-    place = Location.parse(head)
+    place = typed_place(head)
     first = place.own_tag
     if place.digest or (comma and not first):
         raise UsageError(f"{text}: expected NAME or NAME:TAG,TAG", hint=_BY_DIGEST)
@@ -34,7 +34,7 @@ def _split(text: str) -> tuple[Location, tuple[str, ...]]:
 
 def _kept(path: str) -> Location:
     if path.partition(":")[0] in ("oci", "oci-archive", "dir", "docker-archive"):
-        return Location.parse(path)
+        return typed_place(path)
     return Location(transport="oci-archive" if path.endswith(_TAR) else "oci", path=path)
 
 

@@ -7,19 +7,15 @@ import itertools
 import click
 
 from argosy.cli import connections, remotes
-from argosy.cli.options import json_option, patterns
+from argosy.cli.options import json_option, patterns, typed
 from argosy.cli.output import document, lines
-from argosy.errors import InvalidReferenceError, UsageError
 from argosy.spec.reference import parse_registry
 
 
 def _host(text: str) -> str:
     for scheme in ("https://", "http://", "docker://"):
         text = text.removeprefix(scheme)
-    try:
-        return parse_registry(text.rstrip("/"))
-    except InvalidReferenceError as exc:
-        raise UsageError(str(exc)) from None
+    return typed(parse_registry, text.rstrip("/"))
 
 
 @connections.wanted

@@ -8,7 +8,7 @@ import sys
 import click
 
 from argosy.cli import connections, remotes
-from argosy.cli.options import json_option
+from argosy.cli.options import json_option, typed
 from argosy.cli.output import document, table
 from argosy.errors import NotFoundError, UsageError
 from argosy.remote.credentials import Credential, CredentialStore, Step
@@ -16,6 +16,9 @@ from argosy.remote.registry import Registry
 from argosy.spec.reference import DOCKER_HUB, Reference, parse_name, parse_registry
 
 _MAX_SECRET = 64 * 1024
+_IDENTITY = "<token>"
+_NONE = "credentials not found in native keychain"
+"""What a credential helper says where it has none; Docker knows it by these words."""
 
 
 def _parse(text: str) -> tuple[str, str]:
@@ -23,7 +26,8 @@ def _parse(text: str) -> tuple[str, str]:
     for scheme in ("https://", "http://", "docker://"):
         text = text.removeprefix(scheme)
     host, _, name = text.rstrip("/").partition("/")
-    return parse_registry(host), parse_name(name) if name and name not in ("v1", "v2") else ""
+    named = name and name not in ("v1", "v2")
+    return typed(parse_registry, host), typed(parse_name, name) if named else ""
 
 
 def _store(name: str) -> CredentialStore:
@@ -193,6 +197,33 @@ def _told(step: Step) -> str:
 
 @connections.wanted
 @click.command()
+@click.argument("registry", required=False)
+def get(registry: str | None) -> None:
+    """Print the credentials for a registry, or for a repository in it, as JSON with `Username` and `Secret`.
+
+    It speaks as credential helpers do: without REGISTRY it reads one from stdin, the user of an identity token is
+    <token>, and where there are none it prints the sentence that clients expect, and exits with 2.
+
+    \b
+    Examples:
+      argosy auth get registry.example
+      echo registry.example | argosy auth get
+    """
+    text = registry
+    if text is None:
+        text = sys.stdin.buffer.readline(_MAX_SECRET).decode(errors="replace").strip()
+    host, name = _parse(text)
+    found = _store(host).lookup(host, name)
+    secret = found and (found.credential.identity_token or found.credential.password)
+    if not found or not secret:
+        print(_NONE)
+        raise NotFoundError(f"no credentials for {text}")
+    user = _IDENTITY if found.credential.identity_token else found.credential.username
+    document({"Username": user, "Secret": secret})
+
+
+@connections.wanted
+@click.command()
 @click.argument("repository")
 @click.option("--push", is_flag=True, help="A token to push with, too.")
 @click.option(
@@ -211,7 +242,7 @@ def token(repository: str, push: bool, mount: tuple[str, ...], header_form: bool
       argosy auth token alpine
       curl -H "$(argosy auth token -H alpine)" https://registry-1.docker.io/v2/library/alpine/tags/list
     """
-    reference = Reference.parse(repository)
+    reference = typed(Reference.parse, repository)
     made = remotes.registry(click.get_current_context(), reference.registry)
     scopes = [f"repository:{reference.name}:{'pull,push' if push else 'pull'}"]
     scopes += [f"repository:{name}:pull" for name in mount]

@@ -17,7 +17,7 @@ import click
 
 from argosy import locate
 from argosy.cli import files, places, progress
-from argosy.cli.options import PLACE, utf8
+from argosy.cli.options import PLACE, typed_place, utf8
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
 from argosy.errors import ArgosyError, InvalidConfigError, UsageError
@@ -193,7 +193,7 @@ def _where(came_from: Location | None, destination: Destination) -> tuple[Locati
                 hint="name another place with -t, such as oci:DIRECTORY:TAG",
             )
         return came_from.at(places.tag_in(came_from, tag)), (tag,)
-    where = locate.Location.parse(tag)
+    where = typed_place(tag)
     named = locate.new_tag(where)
     if where.reference is not None and where.reference.digest is None:
         named = named or "latest"

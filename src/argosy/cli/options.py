@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 
 import click
 
-from argosy.errors import AccessError, ArgosyError, NotFoundError, UsageError
+from argosy.errors import (
+    AccessError,
+    ArgosyError,
+    InvalidDigestError,
+    InvalidNameError,
+    InvalidReferenceError,
+    InvalidTagError,
+    NotFoundError,
+    UsageError,
+)
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -37,15 +46,31 @@ class _Parsed(click.ParamType[Any]):
             self.fail(f"{exc}. {exc.hint}" if exc.hint else str(exc), param, ctx)
 
 
-def _place(text: str) -> Location:
-    """A place; with ARGOSY_SHORT_NAMES in the environment, short names are what registries.conf says they are."""
-    found = Location.parse(text)
+def typed(parse: Callable[[str], T], text: str) -> T:
+    """What was typed, as a function of the library reads it.
+
+    Raises:
+        UsageError: it is no reference, or no part of one.
+    """
+    try:
+        return parse(text)
+    except (InvalidReferenceError, InvalidNameError, InvalidTagError, InvalidDigestError) as exc:
+        raise UsageError(str(exc), hint=exc.hint) from None
+
+
+def typed_place(text: str) -> Location:
+    """A place; with ARGOSY_SHORT_NAMES in the environment, short names are what registries.conf says they are.
+
+    Raises:
+        UsageError: it is none.
+    """
+    found = typed(Location.parse, text)
     if found.reference is None or "://" in text or not os.environ.get("ARGOSY_SHORT_NAMES"):
         return found
     config: Any = importlib.import_module("argosy.remote.config")
     names: Any = importlib.import_module("argosy.remote.shortnames")
     known = names.ShortNames.read(config.registries_files(os.environ))
-    return Location.parse(known.expand(text))
+    return typed(lambda short: Location.parse(known.expand(short)), text)
 
 
 def utf8(text: str) -> str:
@@ -141,7 +166,7 @@ def switch(text: str) -> dict[str, Any]:
     return {"default": None, "help": text}
 
 
-PLACE = _Parsed("place", _place)
+PLACE = _Parsed("place", typed_place)
 FILE_OR_PLACE = _Parsed("place", Location.existing)
 PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
 

@@ -11,14 +11,13 @@ from typing import Any
 import click
 
 from argosy.cli import connections, failure, files, places, progress
-from argosy.cli.options import jobs_option, platforms_option, quiet_option
+from argosy.cli.options import jobs_option, platforms_option, quiet_option, typed_place
 from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
 from argosy.content.events import Copied, Event, Mounted, OnEvent
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Deleter, Source, Target
 from argosy.errors import ArgosyError, UnsupportedError, UsageError
-from argosy.locate import Location
 from argosy.spec.digest import Digest
 
 
@@ -95,7 +94,7 @@ def command(
         raise UsageError("--scoped is for --target")
     if file is not None:
         _check_file(given)
-        target = Location.parse(base) if base else None
+        target = typed_place(base) if base else None
         with files.opened(file) as given_file:
             jobs = read_jobs(given_file.read(MAX_FILE + 1), file, target, scoped=scoped)
     else:
@@ -118,7 +117,7 @@ def _check_file(given: dict[str, Any]) -> None:
 
 
 def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
-    source, target = (Location.parse(text) for text in named)
+    source, target = map(typed_place, named)
     return Job(
         source=source,
         target=target,

@@ -106,6 +106,7 @@ COMMANDS: dict[str, Entry] = {
     "logout": Entry(_REGISTRY, "login", "Forget a registry's credentials.", "logout"),
     "auth": Entry(_REGISTRY, "", "Look at credentials and tokens."),
     "auth ls": Entry(_REGISTRY, "login", "List credentials, or explain where one is from.", "ls"),
+    "auth get": Entry(_REGISTRY, "login", "Print a registry's credentials.", "get"),
     "auth token": Entry(_REGISTRY, "login", "Print a registry's token.", "token"),
     "catalog": Entry(_REGISTRY, "catalog", "List a registry's repositories."),
     "serve": Entry(_REGISTRY, "serve", "Serve a registry."),

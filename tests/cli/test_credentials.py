@@ -1,0 +1,56 @@
+"""`argosy auth get`: credentials for other programs."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def authfile(tmp_path: pathlib.Path) -> pathlib.Path:
+    path = tmp_path / "auth.json"
+    auths = {
+        "registry.example": {"auth": "YWRhOnPDqWNyZXQ="},  # ada:sécret
+        "registry.example/team": {"auth": "cm9ib3Q6Yg=="},  # robot:b
+        "docker.io": {"auth": "aHViOmM="},  # hub:c
+        "token.example": {"identitytoken": "abc"},
+    }
+    path.write_text(json.dumps({"auths": auths}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "user", "secret"),
+    [
+        ("registry.example", "ada", "sécret"),
+        ("https://registry.example/v2/", "ada", "sécret"),
+        ("registry.example/team/app", "robot", "b"),
+        ("https://index.docker.io/v1/", "hub", "c"),
+        ("token.example", "<token>", "abc"),
+    ],
+)
+def test_credentials_are_printed_as_a_helper_does(
+    argosy: Run, authfile: pathlib.Path, asked: str, user: str, secret: str
+) -> None:
+    line = ("auth", "get", "--authfile", str(authfile))
+    assert argosy(*line, asked).json == {"Username": user, "Secret": secret}
+    words = [sys.executable, "-m", "argosy", *line]
+    done = subprocess.run(words, input=f"{asked}\n".encode(), capture_output=True, check=True)
+    assert json.loads(done.stdout) == {"Username": user, "Secret": secret}
+
+
+def test_where_there_are_no_credentials_clients_hear_the_words_they_know(
+    argosy: Run, authfile: pathlib.Path
+) -> None:
+    done = argosy("auth", "get", "--authfile", authfile, "other.example", code=2)
+    assert done.out == "credentials not found in native keychain\n"
+    assert done.err == "argosy: no credentials for other.example\n"
+    for wrong in ("", "a b"):
+        done = argosy("auth", "get", "--authfile", authfile, wrong, code=64)
+        assert done.out == ""
