@@ -54,3 +54,16 @@ def test_where_there_are_no_credentials_clients_hear_the_words_they_know(
     for wrong in ("", "a b"):
         done = argosy("auth", "get", "--authfile", authfile, wrong, code=64)
         assert done.out == ""
+
+
+def test_an_authfile_that_is_not_there_is_said_before_anybody_is_asked(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    nowhere = str(tmp_path / "none.json")
+    for words in (["ls"], ["cp", "--src-authfile"]):
+        option = words[1:] or ["--authfile"]
+        rest = [f"oci:{tmp_path / 'to'}"] if words[0] == "cp" else []
+        done = argosy(words[0], *option, nowhere, "localhost:1/a", *rest, code=2)
+        assert done.err.splitlines()[0] == f"argosy: --authfile: {nowhere}: no such file"
+    argosy("login", "localhost:1", "--authfile", nowhere, "-u", "a", "-p", "b", "--no-check")
+    assert pathlib.Path(nowhere).exists()

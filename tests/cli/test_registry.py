@@ -61,7 +61,7 @@ def test_check_config_says_every_problem_on_its_own_line(
 
 def test_check_config_says_that_a_file_is_missing(argosy: Run, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "nope.yaml"
-    done = argosy("registry", "check-config", path, code=1)
+    done = argosy("registry", "check-config", path, code=2)
     assert done.err == f"argosy: {path}: no such file or directory\n"
 
 

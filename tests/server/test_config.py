@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import argosy.server
-from argosy.errors import InvalidConfigError
+from argosy.errors import InvalidConfigError, NotFoundError, StorageError
 from argosy.server import config
 from argosy.server.metadata import outbox
 from argosy.server.settings import EventType, Settings
@@ -128,8 +128,10 @@ def test_what_is_wrong_is_said_with_its_place(
 
 
 def test_a_file_that_is_not_there_or_too_large_is_said(tmp_path: pathlib.Path) -> None:
-    with pytest.raises(InvalidConfigError, match="no such file"):
+    with pytest.raises(NotFoundError, match="no such file"):
         config.load(str(tmp_path / "none"))
+    with pytest.raises(StorageError, match="is a directory"):
+        config.load(str(tmp_path))
     with pytest.raises(InvalidConfigError, match="over the limit"):
         config.load(write(tmp_path, "#" * (config.MAX_FILE_BYTES + 1)))
 

@@ -13,7 +13,7 @@ import click
 from argosy.cli.connections import META
 from argosy.cli.failure import printable
 from argosy.content.protocols import Target
-from argosy.errors import UsageError
+from argosy.errors import NotFoundError, UsageError
 from argosy.locate import Connect
 from argosy.remote.config import Options
 from argosy.remote.connection import TLS, Address
@@ -86,8 +86,14 @@ def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Op
 
     Raises:
         UsageError: an option's value makes no sense.
+        NotFoundError: there is no such `--authfile`.
         InvalidConfigError: a configuration file is broken.
     """
+    authfile = given.get("authfile")
+    if authfile and not given.get("no_creds") and not os.path.exists(authfile):
+        raise NotFoundError(
+            f"--authfile: {authfile}: no such file", hint="argosy login --authfile makes one"
+        )
     insecure = given.get("insecure", given.get("tls_verify") is False)
     more: dict[str, Any] = {
         "credentials": store(given, name),

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
-from argosy.errors import InvalidConfigError, InvalidError
+from argosy.errors import InvalidConfigError, InvalidError, unread
 from argosy.server.settings import Settings, Upstream
 from argosy.spec.reference import parse_name, parse_registry
 
@@ -108,7 +108,8 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
         environment: Variables; those that begin with `ARGOSY_REGISTRY_` are taken, e.g. `ARGOSY_REGISTRY_LISTEN_PORT`.
 
     Raises:
-        InvalidConfigError: the file cannot be read, or it or a variable breaks the schema; the message says where.
+        NotFoundError, DeniedError, StorageError: the file is not there, may not or cannot be read.
+        InvalidConfigError: it or a variable breaks the schema; the message says where.
 
     >>> load(environment={"ARGOSY_REGISTRY_LISTEN_PORT": "5001"}).listen.port
     5001
@@ -148,7 +149,8 @@ def check_config(path: str, environment: Mapping[str, str] | None = None) -> lis
     """All that is wrong with a configuration file itself, one line each. `checks` has what is wrong beside it.
 
     Raises:
-        InvalidConfigError: the file cannot be read at all.
+        NotFoundError, DeniedError, StorageError: the file is not there, may not or cannot be read.
+        InvalidConfigError: it is over the limit, or no UTF-8.
     """
     text = _read(path)
     value, lines = _parse(text, path)
@@ -166,7 +168,7 @@ def _read(path: str) -> str:
         with open(path, "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InvalidConfigError(f"{path}: {(error.strerror or 'unreadable').lower()}") from None
+        raise unread(path, error) from None
     if len(raw) > MAX_FILE_BYTES:
         raise InvalidConfigError(f"{path}: over the limit of {MAX_FILE_BYTES} bytes")
     try:
