@@ -29,6 +29,18 @@ def test_limits_groups_and_the_size_of_shared_memory_are_what_was_said(
     assert "nosuid,nodev,noexec" in shm
 
 
+def test_a_limit_of_0_is_none(argosy: Argosy, image: str) -> None:
+    run = ("run", "-q", "--rm", "--network", "none")
+    argosy(*run, "--memory", "0", "--cpus", "0", image, "true")
+    for option, value in (
+        ("--memory", "5m"),
+        ("--memory", "-1"),
+        ("--cpus", "-1"),
+        ("--cpus", "nan"),
+    ):
+        assert argosy(*run, option, value, image, "true", code=125).err.startswith("argosy: ")
+
+
 def test_groups_are_those_of_exec_too(argosy: Argosy, image: str) -> None:
     argosy(
         "run", "-q", "-d", "--name", "g", "--network", "none", "--group-add", "4242", image, "sleep", "100"

@@ -95,10 +95,10 @@ if TYPE_CHECKING:
     is_flag=True,
     help="All capabilities, leave for every device, no filter. Not for strangers' images.",
 )
-@click.option("-m", "--memory", metavar="SIZE", help="The most memory, such as 512m.")
 @click.option(
-    "--cpus", metavar="N", type=click.FloatRange(min=0.01), help="How many processors' time."
+    "-m", "--memory", metavar="SIZE", help="The most memory, such as 512m; 0 is no limit."
 )
+@click.option("--cpus", metavar="N", type=float, help="How many processors' time; 0 is no limit.")
 @click.option("--pids-limit", metavar="N", type=int, help="The most processes.")
 @click.option("--shm-size", metavar="SIZE", help="How large /dev/shm is; 64m if not said.")
 @click.option(
@@ -296,8 +296,8 @@ def _options(given: dict[str, Any]) -> RunOptions:
         published=tuple(p for text in given["publish"] for p in Published.parse(text)),
         add_hosts=given["add_host"],
         dns=given["dns"],
-        memory=parse_size(given["memory"]) if given["memory"] else None,
-        cpus=given["cpus"],
+        memory=(given["memory"] and parse_size(given["memory"])) or None,
+        cpus=given["cpus"] or None,
         pids_limit=given["pids_limit"],
         shm_size=parse_size(given["shm_size"]) if given["shm_size"] else None,
         ulimits=tuple(map(Ulimit.parse, given["ulimit"])),
