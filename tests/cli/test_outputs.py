@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tarfile
@@ -109,3 +110,19 @@ def test_a_command_that_fails_leaves_the_digest_file_as_it_was(
     assert sorted(found.name for found in tmp_path.iterdir()) == ["digest", "layout"]
     argosy("cp", "-q", f"oci:{layout}:v1", f"oci:{layout}:v2", "--digest-file", path)
     assert path.read_text() == argosy("digest", f"oci:{layout}:v2").out
+
+
+def test_validate_says_of_each_image_what_was_checked(
+    argosy: Run, layout: Path, tmp_path: Path
+) -> None:
+    digest = argosy("digest", f"oci:{layout}:v1").out.strip()
+    assert argosy("validate", f"oci:{layout}:v1").err == f"v1: {digest} is sound\n"
+    told = f"v1: {digest} is sound as far as it was read: its layers are there, and were not read\n"
+    assert argosy("validate", "--fast", f"oci:{layout}:v1").err == told
+    manifest = json.loads(argosy("manifest", "get", f"oci:{layout}:v1").out)
+    (tmp_path / "bad.json").write_text(json.dumps({**manifest, "layers": []}))
+    argosy("manifest", "put", f"oci:{layout}:bad", tmp_path / "bad.json")
+    done = argosy("validate", "--all-tags", f"oci:{layout}", code=4)
+    assert f"v1: {digest} is sound\n" in done.err, "a mistake in another image says nothing of it"
+    assert "bad: " not in done.err
+    assert "error: bad: " in done.out

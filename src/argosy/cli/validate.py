@@ -18,6 +18,9 @@ from argosy.image.view import Image, ImageIndex
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
+_WHOLE = "is sound"
+_FAST = "is sound as far as it was read: its layers are there, and were not read"
+
 
 @click.command()
 @place_argument
@@ -38,7 +41,8 @@ def command(
 ) -> int:
     """Read an image whole and check every digest, size, media type and diff_id, and that history and layers agree.
 
-    Prints one line a mistake and nothing for a sound image. Exits with 4 where there is an error.
+    Prints one line a mistake and nothing for a sound image. Exits with 4 where there is an error. Layers that are not
+    to be distributed are not read.
 
     \b
     Examples:
@@ -54,7 +58,9 @@ def command(
             if platform is not None:
                 desc = graph.select(source, desc, platform)
             kind = ImageIndex if desc.is_index() else Image
+            wrong = False
             for finding in validate(kind(source=source, descriptor=desc), fast=fast):
+                wrong = True
                 failed = failed or strict or not finding.warning
                 level = "warning" if finding.warning else "error"
                 if as_json:
@@ -63,8 +69,10 @@ def command(
                     )
                 else:
                     print(printable(f"{level}: {tag}: {finding}"))
-            if not as_json and not found and not failed:
-                print(printable(f"{tag}: {desc.digest} is sound"), file=sys.stderr)
+            if not (as_json or wrong):
+                print(
+                    printable(f"{tag}: {desc.digest} {_FAST if fast else _WHOLE}"), file=sys.stderr
+                )
     if as_json:
         document(found)
     return EXIT_CODES[IntegrityError] if failed else 0
