@@ -12,13 +12,17 @@ GARBAGE = 50_000
 def main() -> None:
     """Run the command line and exit with its code.
 
-    `--version` alone is answered without loading anything else.
+    `--version` alone is answered without loading anything else, where stdout can be written.
     """
-    if sys.argv[1:] in (["--version"], ["-V"]):
+    if sys.argv[1:] in (["--version"], ["-V"]) and sys.stdout:
         from argosy._version import __version__
 
-        print(f"argosy {__version__}")  # noqa: T201
-        return
+        try:
+            print(f"argosy {__version__}", flush=True)  # noqa: T201
+        except OSError:  # the command line says it, and has an exit code for it
+            pass
+        else:
+            return
     gc.set_threshold(GARBAGE)
     try:
         from argosy.cli.early import load_click

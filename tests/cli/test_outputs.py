@@ -126,3 +126,4 @@ def test_validate_says_of_each_image_what_was_checked(
     assert f"v1: {digest} is sound\n" in done.err, "a mistake in another image says nothing of it"
     assert "bad: " not in done.err
     assert "error: bad: " in done.out
+    argosy("validate", "--all-tags", f"oci:{layout}:v1", code=64)

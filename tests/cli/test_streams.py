@@ -41,6 +41,8 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
         (r"printf '\xff' | argosy login -u ada --no-check --password-stdin r.example", 64),
         ("argosy ls oci:{0} >/dev/full", 1),
         ("argosy --help >/dev/full", 1),
+        ("argosy --version >/dev/full", 1),
+        ("argosy --version >&-", 1),
         ("argosy cp oci:{0}:v1 oci:{0}-copy:v1 2>/dev/full && argosy digest oci:{0}-copy:v1", 0),
         ("argosy ls oci:{0}/none 2>/dev/full", 2),
         ("argosy ls >/dev/full 2>/dev/full", 64),

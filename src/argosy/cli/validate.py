@@ -51,6 +51,8 @@ def command(
     """
     found: list[dict[str, object]] = []
     failed = False
+    if all_tags:
+        places.check_whole(place)
     with places.source(place) as source:
         tags = list(source.tags()) if all_tags else [locate.choose(source, place)]
         for tag in tags:
