@@ -145,9 +145,11 @@ def test_a_lone_surrogate_is_shown_by_its_number(layout: Path) -> None:
 
 
 def test_a_document_is_json_whatever_the_encoding_of_the_terminal(layout: Path) -> None:
+    for value, encoding in (("ä😀", "ascii"), ("ä", "latin-1")):
+        place = hostile(layout, value=value)
+        done = shell(f"PYTHONIOENCODING={encoding} argosy inspect --json {place}")
+        assert json.loads(done.stdout)["Labels"] == {"k": value}
     place = hostile(layout, value="ä😀")
-    done = shell(f"PYTHONIOENCODING=ascii argosy inspect --json {place}")
-    assert json.loads(done.stdout)["Labels"] == {"k": "ä😀"}
     assert "\\xe4" in shell(f"PYTHONIOENCODING=ascii argosy inspect {place}").stdout
 
 
@@ -219,14 +221,17 @@ run(sys.argv[1:])
 """
 
 
-def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", [{}, {"HOME": ""}])
+def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(
+    tmp_path: Path, home: dict[str, str]
+) -> None:
     docker = tmp_path / ".docker"
     docker.mkdir()
     (docker / "config.json").write_text('{"auths": {"r.example": {"auth": "YWRhOnNlY3JldA=="}}}')
     env = {name: value for name, value in os.environ.items() if name != "HOME"}
     done = subprocess.run(
         [sys.executable, "-c", HOMELESS, "auth", "ls", str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=120, env=env,
+        capture_output=True, text=True, check=False, timeout=120, env=env | home,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "r.example" in done.stdout

@@ -225,6 +225,8 @@ def _stand_in() -> None:
 
 def _know_home() -> None:
     """Have `HOME` say where home is, also for a service that was started without: helpers and namespaces inherit it."""
+    if not os.environ.get("HOME"):  # an empty one would make the root of the file system home
+        os.environ.pop("HOME", None)
     home = os.path.expanduser("~")
     if home != "~":
         os.environ.setdefault("HOME", home)

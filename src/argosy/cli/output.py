@@ -25,8 +25,10 @@ def document(value: object, file: TextIO | None = None) -> None:
     """A JSON document to stdout, or to `file`, indented for people."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        right = text.encode(sys.stdout.encoding or "utf-8") == text.encode()
     except UnicodeEncodeError:  # a lone surrogate, or a terminal that knows fewer characters
+        right = False
+    if not right:  # JSON is UTF-8, whatever people are shown in
         text = json.dumps(value, indent=2)
     print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text), file=file)
 
