@@ -386,6 +386,20 @@ def test_a_shell_can_be_taught_completion(argosy: Run) -> None:
         ("argosy registry s", ["schema", "scrub", "stats"]),
         ("argosy --v", ["--version"]),
         ("argosy cp --no-c", ["--no-clobber"]),
+        ("argosy cp --format v", ["v2s2"]),
+        *(
+            (f"argosy {line} fi", ["fi"])  # the shell knows files
+            for line in (
+                "append -f",
+                "append --authfile",
+                "artifact push x",
+                "blob put x",
+                "manifest put x",
+                "size --ci-config",
+                "spec -f",
+                "sync -f",
+            )
+        ),
     ],
 )
 def test_completion_knows_commands_and_options(typed: str, completed: list[str]) -> None:
@@ -397,6 +411,7 @@ def test_completion_knows_commands_and_options(typed: str, completed: list[str])
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert [line.rpartition(",")[2] for line in done.stdout.split()] == completed, done.stderr
+    assert ("file," in done.stdout) is (completed == ["fi"])
 
 
 def test_version_is_told_in_every_way(argosy: Run) -> None:

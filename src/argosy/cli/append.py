@@ -7,7 +7,7 @@ import contextlib
 import click
 
 from argosy.cli import connections, files, making
-from argosy.cli.options import PLACE, platform_option
+from argosy.cli.options import FILE, PLACE, platform_option
 from argosy.content.memory import MemoryStore
 from argosy.image.derive import add_layers, based_on, new_layer
 from argosy.image.draft import NewLayer
@@ -29,6 +29,7 @@ from argosy.spec.platform import Platform
     "layers",
     multiple=True,
     required=True,
+    type=FILE,
     metavar="FILE",
     help="A tar archive, compressed or not; - is stdin; repeatable.",
 )

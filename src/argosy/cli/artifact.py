@@ -15,6 +15,7 @@ from argosy import locate
 from argosy.cli import files, making, places, progress
 from argosy.cli.failure import printable
 from argosy.cli.options import (
+    FILE,
     jobs_option,
     json_option,
     pairs,
@@ -44,7 +45,7 @@ _MANIFEST, _CONFIG = "$manifest", "$config"
 
 _Annotations = Mapping[str, Mapping[str, str]]
 
-_files = click.argument("files", nargs=-1, metavar="FILE[:TYPE]...")
+_files = click.argument("files", nargs=-1, type=FILE, metavar="FILE[:TYPE]...")
 _type = click.option("--artifact-type", metavar="TYPE", help="What sort of artifact this is.")
 _annotations = click.option(
     "-a",
@@ -55,11 +56,12 @@ _annotations = click.option(
 )
 _annotation_file = click.option(
     "--annotation-file",
+    type=FILE,
     metavar="FILE",
     help="Annotations in JSON by what they are of: $manifest, $config, or a FILE as it is named here.",
 )
 _config = click.option(
-    "--config", metavar="FILE[:TYPE]", help="A file to be the artifact's config."
+    "--config", type=FILE, metavar="FILE[:TYPE]", help="A file to be the artifact's config."
 )
 _any_path = click.option(
     "--disable-path-validation", is_flag=True, help="Allow absolute paths and '..' in names."

@@ -8,7 +8,7 @@ import tempfile
 import click
 
 from argosy.cli import files, places
-from argosy.cli.options import place_argument
+from argosy.cli.options import FILE, place_argument
 from argosy.cli.output import document
 from argosy.content.protocols import Deleter, Source, Target
 from argosy.content.verify import CHUNK
@@ -103,7 +103,7 @@ def head(place: Location, media_type: str) -> None:
 
 @click.command()
 @place_argument
-@click.argument("file", default="-")
+@click.argument("file", type=FILE, default="-")
 @click.option(
     "--algorithm",
     type=click.Choice(list(ALGORITHMS)),

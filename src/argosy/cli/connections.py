@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from argosy.cli.options import FILE_OR_PLACE, PLACE
+from argosy.cli.options import FILE, FILE_OR_PLACE, PLACE
 from argosy.spec._value import Value
 
 META = "argosy.connections"
@@ -44,7 +44,7 @@ class Setting(Value):
 _FLAG: dict[str, Any] = {"is_flag": True, "default": None}
 _TEXT: dict[str, Any] = {"default": None}
 _SECONDS: dict[str, Any] = {"type": click.FloatRange(0), "metavar": "SECONDS", "default": None}
-_FILE: dict[str, Any] = {"metavar": "FILE", "default": None}
+_FILE: dict[str, Any] = {"type": FILE, "metavar": "FILE", "default": None}
 _COUNT: dict[str, Any] = {"type": click.IntRange(0, 100), "metavar": "N", "default": None}
 _RATE: dict[str, Any] = {"type": click.FloatRange(0), "metavar": "N", "default": None}
 _BYTES: dict[str, Any] = {"type": click.IntRange(1), "metavar": "BYTES", "default": None}
@@ -60,7 +60,7 @@ SETTINGS = (
             {"type": bool, "is_flag": False, "flag_value": True, "metavar": "BOOL", "default": None}),
     Setting("ca-file", "Trust the authorities in this file too.", _FILE),
     Setting("cert-dir", "A directory with *.crt, *.cert and *.key for the registry.",
-            {"metavar": "DIRECTORY", "default": None}),
+            {"type": FILE, "metavar": "DIRECTORY", "default": None}),
     Setting("cert-file", "Show this certificate.", _FILE),
     Setting("key-file", "The certificate's key.", _FILE),
     Setting("resolve", "Connect to this address instead; repeatable.",

@@ -8,7 +8,7 @@ import click
 
 from argosy.cli import making
 from argosy.cli.failure import printable
-from argosy.cli.options import place_argument, platform_option
+from argosy.cli.options import FILE, place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.insert import insert, remove_path
 from argosy.image.view import Image
@@ -20,7 +20,7 @@ from argosy.spec.platform import Platform
 
 @click.command()
 @place_argument
-@click.argument("source")
+@click.argument("source", type=FILE)
 @click.argument("target", required=False)
 @click.option("--opaque", is_flag=True, help="Hide what lower layers have in that directory.")
 @click.option("--whiteout", is_flag=True, help="Remove a path of the image; SOURCE is that path.")

@@ -9,7 +9,7 @@ import click
 
 from argosy import locate
 from argosy.cli import files, places
-from argosy.cli.options import place_argument, platform_option
+from argosy.cli.options import FILE, place_argument, platform_option
 from argosy.cli.output import document, raw
 from argosy.content import graph
 from argosy.content.protocols import Deleter
@@ -51,7 +51,7 @@ def head(place: Location, platform: Platform | None) -> None:
 
 @click.command()
 @place_argument
-@click.argument("file", default="-")
+@click.argument("file", type=FILE, default="-")
 @click.option(
     "--media-type", metavar="TYPE", help="Its media type, where it does not say so itself."
 )

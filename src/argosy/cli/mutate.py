@@ -10,6 +10,7 @@ import click
 
 from argosy.cli import files, making
 from argosy.cli.options import (
+    FILE,
     PLATFORM,
     many,
     one,
@@ -53,7 +54,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--clear", "clear"),
      {"multiple": True, "type": click.Choice([*CLEARABLE, "manifest.annotations"]),
       "help": "Empty a property before anything is set."}),
-    (("--append", "append"), many("FILE", "A tar as new layer.")),
+    (("--append", "append"), {**many("FILE", "A tar as new layer."), "type": FILE}),
     (("--no-history", "no_history"), {"is_flag": True, "help": "Add no step to the history."}),
 )  # fmt: skip
 

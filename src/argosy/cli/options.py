@@ -173,6 +173,9 @@ PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
 FORMATS = {"oci": False, "docker": True, "v2s2": True}
 """Whose media types, as people call them → whether they are Docker's; the last is skopeo's word."""
 
+FILE = click.Path(readable=False)
+"""A file to be read, which shells complete. What is wrong with it is said where it is opened, everywhere alike."""
+
 place_argument = click.argument("place", type=PLACE, metavar="PLACE")
 
 platform_option = click.option(

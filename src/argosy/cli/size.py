@@ -8,7 +8,7 @@ import click
 
 from argosy.cli import files, making
 from argosy.cli.failure import printable
-from argosy.cli.options import json_option, place_argument, platform_option
+from argosy.cli.options import FILE, json_option, place_argument, platform_option
 from argosy.cli.output import document, size, table
 from argosy.errors import InvalidConfigError, UsageError
 from argosy.image.efficiency import Report, Rules, report
@@ -22,6 +22,7 @@ from argosy.spec.platform import Platform
 @click.option(
     "--ci-config",
     metavar="FILE",
+    type=FILE,
     help="Rules in a file like .dive-ci.",
 )
 @click.option("--lowestEfficiency", "lowest", metavar="0..1", help="A rule: the least efficiency.")

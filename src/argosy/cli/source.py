@@ -8,7 +8,7 @@ import click
 
 from argosy.bundle.unpack import unpack_rootfs
 from argosy.cli import connections, making
-from argosy.cli.options import json_option, made_platform_option, place_argument
+from argosy.cli.options import FILE, json_option, made_platform_option, place_argument
 from argosy.cli.output import document, size, table
 from argosy.content.memory import MemoryStore
 from argosy.errors import UsageError
@@ -62,7 +62,7 @@ def build(
 
 @click.command()
 @place_argument
-@click.argument("files", nargs=-1)
+@click.argument("files", nargs=-1, type=FILE)
 @_rpms
 @_context
 @_extra

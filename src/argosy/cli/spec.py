@@ -13,7 +13,7 @@ import click
 
 from argosy.bundle import generate
 from argosy.cli import files
-from argosy.cli.options import many, one, pair, pairs, switch
+from argosy.cli.options import FILE, many, one, pair, pairs, switch
 from argosy.cli.output import document
 from argosy.errors import InvalidConfigError, UsageError, unread
 from argosy.layout.durable import replacing
@@ -244,7 +244,12 @@ def _key(option: str) -> str:
 )
 @click.option("-o", "--output", metavar="FILE", help="Write it here; - for stdout.")
 @click.option(
-    "-f", "--from", "source", metavar="FILE", help="Edit this instead of the default; - for stdin."
+    "-f",
+    "--from",
+    "source",
+    type=FILE,
+    metavar="FILE",
+    help="Edit this instead of the default; - for stdin.",
 )
 @click.option("--rootless", is_flag=True, help="For somebody without privileges.")
 @click.option(

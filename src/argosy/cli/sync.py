@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from argosy.cli import connections, failure, files, places, progress
-from argosy.cli.options import jobs_option, platforms_option, quiet_option, typed_place
+from argosy.cli.options import FILE, jobs_option, platforms_option, quiet_option, typed_place
 from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
 from argosy.content.events import Copied, Event, Mounted, OnEvent
@@ -28,6 +28,7 @@ from argosy.spec.digest import Digest
     "-f",
     "--file",
     metavar="FILE",
+    type=FILE,
     help="Jobs, in YAML (skopeo's file is understood).",
 )
 @click.option(
