@@ -284,3 +284,27 @@ def test_a_file_that_may_not_be_read_is_3(
     assert re.fullmatch(r"argosy: (\./)?secret: permission denied\n", done.stderr), done.stderr
     assert (done.returncode, done.stdout) == (3, "")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_can_be_read_once_is_not_taken_for_several_layers(
+    layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """The second one would be empty."""
+    made = f"oci:{layout}:made"
+    for line in (
+        f"mutate oci:{layout}:multi --append <(cat f.tar) -t made",
+        f"mutate oci:{layout}:multi --append - -t made < f.tar",
+        f"append -f - -f - -t {made} < f.tar",
+    ):
+        script = f"tar -cf f.tar layout/oci-layout; {sys.executable} -m argosy {line}"
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 64, done.stderr
+        assert "it can be read only once" in done.stderr
+    script = f"""
+        argosy() {{ {sys.executable} -m argosy "$@"; }}
+        argosy mutate oci:{layout}:v1 --append - -t made < f.tar
+        argosy append -f <(cat f.tar) -f f.tar -f f.tar -t {made}
+    """
+    subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, check=True)

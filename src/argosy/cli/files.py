@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from argosy.errors import unread
-from argosy.layout.durable import replacing
+from argosy.errors import UsageError, unread
+from argosy.layout.durable import is_stream, replacing
 
 
 @contextlib.contextmanager
@@ -29,6 +29,18 @@ def opened(path: str) -> Iterator[BinaryIO]:
         raise unread(path, exc) from exc
     with file:
         yield file
+
+
+def check_readable_again(path: str) -> None:
+    """See that a file that is to be read several times has its content each time.
+
+    Raises:
+        UsageError: it is stdin, a FIFO or a device.
+    """
+    if path == "-" or is_stream(path):
+        raise UsageError(
+            f"{path}: it can be read only once, and is needed several times", hint="give a file"
+        )
 
 
 @contextlib.contextmanager

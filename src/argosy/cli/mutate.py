@@ -54,7 +54,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--clear", "clear"),
      {"multiple": True, "type": click.Choice([*CLEARABLE, "manifest.annotations"]),
       "help": "Empty a property before anything is set."}),
-    (("--append", "append"), {**many("FILE", "A tar as new layer."), "type": FILE}),
+    (("--append", "append"), {**many("FILE", "A tar as new layer; - is stdin."), "type": FILE}),
     (("--no-history", "no_history"), {"is_flag": True, "help": "Add no step to the history."}),
 )  # fmt: skip
 
@@ -101,6 +101,8 @@ def command(
         return mutate(image, _narrowed(wanted, given, image), history=step)
 
     with making.opened(place, platform, destination) as view:
+        for path in append if isinstance(view, ImageIndex) else ():
+            files.check_readable_again(path)
         made = making.changed(view, change)
         if isinstance(view, ImageIndex) and isinstance(made, ImageIndex):
             _check_apart(view, made)
