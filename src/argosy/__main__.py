@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 GARBAGE = 50_000
@@ -18,7 +19,9 @@ def main() -> None:
         from argosy._version import __version__
 
         try:
-            print(f"argosy {__version__}", flush=True)  # noqa: T201
+            os.write(
+                sys.stdout.fileno(), f"argosy {__version__}\n".encode()
+            )  # nothing stays in a buffer
         except OSError:  # the command line says it, and has an exit code for it
             pass
         else:

@@ -102,6 +102,7 @@ def test_signals_of_all_kinds_reach_the_program_and_job_control_does_not(
     with subprocess.Popen(
         [sys.executable, "-m", "argosy", *argv, f"{traps}; echo up; while :; do sleep 0.05; done"],
         env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+        process_group=0,  # of one whose parents are all elsewhere the kernel stops nobody
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
