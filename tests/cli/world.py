@@ -103,6 +103,7 @@ class World:
             env={
                 "PATH": f"{self.folder}/.bin:{os.environ['PATH']}",
                 "HOME": f"{self.folder}/.home",
+                "REGISTRY_AUTH_FILE": f"{self.folder}/.home/auth.json",  # root's is elsewhere
                 "LC_ALL": "C.UTF-8",
                 "PYTHONPATH": os.pathsep.join(sys.path),
                 "ARGOSY_ROOT": f"{self.folder}/.engine",
