@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 
 import pytest
 
@@ -25,4 +26,14 @@ def test_a_runtime_that_hangs_is_an_error_and_no_defect(
     with pytest.raises(InvocationError, match=r"more than 0\.1 seconds to start"):
         runtime.start()
     assert runtime.state() is None
+    container.discard()
+
+
+def test_what_is_typed_at_a_terminal_does_not_reach_the_runtime(tmp_path: pathlib.Path) -> None:
+    script = "import os; print(os.getpgrp() == os.getpid() and os.getsid(0) != os.getpid())"
+    runtime = (sys.executable, "-c", script)
+    places = Places(data=str(tmp_path), run=str(tmp_path / "run"), runtime=runtime)
+    places.make()
+    container = Container.make(places, RunOptions(), image="i", digest="d", detached=False)
+    assert Runtime(container).call("start") == "True\n"
     container.discard()

@@ -122,6 +122,7 @@ class Runtime:
             done = subprocess.run(
                 self.argv(verb, *arguments),
                 stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=TIMEOUT,
+                process_group=0,  # a ^C is for the program, which may run before its start has ended
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise InvocationError(
