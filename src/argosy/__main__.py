@@ -18,10 +18,8 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]) and sys.stdout:
         from argosy._version import __version__
 
-        try:
-            os.write(
-                sys.stdout.fileno(), f"argosy {__version__}\n".encode()
-            )  # nothing stays in a buffer
+        try:  # past the buffer, in which what cannot be written would stay
+            os.write(sys.stdout.fileno(), f"argosy {__version__}\n".encode())
         except OSError:  # the command line says it, and has an exit code for it
             pass
         else:

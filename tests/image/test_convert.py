@@ -12,7 +12,7 @@ from argosy.errors import DigestMismatchError, UnsupportedError
 from argosy.image import indexes
 from argosy.image.configure import Changes
 from argosy.image.contents import Contents
-from argosy.image.convert import each, recompress, to_docker, to_oci, typed
+from argosy.image.convert import each, recompress, retyped, to_docker, to_oci
 from argosy.image.derive import append_layer, derive, mutate
 from argosy.image.differences import file_differences
 from argosy.image.draft import draft
@@ -67,18 +67,18 @@ def test_what_has_its_media_types_already_keeps_its_digest() -> None:
     place = draft(index.source)
     index = ImageIndex(source=place, descriptor=place.put(changed.media_type, changed.encode()))
     assert to_oci(artifact).digest == artifact.digest
-    assert typed(index, docker=False).digest == index.digest
+    assert retyped(index, docker=False).digest == index.digest
 
 
 def test_an_index_is_converted_with_all_its_images() -> None:
     store = MemoryStore()
     index = ImageIndex(source=store, descriptor=random.index(store, 1))
-    docker = typed(index, docker=True)
+    docker = retyped(index, docker=True)
     assert isinstance(docker, ImageIndex)
     assert docker.index.media_type == mediatypes.DOCKER_LIST
     assert {entry.media_type for entry in docker.manifests} == {mediatypes.DOCKER_MANIFEST}
     assert all(image.manifest.media_type == mediatypes.DOCKER_MANIFEST for image in docker.images())
-    assert typed(docker, docker=False).digest == index.digest
+    assert retyped(docker, docker=False).digest == index.digest
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.permutations(Compression, 2)))

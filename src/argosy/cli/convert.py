@@ -12,7 +12,7 @@ from argosy.cli.options import FORMATS, place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.configure import seconds_of
 from argosy.image.convert import recompress as recompressed
-from argosy.image.convert import typed
+from argosy.image.convert import retyped
 from argosy.image.reproducible import reproducible as made_reproducible
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
@@ -43,7 +43,7 @@ def command(
       argosy convert docker-archive:app.tar --format oci -t oci:images:app
     """
     with making.opened(place, platform, destination) as view:
-        _written(view, typed(view, docker=FORMATS[kind]), place, destination)
+        _written(view, retyped(view, docker=FORMATS[kind]), place, destination)
 
 
 @click.command()

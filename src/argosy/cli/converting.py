@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from argosy.content import graph
 from argosy.content.protocols import Source
 from argosy.errors import UsageError
-from argosy.image.convert import each, recompress, typed
+from argosy.image.convert import each, recompress, retyped
 from argosy.image.indexes import filtered
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
@@ -74,7 +74,7 @@ def _reduced(source: Source, root: Descriptor, platforms: Sequence[Platform]) ->
 
 def _changed(view: Image | ImageIndex, wish: Wish) -> Image | ImageIndex:
     if wish.docker is not None:
-        view = typed(view, docker=wish.docker)
+        view = retyped(view, docker=wish.docker)
     if wish.compress is None:
         return view
     kind = Compression(wish.compress)

@@ -18,7 +18,7 @@ from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
 
-__all__ = ["each", "recompress", "recompressed", "to_docker", "to_oci", "typed"]
+__all__ = ["each", "recompress", "recompressed", "retyped", "to_docker", "to_oci"]
 
 _ATTESTS = "vnd.docker.reference.digest"
 
@@ -130,7 +130,7 @@ def _typed(image: Image, as_wanted: Callable[[str], str]) -> Image:
     )
 
 
-def typed(view: Image | ImageIndex, *, docker: bool) -> Image | ImageIndex:
+def retyped(view: Image | ImageIndex, *, docker: bool) -> Image | ImageIndex:
     """An image, or an index and all its images, with Docker's or OCI's media types.
 
     Raises:
