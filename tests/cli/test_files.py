@@ -294,6 +294,7 @@ def test_what_can_be_read_once_is_not_taken_for_several_layers(
     for line in (
         f"mutate oci:{layout}:multi --append <(cat f.tar) -t made",
         f"mutate oci:{layout}:multi --append - -t made < f.tar",
+        f"mutate oci:{layout}:v1 --append - --append - -t made < f.tar",
         f"append -f - -f - -t {made} < f.tar",
     ):
         script = f"tar -cf f.tar layout/oci-layout; {sys.executable} -m argosy {line}"
@@ -308,3 +309,12 @@ def test_what_can_be_read_once_is_not_taken_for_several_layers(
         argosy append -f <(cat f.tar) -f f.tar -f f.tar -t {made}
     """
     subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, check=True)
+
+
+def test_a_fifo_is_no_source_package(argosy: Run, tmp_path: pathlib.Path) -> None:
+    """To open one is to wait for whoever writes into it, which nobody does."""
+    fifo = tmp_path / "srpms" / "a.src.rpm"
+    fifo.parent.mkdir()
+    os.mkfifo(fifo)
+    done = argosy("source", "build", "-s", fifo.parent, "-t", f"oci:{tmp_path / 'made'}:v1", code=1)
+    assert done.err == f"argosy: {fifo}: expected a regular file\n"

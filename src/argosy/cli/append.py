@@ -72,9 +72,7 @@ def command(
     """
     check_level(compress or Compression.GZIP, level)
     destination.needed()
-    for path in set(layers):
-        if layers.count(path) > 1:
-            files.check_readable_again(path)
+    files.check_readable(layers)
     with contextlib.ExitStack() as stack:
         if base is None:
             image = scratch(MemoryStore(), platform, docker=docker_empty_base)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
 from argosy.errors import UsageError, unread
@@ -31,16 +31,17 @@ def opened(path: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def check_readable_again(path: str) -> None:
-    """See that a file that is to be read several times has its content each time.
+def check_readable(paths: Sequence[str], *, again: bool = False) -> None:
+    """See that files have their content each time they are read: one that is named twice, or `again` all of them.
 
     Raises:
-        UsageError: it is stdin, a FIFO or a device.
+        UsageError: one of these is stdin, a FIFO or a device.
     """
-    if path == "-" or is_stream(path):
-        raise UsageError(
-            f"{path}: it can be read only once, and is needed several times", hint="give a file"
-        )
+    for path in paths:
+        if (again or paths.count(path) > 1) and (path == "-" or is_stream(path)):
+            raise UsageError(
+                f"{path}: it can be read only once, and is needed several times", hint="give a file"
+            )
 
 
 @contextlib.contextmanager

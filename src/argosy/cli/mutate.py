@@ -101,8 +101,7 @@ def command(
         return mutate(image, _narrowed(wanted, given, image), history=step)
 
     with making.opened(place, platform, destination) as view:
-        for path in append if isinstance(view, ImageIndex) else ():
-            files.check_readable_again(path)
+        files.check_readable(append, again=isinstance(view, ImageIndex))
         made = making.changed(view, change)
         if isinstance(view, ImageIndex) and isinstance(made, ImageIndex):
             _check_apart(view, made)

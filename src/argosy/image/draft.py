@@ -89,7 +89,7 @@ class Spool(MemoryStore):
     def fetch(self, desc: Descriptor) -> VerifyingReader:
         """See `Source.fetch`."""
         if (path := self._files.get(desc.digest)) is not None:
-            return VerifyingReader(_opened(path), desc)
+            return VerifyingReader(regular_file(path), desc)
         region = self._regions.get(desc.digest)
         if region is None or self._file is None:
             return super().fetch(desc)
@@ -112,7 +112,7 @@ class Spool(MemoryStore):
             StorageError: it cannot be read, or is no regular file.
         """
         hashed, size = hasher(), 0
-        with _opened(path) as file:
+        with regular_file(path) as file:
             while data := file.read(1 << 20):
                 hashed.update(data)
                 size += len(data)
@@ -208,9 +208,14 @@ class Spool(MemoryStore):
         return self._file
 
 
-def _opened(path: str) -> io.FileIO:
+def regular_file(path: str) -> io.FileIO:
+    """A file of this machine to read: not to hang on a FIFO, nor to read a device for ever.
+
+    Raises:
+        NotFoundError, DeniedError: it is not there, or may not be read.
+        StorageError: it cannot be read, or is no regular file.
+    """
     try:
-        # Not to hang on a FIFO, nor to read a device for ever.
         file = open(path, "rb", buffering=0, opener=lambda p, f: os.open(p, f | os.O_NONBLOCK))  # noqa: SIM115
     except OSError as exc:
         raise unread(path, exc) from exc

@@ -12,13 +12,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import IO, BinaryIO
+from typing import IO
 
 from argosy.content.protocols import Source
 from argosy.errors import UsageError, unread
 from argosy.image.configure import rfc3339
 from argosy.image.derive import add_layers, derive
-from argosy.image.draft import Draft, NewLayer
+from argosy.image.draft import Draft, NewLayer, regular_file
 from argosy.image.new import scratch
 from argosy.image.rpm import InvalidPackageError, read_package
 from argosy.image.view import Image
@@ -121,13 +121,6 @@ def _listed(path: str) -> list[str]:
         raise unread(path, exc) from exc
 
 
-def _opened(path: str) -> BinaryIO:
-    try:
-        return open(path, "rb")
-    except OSError as exc:
-        raise unread(path, exc) from exc
-
-
 def _tree(driver: str, path: str, filename: str) -> Artifact:
     _listed(path)
     name = filename.removesuffix(".tar")
@@ -136,7 +129,7 @@ def _tree(driver: str, path: str, filename: str) -> Artifact:
 
 
 def _package(path: str, filename: str) -> Artifact:
-    with _opened(path) as file:
+    with regular_file(path) as file:
         package = read_package(file, path)
     if not package.is_source:
         raise InvalidPackageError(f"{path}: expected a source package, got a binary one")
@@ -278,7 +271,7 @@ def _layer(place: Draft, artifact: Artifact) -> NewLayer:
 def _content(artifact: Artifact) -> IO[bytes]:
     """The source's bytes: a file as it is, a directory as a deterministic tar."""
     if not os.path.isdir(artifact.path):
-        return _opened(artifact.path)
+        return regular_file(artifact.path)
     file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     with TarWriter(file) as tar:
         write_tree(tar, artifact.path, b"", _TREE)
