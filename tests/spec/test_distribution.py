@@ -52,13 +52,30 @@ def test_the_next_page_is_found(values: list[str], found: str | None) -> None:
 @given(st.text(max_size=100))
 def test_no_link_header_crashes_or_hangs(text: str) -> None:
     d.next_link([text])
-    d.parse_warning(text)
+    list(d.parse_warnings(text))
     d.decode_errors(text.encode("utf-8", "surrogatepass"))
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=200))
 def test_warnings_are_written_and_read(text: str) -> None:
-    assert d.parse_warning(d.warning(text)) == text
+    assert list(d.parse_warnings(d.warning(text))) == [text]
+    joined = f'{d.warning(text)}, 199 - "299 - \\"no\\"",{d.warning("b")}'
+    assert list(d.parse_warnings(joined)) == [text, "b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ('299 registry.example "a" "Sat, 21 Nov 2026 10:02:00 GMT" , 299 - "b, c"', ["a", "b, c"]),
+        ('299 - "a" b, 299 - "c"', []),
+        ('299 - "a", what, 299 - "c"', ["a"]),
+        ('299 - "' + "x" * 5000 + '"', []),
+        ("299 - plain", []),
+        ("", []),
+    ],
+)
+def test_every_warning_of_a_field_is_read(value: str, told: list[str]) -> None:
+    assert list(d.parse_warnings(value)) == told
 
 
 def test_a_warning_stays_below_the_limit_and_in_ascii() -> None:

@@ -486,11 +486,14 @@ def test_what_is_no_list_is_an_error(scripted: s.Scripted, client: Client, body:
         list(client().tags())
 
 
-def test_a_warning_is_told_once(scripted: s.Scripted, client: Client) -> None:
+def test_every_warning_is_told_once(
+    scripted: s.Scripted, client: Client
+) -> None:
     told: list[tuple[str, str]] = []
-    good = s.manifest(RAW, Docker_Content_Digest=DIGEST, Warning='299 - "use \\"v2\\""')
+    warning = '299 - "use \\"v2\\"", 299 - "b"'
+    good = s.manifest(RAW, Docker_Content_Digest=DIGEST, Warning=warning)
     scripted.on("HEAD", TAG, good)
     repository = client(warn=lambda registry, text: told.append((registry, text)))
     repository.resolve("v1")
     repository.resolve("v1")
-    assert told == [(scripted.name, 'use "v2"')]
+    assert told == [(scripted.name, 'use "v2"'), (scripted.name, "b")]

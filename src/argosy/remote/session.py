@@ -31,7 +31,7 @@ from argosy.remote.wire import (
     retry_after,
     run,
 )
-from argosy.spec.distribution import parse_warning
+from argosy.spec.distribution import parse_warnings
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 522})
 """Statuses that may be different the next time."""
@@ -404,7 +404,7 @@ class Session:
             if value := response.headers.get(name):
                 self.rate_limit[name] = value
         for value in response.headers.get_all("Warning"):
-            if text := parse_warning(value):
+            for text in parse_warnings(value):
                 self.warn(text)
 
     def _observe(

@@ -6,7 +6,7 @@ The client and the registry of argosy meet only here and in `argosy.errors`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 from argosy.errors import ArgosyError, InvalidError, InvalidUploadError
@@ -30,7 +30,7 @@ MAX_WARNING = 4096
 _RANGE = r"([0-9]{1,19})-([0-9]{1,19})"
 _LINK = r'(?a)<([^<>]*)>((?:\s*;\s*[^\s;,="]+\s*(?:=\s*(?:"[^"]*"|[^\s;,"]*))?)*)'
 _REL_NEXT = r'(?i);\s*rel\s*=\s*(?:"(?:[^"]*\s)?next(?:\s[^"]*)?"|next(?=\s*(?:;|$)))'
-_WARNING = r'(?a)299 (?:-|[^\s"]+) "((?:[^"\\]|\\.)*)"(?: "[^"]*")?'
+_WARNING = r'(?a)[\s,]*([0-9]{3}) [^\s",]+ "((?:[^"\\]|\\.)*)"(?: "[^"]*")?\s*(?=,|$)'
 
 
 def manifest_path(name: str, tag_or_digest: str) -> str:
@@ -138,14 +138,18 @@ def warning(text: str) -> str:
     return f'299 - "{escaped[: MAX_WARNING - 8]}"'
 
 
-def parse_warning(value: str) -> str | None:
-    """The text of a `Warning` header, or None where it is not one of the specification's.
+def parse_warnings(value: str) -> Iterator[str]:
+    """The texts of a `Warning` header, of which a proxy may have joined several; what is none of the specification's is
+    left out.
 
-    >>> parse_warning('299 - "deprecated"')
-    'deprecated'
+    >>> list(parse_warnings('299 - "deprecated", 299 - "read only"'))
+    ['deprecated', 'read only']
     """
-    match = re.fullmatch(_WARNING, value[:MAX_WARNING].strip())
-    return re.sub(r"\\(.)", r"\1", match[1]) if match else None
+    at, one = 0, re.compile(_WARNING)
+    while match := one.match(value, at, MAX_WARNING):
+        at = match.end()
+        if match[1] == "299":
+            yield re.sub(r"\\(.)", r"\1", match[2])
 
 
 class ErrorEntry(Value, kw_only=True):
