@@ -486,9 +486,7 @@ def test_what_is_no_list_is_an_error(scripted: s.Scripted, client: Client, body:
         list(client().tags())
 
 
-def test_every_warning_is_told_once(
-    scripted: s.Scripted, client: Client
-) -> None:
+def test_every_warning_is_told_once(scripted: s.Scripted, client: Client) -> None:
     told: list[tuple[str, str]] = []
     warning = '299 - "use \\"v2\\"", 299 - "b"'
     good = s.manifest(RAW, Docker_Content_Digest=DIGEST, Warning=warning)

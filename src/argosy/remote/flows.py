@@ -32,6 +32,8 @@ PAGE = 1000
 """Entries asked for at a time. More makes ECR answer 400."""
 MAX_PAGES = 10_000
 
+_NO_HEAD = (400, 405, 501)
+"""What registries answer to HEAD that do not know it; where something else is wrong, GET is told what."""
 _ACCEPT = {"Accept": ", ".join((*mediatypes.ACCEPTED, mediatypes.OCI_ARTIFACT_MANIFEST))}
 
 
@@ -76,7 +78,7 @@ def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
         url=distribution.manifest_path(name, tag_or_digest),
         headers=_ACCEPT,
         scopes=(pull_scope(name),),
-        statuses=(400, 404, 405, 501),
+        statuses=(*_NO_HEAD, 404),
     )
     response = yield request
     if response.status == 404:
@@ -242,42 +244,54 @@ def delete_manifest(name: str, tag_or_digest: str) -> Flow[bool]:
 
 
 def has(name: str, desc: Descriptor) -> Flow[bool]:
-    """Whether a repository has some content, by HEAD (end-2, end-3)."""
-    path = (
-        distribution.manifest_path(name, desc.digest)
-        if desc.is_manifest()
-        else distribution.blob_path(name, desc.digest)
-    )
-    response = yield Request(
-        method="HEAD",
-        url=path,
-        headers=_ACCEPT if desc.is_manifest() else {},
-        scopes=(pull_scope(name),),
-        statuses=(404,),
-    )
-    return response.status < 300
+    """Whether a repository has some content (end-2, end-3)."""
+    if desc.is_manifest():
+        _, response = yield from _looked(
+            name, distribution.manifest_path(name, desc.digest), _ACCEPT
+        )
+    else:
+        _, response = yield from _looked(name, distribution.blob_path(name, desc.digest))
+    return response.status != 404
 
 
 def describe_blob(name: str, digest: Digest) -> Flow[Descriptor]:
-    """A blob's descriptor, by HEAD (end-2); the registry does not know its media type.
+    """A blob's descriptor (end-2); the registry does not know its media type.
 
     Raises:
         BlobUnknownError: there is none.
         RegistryError: the registry does not say its size.
     """
-    request = Request(
-        method="HEAD",
-        url=distribution.blob_path(name, digest),
-        scopes=(pull_scope(name),),
-        statuses=(404,),
-    )
-    response = yield request
+    request, response = yield from _looked(name, distribution.blob_path(name, digest))
     if response.status == 404:
         raise missing(response, request, BlobUnknownError)
-    size = response.length
+    size = response.whole
     if size is None:
         raise RegistryError(f"{digest}: the registry does not say the blob's size")
     return Descriptor(media_type=mediatypes.OCTET_STREAM, digest=digest, size=size)
+
+
+def _looked(
+    name: str, path: str, headers: Mapping[str, str] | None = None
+) -> Flow[tuple[Request, Response]]:
+    """What the registry says of some content, by HEAD; by GET of its first byte where it does not know HEAD.
+
+    Returns:
+        The last request and its answer, whose status is one of success, 404, or 416 for content without a first byte.
+    """
+    request = Request(
+        method="HEAD",
+        url=path,
+        headers=headers or {},
+        scopes=(pull_scope(name),),
+        statuses=(*_NO_HEAD, 404),
+    )
+    response = yield request
+    if response.status in _NO_HEAD:
+        first = {**request.headers, "Range": "bytes=0-0"}
+        request = request.replace(method="GET", headers=first, stream=True, statuses=(404, 416))
+        response = yield request
+        response.close()  # some send all of it
+    return request, response
 
 
 def open_blob(

@@ -159,8 +159,13 @@ class Response:
     @property
     def length(self) -> int | None:
         """What `Content-Length` says, or None where it says nothing that can be: of no number so long is made one."""
-        text = self.headers.get("Content-Length")
-        return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+        return _number(self.headers.get("Content-Length"))
+
+    @property
+    def whole(self) -> int | None:
+        """The length of all of what this may be only a part of, as its head says, or None where it does not."""
+        total = self.headers.get("Content-Range").rpartition("/")[2]
+        return _number(total) if self.status in {206, 416} else self.length
 
     @property
     def coding(self) -> str:
@@ -212,6 +217,10 @@ class Response:
         while most > 0 and self.body is not None and (part := self.body.read(min(most, 1 << 16))):
             most -= len(part)
             yield part
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
 class Transport(Protocol):
