@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from argosy.errors import ManifestUnknownError, TransportError
 from argosy.remote import flows, network
-from argosy.remote.auth import covers, fetch_token, merge_scopes, parse_challenges
+from argosy.remote.auth import covers, fetch_token, merge_scopes
+from argosy.remote.challenges import parse_challenges
 from argosy.remote.credentials import Credential
 from argosy.remote.wire import Request, Response, run
 from argosy.spec import mediatypes

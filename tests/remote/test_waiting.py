@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
-from argosy.errors import ResponseError, TooManyRequestsError, TransportError, UsageError
+from argosy.errors import (
+    ArgosyError,
+    ResponseError,
+    TooManyRequestsError,
+    TransportError,
+    UnauthorizedError,
+    UsageError,
+)
+from argosy.remote.auth import Authenticator, Token
+from argosy.remote.challenges import Challenge
 from argosy.remote.config import Options
 from argosy.remote.session import Gate, Session
-from argosy.remote.wire import Request, Response
+from argosy.remote.wire import Flow, Request, Response
 
 
 class Clock:
@@ -109,3 +120,80 @@ def test_a_streamed_body_is_not_sent_twice() -> None:
     with pytest.raises(ResponseError):
         one.send(Request(method="PUT", url="/v2/x", body=Once()))  # type: ignore[arg-type]
     assert len(says.sent) == 1
+
+
+class Door:
+    """The lock of an authenticator, which says when so many are at it that all others must be waiting."""
+
+    def __init__(self, count: int) -> None:
+        self._lock, self._arrived = threading.Lock(), threading.Semaphore(0)
+        self._count = count
+
+    def __enter__(self) -> None:
+        self._arrived.release()
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+    def all_here(self) -> None:
+        for _ in range(self._count):
+            assert self._arrived.acquire(timeout=60)
+
+
+class TokenServer:
+    """Fails the first who asks, once all are at the door, and then serves."""
+
+    def __init__(self, failure: ArgosyError, door: Door) -> None:
+        self.failure, self.door, self.asked = failure, door, 0
+        self.begun = threading.Event()
+
+    def __call__(self, flow: Flow[Token]) -> Token:
+        self.asked += 1
+        flow.close()
+        if self.asked > 1:
+            return Token(value="good", scopes=tuple(s for both in SCOPES for s in both))
+        self.begun.set()
+        self.door.all_here()
+        raise self.failure
+
+
+SCOPES = [["repository:a:pull"], ["repository:b:pull"]]
+
+
+@pytest.mark.parametrize(
+    ("failure", "asked"), [(TransportError("silent"), 1), (UnauthorizedError("no"), 2)]
+)
+def test_who_waits_for_a_token_shares_the_failure_and_later_ones_do_not(
+    failure: ArgosyError, asked: int
+) -> None:
+    door = Door(6)
+    server = TokenServer(failure, door)
+    auth = Authenticator("r.example", lambda *_: None, server)
+    auth._lock = door  # type: ignore[assignment]
+    challenge = Challenge("bearer", {"realm": "https://t.example/"})
+    told: list[ArgosyError] = []
+
+    def ask(scopes: list[str]) -> None:
+        try:
+            auth.answer([challenge], scopes, refused="", url="https://r.example/", named_by=None)
+        except ArgosyError as exc:
+            exc.add_note(str(len(told)))
+            told.append(exc)
+
+    first = threading.Thread(target=ask, args=(SCOPES[0],))
+    first.start()
+    assert server.begun.wait(60)
+    others = [threading.Thread(target=ask, args=(SCOPES[i % 2],)) for i in range(5)]
+    for thread in others:
+        thread.start()
+    for thread in (first, *others):
+        thread.join(60)
+    # of another repository a refusal says nothing
+    assert (len(told), server.asked) == ((6 if asked == 1 else 4), asked)
+    assert {(type(exc), str(exc), len(exc.__notes__)) for exc in told} == {
+        (type(failure), str(failure), 1)
+    }
+    before = len(told)
+    ask(SCOPES[0])
+    assert (len(told), server.asked) == (before, 2)

@@ -1,8 +1,8 @@
-"""Who asks: challenges (RFC 9110, section 11.6.1), Basic, and Bearer tokens as Docker's token specification has them.
+"""Who asks: Basic, and Bearer tokens as Docker's token specification has them.
 
 A registry answers 401 with one or more challenges; `Authenticator` turns them into the header to try next. It keeps
-tokens by what they allow, fetches one at a time however many threads wait for it, and asks for more than a token
-allows by fetching another, never by asking without.
+tokens by what they allow, fetches one at a time however many threads wait for it, who share its failure too, and asks
+for more than a token allows by fetching another, never by asking without.
 
 The realm of a challenge is only a place the registry named: it must be https unless the registry itself is not, and
 it may not lead from the outside to an inner address.
@@ -10,22 +10,23 @@ it may not lead from the outside to an inner address.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeGuard
 from urllib.parse import urlencode, urlsplit
 
 from argosy.errors import (
     AccessError,
+    ArgosyError,
     InvalidError,
     RegistryError,
     UnauthorizedError,
 )
 from argosy.remote import network
+from argosy.remote.challenges import Challenge
 from argosy.remote.credentials import Credential, Found
 from argosy.remote.wire import (
     Flow,
@@ -47,52 +48,8 @@ LEAST_LIFE = 60.0
 MOST_LIFE = 7 * 86400.0
 """Seconds a token is taken to live where its answer says more."""
 
-_MAX_HEADER = 16 * 1024
 _NOT_THIS_WAY = frozenset({404, 405})
 """What a token server answers to a method that it does not know."""
-
-
-class Challenge(Value):
-    """One challenge: its scheme in lower case, and its parameters by names in lower case."""
-
-    scheme: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-
-
-def parse_challenges(values: Iterable[str]) -> tuple[Challenge, ...]:
-    """The challenges of some `WWW-Authenticate` headers; what cannot be read is left out.
-
-    >>> [c.scheme for c in parse_challenges(['Basic realm="a, b", Bearer realm="https://t/",scope="r:a:pull,push"'])]
-    ['basic', 'bearer']
-    """
-    return tuple(c for value in values for c in _challenges(value[:_MAX_HEADER]))
-
-
-@functools.cache
-def _grammar() -> tuple[re.Pattern[str], ...]:
-    """A scheme, a parameter, and a token68 (RFC 9110, section 11): only who is challenged waits for them."""
-    word = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-    return (
-        re.compile(rf"[\s,]*({word})(?=\s|,|$)"),
-        re.compile(rf'[\s,]*({word})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))'),
-        re.compile(r"\s+([A-Za-z0-9._~+/-]+=*)\s*(?=,|$)"),
-    )
-
-
-def _challenges(text: str) -> Iterator[Challenge]:
-    scheme, parameter, token68_ = _grammar()
-    at = 0
-    while match := scheme.match(text, at):
-        at = match.end()
-        parameters: dict[str, str] = {}
-        if token68 := token68_.match(text, at):
-            at = token68.end()
-        while found := parameter.match(text, at):
-            at = found.end()
-            quoted = found[2]
-            value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else found[3]
-            parameters.setdefault(found[1].lower(), value)
-        yield Challenge(match[1].lower(), parameters)
 
 
 # ------------------------------------------------------------------------------------------------------------- scopes
@@ -301,6 +258,29 @@ class Lookup(Protocol):
         ...
 
 
+class _Failed(Value):
+    """The last token that could not be had, for those who wait meanwhile: each would wait as long for the same."""
+
+    error: ArgosyError
+    owner: str
+    scopes: tuple[str, ...]
+
+    def share(self, owner: str, scopes: Sequence[str]) -> None:
+        """Raise it where it says what this one would learn: a refusal is only about what was asked for."""
+        if isinstance(self.error, RegistryError) or (owner, tuple(scopes)) == (
+            self.owner,
+            self.scopes,
+        ):
+            raise _copy(self.error)
+
+
+def _copy(error: ArgosyError) -> ArgosyError:
+    """The same error for another thread, which adds notes of its own to it."""
+    made = type(error)(*error.args)
+    vars(made).update(vars(error), __notes__=list(getattr(error, "__notes__", ())))
+    return made
+
+
 class Authenticator:
     """What one registry must be told to let a request through. Safe to use from several threads.
 
@@ -329,6 +309,7 @@ class Authenticator:
         self._tokens: list[tuple[str, Token, float]] = []
         self._refresh: dict[str, str] = {}
         self._found: dict[str, Found | None] = {}
+        self._failed: _Failed | None = None
 
     def header(self, scopes: Sequence[str]) -> str:
         """The `Authorization` to send at once, or an empty string while the registry has asked for nothing.
@@ -407,7 +388,10 @@ class Authenticator:
     def _fetch(self, scopes: Sequence[str], *, refused: str) -> str:
         found = self._credential(scopes)
         key = found.place + found.key if found else ""
+        before = self._failed
         with self._lock:
+            if self._failed is not None and self._failed is not before:
+                self._failed.share(key, scopes)
             bad = refused.removeprefix("Bearer ") if refused.startswith("Bearer ") else ""
             now = self._clock()
             narrow = [
@@ -419,7 +403,11 @@ class Authenticator:
             for owner, token, _ in kept:
                 if owner == key and covers(token.scopes, scopes):
                     return f"Bearer {token.value}"
-            token = self._new(merge_scopes(scopes, *narrow), found, key)
+            try:
+                token = self._new(merge_scopes(scopes, *narrow), found, key)
+            except ArgosyError as exc:
+                self._failed = _Failed(_copy(exc), key, tuple(scopes))
+                raise
             if token.value == bad:
                 raise self._refused(found) if found else self._nobody()
             self._tokens.append((key, token, now + token.life * 0.9))

@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 
 from argosy.errors import RegistryError, TransportError
 from argosy.remote import network
-from argosy.remote.auth import Authenticator, Challenge, Token, fetch_token, parse_challenges
+from argosy.remote.auth import Authenticator, Token, fetch_token
+from argosy.remote.challenges import Challenge, parse_challenges
 from argosy.remote.config import MOST_SECONDS, Options, host_of, ignore_exchange
 from argosy.remote.connection import Network
 from argosy.remote.flows import location_of, next_of
