@@ -138,3 +138,27 @@ def test_a_repository_is_not_read_from_a_registry_as_a_whole() -> None:
     rules = Registries([{"prefix": "quay.io/org/app", "location": "a.example"}])
     with pytest.raises(InvalidConfigError, match=r"'a\.example' is a registry"):
         rules.endpoints("quay.io", "org/app")
+
+
+@pytest.mark.parametrize("which", [":v1", "@sha256:" + "0" * 64])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"location": "m.example/app"},
+        {"mirror": [{"location": "m.example/app"}]},
+        {"insecure": True},
+    ],
+)
+def test_one_tag_or_digest_can_only_be_blocked(which: str, more: dict[str, Any]) -> None:
+    """podman and skopeo read over such a table: nobody may believe that it is followed."""
+    prefix = f"r.example:5000/team/app{which}"
+    rules = Registries([{"prefix": prefix, "location": prefix, **more}])
+    with pytest.raises(InvalidConfigError, match=f"prefix '{prefix}': .*only"):
+        rules.check("r.example:5000", "team/app", which[1:])
+    rules.check("r.example:5000", "team/app", "v2")
+    assert len(rules.endpoints("r.example:5000", "team/app")) == 1
+
+
+def test_a_table_for_one_tag_that_says_nothing_is_nothing() -> None:
+    rules = Registries([{"location": "r.example/app:v1"}])
+    rules.check("r.example", "app", "v1")

@@ -316,3 +316,23 @@ def test_nothing_is_written_to_what_is_blocked(scripted: s.Scripted, client: Cli
         with pytest.raises(DeniedError, match=r"blocked by registries\.conf"):
             write()
     assert not scripted.requests()
+
+
+@pytest.mark.parametrize("which", [":v1", f"@{MANIFEST.digest}"])
+def test_a_blocked_tag_or_digest_is_neither_read_nor_written(
+    scripted: s.Scripted, client: Client, which: str
+) -> None:
+    table = {"location": f"{scripted.name}/app{which}", "blocked": True}
+    scripted.on("*", ".*manifests/v.", s.manifest(RAW))
+    repository = client(registries=Registries([table]))
+    tag = "v1" if which == ":v1" else "v2"
+    for use in (
+        lambda: repository.fetch(repository.resolve("v1")),
+        lambda: repository.push(MANIFEST, io.BytesIO(RAW), tags=[tag]),
+        lambda: repository.tag(MANIFEST, tag),
+        lambda: repository.untag("v1") if tag == "v1" else repository.delete(MANIFEST),
+    ):
+        with pytest.raises(DeniedError, match=f"{which} is blocked by registries"):
+            use()
+    assert not scripted.requests("PUT")
+    assert repository.resolve("v2") == MANIFEST

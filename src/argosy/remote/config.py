@@ -32,6 +32,8 @@ _LEAST = {
 
 _MAX_FILE = 4 * 1024 * 1024
 _NAMES_A_REGISTRY = rb"""^\s*(?:\[+\s*["']?registr|["']?registr[a-z]*["']?\s*=\s*[^\s"'])"""
+_SINGLE = "/[^/]*[:@][^/]*$"
+"""The end of a prefix that is about one tag or digest of a repository."""
 _PULL_FROM_MIRROR = ("all", "digest-only", "tag-only")
 _KINDS: tuple[tuple[str, type, str], ...] = (
     ("prefix", str, "a string"),
@@ -248,6 +250,7 @@ class Registries:
 
     def __init__(self, entries: Sequence[Mapping[str, Any]] = ()) -> None:
         self._entries = tuple(entries)
+        self._single = {prefix: e for e in entries if re.search(_SINGLE, prefix := _prefix(e))}
 
     @classmethod
     def read(cls, files: Sequence[str]) -> Self:
@@ -259,9 +262,7 @@ class Registries:
         entries: dict[str, Mapping[str, Any]] = {}
         for path in files:
             for entry in _list(read_toml(path, everything=False), "registry", path):
-                entries[str(entry.get("prefix") or entry.get("location") or "")] = _entry(
-                    entry, path
-                )
+                entries[_prefix(entry)] = _entry(entry, path)
         return cls(tuple(entries.values()))
 
     def endpoints(self, registry: str, name: str) -> tuple[Endpoint, ...]:
@@ -287,15 +288,19 @@ class Registries:
         found.append(_endpoint(own + rest, entry, digest_only=False, mirror=False))
         return tuple(found)
 
-    def check(self, registry: str, name: str) -> None:
-        """See that a repository may be spoken to.
+    def check(self, registry: str, name: str, *wanted: str) -> None:
+        """See that a repository may be spoken to, about these tags and digests.
 
         Raises:
             DeniedError: the configuration blocks it.
+            InvalidConfigError: it has something else for one tag or digest, which is not known here.
         """
         entry, _ = self._match(registry, name)
         if entry is not None and entry.get("blocked"):
             raise DeniedError(f"{registry}/{name} is blocked by registries.conf")
+        for one in wanted if self._single else ():
+            whole = f"{registry}/{name}{'@' if ':' in one else ':'}{one}"
+            _check_single(whole, self._single.get(whole, {}))
 
     def insecure(self, registry: str, name: str = "") -> bool:
         """Whether a repository is marked `insecure`, or without a name a registry as a whole."""
@@ -307,13 +312,28 @@ class Registries:
         best, longest, matched = None, "", ""
         host = re.sub(":[0-9]+$", "", registry)
         for entry in self._entries:
-            prefix = str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
+            prefix = _prefix(entry)
             found = _stands_for(prefix, registry, name)
             if not found and entry.get("blocked"):  # whatever the port, as for skopeo and podman
                 found = _stands_for(prefix, host, "")
             if found and len(prefix) > len(longest):
                 best, longest, matched = entry, prefix, found
         return best, matched
+
+
+def _prefix(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
+
+
+def _check_single(whole: str, entry: Mapping[str, Any]) -> None:
+    if entry.get("blocked"):
+        raise DeniedError(f"{whole} is blocked by registries.conf")
+    if entry.get("mirror") or entry.get("insecure") or entry.get("location", whole) != whole:
+        # podman and skopeo read over such a table, whatever registries.conf(5) says
+        raise InvalidConfigError(
+            f"registries.conf: prefix {whole!r}: of one tag or digest it can only be said that it is blocked",
+            hint="give the repository as the prefix",
+        )
 
 
 def _stands_for(prefix: str, registry: str, name: str) -> str:

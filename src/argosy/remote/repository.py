@@ -82,6 +82,7 @@ class Repository:
             InvalidTagError: it is neither a tag nor a digest.
         """
         wanted = _checked(tag_or_digest)
+        self._check(wanted)
         return self._read(lambda name: flows.resolve(name, wanted), by_digest=":" in wanted)
 
     def exists(self, desc: Descriptor) -> bool:
@@ -108,6 +109,7 @@ class Repository:
         Raises:
             BlobUnknownError: it is not here.
         """
+        self._check(digest)
         return self._read(lambda name: flows.describe_blob(name, digest), by_digest=True)
 
     def fetch(self, desc: Descriptor) -> BlobReader:
@@ -122,6 +124,7 @@ class Repository:
         """
         if (data := embedded(desc)) is not None:
             return VerifyingReader(io.BytesIO(data), desc)
+        self._check(desc.digest)
         if desc.is_manifest():
             raw = self._read(lambda name: flows.get_manifest(name, desc.digest), by_digest=True)[1]
             return VerifyingReader(io.BytesIO(raw), desc)
@@ -177,6 +180,7 @@ class Repository:
         for tag in tags:
             parse_tag(tag)
             check_tagged(desc)
+        self._check(desc.digest, *tags)
         if desc.is_manifest():
             self._push_manifest(desc, content, tags)
             return
@@ -209,6 +213,7 @@ class Repository:
         """
         parse_tag(tag)
         check_tagged(desc)
+        self._check(desc.digest, tag)
         _, raw = run(flows.get_manifest(self.name, desc.digest), self._own)
         run(flows.put_manifest(self.name, desc, raw, (tag,)), self._own)
 
@@ -221,6 +226,7 @@ class Repository:
             NotFoundError: it is not here.
             UnsupportedError: the registry does not allow it.
         """
+        self._check(desc.digest)
         if not desc.is_manifest():
             run(flows.delete_blob(self.name, desc.digest), self._own)
             return
@@ -244,6 +250,7 @@ class Repository:
             UnsupportedError: the registry allows neither.
         """
         parse_tag(tag)
+        self._check(tag)
         run(flows.resolve(self.name, tag), self._own)
         if run(flows.delete_manifest(self.name, tag), self._own):
             return
@@ -289,8 +296,12 @@ class Repository:
         Raises:
             DeniedError: registries.conf blocks it.
         """
-        self.registry.options.registries.check(self.registry.name, self.name)
+        self._check()
         return self.registry.session(self._home)
+
+    def _check(self, *wanted: str) -> None:
+        """See that registries.conf lets the repository, and these tags and digests of it, be read and written."""
+        self.registry.options.registries.check(self.registry.name, self.name, *wanted)
 
     @property
     def _home(self) -> Endpoint:
