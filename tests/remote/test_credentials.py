@@ -10,9 +10,15 @@ import stat
 
 import pytest
 
-from argosy.errors import InvalidConfigError, NotFoundError, StorageError, UnauthorizedError
+from argosy.errors import (
+    InvalidConfigError,
+    NotFoundError,
+    StorageError,
+    UnauthorizedError,
+    UnsupportedError,
+)
 from argosy.remote import credentialhelper
-from argosy.remote.credentials import Credential, CredentialStore, credential_files
+from argosy.remote.credentials import HUB_KEY, Credential, CredentialStore, credential_files
 
 ADA = Credential(username="ada", password="pass:word")
 
@@ -201,11 +207,14 @@ case "$1" in
   get) case "$text" in
          r.example) printf '{"ServerURL":"r.example","Username":"helped","Secret":"s"}' ;;
          t.example) printf '{"ServerURL":"t.example","Username":"<token>","Secret":"idt"}' ;;
+         docker.io) printf '{"ServerURL":"docker.io","Username":"hub","Secret":"s"}' ;;
+         empty.example) printf '{"ServerURL":"empty.example","Username":"","Secret":""}' ;;
          broken.example) echo "keychain is locked"; exit 1 ;;
          *) echo "credentials not found in native keychain"; exit 1 ;;
        esac ;;
   store) printf '%s' "$text" > "$STORE" ;;
-  erase) printf 'erased %s' "$text" > "$STORE" ;;
+  erase) [ "$text" = "https://r.example" ] && echo "is not in the password store" && exit 1
+         printf 'erased %s' "$text" > "$STORE" ;;
   list) printf '{"r.example":"helped"}' ;;
 esac
 """
@@ -313,7 +322,32 @@ def test_login_and_logout_go_to_the_helper(helped: CredentialStore, tmp_path: pa
     }
     assert "pass:word" not in (tmp_path / "config.json").read_text()
     helped.logout("r.example")
-    assert (tmp_path / "stored").read_text().startswith("erased")
+    assert (tmp_path / "stored").read_text() == "erased r.example"
+
+
+def test_a_helper_has_credentials_of_whole_registries(
+    helped: CredentialStore, tmp_path: pathlib.Path
+) -> None:
+    """As for podman: who asks for a repository asks a helper for its registry."""
+    with pytest.raises(UnsupportedError, match=r"test, named by .*, not of r\.example/team"):
+        helped.login("r.example", ADA, name="team")
+    with pytest.raises(NotFoundError):
+        helped.logout("r.example", name="team")
+    assert not (tmp_path / "stored").exists()
+    assert user(helped, "r.example", "team/app") == "helped"
+
+
+def test_an_empty_answer_of_a_helper_is_none(helped: CredentialStore) -> None:
+    assert user(helped, "empty.example") is None
+
+
+def test_docker_hub_has_two_names_in_helpers(
+    tmp_path: pathlib.Path, helped: CredentialStore, helper: dict[str, str]
+) -> None:
+    assert user(helped, "docker.io") == "hub"
+    path = write(tmp_path / "auth.json", {"credsStore": "test"})
+    CredentialStore([path], environ=helper).login("docker.io", ADA)
+    assert json.loads((tmp_path / "stored").read_text())["ServerURL"] == HUB_KEY
 
 
 def test_a_helper_for_one_registry_comes_first(

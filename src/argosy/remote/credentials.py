@@ -24,6 +24,7 @@ from argosy.errors import (
     NotFoundError,
     StorageError,
     UnauthorizedError,
+    UnsupportedError,
 )
 from argosy.spec import _json
 from argosy.spec._value import Value, field
@@ -219,13 +220,19 @@ class CredentialStore:
             InvalidConfigError: there is no file to write to, or what is there is no such file.
             StorageError: the file cannot be written.
             UnauthorizedError: a helper failed.
+            UnsupportedError: it is for a part of a registry, and a helper keeps the registry's.
         """
         path = self._first()
         document = _read(path)
         key = f"{registry}/{name}" if name else _file_key(registry, path)
         if helper := _helper_for(document, registry, path):
+            if name:  # which nobody would ask a helper for
+                raise UnsupportedError(
+                    f"docker-credential-{helper}, named by {path}, keeps credentials of whole registries, not of {key}",
+                    hint="log in to the registry, or name with --authfile a file that names no helper",
+                )
             secret = {
-                "ServerURL": key,
+                "ServerURL": _helper_keys(registry)[0],
                 "Username": _IDENTITY_USER if credential.identity_token else credential.username,
                 "Secret": credential.identity_token or credential.password,
             }
@@ -253,11 +260,10 @@ class CredentialStore:
             document = _read(path)
             auths = _auths(document, path)
             keys = [key for key in auths if _normal(key) == wanted]
-            helper = _helper_for(document, registry, path)
-            if helper and self._from_helper(helper, registry, path):
-                for key in _helper_keys(registry):
-                    self._helper(helper, "erase", key, missing_ok=True)
-                places.append(f"docker-credential-{helper}, named by {path}")
+            helper = None if name else _helper_for(document, registry, path)
+            for found in self._from_helper(helper, registry, path):
+                self._helper(str(helper), "erase", found.key, missing_ok=True)
+                places.append(found.place)
             if keys:
                 for key in keys:
                     del auths[key]
@@ -292,7 +298,7 @@ class CredentialStore:
         self, document: Mapping[str, Any], path: str, registry: str, name: str
     ) -> Found | None:
         helper = _helper_for(document, registry, path)
-        if helper and (found := self._from_helper(helper, registry, path)):
+        if found := next(self._from_helper(helper, registry, path), None):
             return found
         auths = {_normal(key): (key, value) for key, value in _auths(document, path).items()}
         for wanted in _keys(registry, name):
@@ -301,20 +307,17 @@ class CredentialStore:
                 return Found(credential=_decode(value, path, key), place=path, key=key)
         return None
 
-    def _from_helper(self, helper: str, registry: str, path: str) -> Found | None:
-        for key in _helper_keys(registry):
-            answer = self._helper(helper, "get", key, missing_ok=True)
-            if answer is None:
-                continue
-            told = _json.loads_object(answer, error=InvalidConfigError)
+    def _from_helper(self, helper: str | None, registry: str, path: str) -> Iterator[Found]:
+        """What a helper has for a registry, under each of the names that it may have there."""
+        place = f"docker-credential-{helper}, named by {path}"
+        for key in _helper_keys(registry) if helper else ():
+            answer = self._helper(str(helper), "get", key, missing_ok=True)
+            told = _json.loads_object(answer, error=InvalidConfigError) if answer else {}
             user, secret = str(told.get("Username", "")), str(told.get("Secret", ""))
-            if not secret:
-                continue
-            place = f"docker-credential-{helper}, named by {path}"
-            plain = {"username": user, "password": secret}
-            fields = {"identity_token": secret} if user == _IDENTITY_USER else plain
-            return Found(credential=_credential(place, **fields), place=place, key=key)
-        return None
+            if secret:  # pass answers also where it has nothing
+                plain = {"username": user, "password": secret}
+                fields = {"identity_token": secret} if user == _IDENTITY_USER else plain
+                yield Found(credential=_credential(place, **fields), place=place, key=key)
 
     def _helper(
         self, helper: str, action: str, text: str, *, missing_ok: bool = False
@@ -359,7 +362,9 @@ def _keys(registry: str, name: str) -> Iterator[str]:
 
 
 def _helper_keys(registry: str) -> tuple[str, ...]:
-    return (HUB_KEY,) if _normal(registry) == DOCKER_HUB else (registry, f"https://{registry}")
+    """The names a registry may have in a helper, the first the one to give it."""
+    hub = _normal(registry) == DOCKER_HUB  # which docker and podman call differently
+    return (HUB_KEY, DOCKER_HUB) if hub else (registry, f"https://{registry}")
 
 
 def _file_key(registry: str, path: str) -> str:
