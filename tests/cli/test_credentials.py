@@ -67,3 +67,13 @@ def test_an_authfile_that_is_not_there_is_said_before_anybody_is_asked(
         assert done.err.splitlines()[0] == f"argosy: --authfile: {nowhere}: no such file"
     argosy("login", "localhost:1", "--authfile", nowhere, "-u", "a", "-p", "b", "--no-check")
     assert pathlib.Path(nowhere).exists()
+
+
+def test_a_certificate_and_its_key_are_given_together(argosy: Run, tmp_path: pathlib.Path) -> None:
+    key = tmp_path / "x.key"
+    key.touch()
+    line = ("registry", "ping", "r.example:1")
+    done = argosy(*line, "--key-file", key, code=64)
+    assert "--cert-file" in done.err
+    done = argosy(*line, "--cert-dir", tmp_path, code=1)
+    assert f"{key}: there is no x.cert beside it" in done.err

@@ -142,14 +142,14 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.ca_file = self._write("ca", self._key, None)
 
-    def issue(self, name: str) -> tuple[str, str]:
-        """A certificate for localhost, and its key: two paths."""
+    def issue(self, name: str, days: int = 1) -> tuple[str, str]:
+        """A certificate for this machine, and its key: two paths. Less than no days: it was valid once."""
         from cryptography.hazmat.primitives.asymmetric import ec
 
         key = ec.generate_private_key(ec.SECP256R1())
-        return self._write(name, key, "localhost"), str(self.folder / f"{name}.key")
+        return self._write(name, key, "localhost", days), str(self.folder / f"{name}.key")
 
-    def _write(self, name: str, key: object, host: str | None) -> str:
+    def _write(self, name: str, key: object, host: str | None, days: int = 1) -> str:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.x509.oid import NameOID
@@ -163,12 +163,13 @@ class Authority:
             .issuer_name(issuer)
             .public_key(key.public_key())  # type: ignore[attr-defined]
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(days=1 if days > 0 else 9))
+            .not_valid_after(now + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
         )
         if host:
-            names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            addresses = [x509.IPAddress(ipaddress.ip_address(a)) for a in ("127.0.0.1", "::1")]
+            names = [x509.DNSName(host), *addresses]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         path = self.folder / f"{name}.crt"

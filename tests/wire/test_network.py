@@ -262,13 +262,6 @@ def test_the_longest_prefix_decides_what_is_insecure(secure: s.Scripted) -> None
                 ask()
 
 
-def test_a_key_that_is_none_is_named(tmp_path: pathlib.Path) -> None:
-    bad = tmp_path / "bad.pem"
-    bad.write_text("nothing")
-    with pytest.raises(Exception, match=r"bad\.pem"):
-        TLS(cert_file=str(bad)).context()
-
-
 @pytest.mark.parametrize("family", ["ipv6"])
 def test_an_address_of_version_6_is_a_registry_too(family: str) -> None:
     try:

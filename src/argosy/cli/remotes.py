@@ -15,7 +15,7 @@ from argosy.cli.failure import printable
 from argosy.content.protocols import Target
 from argosy.errors import NotFoundError, UsageError
 from argosy.locate import Connect
-from argosy.remote.config import Options
+from argosy.remote.config import Options, certificates_in
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, Credential, CredentialStore, credential_files
 from argosy.remote.registry import Registry
@@ -118,17 +118,17 @@ def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Op
 
 
 def _tls(given: Mapping[str, Any]) -> TLS:
-    ca_files = [given["ca_file"]] if "ca_file" in given else []
+    ca_files = (given["ca_file"],) if "ca_file" in given else ()
     cert, key = given.get("cert_file"), given.get("key_file")
-    if folder := given.get("cert_dir"):
-        found = sorted(os.listdir(folder)) if os.path.isdir(folder) else None
-        if found is None:
-            raise UsageError(f"--cert-dir: {folder} is no directory")
-        ca_files += [os.path.join(folder, name) for name in found if name.endswith(".crt")]
-        certs = [os.path.join(folder, name) for name in found if name.endswith(".cert")]
-        if certs and not cert:
-            cert, key = certs[0], certs[0].removesuffix(".cert") + ".key"
-    return TLS(ca_files=tuple(ca_files), cert_file=cert, key_file=key)
+    if key and not cert:
+        raise UsageError("--key-file: the key of what? Give its certificate with --cert-file")
+    folder = given.get("cert_dir")
+    if folder and not os.path.isdir(folder):
+        raise UsageError(f"--cert-dir: {folder} is no directory")
+    found = certificates_in(folder) if folder else TLS()
+    if not cert:
+        cert, key = found.cert_file, found.key_file
+    return TLS(ca_files=ca_files + found.ca_files, cert_file=cert, key_file=key)
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -182,23 +182,34 @@ def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
     Raises:
         InvalidConfigError: a certificate without its key.
     """
-    for base in cert_dirs:
-        try:
-            names = sorted(os.listdir(os.path.join(base, host)))
-        except OSError:
-            continue
-        paths = [os.path.join(base, host, name) for name in names]
-        certs = [p for p in paths if p.endswith(".cert")]
-        keys = [p[: -len(".cert")] + ".key" for p in certs]
-        for cert, key in zip(certs, keys, strict=True):
-            if key not in paths:
-                raise InvalidConfigError(f"{cert}: there is no {os.path.basename(key)} beside it")
-        return TLS(
-            ca_files=tuple(p for p in paths if p.endswith(".crt")),
-            cert_file=certs[0] if certs else None,
-            key_file=keys[0] if keys else None,
-        )
-    return TLS()
+    folders = (os.path.join(base, host, "") for base in cert_dirs)
+    found = next((folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)), None)
+    return certificates_in(found) if found else TLS()
+
+
+def certificates_in(folder: str) -> TLS:
+    """What one directory of certs.d has.
+
+    Raises:
+        StorageError: it cannot be read.
+        InvalidConfigError: a certificate without its key, or a key without its certificate.
+    """
+    try:
+        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except OSError as exc:
+        raise StorageError(f"{folder}: {(exc.strerror or 'unreadable').lower()}") from None
+    for one, other in ((".cert", ".key"), (".key", ".cert")):
+        for path in (p for p in paths if p.endswith(one)):
+            beside = path.removesuffix(one) + other
+            if beside not in paths:
+                raise InvalidConfigError(
+                    f"{path}: there is no {os.path.basename(beside)} beside it"
+                )
+    return TLS(
+        ca_files=tuple(p for p in paths if p.endswith(".crt")),
+        cert_file=next((p for p in paths if p.endswith(".cert")), None),
+        key_file=next((p for p in paths if p.endswith(".key")), None),
+    )
 
 
 # --------------------------------------------------------------------------------------------------- registries.conf

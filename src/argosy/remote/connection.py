@@ -31,6 +31,17 @@ _INTERIM_HEAD = _INTERIM + rb"[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n"
 _TOO_FEW = range(1, len("HTTP/1.1 100"))
 """Bytes of an answer that do not tell its status yet."""
 
+_AUTHORITY = "give the registry's authority with --ca-file or in certs.d"
+_NAME = "call the registry by a name that is in its certificate; --resolve says where that is"
+_ADVICE: Mapping[object, str] = {
+    9: "see whether this machine's clock is right",
+    10: "the registry needs a new certificate, if this machine's clock is right",
+    62: _NAME,
+    64: _NAME,
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "show a certificate with --cert-file and --key-file, or in certs.d",
+}
+"""By what OpenSSL finds wrong with a certificate (X509_V_ERR), or by the reason of its error."""
+
 Address = tuple[str, int]
 
 
@@ -56,11 +67,13 @@ class TLS(Value, kw_only=True):
         try:
             for path in self.ca_files:
                 context.load_verify_locations(path)
-            path = self.cert_file
-            if path:
-                context.load_cert_chain(path, self.key_file)
+            if self.cert_file:
+                path = " with ".join(filter(None, (self.cert_file, self.key_file)))
+                context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as exc:
             why = told(exc).removeprefix("TLS failed: ")
+            if "PEM lib" in str(exc):  # OpenSSL's whole word on it
+                why = "expected a certificate and its key in PEM"
             raise InvalidConfigError(f"certificate {path}: {why}") from None
         if self.insecure:
             context.check_hostname = False
@@ -206,8 +219,8 @@ def failed(request: Request, exc: BaseException) -> TransportError:
     untrusted = _untrusted(exc)
     cls = SettledError if untrusted or isinstance(exc, HeadError) else TransportError
     error = cls(f"{request.method} {redact_url(request.url)}: {told(exc)}")
-    if untrusted:
-        error.hint = "give the registry's authority with --ca-file or in certs.d"
+    known = _ADVICE.get(getattr(exc, "verify_code", getattr(exc, "reason", None)))
+    error.hint = known or (_AUTHORITY if untrusted else None)
     return error
 
 

@@ -16,7 +16,7 @@ from argosy.remote import network
 from argosy.remote.auth import Authenticator, Token, fetch_token
 from argosy.remote.challenges import Challenge, parse_challenges
 from argosy.remote.config import MOST_SECONDS, Options, host_of, ignore_exchange
-from argosy.remote.connection import Network
+from argosy.remote.connection import TLS, Network
 from argosy.remote.flows import location_of, next_of
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
@@ -197,13 +197,17 @@ class Session:
     def _network(self) -> Network:
         options = self.options
         return Network(
-            tls=lambda host: options.tls_of(host, own=host == self._host, insecure=self._insecure),
+            tls=self._tls,
             proxies=options.proxies,
             no_proxy=options.no_proxy,
             resolve=options.resolve,
             connect_timeout=options.connect_timeout,
             timeout=options.timeout,
         )
+
+    def _tls(self, host: str) -> TLS:
+        own = host == self._host.removesuffix(":443")
+        return self.options.tls_of(self._host if own else host, own=own, insecure=self._insecure)
 
     def _scheme(self) -> str:
         if self.options.plain_http:

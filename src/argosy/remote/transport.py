@@ -298,7 +298,7 @@ class HTTPTransport:
             raise TransportError(f"proxy {redact_url(proxy)} speaks before it is spoken to")
 
     def _context(self, host: str, port: int) -> ssl.SSLContext:
-        tls = self._net.tls(host if port == 443 else f"{host}:{port}")
+        tls = self._net.tls(_address(host, port).removesuffix(":443"))
         with self._lock:
             context = self._contexts.get(tls)
         if context is None:
