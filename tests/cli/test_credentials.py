@@ -7,9 +7,15 @@ import pathlib
 import subprocess
 import sys
 
+import click
 import pytest
 
+from argosy.cli import connections, remotes
 from tests.cli.conftest import Run
+from tests.wire import scripted as s
+from tests.wire.conftest import scripted
+
+__all__ = ["scripted"]
 
 
 @pytest.fixture
@@ -67,6 +73,38 @@ def test_an_authfile_that_is_not_there_is_said_before_anybody_is_asked(
         assert done.err.splitlines()[0] == f"argosy: --authfile: {nowhere}: no such file"
     argosy("login", "localhost:1", "--authfile", nowhere, "-u", "a", "-p", "b", "--no-check")
     assert pathlib.Path(nowhere).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "side", "expected"),
+    [
+        (["--creds", "ada:x", "--src-no-creds"], "src", {"no_creds": True}),
+        (["--no-creds", "--src-creds", "ada:x"], "src", {"creds": "ada:x"}),
+        (["--no-creds", "--src-creds", "ada:x"], "dest", {"no_creds": True}),
+        (["--insecure", "--src-tls-verify"], "src", {"tls_verify": True}),
+        (["--tls-verify=0", "--ca-file", "c"], "dest", {"tls_verify": False, "ca_file": "c"}),
+    ],
+)
+def test_what_is_said_of_one_side_stands_for_what_is_said_of_both(
+    line: list[str], side: str, expected: dict[str, object]
+) -> None:
+    command = connections.added(connections.two_ended(click.Command("x")))
+    with command.make_context("x", line) as ctx:
+        assert remotes.settings(ctx, side) == expected
+
+
+def test_advice_to_log_in_is_given_only_where_that_would_help(
+    argosy: Run, scripted: s.Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    scripted.on("*", ".*", s.answer(401, {"WWW-Authenticate": 'Basic realm="r"'}))
+    line = ("registry", "ping", scripted.name)
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    assert "hint" not in argosy(*line, "--creds", "ada:x", code=3).err
+    argosy("login", "--no-check", "-u", "ada", "-p", "x", scripted.name)
+    assert "hint: log in again" in argosy(*line, code=3).err
+    document = (tmp_path / "auth.json").read_text()
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", document)
+    assert "hint" not in argosy(*line, code=3).err
 
 
 def test_a_certificate_and_its_key_are_given_together(argosy: Run, tmp_path: pathlib.Path) -> None:

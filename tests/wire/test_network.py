@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from argosy.errors import InvalidConfigError, TransportError
+from argosy.errors import InvalidConfigError, RegistryError, TransportError
 from argosy.remote.config import Options, Registries
 from argosy.remote.connection import TLS
 from argosy.remote.credentials import Credential, CredentialStore
@@ -144,8 +144,21 @@ def test_a_proxy_that_refuses_is_named(scripted: s.Scripted) -> None:
     scripted.on("CONNECT", ".*", s.answer(403))
     proxies = {"https": f"http://127.0.0.1:{scripted.port}"}
     with Registry("registry.test", Options(proxies=proxies, attempts=1)) as registry:
-        with pytest.raises(TransportError, match=r"proxy .* refused: 403"):
+        refused = r"proxy .* refused: 403 to a connection to registry\.test:443"
+        with pytest.raises(TransportError, match=refused):
             registry.ping()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_proxy_that_wants_a_password_is_told_from_a_registry(
+    scripted: s.Scripted, plain: bool
+) -> None:
+    scripted.on("*", ".*", s.answer(407))
+    proxies = dict.fromkeys(("http", "https"), f"http://127.0.0.1:{scripted.port}")
+    with Registry("registry.test", Options(proxies=proxies, plain_http=plain, attempts=1)) as made:
+        with pytest.raises(RegistryError, match="proxy") as caught:
+            made.ping()
+    assert "http://user:password@" in (caught.value.hint or "")
 
 
 def test_a_proxy_that_is_not_there_is_named_as_one() -> None:

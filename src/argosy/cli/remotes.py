@@ -23,6 +23,8 @@ from argosy.remote.wire import Exchange
 from argosy.spec.reference import Reference
 
 _REGISTRIES = "argosy.registries"
+_INSTEAD = ({"creds", "registry_token", "no_creds"}, {"insecure", "tls_verify"})
+"""Options that say the same in different ways: one of them for a side stands for all of them for both."""
 _printing = threading.Lock()
 
 
@@ -55,8 +57,9 @@ def registry(ctx: click.Context, name: str, side: str = "") -> Registry:
 def settings(ctx: click.Context, side: str = "") -> dict[str, Any]:
     """What was given for one side: the options of both, and its own over them."""
     given: Mapping[str, Any] = ctx.meta.get(META, {})
-    both = {key: value for key, value in given.items() if "." not in key}
     own = {k.partition(".")[2]: v for k, v in given.items() if side and k.startswith(f"{side}.")}
+    over = {key for kind in _INSTEAD if kind & own.keys() for key in kind}
+    both = {key: v for key, v in given.items() if "." not in key and key not in over}
     return {**both, **own}
 
 

@@ -27,7 +27,7 @@ from argosy.errors import (
 )
 from argosy.remote import network
 from argosy.remote.challenges import Challenge
-from argosy.remote.credentials import Credential, Found
+from argosy.remote.credentials import GIVEN, INLINE, Credential, Found
 from argosy.remote.wire import (
     Flow,
     Request,
@@ -451,9 +451,10 @@ class Authenticator:
         return self._found[name]
 
     def _refused(self, found: Found) -> UnauthorizedError:
+        kept = found.place not in (GIVEN, INLINE)  # the others are asked first, whoever logs in
         return UnauthorizedError(
             f"{self._registry} refused the credentials of {_user(found)} from {found.place}",
-            hint=f"log in again with `argosy login {self._registry}`",
+            hint=f"log in again with `argosy login {self._registry}`" if kept else None,
         )
 
     def _nobody(self) -> UnauthorizedError:

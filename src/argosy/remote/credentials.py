@@ -31,6 +31,8 @@ from argosy.spec._value import Value, field
 from argosy.spec.reference import DOCKER_HUB
 
 HUB_KEY = "https://index.docker.io/v1/"
+GIVEN = "the command line"
+"""What the place of credentials is called that are in no file."""
 INLINE = "DOCKER_AUTH_CONFIG"
 """The variable that holds credentials itself, as CI systems set it."""
 _HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
@@ -156,9 +158,7 @@ class CredentialStore:
         """
         for key in (registry, ""):
             if key in self._given:
-                return Found(
-                    credential=self._given[key], place="the command line", key=key or registry
-                )
+                return Found(credential=self._given[key], place=GIVEN, key=key or registry)
         if self._inline:
             found = self._in_document(_parsed(self._inline), INLINE, registry, name)
             if found:
@@ -173,7 +173,7 @@ class CredentialStore:
         steps: list[Step] = []
         found = any(key in self._given for key in (registry, ""))
         if self._given:
-            steps.append(Step(place="the command line", outcome="found" if found else "none"))
+            steps.append(Step(place=GIVEN, outcome="found" if found else "none"))
         if self._inline:
             mine = (
                 None if found else self._in_document(_parsed(self._inline), INLINE, registry, name)

@@ -31,7 +31,15 @@ from argosy.remote.connection import (
     failed,
     told,
 )
-from argosy.remote.wire import Body, Headers, Request, Response, SettledError, redact_url
+from argosy.remote.wire import (
+    PROXY_ADVICE,
+    Body,
+    Headers,
+    Request,
+    Response,
+    SettledError,
+    redact_url,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -293,7 +301,11 @@ class HTTPTransport:
         wire.raw.start(self._net.timeout, moving=False)
         answer = wire.answer("HEAD")  # what comes next is the other side's
         if not 200 <= answer.status < 300:
-            raise TransportError(f"proxy {redact_url(proxy)} refused: {answer.status}")
+            name = redact_url(proxy)
+            raise TransportError(
+                f"proxy {name} refused: {answer.status} to a connection to {target}",
+                hint=PROXY_ADVICE if answer.status in {401, 407} else None,
+            )
         if not wire.spent(answer):
             raise TransportError(f"proxy {redact_url(proxy)} speaks before it is spoken to")
 

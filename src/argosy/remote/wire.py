@@ -354,6 +354,7 @@ _BY_STATUS: dict[int, type[ArgosyError]] = {
     413: LimitExceededError,
     429: TooManyRequestsError,
 }
+PROXY_ADVICE = "give the proxy's user and password in its variable: http://user:password@host:port"
 _TAGS = r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>"
 
 
@@ -381,6 +382,8 @@ def error_of(response: Response, request: Request) -> ArgosyError:
             body=response.data,
             retry_after=retry_after(response.headers),
         )
+    if response.status == 407:
+        error.hint = PROXY_ADVICE
     if isinstance(error, UnauthorizedError):
         error.hint = login_hint(urlsplit(response.url or request.url).netloc.rpartition("@")[2])
     return error
@@ -391,13 +394,20 @@ def login_hint(registry: str) -> str:
     return f"log in with `argosy login {registry}`; see `argosy auth ls --explain {registry}`"
 
 
+_STATUSES = {
+    401: "who asks is not known",
+    403: "who asks may not",
+    407: "the proxy does not know who asks",
+}
+
+
 def _meant(status: int, where: str) -> str:
     """What a status without a word (an answer to HEAD has no body) says about what was asked for."""
     if status == 404:
         return "there is no such " + ("tag or manifest" if "/manifests/" in where else "content")
     if status < 400:
         return "neither done nor refused"
-    return {401: "who asks is not known", 403: "who asks may not"}.get(status, "")
+    return _STATUSES.get(status, "")
 
 
 def _class_of(entries: tuple[ErrorEntry, ...], status: int) -> type[ArgosyError] | None:
