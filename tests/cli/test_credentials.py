@@ -115,3 +115,17 @@ def test_a_certificate_and_its_key_are_given_together(argosy: Run, tmp_path: pat
     assert "--cert-file" in done.err
     done = argosy(*line, "--cert-dir", tmp_path, code=1)
     assert f"{key}: there is no x.cert beside it" in done.err
+
+
+def test_explain_ends_where_the_search_ends(
+    argosy: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """A helper that is not installed ends every command: nobody is asked as anybody."""
+    first = tmp_path / "containers" / "auth.json"
+    first.parent.mkdir()
+    first.write_text('{"credsStore": "not-there"}')
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    told = argosy("auth", "ls", "--explain", "r.example").out.splitlines()
+    assert told[0] == f"{first} unreadable: docker-credential-not-there is not installed"
+    assert {line.partition(" ")[2] for line in told[1:]} == {"is not asked any more"}
+    argosy("auth", "get", "r.example", code=3)

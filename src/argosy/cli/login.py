@@ -181,7 +181,7 @@ def _explain(registry: str | None, as_json: bool) -> None:
         return
     for step in steps:
         print(_told(step))
-    if not any(step.outcome == "found" for step in steps):
+    if not any(step.outcome in {"found", "unreadable"} for step in steps):
         print(f"no credentials: {registry} is asked as anybody")
 
 

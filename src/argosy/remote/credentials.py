@@ -169,23 +169,25 @@ class CredentialStore:
         return None
 
     def explain(self, registry: str, name: str = "") -> tuple[Step, ...]:
-        """Every place in its order with what it has for a registry; places after the one that answers are not asked."""
+        """Every place in its order with what it has for a registry; after one that answers or fails none is asked."""
         steps: list[Step] = []
-        found = any(key in self._given for key in (registry, ""))
+        settled = any(key in self._given for key in (registry, ""))
         if self._given:
-            steps.append(Step(place=GIVEN, outcome="found" if found else "none"))
+            steps.append(Step(place=GIVEN, outcome="found" if settled else "none"))
         if self._inline:
             mine = (
-                None if found else self._in_document(_parsed(self._inline), INLINE, registry, name)
+                None
+                if settled
+                else self._in_document(_parsed(self._inline), INLINE, registry, name)
             )
-            steps.append(_outcome(INLINE, mine, asked=not found))
-            found = found or mine is not None
+            steps.append(_outcome(INLINE, mine, asked=not settled))
+            settled = settled or mine is not None
         for path in self.files:
-            if found:
+            if settled:
                 steps.append(Step(place=path, outcome="not asked"))
                 continue
             steps.append(self._step(path, registry, name))
-            found = steps[-1].outcome == "found"
+            settled = steps[-1].outcome in {"found", "unreadable"}
         return tuple(steps)
 
     def entries(self) -> Iterator[Entry]:
