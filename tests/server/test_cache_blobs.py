@@ -199,6 +199,16 @@ def test_ranges_bring_the_whole_blob_in_once(mirror: Mirror, upstreams: Upstream
         assert len(upstreams.asked) - before <= (0 if settled else 1)
 
 
+def test_a_range_of_something_else_is_none_of_a_blob_that_comes_in(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    layer, data = big(upstreams)
+    mirror.ask("GET", "/v2/hub/app/manifests/big")
+    fields = {"range": "bytes=5-9", "if-range": '"other"'}
+    answer = mirror.ask("GET", f"/v2/hub/app/blobs/{layer.digest}", headers=fields)
+    assert (answer.status, answer.body) == (200, data)
+
+
 def test_a_range_is_answered_before_the_blob_is_there(mirror: Mirror, upstreams: Upstreams) -> None:
     layer, data = big(upstreams)
     mirror.ask("GET", "/v2/hub/app/manifests/big")

@@ -15,7 +15,6 @@ import pytest
 from argosy.errors import StorageError
 from argosy.server.assemble import build
 from argosy.server.handlers import bodies
-from argosy.server.http import etags, matches
 from argosy.server.metadata import schema
 from argosy.server.metadata.sqlite import Sqlite, check_file_system, check_version
 from argosy.server.registry import Exchange
@@ -369,21 +368,3 @@ def test_a_push_against_the_advice_of_the_specification_is_warned_of(server: Ser
     answer = server.put_manifest("a", document, "many")
     assert len(answer.all("warning")) == 3
     assert sum(map(len, answer.all("warning"))) <= 4096
-
-
-@pytest.mark.parametrize(
-    ("headers", "digest", "expected"),
-    [
-        ({}, None, True),
-        ({b"if-match": b"*"}, "sha256:1", True),
-        ({b"if-match": b"*"}, None, False),
-        ({b"if-match": b'"sha256:1", "sha256:2"'}, "sha256:2", True),
-        ({b"if-match": b'"sha256:1"'}, "sha256:2", False),
-        ({b"if-none-match": b'"sha256:1"'}, "sha256:2", True),
-        ({b"if-none-match": b'W/"sha256:1"'}, "sha256:1", False),
-        ({b"if-none-match": b"*"}, None, True),
-    ],
-)
-def test_preconditions(headers: dict[bytes, bytes], digest: str | None, expected: bool) -> None:
-    assert matches(headers, digest) is expected
-    assert etags("") == frozenset()

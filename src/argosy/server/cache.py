@@ -39,7 +39,7 @@ from argosy.errors import (
 )
 from argosy.server.fill import PIECE, Fill
 from argosy.server.handlers.blobs import get as serve_blob
-from argosy.server.handlers.blobs import parse_range
+from argosy.server.handlers.blobs import wanted_range
 from argosy.server.handlers.manifests import parse
 from argosy.server.http import Header, Request, Response, Stream
 from argosy.server.lists import Kept, Lists
@@ -323,8 +323,7 @@ class Cache:
             if not await self._ask(upstream, lambda: source.exists(desc)):
                 raise BlobUnknownError(f"blob {desc.digest} is not in {request.name}")
             return Response(200, headers, length=desc.size)
-        wanted = request.header(b"range")
-        part = parse_range(wanted, desc.size) if wanted is not None else None
+        part = wanted_range(request, desc.digest, desc.size)
         fill = await self._fill(request.name, upstream, source, desc)
         if fill is None:
             return await self._stored(request, desc)

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -96,7 +96,8 @@ class MalformedQueryError(InvalidError):
 
 
 class AmbiguousError(InvalidError):
-    """A header that there is one of came twice, with another value: who reads the first is told something else."""
+    """A header that there is one of came twice, with another value, or not at all: who reads the first is told
+    something else."""
 
     code = "UNSUPPORTED"
 
@@ -153,16 +154,30 @@ class Request:
         value = self.headers.get(name)
         return value.decode("latin-1") if value is not None else None
 
+    def lines(self, name: bytes) -> str | None:
+        """A list that may come in several headers of one name (RFC 9110, section 5.3), or None."""
+        if name not in self.headers:
+            return None
+        return b",".join(value for key, value in self.scope["headers"] if key == name).decode(
+            "latin-1"
+        )
+
     def check(self) -> None:
         """Refuse what nobody could read, before anything is done.
 
         Raises:
             TooLongError: more than 1000 query parameters.
-            AmbiguousError: two hosts (RFC 9112, section 3.2), origins or credentials.
+            AmbiguousError: in HTTP/1.1 no host, or more than one (RFC 9112, section 3.2), or two origins or
+                credentials.
         """
         if self.raw_query.count(b"&") >= _FIELDS:
             raise TooLongError(f"more than {_FIELDS} query parameters")
         listed = self.scope["headers"]
+        if self.scope.get("http_version") == "1.1":
+            # The HTTP server makes an empty one of none; no http URL has such a host either.
+            hosts = sum(name == b"host" and value != b"" for name, value in listed)
+            if hosts != 1:
+                raise AmbiguousError(f"Host: expected one, got {hosts or 'none'}")
         if len(listed) != len(self.headers):
             for name, value in listed:
                 if name in _SINGLE and value != self.headers[name]:
@@ -370,30 +385,3 @@ def again(error: ArgosyError) -> list[Header]:
     known = error.retry_after if isinstance(error, TooManyRequestsError) else None
     seconds = _AGAIN_SECONDS[error.status] if known is None else known
     return [(b"retry-after", b"%d" % max(1, round(seconds)))]
-
-
-def etags(value: str) -> frozenset[str]:
-    """The entity tags of an `If-Match` or `If-None-Match` header, without quotes and weakness; `*` stands for itself.
-
-    >>> sorted(etags('"a", W/"b"'))
-    ['a', 'b']
-    """
-    listed = (part.strip().removeprefix("W/").strip('"') for part in value.split(","))
-    return frozenset(part for part in listed if part)
-
-
-def matches(wanted: Mapping[bytes, bytes], digest: str | None) -> bool:
-    """Whether a request's `If-Match` and `If-None-Match` let it change what has this digest now (None: nothing).
-
-    >>> matches({b"if-none-match": b"*"}, None), matches({b"if-match": b'"sha256:1"'}, None)
-    (True, False)
-    """
-    if (must := wanted.get(b"if-match")) is not None:
-        tags = etags(must.decode("latin-1"))
-        if digest is None or not ("*" in tags or digest in tags):
-            return False
-    if (must_not := wanted.get(b"if-none-match")) is not None:
-        tags = etags(must_not.decode("latin-1"))
-        if digest is not None and ("*" in tags or digest in tags):
-            return False
-    return True

@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterator
 
 from argosy.errors import BlobUnknownError
-from argosy.server.http import File, Header, OutsideError, Pieces, Request, Response, etags
+from argosy.server.conditions import is_same, unchanged
+from argosy.server.http import File, Header, OutsideError, Pieces, Request, Response
 from argosy.server.metadata import Transaction, blobs
 from argosy.server.metadata.blobs import Blob, Segment
 from argosy.server.registry import Registry
 from argosy.server.storage import Storage
 from argosy.spec.digest import Digest
 
-_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
+_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII | re.IGNORECASE)
 _TYPE: Header = (b"content-type", b"application/octet-stream")
 _ACCEPT: Header = (b"accept-ranges", b"bytes")
 _CACHE: Header = (b"cache-control", b"private, max-age=31536000, immutable")
@@ -26,6 +27,7 @@ async def get(registry: Registry, request: Request) -> Response:
     Raises:
         InvalidDigestError: the digest breaks the grammar.
         BlobUnknownError: it is not in the repository, or its bytes were found damaged.
+        ConflictError: `If-Match` wants something else.
         OutsideError: the range lies outside it.
     """
     digest = Digest(request.argument)
@@ -42,12 +44,12 @@ async def get(registry: Registry, request: Request) -> Response:
         (b"docker-content-digest", encoded),
         (b"etag", b'"%s"' % encoded),
     ]
-    known = request.header(b"if-none-match")
-    if known is not None and (digest in (tags := etags(known)) or "*" in tags):
-        return Response(304, headers)
+    told = unchanged(request, digest, headers)
+    if told is not None:
+        return told
     if head:
         return Response(200, headers, length=found.size)
-    part = _wanted(request, digest, found.size)
+    part = wanted_range(request, digest, found.size)
     return _serve(registry.storage, found, headers, part)
 
 
@@ -85,13 +87,14 @@ async def _protected(registry: Registry, request: Request, digest: str, found: B
     return await registry.write(lambda tx: blobs.protect(tx, change, found.repo_id, digest))
 
 
-def _wanted(request: Request, digest: str, size: int) -> tuple[int, int] | None:
-    """The range that is asked for, [start, stop), or None for everything."""
+def wanted_range(request: Request, digest: str, size: int) -> tuple[int, int] | None:
+    """The range that is asked for, [start, stop), or None for everything.
+
+    Raises:
+        OutsideError: nothing of it is there, or it ends before it begins.
+    """
     value = request.header(b"range")
-    condition = request.header(b"if-range")
-    if value is None or (condition is not None and digest not in etags(condition)):
-        return None
-    return parse_range(value, size)
+    return parse_range(value, size) if value is not None and is_same(request, digest) else None
 
 
 def parse_range(value: str, size: int) -> tuple[int, int] | None:

@@ -7,14 +7,17 @@ import itertools
 from collections.abc import Iterable
 
 from argosy.errors import (
+    ConflictError,
     DigestMismatchError,
     InvalidManifestError,
     ManifestBlobUnknownError,
     ManifestUnknownError,
     UnsupportedError,
 )
+from argosy.server.access import TagGuard
+from argosy.server.conditions import allow, unchanged
 from argosy.server.handlers import referrers
-from argosy.server.http import Header, Limits, Request, Response, TooLongError, etags, matches
+from argosy.server.http import Header, Limits, Request, Response, TooLongError
 from argosy.server.metadata import ForeignKeyError, Transaction, manifests, repositories
 from argosy.server.metadata.manifests import New, Reference, Stored
 from argosy.server.registry import Registry
@@ -36,6 +39,7 @@ async def get(registry: Registry, request: Request) -> Response:
         InvalidDigestError: a digest that breaks the grammar.
         InvalidTagError: a tag that breaks it.
         ManifestUnknownError: not in this repository.
+        ConflictError: `If-Match` wants something else.
     """
     reference = request.argument
     mirror = registry.mirror
@@ -47,11 +51,9 @@ async def get(registry: Registry, request: Request) -> Response:
         _checked(reference)
         raise ManifestUnknownError(f"manifest {reference} is not in {request.name}")
     headers = _headers(found)
-    known = request.headers.get(b"if-none-match")
-    if known is not None and (
-        found.digest in (tags := etags(known.decode("latin-1"))) or "*" in tags
-    ):
-        return Response(304, headers)
+    told = unchanged(request, found.digest, headers)
+    if told is not None:
+        return told
     if head:
         return Response(200, headers, length=found.size)
     content = registry.manifests.get(found.digest)
@@ -222,8 +224,7 @@ def _references(parsed: Manifest | Index) -> tuple[Reference, ...]:
 
 async def _store(registry: Registry, request: Request, new: New, tags: list[str]) -> None:
     change = registry.change(request)
-    conditional = b"if-match" in request.headers or b"if-none-match" in request.headers
-    precondition = functools.partial(matches, request.headers) if conditional else None
+    precondition = functools.partial(allow, request) if _is_conditional(request) else None
     guard = registry.access.guard(request.principal, request.name)
     sparse = registry.sparse(request.name)
 
@@ -246,20 +247,42 @@ async def _store(registry: Registry, request: Request, new: New, tags: list[str]
             ) from None
 
 
+def _is_conditional(request: Request) -> bool:
+    return b"if-match" in request.headers or b"if-none-match" in request.headers
+
+
+def _seen(request: Request, guard: TagGuard | None, tag: str, old: str | None, _: None) -> None:
+    """Let a tag go that is where the client saw it.
+
+    Raises:
+        ConflictError: it is not.
+        DeniedError: the guard refuses.
+    """
+    if not allow(request, old):
+        raise ConflictError(f"{tag}: the precondition does not hold, it is {old}")
+    if guard is not None:
+        guard(tag, old, None)
+
+
 async def delete(registry: Registry, request: Request) -> Response:
     """`DELETE /v2/<name>/manifests/<tag-or-digest>`: a tag alone, or a manifest with all its tags.
 
     Raises:
         ManifestUnknownError: not in this repository.
+        ConflictError: `If-Match` or `If-None-Match` does not hold, for a tag inside the transaction.
         DeniedError: a tag that would go may not.
     """
     digest = _checked(request.argument)
     change = registry.change(request)
     guard = registry.access.guard(request.principal, request.name)
     if digest is None:
+        if _is_conditional(request):
+            guard = functools.partial(_seen, request, guard)
         await registry.write(
             lambda tx: manifests.delete_tag(tx, change, request.name, request.argument, guard)
         )
+    elif not allow(request, digest):
+        raise ConflictError(f"the precondition does not hold, it is {digest}")
     else:
         await registry.write(lambda tx: manifests.delete(tx, change, request.name, digest, guard))
     return Response(202)
