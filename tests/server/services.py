@@ -137,6 +137,21 @@ class PostgresqlCluster:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         return self.dsn(name)
 
+    @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """It and all its processes are stopped for the length of the block: nobody gets an answer."""
+        main = self.process.pid
+        tasks = pathlib.Path(f"/proc/{main}/task/{main}/children")
+        stopped: list[int] = []
+        try:
+            for pid in (main, *map(int, tasks.read_text().split())):
+                os.kill(pid, signal.SIGSTOP)
+                stopped.append(pid)
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
     def stop(self, how: int = signal.SIGINT) -> None:
         """End it: SIGINT breaks transactions off, SIGQUIT tidies nothing up."""
         stop(self.process, how)

@@ -8,6 +8,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 
 from argosy.errors import StorageError, UnsupportedError
+from argosy.server import door as doors
 from argosy.server.metadata import (
     ForeignKeyError,
     Transaction,
@@ -433,6 +435,55 @@ def test_a_server_that_says_nothing_at_all_is_given_up(
     finally:
         os.kill(stopped[0], signal.SIGCONT)
         database.close()
+
+
+def test_one_waits_for_a_server_that_says_nothing_and_the_others_are_told_at_once(
+    postgresql: PostgresqlCluster, dsn: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_, "_SILENCE", 0.1)
+    with Server(str(tmp_path), metadata=Postgresql(dsn, pool=1, statement_seconds=0.1)) as server:
+        monkeypatch.setattr(doors, "_LONG", 0.1)
+        with postgresql.silent():
+            answer = server.ask("GET", "/v2/a/tags/list")
+            assert (answer.status, answer.header("retry-after")) == (503, "5")
+            with pytest.raises(
+                UnavailableError, match=r"not asked again yet: .*no answer for 0\.2 s"
+            ):
+                server.rows("SELECT 1")
+            for _ in range(20):
+                assert server.ask("GET", "/v2/a/tags/list").status == 503
+            assert server.ask("GET", "/readyz").status == 503
+            assert server.ask("GET", "/livez").status == 200
+        later = time.monotonic() + 60.0
+        monkeypatch.setattr(server.registry.metadata._door, "_clock", lambda: later)  # type: ignore[attr-defined]
+        assert server.ask("GET", "/v2/a/tags/list").status == 404
+        assert server.rows("SELECT 1") == [(1,)]
+
+
+def test_who_looks_whether_the_server_is_back_does_so_on_a_new_connection(dsn: str) -> None:
+    """An old one may lead to where nobody is any more, after a failover that dropped packets."""
+
+    def backend(tx: Transaction) -> object:
+        return tx.row("SELECT pg_backend_pid()")
+
+    database = Postgresql(dsn, pool=1)
+    before = run(database, backend)
+    assert run(database, backend) == before
+    database._door._why = UnavailableError("no answer")
+    assert run(database, backend) != before
+    assert database._door.enter() is False
+    database.close()
+
+
+def test_a_statement_that_takes_too_long_is_an_answer_of_the_server(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Postgresql(dsn, statement_seconds=0.2)
+    monkeypatch.setattr(doors, "_LONG", 0.1)
+    with pytest.raises(UnavailableError, match="statement timeout"):
+        run(database, lambda tx: tx.row("SELECT pg_sleep(?)", (30,)))
+    run(database, lambda tx: tx.row("SELECT 1"))
+    database.close()
 
 
 def test_work_that_no_connection_was_free_for_is_not_begun_too_late(dsn: str) -> None:

@@ -9,7 +9,7 @@ connections, and what is done when two transactions meet.
   the collector.
 - Each thread of a small pool owns one connection, so work can never hold one connection and wait for a second.
 - Nobody waits for ever: the server ends a statement that takes too long, and a server that does not even do that is
-  hung up on, as is one whose packets are lost on the way (`_NETWORK`).
+  hung up on, as is one whose packets are lost on the way (`_NETWORK`). Then nearly all are told at once (`Door`).
 - Text is compared byte by byte (COLLATE "C"), as SQLite does: pages of tags must not depend on a locale.
 - Numbers of events are made from the transaction's id, so that a reader of the outbox who goes by number cannot pass
   one that is not committed yet (see `_EVENT_ID`).
@@ -36,6 +36,7 @@ from psycopg import errors as pg
 from psycopg import sql as psql
 
 from argosy.errors import StorageError, UnsupportedError
+from argosy.server.door import Door
 from argosy.server.metadata import ForeignKeyError, Row, Transaction, Work
 from argosy.server.metadata import schema as schema_
 from argosy.server.storage import UnavailableError
@@ -142,6 +143,7 @@ class Postgresql:
         self._local = threading.local()
         self._open: set[psycopg.Connection[Row]] = set()
         self._lock = threading.Lock()
+        self._door = Door(wait=statement_seconds + _SILENCE, threads=pool)
         self._threads = ThreadPoolExecutor(pool, thread_name_prefix="postgresql")
         try:
             self._threads.submit(self._run, _check_version, _read_only, math.inf).result()
@@ -193,9 +195,12 @@ class Postgresql:
         """Run work until nobody is in its way; on this thread. It is too late to begin after `until`."""
         if time.monotonic() > until:
             raise UnavailableError("the database is busy: no connection was free in time")
+        if self._door.enter() and (old := getattr(self._local, "connection", None)) is not None:
+            self._forget(old)  # it may lead nowhere any more, where a new one would
         for attempt in range(_ATTEMPTS):
             try:
-                return self._once(work, begin)
+                with self._door.call():
+                    return self._once(work, begin)
             except _AGAIN as error:
                 last: psycopg.Error = error
             except _LostConnectionError as error:
@@ -209,6 +214,7 @@ class Postgresql:
         try:
             with _undone(connection):
                 begin(connection)
+                self._door.answered()
                 result = work(_Transaction(connection))
                 committing = begin is not _read_only
                 connection.execute("COMMIT")

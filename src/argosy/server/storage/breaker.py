@@ -1,87 +1,26 @@
-"""A storage that has fallen silent is left alone for a while: nobody queues to find out what is known already.
-
-A call that fails after it has waited for long, while no other was answered, shuts the door. From then on one is let
-through now and then, to see whether the storage answers again; the others are refused at once. The first answer opens
-the door. A storage that refuses quickly is never shut off: it costs nobody any time, and may refuse one thing only.
-"""
+"""A storage that has fallen silent is left alone for a while, and its clients are told at once (`Door`)."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from argosy.errors import BlobUnknownError
-from argosy.server.storage import Place, SegmentWriter, Storage, UnavailableError
+from argosy.server.door import Door
+from argosy.server.storage import Place, SegmentWriter, Storage
 
 __all__ = ["Breaker"]
 
 T = TypeVar("T")
 
-_LONG = 5.0
-"""Seconds after which an error counts as silence."""
-
-
-class _Door:
-    """Whether calls are let through.
-
-    Args:
-        every: Seconds from one call that is let through to the next, while it is shut.
-        clock: Seconds that only grow.
-    """
-
-    def __init__(self, every: float, clock: Callable[[], float]) -> None:
-        self._every, self._clock = every, clock
-        self._lock = threading.Lock()
-        self._answered = float("-inf")
-        self._why: UnavailableError | None = None
-        self._next = 0.0
-
-    def enter(self) -> None:
-        """Begin something.
-
-        Raises:
-            UnavailableError: the door is shut.
-        """
-        with self._lock:
-            if self._why is None:
-                return
-            now = self._clock()
-            if now < self._next:
-                raise UnavailableError(f"not asked again yet: {self._why}")
-            self._next = now + self._every
-
-    @contextlib.contextmanager
-    def call(self) -> Iterator[None]:
-        """Learn from how a call ends."""
-        began = self._clock()
-        try:
-            yield
-        except UnavailableError as exc:
-            self._failed(exc, began)
-            raise
-        except BlobUnknownError:  # that is an answer
-            self._open()
-            raise
-        self._open()
-
-    def _open(self) -> None:
-        with self._lock:
-            self._answered, self._why = self._clock(), None
-
-    def _failed(self, error: UnavailableError, began: float) -> None:
-        with self._lock:
-            now = self._clock()
-            if now - began >= _LONG and self._answered <= began:
-                self._why, self._next = error, now + self._every
+_THREADS = 16
+"""Of a registry's pool."""
 
 
 class _Writer:
     """An object being written. What was begun may be ended: much of it may be in the storage already."""
 
-    def __init__(self, writer: SegmentWriter, door: _Door) -> None:
+    def __init__(self, writer: SegmentWriter, door: Door) -> None:
         self._writer, self._door = writer, door
         self.write, self.abort = writer.write, writer.abort
 
@@ -114,8 +53,7 @@ class Breaker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
-        # Those that are let through may wait as long as the others did: they must not hold all threads.
-        self._door = _Door(max(_LONG, timeout_seconds / 8), clock)
+        self._door = Door(wait=timeout_seconds, threads=_THREADS, clock=clock)
 
     def create(self, key: str, *, size: int | None = None) -> SegmentWriter:
         """Begin a new object."""
