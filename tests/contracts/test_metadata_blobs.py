@@ -19,6 +19,7 @@ from argosy.server.metadata import (
     Transaction,
     blobs,
     collect,
+    leases,
     manifests,
     uploads,
 )
@@ -183,6 +184,25 @@ def test_a_body_that_lost_its_lease_is_refused(engine: Engine) -> None:
     grown = engine.write(lambda tx: uploads.extend(tx, second, Segment("b/d/1-2", 5), A))
     assert grown.received == 5
     assert not engine.write(lambda tx: uploads.renew(tx, first, NOW))
+
+
+def test_a_body_of_a_clock_that_was_wrong_holds_no_session(engine: Engine) -> None:
+    identity = begin(engine)
+    claim(engine, identity, now=NOW + 3600)
+    assert claim(engine, identity).version == 2
+    with pytest.raises(TooManyRequestsError):
+        claim(engine, identity, now=NOW - 29)
+
+
+def test_a_lease_of_work_by_a_clock_that_was_wrong_is_nobodys(engine: Engine) -> None:
+    def take(holder: str, now: float) -> bool:
+        return bool(engine.write(lambda tx: leases.take(tx, "x", holder, now, 60.0)))
+
+    assert take("one", NOW + 59)
+    assert not take("two", NOW)
+    assert take("one", NOW + 3600)
+    assert take("two", NOW)
+    assert not take("one", NOW)
 
 
 def test_a_lease_that_was_given_back_is_not_renewed(engine: Engine) -> None:

@@ -62,6 +62,38 @@ def test_a_tag_is_compared_again_after_a_while_and_follows_the_upstream(
     assert upstreams.asked[asked:] == ["resolve v1"], "an unchanged manifest was fetched again"
 
 
+def test_a_clock_that_was_wrong_makes_no_tag_fresh_and_nothing_missing_for_years(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    image(upstreams)
+    targets = ("manifests/v1", "manifests/late", "tags/list")
+
+    def ask_for_all() -> list[str]:
+        before = len(upstreams.asked)
+        for target in targets:
+            mirror.ask("GET", f"/v2/hub/app/{target}")
+        return [one for one in upstreams.asked[before:] if not one.startswith("fetch")]
+
+    mirror.turned.now += 1e9
+    assert ask_for_all() == ["resolve v1", "resolve late", "tags"]
+    assert ask_for_all() == []
+    mirror.turned.now -= 1e9
+    assert ask_for_all() == ["resolve v1", "resolve late", "tags"]
+    assert ask_for_all() == []
+
+
+def test_a_rate_limit_of_a_clock_that_was_wrong_is_over(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    image(upstreams)
+    mirror.turned.now += 1e9
+    upstreams.fails = TooManyRequestsError("slow", retry_after=30)
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").status == 429
+    mirror.turned.now -= 1e9
+    upstreams.fails = None
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").status == 200
+
+
 def test_a_digest_never_changes_and_is_never_asked_for_again(
     mirror: Mirror, upstreams: Upstreams
 ) -> None:

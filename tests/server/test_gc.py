@@ -196,6 +196,14 @@ def test_objects_a_power_cut_made_nobodys_are_swept_by_day(server: Server) -> No
     assert head(server, LAYER) == 200
 
 
+def test_days_are_swept_again_after_a_clock_was_put_back(server: Server) -> None:
+    server.clock.now += 1e9  # type: ignore[attr-defined]
+    server.run(server.upkeep.collect())
+    server.clock.now -= 1e9  # type: ignore[attr-defined]
+    server.run(server.upkeep.collect())
+    test_objects_a_power_cut_made_nobodys_are_swept_by_day(server)
+
+
 @pytest.mark.parametrize("how", ["changed", "gone", "short"])
 def test_the_scrub_finds_damage_and_the_next_push_heals_it(server: Server, how: str) -> None:
     server.push_image("a", "t", b"layer")

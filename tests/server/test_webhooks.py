@@ -90,6 +90,21 @@ def test_what_fails_is_told_again_later_and_nothing_overtakes_it(
     assert [event["subject"] for event in receiver.told] == ["a:v1", "a:v2"]
 
 
+def test_a_clock_that_was_wrong_puts_no_try_off_for_years(
+    server: Server, receiver: Receiver
+) -> None:
+    assert isinstance(server.clock, Clock)
+    one = sink(receiver, types=("tag.set",))
+    deliver(server, one)
+    server.push_image("a", "v1")
+    receiver.statuses = [500]
+    server.clock.now += 1e9
+    deliver(server, one)
+    server.clock.now -= 1e9
+    deliver(server, one)
+    assert [event["subject"] for event in receiver.told] == ["a:v1"]
+
+
 def test_after_the_last_try_an_event_is_put_aside_and_the_next_is_told(
     server: Server, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@
   never committed, and no client gets all of it.
 - Only blobs that a manifest of the repository names are fetched, and always from the upstream, even if another
   repository here has them: a manifest is no proof that its author may read what it names.
+- What was seen at a time that is still to come was seen by a clock that was wrong, and is looked at again.
 - A range brings the whole blob in, once: bytes that are not proved are not kept, and half a blob proves nothing. It is
   answered as soon as its bytes are there; one that reaches the blob's end has waited for the proof, others have not.
 - Lists of tags and of referrers are the upstream's; where it fails, they name what is here.
@@ -76,7 +77,7 @@ SourceFor = Callable[[Upstream, str], Source]
 
 _LEASE = 60.0
 _UPLOAD_LEASE = 6 * 3600.0
-_WAIT, _LOOK_AGAIN = 30.0, 0.1
+_WAIT, _LOOK_AGAIN, _LONGEST_PAUSE = 30.0, 0.1, 3600.0
 _CANDIDATES = 20
 _THREADS, _FILLS = 32, 128
 
@@ -135,12 +136,12 @@ class Cache:
             ArgosyError: its answer, so that our client understands it: its credentials are not ours to ask for.
         """
         silent = self._not_before.get(upstream.prefix, 0.0) - self.registry.clock()
-        if silent > 0:
+        if 0 < silent <= _LONGEST_PAUSE:
             raise TooManyRequestsError(f"{upstream.registry} limits the rate", retry_after=silent)
         try:
             return await self._blocking(call)
         except TooManyRequestsError as error:
-            pause = min(3600.0, error.retry_after or 10.0)
+            pause = min(_LONGEST_PAUSE, error.retry_after or 10.0)
             self._not_before[upstream.prefix] = self.registry.clock() + pause
             raise
         except AccessError as error:
@@ -168,9 +169,9 @@ class Cache:
         found, seen = await self.registry.metadata.read(
             lambda tx: (manifests.find(tx, name, reference), upstreams.look(tx, name, reference))
         )
-        if found is not None and (is_digest or now - seen.checked < upstream.fresh_seconds):
+        if found is not None and (is_digest or 0 <= now - seen.checked < upstream.fresh_seconds):
             return
-        if now < seen.missing_until:
+        if seen.is_missing(now):
             raise ManifestUnknownError(f"manifest {reference} is not in {name}")
         try:
             await self._once(
@@ -266,7 +267,7 @@ class Cache:
             self._lists.put(key, Kept(found, self.registry.clock()))
 
         held = self._lists.get(key)
-        if held is None or self.registry.clock() - held.asked >= upstream.fresh_seconds:
+        if held is None or not held.is_fresh(self.registry.clock(), upstream.fresh_seconds):
             try:
                 await self._once(key, refresh)
             except RegistryError as error:
@@ -281,7 +282,7 @@ class Cache:
         name, digest = request.name, Digest(request.argument)
         desc = await self._described(name, digest)
         seen = await self.registry.metadata.read(lambda tx: upstreams.look(tx, name, digest))
-        if desc is None or self.registry.clock() < seen.missing_until:
+        if desc is None or seen.is_missing(self.registry.clock()):
             return None
         upstream, source = self._open(name)
         try:

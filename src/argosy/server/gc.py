@@ -228,7 +228,7 @@ class Upkeep:
                 log.warning("sweeping %s: %s; it is tried again", day, exc)
                 return
             report.objects_deleted += len(strays)
-        if swept is None or swept < until:
+        if swept != until:  # the clock may have been put back, too
             await self.metadata.write(
                 lambda tx: repositories.set_setting(tx, "swept_through", until)
             )

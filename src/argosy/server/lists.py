@@ -15,6 +15,10 @@ class Kept(NamedTuple):
     entries: Sequence[Any]
     asked: float
 
+    def is_fresh(self, now: float, seconds: float) -> bool:
+        """Whether it is younger than some seconds; not where it was asked for by a clock that has been put back."""
+        return 0 <= now - self.asked < seconds
+
 
 class Lists:
     """Lists by key, within a limit of entries; what was not wanted for the longest time goes first.

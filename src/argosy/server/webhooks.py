@@ -137,7 +137,7 @@ class _Courier:
             return state, outbox.after(tx, state.position, _BATCH)
 
         found = await registry.write(look, durable=False)
-        if found is None or found[0].not_before > now:
+        if found is None or 0 < found[0].not_before - now <= _LONGEST_PAUSE:
             return False
         state, events = found
         skipped = state.position

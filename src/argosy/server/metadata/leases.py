@@ -1,4 +1,8 @@
-"""Work that only one replica does at a time: whoever holds the lease does it, and a dead holder's lease runs out."""
+"""Work that only one replica does at a time: whoever holds the lease does it, and a dead holder's lease runs out.
+
+A lease that would last for more than twice its time was taken by a clock that was wrong, and is nobody's: clocks are
+put back, and the holder of an hour that never comes may be dead.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,9 @@ def take(tx: Transaction, name: str, holder: str, now: float, seconds: float) ->
     taken = tx.row(
         "INSERT INTO lease (name, holder, lease_until) VALUES (?, ?, ?) ON CONFLICT (name)"
         " DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until"
-        " WHERE lease.holder = excluded.holder OR lease.lease_until < ? RETURNING 1",
-        (name, holder, now + seconds, now),
+        " WHERE lease.holder = excluded.holder OR lease.lease_until < ? OR lease.lease_until > ?"
+        " RETURNING 1",
+        (name, holder, now + seconds, now, now + 2 * seconds),
     )
     return taken is not None
 

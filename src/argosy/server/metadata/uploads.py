@@ -121,7 +121,8 @@ def claim(
     Args:
         start: Where the body says it begins; None for wherever the session is.
         known: A digest announced before the first byte: where the registry has it, the row holds on to it.
-        lease: Seconds the lease lasts if it is not renewed.
+        lease: Seconds the lease lasts if it is not renewed. One that would last twice as long was taken by a clock
+            that was wrong, and is free.
         holder: The process that takes it.
         gone: A process that has died: what it holds is free.
 
@@ -138,9 +139,12 @@ def claim(
     held = known if known and not current.received and blobs.healthy(tx, known) else None
     taken = tx.row(
         "UPDATE upload SET version = version + 1, lease_until = ?, known = ?, expires = ?, holder = ?"
-        " WHERE repo_id = ? AND id = ? AND version = ? AND (lease_until < ? OR holder = ?)"
-        " RETURNING version",
-        (now + lease, held, expires, holder, current.repo_id, upload, current.version, now, gone),
+        " WHERE repo_id = ? AND id = ? AND version = ?"
+        " AND (lease_until < ? OR lease_until > ? OR holder = ?) RETURNING version",
+        (
+            *(now + lease, held, expires, holder, current.repo_id, upload, current.version),
+            *(now, now + 2 * lease, gone),
+        ),
     )
     if taken is None:
         busy = BusyError(

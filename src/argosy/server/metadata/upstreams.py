@@ -15,6 +15,10 @@ class Seen(NamedTuple):
     checked: float
     missing_until: float
 
+    def is_missing(self, now: float) -> bool:
+        """Whether it counts as missing; not where it was looked for by a clock that has been put back since."""
+        return self.checked <= now < self.missing_until
+
 
 def look(tx: Transaction, repository: str, reference: str) -> Seen:
     """What is known of a reference; long ago and not missing for one nobody asked for yet."""
