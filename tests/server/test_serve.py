@@ -22,7 +22,7 @@ from argosy.errors import StorageError, UsageError
 from argosy.server import http as asgi
 from argosy.server import marker
 from argosy.server.metadata.sqlite import Sqlite
-from argosy.server.serve import serve
+from argosy.server.serve import _reserved, serve
 from argosy.server.settings import Listen, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
@@ -190,6 +190,23 @@ def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:
         settings = Settings(data=str(tmp_path), listen=Listen(port=taken.getsockname()[1]))
         with pytest.raises(StorageError, match=r"cannot listen on 127\.0\.0\.1"):
             serve(settings)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+def test_of_two_registries_that_begin_at_the_same_time_one_gets_the_address(host: str) -> None:
+    """Before either listens; or each would get half of the requests, and know nothing of the other's uploads."""
+    with contextlib.closing(_reserved(host, 0)) as held:
+        port = held.getsockname()[1]
+        with pytest.raises(StorageError, match=f"cannot listen on {host}:{port}"):
+            _reserved(host, port)
+        for _ in range(2):
+            with socket.socket(held.family) as worker:
+                worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                worker.bind(held.getsockname())
+                worker.listen()
+                socket.create_connection(worker.getsockname()[:2]).close()
+                worker.accept()[0].close()
+    _reserved(host, port).close()
 
 
 def test_a_name_is_looked_up_once_and_served(tmp_path: Path) -> None:

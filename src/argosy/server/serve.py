@@ -180,6 +180,10 @@ def _hear_stop() -> None:
 def _reserved(host: str, port: int) -> socket.socket:
     """Bind the address without listening: the port is known and ours, and the workers' sockets share it.
 
+    Nobody else gets it from the first moment on: of two registries that shared a port, each would get half of the
+    requests. A shared bind would not notice another's, so there is one that listens first; and it lets go only when
+    the one that stays is there, which from then on is as little to be shared as that.
+
     A name is looked up once, here, and the first of its addresses is the one.
 
     Raises:
@@ -191,15 +195,16 @@ def _reserved(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as exc:
         raise UsageError(f"cannot listen on {host}: it has no address") from exc
     try:
-        with socket.socket(family) as probe:  # a shared bind would not notice a second registry
+        with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
             probe.listen(1)
-            place = probe.getsockname()
-        held = socket.socket(family)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        held.bind(place)
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held = socket.socket(family)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind(probe.getsockname())
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     except OSError as exc:
         raise StorageError(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
     return held
