@@ -7,7 +7,6 @@
   never committed, and no client gets all of it.
 - Only blobs that a manifest of the repository names are fetched, and always from the upstream, even if another
   repository here has them: a manifest is no proof that its author may read what it names.
-- What was seen at a time that is still to come was seen by a clock that was wrong, and is looked at again.
 - A range brings the whole blob in, once: bytes that are not proved are not kept, and half a blob proves nothing. It is
   answered as soon as its bytes are there; one that reaches the blob's end has waited for the proof, others have not.
 - Lists of tags and of referrers are the upstream's; where it fails, they name what is here.
@@ -32,6 +31,8 @@ from argosy.errors import (
     BlobUnknownError,
     DeniedError,
     IntegrityError,
+    InvalidManifestError,
+    LimitExceededError,
     ManifestUnknownError,
     NotFoundError,
     RegistryError,
@@ -54,7 +55,7 @@ from argosy.server.metadata import (
     upstreams,
 )
 from argosy.server.metadata.blobs import Segment
-from argosy.server.metadata.manifests import Stored
+from argosy.server.metadata.manifests import New, Stored
 from argosy.server.metadata.outbox import Change
 from argosy.server.metadata.uploads import Upload
 from argosy.server.metadata.upstreams import Seen
@@ -78,8 +79,8 @@ SourceFor = Callable[[Upstream, str], Source]
 _LEASE = 60.0
 _UPLOAD_LEASE = 6 * 3600.0
 _WAIT, _LOOK_AGAIN, _LONGEST_PAUSE = 30.0, 0.1, 3600.0
-_CANDIDATES = 20
-_THREADS, _FILLS = 32, 128
+_CANDIDATES, _THREADS, _FILLS = 20, 32, 128
+_WRONG = (IntegrityError, InvalidManifestError, LimitExceededError)
 
 
 class Cache:
@@ -146,7 +147,7 @@ class Cache:
             raise
         except AccessError as error:
             raise DeniedError(f"{upstream.registry} refuses: {error}") from None
-        except IntegrityError as error:
+        except _WRONG as error:
             raise RegistryError(f"{upstream.registry} sent something else: {error}") from None
 
     # -- manifests ---------------------------------------------------------------------------------------------
@@ -216,16 +217,14 @@ class Cache:
         """Fetch a manifest, proved, and store it under its tag."""
         limit = self.registry.settings.limits.manifest_bytes
         if desc.size > limit:
-            raise RegistryError(
-                f"{name}: manifest of {desc.size} bytes is over the limit of {limit}"
-            )
+            raise RegistryError(f"{name}: manifest of {desc.size} bytes, over {limit}")
 
-        def fetch() -> bytes:
+        def fetch() -> New:
             with source.fetch(desc) as reader:
-                return b"".join(iter(lambda: reader.read(PIECE), b""))
+                raw = b"".join(iter(lambda: reader.read(PIECE), b""))
+            return parse(raw, desc.media_type, desc.digest)
 
-        raw = await self._ask(upstream, fetch)
-        new = parse(raw, desc.media_type, desc.digest)
+        new = await self._ask(upstream, fetch)
         change = self._change()
         tags = [] if ":" in reference else [reference]
 
@@ -421,7 +420,8 @@ class Cache:
                     upload = None
             fill.end(None)
         except Exception as exc:  # noqa: BLE001  # told to whoever reads
-            fill.end(exc if isinstance(exc, ArgosyError) else TransportError(str(exc)))
+            told = exc if isinstance(exc, ArgosyError) else TransportError(str(exc))
+            fill.end(TransportError(str(exc)) if isinstance(exc, _WRONG) else told)
             if not isinstance(exc, ArgosyError):
                 log.exception("filling %s of %s failed", fill.desc.digest, name)
         finally:
