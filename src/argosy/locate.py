@@ -36,7 +36,7 @@ from argosy.spec.reference import Reference, stands_for
 Connect = Callable[[Reference, bool], Target]
 """Makes a client for one repository: `connect(reference, write)`."""
 
-_LOCAL: dict[str, tuple[str, str]] = {
+LOCAL: dict[str, tuple[str, str]] = {
     "oci": ("argosy.layout.store", "LayoutStore"),
     "oci-archive": ("argosy.layout.archive", "OCIArchive"),
     "docker-archive": ("argosy.layout.dockerarchive", "DockerArchive"),
@@ -44,7 +44,7 @@ _LOCAL: dict[str, tuple[str, str]] = {
 }
 """Each local transport's class: `cls.open(path)` to read, `cls.create(path)` to write."""
 
-_TRANSPORTS = ("docker", *_LOCAL)
+_TRANSPORTS = ("docker", *LOCAL)
 _ALIASES = {"ocidir": "oci", "registry": "docker", "oci-dir": "oci"}
 _TRANSPORT = re.compile(r"([a-z][a-z0-9-]*):(//)?(.*)", re.DOTALL)
 _POSITION = re.compile("@[0-9]+")
@@ -95,7 +95,7 @@ class Location(Value, kw_only=True):
             )
         match = _TRANSPORT.fullmatch(text)
         name = _ALIASES.get(match[1], match[1]) if match else ""
-        if match and name in _LOCAL:
+        if match and name in LOCAL:
             return cls._local(name, match[3], text)
         if match and name == "docker" and match[2]:
             return cls._registry(match[3])
@@ -165,7 +165,7 @@ class Location(Value, kw_only=True):
         """The location, as `parse` takes it, and for a registry as other tools do."""
         if self.reference is not None:
             host = self.reference.registry.partition(":")[0]
-            taken = host in _LOCAL or host in _ALIASES or host in _FOREIGN
+            taken = host in LOCAL or host in _ALIASES or host in _FOREIGN
             return f"docker://{self.reference}" if taken else str(self.reference)
         if self.tag is None:
             return f"{self.transport}:{self.path}"
@@ -224,7 +224,7 @@ def _kind(path: str) -> str | None:
 
 
 def _class(transport: str) -> Any:
-    module, name = _LOCAL[transport]
+    module, name = LOCAL[transport]
     return getattr(importlib.import_module(module), name)
 
 

@@ -143,7 +143,8 @@ def call(argv: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if "_ARGOSY_COMPLETE" in os.environ:
-            root.main(list(argv), prog_name="argosy")
+            importlib.import_module("argosy.cli.completion").answer(root)
+            return 0
         # Not `root.main`: it turns a closed pipe into exit code 1.
         result = _invoked(list(argv))
         sys.stdout.flush()

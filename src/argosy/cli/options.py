@@ -45,6 +45,13 @@ class _Parsed(click.ParamType[Any]):
         except ArgosyError as exc:
             self.fail(f"{exc}. {exc.hint}" if exc.hint else str(exc), param, ctx)
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[Any]:
+        """Have the shell be told places, where one is typed."""
+        item = importlib.import_module("click.shell_completion").CompletionItem
+        return [item(incomplete, type=self.name)] if "place" in self.name else []
+
 
 def typed(parse: Callable[[str], T], text: str) -> T:
     """What was typed, as a function of the library reads it.
@@ -167,7 +174,7 @@ def switch(text: str) -> dict[str, Any]:
 
 
 PLACE = _Parsed("place", typed_place)
-FILE_OR_PLACE = _Parsed("place", Location.existing)
+FILE_OR_PLACE = _Parsed("file or place", Location.existing)
 PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
 
 FORMATS = {"oci": False, "docker": True, "v2s2": True}

@@ -19,7 +19,13 @@ from argosy.spec.descriptor import Descriptor
 
 @connections.wanted
 @click.command()
-@click.argument("named", nargs=-1, required=True, metavar="PLACE|CONTAINER...")
+@click.argument(
+    "named",
+    nargs=-1,
+    required=True,
+    metavar="PLACE|CONTAINER...",
+    shell_complete=PLACE.shell_complete,
+)
 @click.option("-f", "--force", is_flag=True, help="Kill a container that runs.")
 @click.option(
     "--referrers", is_flag=True, help="By digest: also what refers to the manifest, and to that."

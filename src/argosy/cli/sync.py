@@ -11,7 +11,14 @@ from typing import Any
 import click
 
 from argosy.cli import connections, failure, files, places, progress
-from argosy.cli.options import FILE, jobs_option, platforms_option, quiet_option, typed_place
+from argosy.cli.options import (
+    FILE,
+    PLACE,
+    jobs_option,
+    platforms_option,
+    quiet_option,
+    typed_place,
+)
 from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
 from argosy.content.copy import copy
 from argosy.content.events import Copied, Event, Mounted, OnEvent
@@ -23,7 +30,7 @@ from argosy.spec.digest import Digest
 
 @connections.two_ended
 @click.command()
-@click.argument("named", nargs=-1, metavar="[SOURCE TARGET]")
+@click.argument("named", nargs=-1, metavar="[SOURCE TARGET]", shell_complete=PLACE.shell_complete)
 @click.option(
     "-f",
     "--file",
