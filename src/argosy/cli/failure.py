@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
 
 from argosy.errors import (
@@ -90,13 +91,13 @@ def report(error: BaseException) -> int:
         importlib.import_module("traceback").print_exception(error)
     code = exit_code(error)
     if code == EXIT_DEFECT:
-        _say(f"argosy: defect: {type(error).__name__}: {one_line(error)}")
-        _say("hint: this is a mistake in argosy; ARGOSY_DEBUG=1 shows where")
+        say(f"argosy: defect: {type(error).__name__}: {one_line(error)}")
+        say("hint: this is a mistake in argosy; ARGOSY_DEBUG=1 shows where")
         return code
-    _say(f"argosy: {one_line(error)}")
+    say(f"argosy: {one_line(error)}")
     hint = getattr(error, "hint", None) or _HINTS.get(getattr(error, "errno", None) or 0)
     if hint:
-        _say(f"hint: {printable(hint)}")
+        say(f"hint: {hint}")
     return code
 
 
@@ -107,5 +108,11 @@ _HINTS = {
 }
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def say(text: str) -> None:
+    """Print a line to stderr that stays readable: what is longer than any name has an ellipsis for its rest."""
+    text = re.sub(rf"(\S{{{_WORD}}})\S+?(\W{{0,3}})(?!\S)", r"\1…\2", printable(text))
+    print(text if len(text) <= _LINE else f"{text[:_LINE]}…", file=sys.stderr)
+
+
+_WORD, _LINE = 300, 2000
+"""How many characters of a word are shown, and of all words."""

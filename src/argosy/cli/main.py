@@ -154,7 +154,7 @@ def call(argv: Sequence[str]) -> int:
     except click.UsageError as exc:
         return _usage(exc)
     except click.ClickException as exc:
-        print(f"argosy: {failure.printable(exc.format_message())}", file=sys.stderr)
+        failure.say(f"argosy: {exc.format_message()}")
         return failure.EXIT_USAGE
     except TerminatedError:
         print("argosy: terminated", file=sys.stderr)
@@ -250,7 +250,7 @@ _STREAMS = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr"
 
 
 def _usage(exc: click.UsageError) -> int:
-    print(f"argosy: {failure.printable(exc.format_message())}", file=sys.stderr)
+    failure.say(f"argosy: {exc.format_message()}")
     path = exc.ctx.command_path if exc.ctx else "argosy"
-    print(f"hint: {path} --help", file=sys.stderr)
+    failure.say(f"hint: {path} --help")
     return getattr(exc.ctx and exc.ctx.command, "exit_usage", failure.EXIT_USAGE)
