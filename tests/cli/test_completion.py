@@ -162,3 +162,39 @@ def test_fish_is_offered_the_same_with_their_whole_help(folder: pathlib.Path) ->
     )  # fmt: skip
     offered = [part.strip("\n").split("\n") for part in done.stdout.split("==\n")]
     assert dict(zip(FISH, ([x for x in one if x] for one in offered), strict=False)) == FISH
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("argosy ins", ["inspect", "insert"]),
+        ("argosy registry s", ["schema", "scrub", "stats"]),
+        ("argosy --v", ["--version"]),
+        ("argosy cp --no-c", ["--no-clobber"]),
+        ("argosy cp --format v", ["v2s2"]),
+        *(
+            (f"argosy {line} fi", ["file"])
+            for line in (
+                "append -f",
+                "append --authfile",
+                "artifact push x",
+                "blob put x",
+                "manifest put x",
+                "size --ci-config",
+                "spec -f",
+                "sync -f",
+            )
+        ),
+    ],
+)
+def test_completion_knows_commands_and_options(
+    tmp_path: pathlib.Path, typed: str, completed: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    script = "import sys; sys.modules['apsw'] = None; from argosy.cli.main import call; sys.exit(call([]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "_ARGOSY_COMPLETE": "bash", "COMP_LINE": typed},
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == completed, done.stderr

@@ -38,6 +38,16 @@ def test_an_image_whose_configuration_is_invalid_hides_no_other(
 
 
 @pytest.mark.parametrize(
+    ("name", "code"),
+    [("Bad Name", 64), ("app:b@d", 64), ("oci:", 64), ("nosuch", 2), ("0" * 64, 2)],
+)
+def test_what_is_no_name_is_wrong_usage_and_what_is_not_there_is_not_found(
+    argosy: Run, store: LayoutStore, name: str, code: int
+) -> None:
+    argosy("rmi", name, code=code)
+
+
+@pytest.mark.parametrize(
     ("passed", "shown"),
     [
         ({"days": 366}, "1 year ago"),

@@ -136,7 +136,7 @@ def test_a_lone_surrogate_is_shown_by_its_number(layout: Path) -> None:
         "inspect -f '{{{{.Labels.k}}}}' {}",
         "history {}",
         "explain {}",
-        "ls {}",
+        f"ls oci:{layout}",
     ):
         done = shell("argosy " + line.format(place))
         assert (done.returncode, done.stderr) == (0, ""), line

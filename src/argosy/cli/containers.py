@@ -15,7 +15,7 @@ from collections.abc import Callable
 import click
 
 from argosy.cli import contained, engine, failure
-from argosy.cli.options import environment, json_option
+from argosy.cli.options import environment, json_option, typed
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import logfile, rootless
 from argosy.engine.configure import find_user, one_more
@@ -404,7 +404,7 @@ def rmi(named: tuple[str, ...]) -> int | None:
     """
     store = engine.images()
     for text in named:
-        lines(f"removed {name}" for name in store.remove(text))
+        lines(f"removed {name}" for name in typed(store.remove, text))
     return None
 
 

@@ -78,6 +78,7 @@ def command(
       argosy ls alpine --include '3\\..*' --sort semver --reverse --limit 3
       argosy ls registry.example/app --sort date --reverse --limit 5
     """
+    places.check_whole(place, "ls", f"`argosy digest {place}` says whether that one is there")
     wanted, unwanted = patterns(include), patterns(exclude)
     with places.source(place) as source:
         tags = [

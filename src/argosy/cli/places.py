@@ -69,17 +69,23 @@ def check_room(location: Location, tags: Collection[str]) -> None:
         )
 
 
-def check_whole(location: Location) -> None:
+def check_whole(
+    location: Location,
+    meant: str = "--all-tags",
+    hint: str = "one image comes with all its platforms, without an option",
+) -> None:
     """See that a place is named alone, where all of its tags are meant.
+
+    Args:
+        location: What was typed.
+        meant: The option or command that means all of them.
+        hint: What to do about a single one.
 
     Raises:
         UsageError: a tag or a digest was typed with it.
     """
     if location.own_tag or location.digest:
-        raise UsageError(
-            f"{location}: --all-tags means every tag of the place: name none",
-            hint="one image comes with all its platforms, without an option",
-        )
+        raise UsageError(f"{location}: {meant} means every tag of the place: name none", hint=hint)
 
 
 @contextlib.contextmanager
