@@ -3,11 +3,12 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import io
+import re
 
 import pytest
 
 from argosy.content.memory import MemoryStore
-from argosy.errors import InvalidLayerError, InvalidManifestError, UnsupportedError
+from argosy.errors import InvalidLayerError, InvalidManifestError, NotFoundError, UnsupportedError
 from argosy.image.configure import Changes
 from argosy.image.derive import (
     append_layer,
@@ -16,6 +17,7 @@ from argosy.image.derive import (
     is_based_on,
     mutate,
     rebase,
+    remove_layers,
 )
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
@@ -177,3 +179,51 @@ def test_a_layer_for_windows_lies_below_files_and_can_be_run() -> None:
     assert {records[b"MSWINDOWS.rawsd"] for records in found.values()} == {expected}
     again = append_layer(windows, io.BytesIO(tar_of(folder("Files/"), file("Files/a"))))
     assert names(again) == ["Files/", "Files/a"]
+
+
+def test_a_layer_goes_with_its_diff_id_and_its_step_in_the_history() -> None:
+    image = image_of(*(tar_of(file(name)) for name in "abc"))
+    image = mutate(image, Changes(user="7"), history=History(created_by="layer of a user"))
+    left = remove_layers(image, [1])
+    assert [names(left, n) for n in range(2)] == [["a"], ["c"]]
+    assert [step.created_by for step in left.config.history] == [
+        "layer 0",
+        "layer 2",
+        "layer of a user",
+    ]
+    assert left.config.execution.user == "7"
+    assert not all_proved(left)
+    assert (
+        remove_layers(image, made_by=[re.compile("r [02]$")]).manifest.layers
+        == image.manifest.layers[1:2]
+    )
+    assert (
+        remove_layers(image, [2], [re.compile("r 0$")]).manifest.layers
+        == image.manifest.layers[1:2]
+    )
+    assert not all_proved(remove_layers(image, range(3)))
+
+
+def test_a_layer_that_the_history_does_not_mention_can_go() -> None:
+    image = image_of(*(tar_of(file(name)) for name in "abc"))
+    short = dataclasses.replace(image.config, history=image.config.history[:1])
+    image = derive(image, config=short)
+    left = remove_layers(image, [2])
+    assert left.config.history == short.history
+    assert [names(left, n) for n in range(2)] == [["a"], ["b"]]
+    assert remove_layers(image, [0]).config.history == ()
+
+
+@pytest.mark.parametrize(("positions", "made_by"), [([3], ""), ([], "of a user"), ([0], "nobody")])
+def test_a_layer_that_is_not_there_cannot_go(positions: list[int], made_by: str) -> None:
+    image = image_of(*(tar_of(file(name)) for name in "abc"))
+    image = mutate(image, Changes(user="7"), history=History(created_by="layer of a user"))
+    with pytest.raises(NotFoundError, match="no layer"):
+        remove_layers(image, positions, [re.compile(made_by)] if made_by else [])
+
+
+def test_an_artifact_has_no_layers_to_take_away() -> None:
+    store = MemoryStore()
+    random.artifact(store, 1, "x")
+    with pytest.raises(UnsupportedError):
+        remove_layers(Image.open(store, "x"), [0])

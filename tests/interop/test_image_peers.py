@@ -382,6 +382,41 @@ def test_argosy_reads_what_regctl_mods(real: pathlib.Path, peer: Peer) -> None:
         assert not [f for f in validate(image) if not f.warning]
 
 
+@pytest.mark.parametrize(
+    "which",
+    ["--layer-rm-index 1", "--layer-rm-index 2 --layer-rm-index 0", "--layer-rm-created-by [23]$"],
+)
+def test_layers_are_taken_away_as_by_regctl(
+    which: str, tmp_path: pathlib.Path, argosy: Run, peer: Peer
+) -> None:
+    place = f"{tmp_path}/l:v1"
+    argosy("new", "-q", f"oci:{place}")
+    for n in (1, 2, 3):
+        (tmp_path / f"layer-{n}").write_text("x" * n)
+        with tarfile.open(tmp_path / f"{n}.tar", "w") as tar:
+            tar.add(tmp_path / f"layer-{n}", f"layer-{n}")
+        step = ["--history.created_by", f"layer {n}"]
+        argosy(
+            "append",
+            "-q",
+            "-b",
+            f"oci:{place}",
+            "-f",
+            tmp_path / f"{n}.tar",
+            "-t",
+            f"oci:{place}",
+            *step,
+        )
+        argosy("mutate", "-q", f"oci:{place}", "-l", f"step={n}")
+    argosy("mutate", "-q", f"oci:{place}", *which.split(), "--no-history", "-t", "ours")
+    run(peer("regctl"), "image", "mod", f"ocidir://{place}", *which.split(), "--create", "theirs")
+    for verb in (("manifest", "get"), ("config",)):
+        ours, theirs = (
+            json.loads(argosy(*verb, f"oci:{tmp_path}/l:{tag}")) for tag in ("ours", "theirs")
+        )
+        assert ours == theirs
+
+
 @root_only
 def test_runc_runs_an_unpacked_bundle(
     images: pathlib.Path,

@@ -16,13 +16,14 @@ from argosy.cli.options import (
     one,
     pairs,
     pairs_or_removed,
+    patterns,
     place_argument,
     platform_option,
     utf8,
 )
 from argosy.errors import UsageError
 from argosy.image.configure import CLEARABLE, Changes
-from argosy.image.derive import append_layer, mutate
+from argosy.image.derive import append_layer, mutate, remove_layers
 from argosy.image.view import Image, ImageIndex
 from argosy.locate import Location
 from argosy.spec import _json
@@ -54,6 +55,9 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--clear", "clear"),
      {"multiple": True, "type": click.Choice([*CLEARABLE, "manifest.annotations"]),
       "help": "Empty a property before anything is set."}),
+    (("--layer-rm-index", "rm_index"),
+     {**many("N", "Take a layer away, counted from 0, the lowest."), "type": click.IntRange(0)}),
+    (("--layer-rm-created-by", "rm_created_by"), many("REGEX", "Take the layers away whose history has this in it.")),
     (("--append", "append"), {**many("FILE", "A tar as new layer; - is stdin."), "type": FILE}),
     (("--no-history", "no_history"), {"is_flag": True, "help": "Add no step to the history."}),
 )  # fmt: skip
@@ -76,11 +80,13 @@ def command(
     platform: Platform | None,
     history: dict[str, str],
     destination: making.Destination,
+    rm_index: tuple[int, ...],
+    rm_created_by: tuple[str, ...],
     append: tuple[str, ...],
     no_history: bool,
     **given: Any,
 ) -> None:
-    """Change an image's configuration and annotations. The digest changes, the layers stay.
+    """Change an image's configuration and annotations. The digest changes, the layers stay but for those taken away.
 
     Of an index without --platform, every image is changed.
 
@@ -91,10 +97,12 @@ def command(
     """
     if no_history and history:
         raise UsageError("--no-history and --history.* exclude each other")
-    wanted = changes(given)
+    wanted, made_by = changes(given), patterns(rm_created_by)
     step = None if no_history else making.step(history, "argosy mutate")
 
     def change(image: Image) -> Image:
+        if rm_index or made_by:
+            image = remove_layers(image, rm_index, made_by)
         for path in append:
             with files.opened(path) as file:
                 image = append_layer(image, file, history=_appended(path))

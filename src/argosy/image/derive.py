@@ -7,11 +7,18 @@ change keeps its bytes: a configuration is encoded anew only where a property of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from argosy.content.protocols import Source, SupportsRead
-from argosy.errors import InvalidConfigError, InvalidManifestError, UnsupportedError
+from argosy.errors import (
+    InvalidConfigError,
+    InvalidManifestError,
+    NotFoundError,
+    UnsupportedError,
+)
 from argosy.image.configure import Changes, map_with
 from argosy.image.draft import NewLayer, check_tar, draft
 from argosy.image.view import Image
@@ -34,6 +41,7 @@ __all__ = [
     "mutate",
     "new_layer",
     "rebase",
+    "remove_layers",
 ]
 
 
@@ -214,6 +222,47 @@ def append_layer(
     """
     placed, layer = new_layer(image, changeset, compression, level=level)
     return add_layers(placed, (layer, history or History()))
+
+
+def remove_layers(
+    image: Image, positions: Collection[int] = (), made_by: Iterable[re.Pattern[str]] = ()
+) -> Image:
+    """An image without some of its layers, nor their steps in the history.
+
+    Args:
+        image: The old one.
+        positions: Where such layers are, counted from 0, the lowest.
+        made_by: Found in the `created_by` of such a layer's step.
+
+    Raises:
+        NotFoundError: there is no such layer.
+        UnsupportedError: the image is an artifact.
+    """
+    makers = [step.created_by for step, layer in image.histories() if layer]
+    unwanted = set(positions)
+    if beyond := unwanted.difference(range(len(makers))):
+        raise NotFoundError(
+            f"{image.digest}: no layer {min(beyond)} among {len(makers)}, counted from 0"
+        )
+    for pattern in made_by:
+        found = {n for n, maker in enumerate(makers) if pattern.search(maker)}
+        if not found:
+            raise NotFoundError(
+                f"{image.digest}: no layer was created by {pattern.pattern[:100]!r}"
+            )
+        unwanted |= found
+    kept = [n for n in range(len(makers)) if n not in unwanted]
+    told = itertools.count()
+    config = dataclasses.replace(
+        image.config,
+        rootfs=LayerStack(
+            type="layers", diff_ids=tuple(image.config.rootfs.diff_ids[n] for n in kept)
+        ),
+        history=tuple(
+            step for step in image.config.history if step.empty_layer or next(told) not in unwanted
+        ),
+    )
+    return derive(image, config=config, layers=[image.manifest.layers[n] for n in kept])
 
 
 def based_on(image: Image, name: str | None, digest: Digest) -> Image:
