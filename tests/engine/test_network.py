@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import pathlib
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Callable
 
@@ -61,6 +63,27 @@ def test_two_engines_give_no_address_twice(tmp_path: pathlib.Path) -> None:
             addresses.add(bridge.up(container).address)
             assert bridge.leased() == [container]
     assert len(addresses) == 2
+
+
+def test_who_gets_the_address_of_one_that_ended_is_reached_where_that_one_was(
+    tmp_path: pathlib.Path,
+) -> None:
+    needs_containers()
+    find_peer("nft")
+    bridge, container = Bridge(str(tmp_path)), os.urandom(32).hex()
+    try:
+        attached = bridge.up(container)
+        name = os.path.basename(attached.namespace)
+        shown = subprocess.check_output(["ip", "-n", name, "-j", "link", "show", "eth0"])
+    finally:
+        bridge.down(container)
+    told = [
+        ipaddress.IPv4Address(attached.address).packed,
+        ipaddress.IPv4Address("10.87.0.1").packed,
+    ]
+    assert json.loads(shown)[0]["address"] == f"02:42:{told[0].hex(':')}"
+    here = pathlib.Path("/sys/class/net/argosy0/address").read_text()
+    assert here == f"02:42:{told[1].hex(':')}\n", "it does not change with those that come and go"
 
 
 def test_the_hosts_network_is_the_hosts(argosy: Argosy, image: str) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import ipaddress
 import json
 import os
 import socket
@@ -112,7 +113,7 @@ class Bridge:
             run([ip, "netns", "add", name])
             run(
                 [ip, "-batch", "-"],
-                f"link add {veth} type veth peer name eth0 netns {name}\n"
+                f"link add {veth} type veth peer name eth0 address {_mac(address)} netns {name}\n"
                 f"link set {veth} master {BRIDGE} up\n",
             )
             run(
@@ -188,12 +189,16 @@ class Bridge:
             _try_bind(port)
 
     def _bridge(self, ip: str) -> None:
-        if not os.path.isdir(f"/sys/class/net/{BRIDGE}"):
+        here, mac = f"/sys/class/net/{BRIDGE}", _mac(str(GATEWAY))
+        if not os.path.isdir(here):
             run(
                 [ip, "-batch", "-"],
                 f"link add {BRIDGE} type bridge\naddr add {GATEWAY}/{NETWORK.prefixlen} dev {BRIDGE}\n"
                 f"link set {BRIDGE} up\n",
             )
+        with open(f"{here}/address", encoding="ascii") as file:
+            if file.read().strip() != mac:
+                run([ip, "link", "set", BRIDGE, "address", mac])
         for path, value in _SETTINGS:
             with (
                 contextlib.suppress(FileNotFoundError),  # a machine without IPv6
@@ -227,6 +232,15 @@ def _read(container_id: str) -> _Lease | None:
 
 def _names(container_id: str) -> tuple[str, str]:
     return f"argosy-{container_id[:12]}", f"ar{container_id[:11]}"
+
+
+def _mac(address: str) -> str:
+    """The hardware address that belongs to an address, so that who has the one has the other.
+
+    Whoever knows where a container was that has ended would send there what is for the next one of its address; and a
+    bridge left to itself takes another one with the containers that come and go, while those that stay send to the old.
+    """
+    return ":".join(f"{part:02x}" for part in (0x02, 0x42, *ipaddress.IPv4Address(address).packed))
 
 
 def _clash(one: Published, other: Published) -> bool:
