@@ -21,9 +21,14 @@ class UsageError(Failure):
 
 
 class ConfigError(Failure):
-    """config.json asks for what the specification, this runtime or this kernel does not have."""
+    """config.json asks for what the specification, this runtime or this kernel does not have.
+
+    Attributes:
+        detail: the property's path, if it is one property's, and what is wrong with it.
+    """
 
     def __init__(self, where: str, why: str) -> None:
+        self.detail = f"{where}: {why}" if where else why
         super().__init__(f"invalid configuration: {where}: {why}" if where else why)
 
 

@@ -81,7 +81,7 @@ _LEFT_OUT = ("argosy.runtime.launcher",)
 _FIRST = ("", "packages", "argosy", "argosy.runtime", "argosy.runtime.boot")
 # fmt: off
 _EVERY_VERB = (
-    "cli", "errors", "jsonio", "log", "options", "state", "container", "poll", "tables", "kernel", "cgroups",
+    "cli", "errors", "jsonio", "judge", "log", "options", "state", "container", "poll", "tables", "kernel", "cgroups",
     "cgroups.cgroup", "cgroups.files", "cgroups.layout", "cgroups.v1",
 )
 _NEVER_IN_INIT = (

@@ -6,7 +6,8 @@ import posix
 
 from argosy.runtime.errors import ConfigError, Failure
 from argosy.runtime.jsonio import decode, read_file
-from argosy.runtime.shape import CONFIG, check, prune
+from argosy.runtime.judge import check, prune
+from argosy.runtime.shape import CONFIG
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import posix
 
-from argosy.runtime.errors import ExistsError, Failure, UnknownError
+from argosy.runtime.errors import ConfigError, ExistsError, Failure, UnknownError
 from argosy.runtime.jsonio import decode, encode, load, read_file, write_file
+from argosy.runtime.judge import ANY, HOOKS, MAP, NEEDED, STRINGS, U64, check
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,16 +20,22 @@ if TYPE_CHECKING:
 SPEC_VERSION = "1.3.0"
 _ID = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-")
 _ID_LIMIT = 1024
-_KINDS = {
-    "id": str,
-    "pid": int,
-    "start_time": int,
-    "bundle": str,
-    "rootfs": str,
-    "created": str,
-    "cgroup": dict,
+_PIDS = (-1, 1 << 22)  # -1 for one that is not yet
+# fmt: off
+_CGROUP: dict[Any, Any] = {
+    "driver": str, "paths": MAP, "rootless": bool, "asked": bool, "unit": str, "user": bool, NEEDED: ("driver",),
 }
-"""What every state has: who lists containers shall not stumble over one that was damaged."""
+_SHAPE: dict[Any, Any] = {
+    "id": str, "pid": _PIDS, "start_time": U64, "creator": _PIDS, "bundle": str, "rootfs": str, "created": str,
+    "owner": str, "annotations": MAP, "cgroup": {**_CGROUP, "inner": _CGROUP}, "shared_pid": bool,
+    "hooks": {ANY: HOOKS}, "shared_mounts": STRINGS, "rootless": bool, "systemd": bool, "ready": bool,
+    "rdt": {"directory": str, "monitor": str, "made": STRINGS, NEEDED: ("directory",)},
+    NEEDED: (
+        "id", "pid", "start_time", "bundle", "rootfs", "created", "cgroup", "shared_pid", "hooks", "rootless",
+    ),
+}
+# fmt: on
+"""What `write` is given: who lists containers shall not stumble over one that was damaged."""
 
 
 def check_id(cid: str) -> None:
@@ -97,11 +104,20 @@ def read(directory: str) -> dict[str, Any]:
         state: dict[str, Any] = load(path)
     except FileNotFoundError:
         raise UnknownError from None
-    known = state if isinstance(state, dict) else {}
-    for name, kind in _KINDS.items():
-        if type(known.get(name)) is not kind:
-            raise Failure(f"{path} is damaged: {name}: got {known.get(name)!r:.80}")
+    try:
+        _judge(state, directory.rpartition("/")[2])
+    except ConfigError as error:
+        raise Failure(f"{path} is damaged: {error.detail}") from None
     return state
+
+
+def _judge(state: dict[str, Any], cid: str) -> None:
+    check(state, _SHAPE, "")
+    if state["id"] != cid:
+        raise ConfigError("id", f"expected {cid}, got {state['id']!r:.80}")
+    for name in ("bundle", "rootfs"):
+        if not state[name].startswith("/"):
+            raise ConfigError(name, f"must be absolute, got {state[name]!r:.80}")
 
 
 def write(directory: str, state: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argosy.runtime import log
 from argosy.runtime.errors import Failure, StatusError
 from argosy.runtime.jsonio import decode, encode, read_file, write_file
-from argosy.runtime.shape import RESOURCES, check, prune
+from argosy.runtime.judge import check, prune
+from argosy.runtime.shape import RESOURCES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -294,7 +294,8 @@ def _process(command: Command, container: Container) -> dict[str, Any]:
         Failure: no command, or an option's value is wrong.
     """
     from argosy.runtime.jsonio import load
-    from argosy.runtime.shape import PROCESS, check, prune
+    from argosy.runtime.judge import check, prune
+    from argosy.runtime.shape import PROCESS
 
     options = command.options
     if options.get("process"):
