@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -265,3 +266,16 @@ def test_images_need_no_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(engine.images().entries()) == []
     with pytest.raises(UnsupportedError, match="argosy-runtime is not installed"):
         engine.places()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"command": ("echo", "a\udcff")},
+        {"env": ("A=\udcff",)},
+        {"mounts": (Mount.volume("/a:/b\udcff"),)},
+    ],
+)
+def test_what_is_no_utf_8_is_refused_before_anything_is_made(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"\\udcff': expected UTF-8$"):
+        RunOptions(**options)

@@ -6,7 +6,7 @@ import dataclasses
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from argosy.bundle.users import check_user
@@ -140,6 +140,7 @@ class RunOptions:
         Raises:
             UsageError: something is.
         """
+        self._check_encoding()
         self._check_names()
         self._check_limits()
         self._check_network()
@@ -167,6 +168,14 @@ class RunOptions:
             return cls(**told)
         except (TypeError, KeyError) as exc:
             raise InvalidConfigError(f"the options of the container: {exc}") from exc
+
+    def _check_encoding(self) -> None:
+        """What is no UTF-8 was read with surrogates in its place, which no configuration of a container can have."""
+        for text in _texts(dataclasses.astuple(self)):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise UsageError(f"{text[:100]!r}: expected UTF-8") from None
 
     def _check_names(self) -> None:
         if self.name:
@@ -239,6 +248,15 @@ _PARTS: dict[str, type] = {
     "ulimits": Ulimit,
     "devices": Device,
 }
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in nested tuples."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _as_tuples(value: Any) -> Any:
