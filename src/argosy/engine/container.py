@@ -11,10 +11,11 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Self
 
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
+from argosy.engine.record import Record
 from argosy.errors import (
     ContainerError,
     ContainerExistsError,
@@ -34,41 +35,6 @@ _LOOK = 0.01
 """Seconds between two looks at a lock."""
 _GLANCE = 1.0
 """Seconds for which somebody may have a lock who only looks at it."""
-
-
-@dataclasses.dataclass(kw_only=True)
-class Record:
-    """What is kept of a container in its directory, as JSON."""
-
-    id: str
-    name: str
-    image: str
-    digest: str
-    created: str
-    command: list[str]
-    layers: list[str]
-    options: dict[str, Any]
-    address: str = ""
-    detached: bool = False
-    started: str = ""
-    finished: str = ""
-    exit_code: int | None = None
-    oom_killed: bool = False
-    watcher: int = 0
-
-    @classmethod
-    def decode(cls, text: str) -> Self:
-        """Read a record; what a newer argosy added is passed over.
-
-        Raises:
-            ValueError: it is no record.
-        """
-        value = json.loads(text)
-        known = {field.name for field in dataclasses.fields(cls)}
-        try:
-            return cls(**{key: value[key] for key in value if key in known})
-        except TypeError as exc:
-            raise ValueError(str(exc)) from exc
 
 
 class Container:
@@ -186,9 +152,7 @@ class Container:
         path = os.path.join(places.containers, container_id, _RECORD)
         try:
             with open(path, encoding="utf-8") as file:
-                record = Record.decode(file.read())
-            if record.id != container_id:
-                raise ValueError(f"expected the id {container_id}, got {record.id!r}")
+                record = Record.decode(file.read(), places, container_id)
         except (FileNotFoundError, NotADirectoryError):
             raise ContainerUnknownError(f"there is no container {container_id}") from None
         except ValueError as exc:

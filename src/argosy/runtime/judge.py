@@ -22,7 +22,7 @@ NEEDED = None  # no property's name
 STRINGS = [str]
 MAP = {ANY: str}
 HOOKS = [{"path": str, "args": STRINGS, "env": STRINGS, "timeout": I64}]
-_WORDS = {str: "a string", bool: "true or false"}
+_WORDS = {str: "a string", bool: "true or false", float: "a number"}
 
 
 def check(value: Any, shape: Any, where: str) -> None:
