@@ -263,6 +263,9 @@ BAD: list[tuple[str, Any, str]] = [
         "priority can only be specified",
     ),
     ("process.ioPriority", {"class": "IOPRIO_CLASS_X"}, "invalid ioPriority.Class"),
+    ("process.ioPriority", {"priority": 1}, 'invalid ioPriority.Class: ""'),
+    ("process.execCPUAffinity", {"initial": "x"}, "process.execCPUAffinity.initial: "),
+    ("process.execCPUAffinity", {"final": ""}, "process.execCPUAffinity.final: '' names no CPU"),
     (
         "process.ioPriority",
         {"class": "IOPRIO_CLASS_BE", "priority": 8},
@@ -286,6 +289,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.sysctl", {"kernel.hostname": "x"}, "conflicts with the OCI"),
     ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation: unknown value"),
     ("linux.personality", {"domain": "DOS"}, "linux.personality.domain: unknown value"),
+    ("linux.memoryPolicy", {"nodes": "0"}, 'invalid memory policy mode ""'),
     ("linux.memoryPolicy", {"mode": "MPOL_X"}, "invalid memory policy mode"),
     ("linux.memoryPolicy", {"mode": "MPOL_BIND"}, "requires at least one node"),
     ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "9-1"}, "is not a range"),

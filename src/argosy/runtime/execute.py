@@ -9,13 +9,13 @@ from argosy.runtime import channel as ch
 from argosy.runtime import kernel as k
 from argosy.runtime import log, parent, spawn
 from argosy.runtime import state as states
-from argosy.runtime.errors import ConfigError, Failure, StartError, StatusError
+from argosy.runtime.errors import Failure, StartError, StatusError
 from argosy.runtime.inroot import Proc
 from argosy.runtime.plan import Situation, exec_plan
 from argosy.runtime.request import selinux_enabled
 from argosy.runtime.steps import Context
 from argosy.runtime.tables import NAMESPACE_FILES, NAMESPACES
-from argosy.runtime.validate import cpulist, namespaces, validate_process
+from argosy.runtime.validate import affinity, namespaces, validate_process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Execution:
         """
         validate_process(self.process, selinux=selinux_enabled())
         config = self.container.config()
-        initial, final = self._affinity()
+        initial, final = affinity(self.process)
         situation = Situation(
             self.container.cid, "/", rootless=self.container.state["rootless"], keep_fds=self.keep_fds, waits=False,
             environment=self.environment,
@@ -93,17 +93,6 @@ class Execution:
             self._kill()
             raise
         return self.pid
-
-    def _affinity(self) -> tuple[list[int] | None, list[int] | None]:
-        affinity = self.process.get("execCPUAffinity") or {}
-        lists = []
-        for name in ("initial", "final"):
-            text = affinity.get(name)
-            cpus = cpulist(text, f"process.execCPUAffinity.{name}") if text is not None else None
-            if cpus == [] or (cpus and cpus[-1] > 65535):
-                raise ConfigError(f"process.execCPUAffinity.{name}", f"{text!r} names no CPU")
-            lists.append(cpus)
-        return lists[0], lists[1]
 
     def _spawn(self, steps: tuple[Step, ...], config: dict[str, Any]) -> None:
         linux = config.get("linux", {})

@@ -74,6 +74,7 @@ def validate_process(process: dict[str, Any], *, selinux: bool = False) -> None:
     _rlimits(process)
     _scheduler(process.get("scheduler"))
     _io_priority(process.get("ioPriority"))
+    affinity(process)
     _environment(process.get("env", ()))
 
 
@@ -252,11 +253,27 @@ def _choice(value: Any, known: Iterable[str], where: str) -> None:
         raise ConfigError(where, f'unknown value "{value}" (known: {", ".join(known)})')
 
 
+def affinity(process: dict[str, Any]) -> tuple[list[int] | None, list[int] | None]:
+    """The CPUs that `exec` starts a process on, and those it then has; None where nobody says.
+
+    Raises:
+        ConfigError: a list is none, or empty.
+    """
+    found: list[list[int] | None] = []
+    for name in ("initial", "final"):
+        where = f"process.execCPUAffinity.{name}"
+        text = process.get("execCPUAffinity", {}).get(name)
+        found.append(cpulist(text, where) if text is not None else None)
+        if found[-1] == []:
+            raise ConfigError(where, f"{text!r} names no CPU")
+    return found[0], found[1]
+
+
 def _numa(linux: dict[str, Any]) -> None:
     policy = linux.get("memoryPolicy")
     if policy is None:
         return
-    mode = policy.get("mode")
+    mode = policy.get("mode", "")
     if mode not in tables.MEMORY_MODES:
         raise ConfigError(
             "", f'invalid memory policy mode "{mode}" (known: {", ".join(tables.MEMORY_MODES)})'
@@ -372,8 +389,9 @@ def _io_priority(priority: dict[str, Any] | None) -> None:
         return
     if not 0 <= priority.get("priority", 0) <= 7:
         raise ConfigError("", f"invalid ioPriority.Priority: {priority['priority']}")
-    if priority.get("class") not in tables.IO_CLASSES:
-        raise ConfigError("", f'invalid ioPriority.Class: "{priority.get("class")}"')
+    kind = priority.get("class", "")
+    if kind not in tables.IO_CLASSES:
+        raise ConfigError("", f'invalid ioPriority.Class: "{kind}"')
 
 
 def _environment(environment: Iterable[str]) -> None:
