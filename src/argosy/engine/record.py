@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import functools
 import json
 import os
 import types
@@ -50,7 +51,7 @@ class Record:
         """
         value = judge.prune(json.loads(text))
         try:
-            judge.check(value, {**_shape(cls), "options": _shape(RunOptions)}, "")
+            judge.check(value, _record_shape(), "")
         except ConfigError as exc:
             raise ValueError(exc.detail) from exc
         known = {field.name for field in dataclasses.fields(cls)}
@@ -81,6 +82,11 @@ def _is_time(text: str) -> bool:
         return dt.datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
+
+
+@functools.cache
+def _record_shape() -> dict[str, Any]:
+    return {**_shape(Record), "options": _shape(RunOptions)}
 
 
 def _shape(kind: Any) -> Any:
