@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -115,3 +118,29 @@ def test_an_editor_is_not_opened_for_what_cannot_be_written(
         assert not (tmp_path / "ran").exists()
     argosy("edit", "config", f"oci:{layout}:multi", "-q", "-t", "one")
     assert (tmp_path / "ran").exists()
+
+
+def test_changes_of_one_tag_by_several_processes_are_all_kept(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    place, numbers = f"oci:{layout}:v1", range(8)
+    more = LayoutStore.open(str(layout))
+    for n in numbers:
+        random.image(more, n + 10, f"more{n}")
+    before = len(argosy("manifest", "get", f"oci:{layout}:multi").json["manifests"])
+    lines = [
+        *(["mutate", place, "-l", f"k{n}=v"] for n in numbers),
+        *(["index", "add", f"oci:{layout}:multi", f"oci:{layout}:more{n}"] for n in numbers),
+    ]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "argosy", *line, "-q"],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for line in lines
+    ]
+    assert [process.wait() for process in running] == [0] * len(lines)
+    assert len(argosy("config", place).json["config"]["Labels"]) == len(numbers)
+    after = argosy("manifest", "get", f"oci:{layout}:multi").json["manifests"]
+    assert len(after) == before + len(numbers)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import pathlib
+import struct
+import zlib
 
 import pytest
 
-from argosy.layout.durable import WriteBack
+from argosy.layout.durable import WriteBack, claimed
 
 CACHESTAT = 451
 """The number of the system call, the same on every machine (Linux 6.5)."""
@@ -45,3 +48,26 @@ def test_what_is_no_file_is_written_without() -> None:
     finally:
         os.close(read)
         os.close(write)
+
+
+def free(path: pathlib.Path, start: int) -> bool:
+    """Whether nobody holds a byte of a file."""
+    with open(path, "rb+") as file:
+        asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, start, 1, 0)
+        found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, asked)
+    return bool(struct.unpack_from("h", found)[0] == fcntl.F_UNLCK)
+
+
+def test_a_name_is_held_alone_and_let_go(tmp_path: pathlib.Path) -> None:
+    (path := tmp_path / "file").touch()
+    one, two = (zlib.crc32(name) for name in (b"one", b"two"))
+    with claimed(str(path), "one"):
+        assert (free(path, one), free(path, two)) == (False, True)
+        with claimed(str(path), "two"):
+            assert not free(path, two)
+    assert free(path, one)
+
+
+def test_where_there_is_no_file_nothing_is_held(tmp_path: pathlib.Path) -> None:
+    with claimed(str(tmp_path / "none"), "one"), claimed(str(tmp_path / "none"), "one"):
+        assert not any(tmp_path.iterdir())

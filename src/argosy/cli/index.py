@@ -119,7 +119,7 @@ def add(
     if not (images or more):
         raise UsageError("which images shall be added?")
     with contextlib.ExitStack() as stack:
-        index = _index(stack, place)
+        index = _index(stack, place, destination)
         views = _views(stack, (*images, *more))
         made = indexes.add(
             index,
@@ -151,7 +151,7 @@ def rm(
     if not digests and not platforms:
         raise UsageError("which entries? give digests or --platform")
     with contextlib.ExitStack() as stack:
-        index = _index(stack, place)
+        index = _index(stack, place, destination)
         wanted = [Digest(text) for text in digests]
         making.put(indexes.remove(index, digests=wanted, platforms=platforms), place, destination)
 
@@ -172,7 +172,9 @@ def filter_(
     if not platforms:
         raise UsageError("which platforms? give --platform")
     with contextlib.ExitStack() as stack:
-        making.put(indexes.filtered(_index(stack, place), platforms), place, destination)
+        making.put(
+            indexes.filtered(_index(stack, place, destination), platforms), place, destination
+        )
 
 
 @click.command()
@@ -198,7 +200,7 @@ def annotate(
         raise UsageError("--desc-platform is about an entry: name its digest")
     with contextlib.ExitStack() as stack:
         made = indexes.annotate(
-            _index(stack, place),
+            _index(stack, place, destination),
             pairs_or_removed(annotations, "--annotation"),
             digest=Digest(digest) if digest else None,
             platform=platform,
@@ -210,8 +212,10 @@ def _views(stack: contextlib.ExitStack, images: Sequence[Location]) -> list[maki
     return [stack.enter_context(making.opened(image)) for image in images]
 
 
-def _index(stack: contextlib.ExitStack, place: Location) -> ImageIndex:
-    view = stack.enter_context(making.opened(place))
+def _index(
+    stack: contextlib.ExitStack, place: Location, destination: making.Destination
+) -> ImageIndex:
+    view = stack.enter_context(making.opened(place, destination=destination))
     if not isinstance(view, ImageIndex):
         raise InvalidManifestError(
             f"{place} is an image, not an index", hint="make one with argosy index create"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ from argosy.locate import Location
 from argosy.spec import _json
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History
+from argosy.spec.imagelayout import HEADER_FILE
 from argosy.spec.platform import Platform
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -112,7 +114,7 @@ def opened(
         platform: The platform.
         destination: Where what is made of it goes, see `check`.
     """
-    with places.image(location, platform) as (place, desc):
+    with claimed(location, destination), places.image(location, platform) as (place, desc):
         view = seen(place, desc)
         if destination is not None:
             check(view, location, destination)
@@ -124,11 +126,26 @@ def one_image(
     location: Location, platform: Platform | None = None, destination: Destination | None = None
 ) -> Iterator[Image]:
     """The image a location means; of an index the one for a platform, or for this machine. Else as `opened`."""
-    with places.image(location, platform, single=True) as (place, desc):
+    with (
+        claimed(location, destination),
+        places.image(location, platform, single=True) as (place, desc),
+    ):
         image = Image(source=place, descriptor=desc)
         if destination is not None:
             check(image, location, destination)
         yield image
+
+
+@contextlib.contextmanager
+def claimed(location: Location, destination: Destination | None) -> Iterator[None]:
+    """Keep other processes from changing the image of a layout's tag meanwhile, or one of two changes would be lost."""
+    where, tags = _where(location, destination) if destination else (location, ())
+    with contextlib.ExitStack() as stack:
+        if where.transport == "oci" and tags:
+            durable = importlib.import_module("argosy.layout.durable")
+            header = os.path.join(where.path, HEADER_FILE)
+            stack.enter_context(durable.claimed(header, *tags))
+        yield
 
 
 def seen(place: Source, desc: Any) -> View:
@@ -355,7 +372,7 @@ level_option = click.option(
 )
 
 __all__ = [
-    "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "arguments", "changed",
+    "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "arguments", "changed", "claimed",
     "compress_option", "destination_options", "epoch", "history_options", "level_option",
     "one_image", "opened", "put", "seen", "step", "time",
 ]  # fmt: skip

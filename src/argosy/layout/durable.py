@@ -10,6 +10,8 @@ import errno
 import fcntl
 import os
 import stat
+import struct
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -200,7 +202,10 @@ def held(fd: int, name: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConflictError(f"{name}: another process writes it now") from None
+        raise ConflictError(
+            f"{name}: another process writes it now",
+            hint="an oci: directory takes several writers at a time",
+        ) from None
     except OSError as exc:
         if exc.errno not in _LOCKLESS:
             raise
@@ -224,6 +229,33 @@ def locked(folder: str) -> Iterator[None]:
             name = os.path.join(folder, LOCK_FILE)
             fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def claimed(path: str, name: str) -> Iterator[None]:
+    """Hold a name to oneself, between threads and processes, waiting for who has it.
+
+    The lock is a byte of a file that is there, so nothing is left behind. Where there is none, where it may not be
+    written, or the file system has no locks, nothing is held.
+
+    Args:
+        path: The file.
+        name: Any text; now and then two share a byte, and wait for each other without need.
+    """
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        wanted = struct.pack(
+            "hhqqi", fcntl.F_WRLCK, os.SEEK_SET, zlib.crc32(os.fsencode(name)), 1, 0
+        )
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, wanted)
         yield
     finally:
         os.close(fd)
