@@ -326,7 +326,8 @@ def _open_standard_streams(location: Location, *, write: bool) -> None:
         return
     if not location.transport.endswith("-archive"):
         raise UsageError(
-            f"{location.transport}: only archives can be read from stdin or written to stdout"
+            f"{location.transport}: only archives can be read from stdin or written to stdout",
+            hint="oci-archive:- and docker-archive:- can",
         )
     if write and sys.stdout.isatty():
         raise UsageError(

@@ -148,6 +148,28 @@ def test_what_is_no_file_is_not_replaced_and_links_stay(
     assert pipe.is_fifo()
 
 
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_an_archive_is_read_from_a_fifo(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, kind: str
+) -> None:
+    file, pipe = tmp_path / "file", tmp_path / "pipe"
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{kind}:{file}:a:v1")
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(file.read_bytes()), daemon=True)
+    writer.start()
+    argosy("cp", "-q", f"{kind}:{pipe}:a:v1", f"oci:{tmp_path}/to:v1")
+    writer.join()
+    assert argosy("validate", f"oci:{tmp_path}/to:v1").out == ""
+
+
+def test_files_are_not_copied_to_a_file_called_stdout(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "export --path" in argosy("fs", "cp", f"oci:{layout}:v1", "/", "-", code=64).err
+    assert not os.path.lexists("-")
+
+
 def test_a_file_that_may_not_be_written_is_3(argosy: Run, layout: pathlib.Path) -> None:
     needs_sysfs()
     digest = a_layer(argosy, layout)

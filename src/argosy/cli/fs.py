@@ -15,7 +15,7 @@ from argosy.cli import making
 from argosy.cli.failure import printable
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, table
-from argosy.errors import StorageError
+from argosy.errors import StorageError, UsageError
 from argosy.image.contents import Contents, write_flat
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.options import Options
@@ -157,6 +157,11 @@ def cp(place: Location, path: str, target: str, platform: Platform | None) -> No
     Example:
       argosy fs cp alpine:3.20 /etc/ssl ./ssl
     """
+    if target == "-":
+        raise UsageError(
+            "files are not copied to stdout",
+            hint="fs cat prints a file, and export --path writes a tar archive",
+        )
     with making.one_image(place, platform) as image:
         contents = Contents(image, keep=place.reference is not None)
         node = contents.tree.get(path)

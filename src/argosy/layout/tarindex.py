@@ -101,7 +101,7 @@ class TarIndex:
     """The members of an archive by name.
 
     Args:
-        path: The file; `-` is stdin.
+        path: The file; `-` is stdin. A FIFO is read to its end.
 
     Raises:
         NameUnknownError: there is no such file.
@@ -301,7 +301,7 @@ class TarIndex:
 def _seekable(path: str, where: str) -> BinaryIO:
     """The archive as an uncompressed file that can be read at any offset."""
     try:
-        fd = os.dup(0) if path == STANDARD else open_regular(path)
+        fd = _opened(path)
     except (FileNotFoundError, NotADirectoryError):
         raise NameUnknownError(f"{where}: no such file") from None
     except OSError as exc:
@@ -314,6 +314,14 @@ def _seekable(path: str, where: str) -> BinaryIO:
             return file
         with file:
             return _unpacked(file, where)
+
+
+def _opened(path: str) -> int:
+    if path == STANDARD:
+        return os.dup(0)
+    if stat.S_ISFIFO(os.stat(path).st_mode):
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # who names one waits for its writer
+    return open_regular(path)
 
 
 def _unpacked(file: SupportsRead, where: str) -> BinaryIO:
