@@ -83,8 +83,14 @@ def test_what_is_no_layer_is_one_line(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "junk").write_bytes(b"junk" * 500)
-    err = argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "junk", "-t", "x", code=1).err
-    assert len(err.strip().splitlines()) == 1
+    (tmp_path / "nothing").touch()
+    for name in ("junk", "nothing"):
+        for words in (
+            ["append", "-b", f"oci:{layout}:v1", "-f", tmp_path / name, "-t", "x"],
+            ["mutate", f"oci:{layout}:v1", "--append", tmp_path / name],
+        ):
+            err = argosy(*words, code=1).err
+            assert (err.count("\n"), err.endswith(f"(in {tmp_path / name})\n")) == (1, True)
     argosy("append", "-b", f"oci:{layout}:v1", "-f", tmp_path / "absent", "-t", "x", code=2)
 
 

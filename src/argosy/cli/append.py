@@ -80,7 +80,7 @@ def command(
             image = below = stack.enter_context(making.one_image(base, platform, destination))
         new: list[tuple[NewLayer, History]] = []
         for path in layers:
-            with files.opened(path) as file:
+            with files.opened(path) as file, files.blamed(path):
                 image, layer = new_layer(image, file, compress, level=level)
             new.append((layer, making.step(history, f"argosy append -f {path}")))
         image = add_layers(image, *new)

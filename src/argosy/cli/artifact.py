@@ -87,13 +87,10 @@ def _annotated(given: dict[str, Any]) -> _Annotations:
         raise UsageError("--annotation and --annotation-file exclude each other")
     with files.opened(path) as file:
         raw = file.read(MAX_SIZE + 1)
-    try:
+    with files.blamed(path):
         found = _json.loads_object(raw, error=InvalidConfigError)
         decode = _json.STRING_MAP.decode
         return {name: decode(notes, name, InvalidConfigError) for name, notes in found.items()}
-    except InvalidConfigError as exc:
-        exc.add_note(f"in {path}")
-        raise
 
 
 def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -> Image:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO
 
-from argosy.errors import UsageError, unread
+from argosy.errors import InvalidError, UsageError, unread
 from argosy.layout.durable import is_stream, replacing
 
 
@@ -29,6 +29,16 @@ def opened(path: str) -> Iterator[BinaryIO]:
         raise unread(path, exc) from exc
     with file:
         yield file
+
+
+@contextlib.contextmanager
+def blamed(path: str) -> Iterator[None]:
+    """Have what is wrong with a file's content say which file it is."""
+    try:
+        yield
+    except InvalidError as exc:
+        exc.add_note(f"in {path}")
+        raise
 
 
 def check_readable(paths: Sequence[str], *, again: bool = False) -> None:

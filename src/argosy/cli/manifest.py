@@ -13,7 +13,7 @@ from argosy.cli.options import FILE, place_argument, platform_option
 from argosy.cli.output import document, raw
 from argosy.content import graph
 from argosy.content.protocols import Deleter
-from argosy.errors import DigestMismatchError, InvalidManifestError, UnsupportedError
+from argosy.errors import DigestMismatchError, UnsupportedError
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import MAX_SIZE, decode_manifest
@@ -66,11 +66,8 @@ def put(place: Location, file: str, media_type: str | None) -> None:
     """
     with files.opened(file) as given:
         data = given.read(MAX_SIZE + 1)
-    try:
+    with files.blamed(file):
         manifest = decode_manifest(data, media_type)
-    except InvalidManifestError as exc:
-        exc.add_note(f"in {file}")
-        raise
     wanted = place.digest
     tag = locate.new_tag(place) or (None if wanted else "latest")
     desc = Descriptor.of(

@@ -104,7 +104,7 @@ def command(
         if rm_index or made_by:
             image = remove_layers(image, rm_index, made_by)
         for path in append:
-            with files.opened(path) as file:
+            with files.opened(path) as file, files.blamed(path):
                 image = append_layer(image, file, history=_appended(path))
         return mutate(image, _narrowed(wanted, given, image), history=step)
 

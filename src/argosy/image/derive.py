@@ -15,6 +15,7 @@ from typing import Any
 from argosy.content.protocols import Source, SupportsRead
 from argosy.errors import (
     InvalidConfigError,
+    InvalidLayerError,
     InvalidManifestError,
     NotFoundError,
     UnsupportedError,
@@ -146,6 +147,8 @@ def new_layer(
     placed = Image(source=place, descriptor=image.descriptor)
     docker = is_docker(image)
     head = changeset.read(512)
+    if not head:  # of a program that failed before it wrote anything
+        raise InvalidLayerError("layer: no tar archive, but nothing at all")
     stream = _Prefixed(head, changeset)
     packed = Compression.sniff(head)
     if image.is_image and image.config.os == "windows":
