@@ -243,6 +243,11 @@ def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(
         ("argosy export oci:{0} /dev/full", "/dev/full: no space left on device"),
         ("ulimit -f 200; argosy export oci:{0} {0}.tar", "{0}.tar: file too large"),
         (
+            "f=$(argosy fs ls -R oci:{0} | tail -1); ulimit -f 20; argosy fs cp oci:{0} $f {1}/f",
+            "{1}/f: file too large",
+        ),
+        ("ulimit -f 200; argosy fs cp oci:{0} / {1}/f", "hint: TMPDIR names another place"),
+        (
             "ulimit -f 200; TMPDIR={1} argosy flatten -q oci:{0} -t oci:{0}-flat:v1",
             "temporary file in {1}: file too large",
         ),

@@ -103,7 +103,8 @@ def report(error: BaseException) -> int:
 
 _HINTS = {
     errno.EBADF: "a standard stream is closed",
-    errno.ENOSPC: "the disk is full",
+    errno.ENOSPC: "the disk is full; TMPDIR names another place for temporary files",
+    errno.EFBIG: "TMPDIR names another place for temporary files",
     errno.EMFILE: "raise the limit of open files (ulimit -n) or use fewer --jobs",
 }
 

@@ -15,12 +15,13 @@ from argosy.cli import making
 from argosy.cli.failure import printable
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, table
-from argosy.errors import StorageError, UsageError
+from argosy.errors import UsageError
 from argosy.image.contents import Contents, write_flat
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
 from argosy.layer.tree import Node
+from argosy.layout.durable import storage_errors
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -174,12 +175,10 @@ def cp(place: Location, path: str, target: str, platform: Platform | None) -> No
 def _file(contents: Contents, path: str, target: str, entry: Entry) -> None:
     if os.path.isdir(target):
         target = os.path.join(target, os.path.basename(path.rstrip("/")))
-    try:
+    with storage_errors(target):
         file = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except OSError as exc:
-        raise StorageError(f"{target}: {os.strerror(exc.errno or 0).lower()}") from exc
     try:
-        with os.fdopen(file, "wb") as out:
+        with storage_errors(target), os.fdopen(file, "wb") as out:
             for offset, part in contents.regions(path):
                 # Holes stay holes: zeros that cost the image nothing would fill this disk.
                 out.seek(offset)
