@@ -14,7 +14,7 @@ from argosy.cli.output import document, raw, size, table
 from argosy.cli.template import render
 from argosy.content import graph
 from argosy.content.protocols import Source
-from argosy.errors import NotFoundError
+from argosy.errors import NotFoundError, UsageError
 from argosy.image.view import Image
 from argosy.locate import Location
 from argosy.spec import mediatypes
@@ -60,6 +60,11 @@ def command(
       argosy inspect --platform linux/arm64 --json oci:images:alpine
       argosy inspect -f '{{.Digest}} {{.Size}}' oci:images:alpine
     """
+    if (config or as_stored) and template is not None:
+        raise UsageError(
+            "--format is about what --json shows, and --raw and --config print bytes as they are",
+            hint="leave one of the two out, or pipe the bytes to jq",
+        )
     with places.image(place, platform, single=config) as (source, desc):
         if config:  # --raw --config is skopeo's way to say this
             raw(Image(source=source, descriptor=desc).raw_config)

@@ -20,6 +20,8 @@ def render(template: str, value: object) -> str:
 
     >>> render("{{.Name}}: {{range .Tags}}[{{.}}]{{end}}", {"Name": "app", "Tags": ["a", "b"]})
     'app: [a][b]'
+    >>> render("{{json .}}", {"Tags": ["a", "b"]})
+    '{"Tags":["a","b"]}'
     """
     parts = _TOKEN.split(template.replace("\\n", "\n").replace("\\t", "\t"))
     if any("{{" in text for text in parts[::2]):
@@ -83,7 +85,7 @@ def _action(text: str, value: object) -> str:
         )
     found = _lookup(match[2], value)
     if match[1] or isinstance(found, (dict, list, bool)) or found is None:
-        return json.dumps(found, ensure_ascii=False)
+        return json.dumps(found, ensure_ascii=False, separators=(",", ":"))  # as Go's
     return str(found)
 
 
