@@ -97,3 +97,20 @@ def test_the_last_ulimit_of_a_kind_counts_and_minus_one_is_none() -> None:
 def test_what_is_mounted_on_dev_shm_has_no_other_size() -> None:
     with pytest.raises(UsageError, match="/dev/shm"):
         made(shm_size=1, mounts=(Mount.tmpfs("/dev/shm"),))
+
+
+@pytest.mark.parametrize(
+    ("image", "said", "expected"),
+    [
+        (["e"], None, ["e", "true"]),
+        ([""], None, ["true"]),
+        (["e"], "", ["true"]),
+        ([], "x", ["x", "true"]),
+        (["", "e"], None, ["", "e", "true"]),
+    ],
+)
+def test_an_entry_point_of_one_empty_word_is_none(
+    image: list[str], said: str | None, expected: list[str]
+) -> None:
+    config = made(ExecutionParameters(entrypoint=tuple(image)), entrypoint=said)
+    assert config["process"]["args"] == expected

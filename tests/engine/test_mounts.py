@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -141,6 +142,8 @@ def test_the_images_volumes_can_be_written_where_nothing_else_can(
 ) -> None:
     volumes = ["--volume", "/etc", "--volume", "/new/one", "--volume", "/mine/below"]
     argosy("mutate", image, *volumes, "-t", f"oci:{tmp_path}/changed:v1")
+    made = alone(argosy, f"oci:{tmp_path}/changed:v1", "ls", "-d", "/new/one", "/mine/below").out
+    assert made.split() == ["/mine/below", "/new/one"], "where the root can be written, too"
     script = "cat /etc/motd; touch /etc/x /new/one/x /mine/below/x && touch /usr/x || echo refused"
     (tmp_path / "mine" / "below").mkdir(parents=True)
     done = argosy(
@@ -151,3 +154,18 @@ def test_the_images_volumes_can_be_written_where_nothing_else_can(
     assert "/usr/x" in done.err
     assert (tmp_path / "mine" / "below" / "x").exists()
     assert alone(argosy, image, "ls", "/etc").out.split().count("x") == 0
+
+
+def test_the_callers_umask_is_not_the_containers(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    argosy("mutate", image, "--volume", "/new/one", "-t", f"oci:{tmp_path}/changed:v1")
+    before = os.umask(0o077)
+    try:
+        script = "ls -ld / /new /new/one /work; cat /etc/hosts; umask"
+        options = ["--user", "1000", "--workdir", "/work"]
+        done = alone(argosy, f"oci:{tmp_path}/changed:v1", "sh", "-c", script, options=options)
+    finally:
+        os.umask(before)
+    assert done.out.count("drwxr-xr-x") == 4
+    assert done.out.splitlines()[-1] == "0022"

@@ -111,10 +111,10 @@ def configure(
     made["ociVersion"] = "1.2.0"
     made["root"] = {"path": rootfs, "readonly": options.read_only}
     _process(made["process"], config, options, user, hostname)
-    volumes = config.execution.volumes if options.read_only else ()
+    volumes = [*_volumes(config.execution.volumes, options, rootfs)]
     ours = [
         *_files(files, options),
-        *_volumes(volumes, options, rootfs),
+        *(volumes if options.read_only else ()),
         *_init(made["process"], options),
     ]
     _mounts(made["mounts"], options, ours)
@@ -216,12 +216,11 @@ def arguments(config: ImageConfig, options: RunOptions) -> list[str]:
     Raises:
         InvalidConfigError: neither the image nor the user names a program.
     """
-    execution = config.execution
-    if options.entrypoint is not None:
-        start: Sequence[str] = (options.entrypoint,) if options.entrypoint else ()
-        found = [*start, *options.command]
-    else:
-        found = [*(execution.entrypoint or ()), *(options.command or execution.cmd or ())]
+    execution, own = config.execution, options.entrypoint is None
+    start = execution.entrypoint or () if own else (options.entrypoint or "",)
+    # Of a user or an image, this is how Docker is told that there is none.
+    found = [] if tuple(start) == ("",) else [*start]
+    found += options.command or (execution.cmd or () if own else ())
     if not found:
         raise InvalidConfigError(
             "the image names no command", hint="give one: argosy run IMAGE COMMAND"
@@ -280,7 +279,7 @@ def _files(files: dict[str, str], options: RunOptions) -> list[dict[str, Any]]:
 
 
 def _volumes(volumes: Sequence[str], options: RunOptions, rootfs: str) -> Iterator[dict[str, Any]]:
-    """The image's volumes, each bound onto itself: it can be written though the root file system cannot.
+    """The image's volumes, which are made, each bound onto itself: it can be written where the rest cannot.
 
     It begins with what the image has there, and goes with the container. Where the user mounts something, or above it,
     it is the user's.
@@ -296,9 +295,7 @@ def _directory_inside(rootfs: str, path: str) -> str:
     """Where a directory of the container is on the host, made if it is not there; no link leads out of the root."""
     top = os.open(rootfs, DIRECTORY)
     try:
-        fd = Resolver(top).walk(
-            os.fsencode(path), lambda parent, name: os.mkdir(name, 0o755, dir_fd=parent)
-        )
+        fd = Resolver(top).walk(os.fsencode(path), _make_directory)
     except OSError as exc:
         raise StorageError(f"volume {path}: {os.strerror(exc.errno or 0).lower()}") from exc
     finally:
@@ -307,6 +304,11 @@ def _directory_inside(rootfs: str, path: str) -> str:
         return os.readlink(handle_path(fd))
     finally:
         os.close(fd)
+
+
+def _make_directory(parent: int, name: bytes) -> None:
+    os.mkdir(name, 0o755, dir_fd=parent)
+    os.chmod(name, 0o755, dir_fd=parent)  # noqa: S103 - whatever the umask
 
 
 def _bound(source: str, destination: str) -> dict[str, Any]:

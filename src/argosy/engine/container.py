@@ -115,7 +115,8 @@ class Container:
         with storage_errors(self.path):
             os.mkdir(self.path, 0o700)
             for name in ("rootfs", "upper", "work"):
-                os.mkdir(self.file(name), 0o755 if name != "work" else 0o700)
+                os.mkdir(self.file(name), 0o700)
+            os.chmod(self.file("upper"), 0o755)  # noqa: S103 - the container's root, whatever the umask
             self.hold()
         self.save()
 

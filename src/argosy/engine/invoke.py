@@ -100,7 +100,10 @@ class Runtime:
             arguments += ["--console-socket", console_socket]
         argv = self.argv("create", *arguments, self._container.id)
         before = self.log_size()
-        with subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr) as process:
+        # Directories that it makes in the container are its own, whatever the caller keeps from others.
+        with subprocess.Popen(
+            argv, stdin=stdin, stdout=stdout, stderr=stderr, umask=0o022
+        ) as process:
             if not _ended(process.pid):
                 process.kill()
         if process.returncode != 0:
