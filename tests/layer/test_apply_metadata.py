@@ -219,6 +219,22 @@ def test_sparse_files_keep_their_holes(tmp_path: Path) -> None:
     assert made.stat().st_blocks * 512 < 1 << 20
 
 
+@pytest.mark.parametrize("version", ["oldgnu", "0.0", "0.1", "1.0"])
+def test_a_file_that_is_all_hole_is_one(version: str, tmp_path: Path) -> None:
+    (tmp_path / "hole").touch()
+    os.truncate(tmp_path / "hole", 1 << 20)
+    (tmp_path / "next").write_bytes(b"next")
+    how = ["--format=gnu"] if version == "oldgnu" else ["--format=posix"]
+    how += [] if version == "oldgnu" else [f"--sparse-version={version}"]
+    data = subprocess.check_output(["tar", "-S", *how, "-C", tmp_path, "-c", "hole", "next"])
+    (tmp_path / "root").mkdir()
+    with RootFS(tmp_path / "root") as root:
+        root.apply(io.BytesIO(data))
+    made = (tmp_path / "root/hole").stat()
+    assert (made.st_size, made.st_blocks) == (1 << 20, 0)
+    assert (tmp_path / "root/next").read_bytes() == b"next"
+
+
 def test_the_umask_does_not_count(tmp_path: Path) -> None:
     old = os.umask(0o077)
     try:

@@ -180,9 +180,10 @@ class TarReader:
         yield from self._hole(entry.size - end)
 
     def regions(self) -> Iterator[tuple[int, memoryview]]:
-        """The content of the current sparse entry as (offset, bytes)."""
-        assert self._entry is not None
-        for offset, length in self._entry.sparse or ((0, self._entry.size),):
+        """The content of the current entry as (offset, bytes); of one that is all hole, none."""
+        entry = self._entry
+        assert entry is not None
+        for offset, length in ((0, entry.size),) if entry.sparse is None else entry.sparse:
             at = offset
             for part in self._exactly(length):
                 yield at, part
