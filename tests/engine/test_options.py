@@ -189,6 +189,16 @@ def test_options_are_read_back_from_a_record_as_they_were() -> None:
             RunOptions.decode(wrong)
 
 
+def test_a_port_of_the_host_leads_to_one_place() -> None:
+    def published(*texts: str) -> tuple[Published, ...]:
+        return tuple(port for text in texts for port in Published.parse(text))
+
+    for texts in (("80:80", "80:80"), ("80:80", "80:80/udp"), ("127.0.0.1:80:81", "80:80")):
+        RunOptions(published=published(*texts))
+    with pytest.raises(UsageError, match="ports 81->81/tcp and 81->82/tcp: one port cannot lead"):
+        RunOptions(published=published("80-81:80-81", "81:82"))
+
+
 def test_capabilities_are_added_and_dropped_as_docker_does() -> None:
     assert "CAP_NET_RAW" in capabilities([], [])
     assert "CAP_NET_RAW" not in capabilities([], ["net_raw"])

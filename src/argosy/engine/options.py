@@ -212,6 +212,11 @@ class RunOptions:
             raise UsageError(f"ports cannot be published with --network {self.network}")
         if self.network != "bridge" and any(p.protocol == "sctp" for p in self.published):
             raise UsageError(f"ports of sctp cannot be published with --network {self.network}")
+        taken: dict[tuple[str, int, str], Published] = {}
+        for port in self.published:
+            other = taken.setdefault((port.address, port.host_port, port.protocol), port)
+            if other != port:
+                raise UsageError(f"ports {other} and {port}: one port cannot lead to two")
         for entry in self.add_hosts:
             parse_host(entry, self.network)
         for server in self.dns:
