@@ -12,6 +12,7 @@ import sys
 
 import pytest
 
+from argosy.engine import terminal
 from tests.engine.conftest import Argosy, alone
 
 pytestmark = pytest.mark.xdist_group("containers")
@@ -33,6 +34,18 @@ def test_a_terminal_is_a_terminal(argosy: Argosy, image: str) -> None:
     )  # fmt: skip
     assert done.returncode == 4
     assert "yes" in done.stdout
+
+
+def test_what_was_typed_before_the_program_runs_is_its_own() -> None:
+    person, slave = os.openpty()
+    try:
+        os.write(person, b"typed\n")
+        with terminal.raw_mode(slave):
+            assert select.select([slave], [], [], 0)[0]
+            assert os.read(slave, 100) == b"typed\n"
+    finally:
+        os.close(person)
+        os.close(slave)
 
 
 def test_much_that_is_typed_at_once_all_arrives(

@@ -57,7 +57,7 @@ def raw_mode(fd: int) -> Iterator[None]:
         return
     before = termios.tcgetattr(fd)
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSANOW)  # what has been typed already is the program's, too
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
