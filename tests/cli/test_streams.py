@@ -50,6 +50,10 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
             "argosy cp oci:{0}:v1 oci:{0}-copy:v1 2>&1 >/dev/null | true; exit ${{PIPESTATUS[0]}}",
             141,
         ),
+        ("argosy ls oci:{0}/none 2>&1 | true; exit ${{PIPESTATUS[0]}}", 2),
+        ("ARGOSY_DEBUG=1 argosy ls oci:{0}/none 2>&1 | true; exit ${{PIPESTATUS[0]}}", 2),
+        ("argosy ls 2>&1 | true; exit ${{PIPESTATUS[0]}}", 64),
+        ("argosy manifest 2>&1 | true; exit ${{PIPESTATUS[0]}}", 64),
         ("argosy cp -q oci:{0}:v1 oci-archive:- | true; exit ${{PIPESTATUS[0]}}", 141),
     ],
 )

@@ -88,7 +88,7 @@ def report(error: BaseException) -> int:
         missing = f"the registry needs {error.name}, which is not installed"
         error = UnsupportedError(missing, hint="install argosy[server]")
     if os.environ.get("ARGOSY_DEBUG"):
-        importlib.import_module("traceback").print_exception(error)
+        say_all("".join(importlib.import_module("traceback").format_exception(error)).rstrip())
     code = exit_code(error)
     if code == EXIT_DEFECT:
         say(f"argosy: defect: {type(error).__name__}: {one_line(error)}")
@@ -112,7 +112,23 @@ _HINTS = {
 def say(text: str) -> None:
     """Print a line to stderr that stays readable: what is longer than any name has an ellipsis for its rest."""
     text = re.sub(rf"(\S{{{_WORD}}})\S+?(\W{{0,3}})(?!\S)", r"\1…\2", printable(text))
-    print(text if len(text) <= _LINE else f"{text[:_LINE]}…", file=sys.stderr)
+    say_all(text if len(text) <= _LINE else f"{text[:_LINE]}…")
+
+
+def say_all(text: str) -> None:
+    """Print lines to stderr as they are."""
+    try:
+        print(text, file=sys.stderr)
+    except BrokenPipeError:  # nobody hears it, but what has failed stands
+        hush(2)
+
+
+def hush(*streams: int) -> None:
+    """Have what is still to be written to stdout (1) or stderr (2) go nowhere: who read it has gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 _WORD, _LINE = 300, 2000

@@ -149,7 +149,7 @@ def call(argv: Sequence[str]) -> int:
         result = _invoked(list(argv))
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as exc:
-        print(exc.message, file=sys.stderr)
+        failure.say_all(exc.message)
         return failure.EXIT_USAGE
     except click.UsageError as exc:
         return _usage(exc)
@@ -157,15 +157,13 @@ def call(argv: Sequence[str]) -> int:
         failure.say(f"argosy: {exc.format_message()}")
         return failure.EXIT_USAGE
     except TerminatedError:
-        print("argosy: terminated", file=sys.stderr)
+        failure.say("argosy: terminated")
         return failure.EXIT_TERMINATED
     except (click.Abort, KeyboardInterrupt):
-        print("argosy: interrupted", file=sys.stderr)
+        failure.say("argosy: interrupted")
         return failure.EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), 1
-        )  # so that the interpreter's last flush is quiet
+        failure.hush(1, 2)  # so that the interpreter's last flush is quiet
         return failure.EXIT_PIPE
     except Exception as exc:  # noqa: BLE001 - the one place where every failure becomes a line and a code
         return failure.report(exc)
