@@ -85,6 +85,14 @@ def test_a_warning_stays_below_the_limit_and_in_ascii() -> None:
     assert value.isprintable()
 
 
+@pytest.mark.parametrize("before", ["", "x"])
+@pytest.mark.parametrize("char", ['"', "\\"])
+def test_a_warning_is_not_cut_in_the_middle_of_an_escape(before: str, char: str) -> None:
+    (told,) = d.parse_warnings(d.warning(before + char * 5000))
+    assert (before + char * 5000).startswith(told)
+    assert len(told) > 2000
+
+
 def test_the_referrers_tag_is_cut_as_the_specification_says() -> None:
     assert len(d.referrers_tag(Digest.of(b"x", "sha512"))) == len("sha512-") + 64
     odd = Digest("a" * 40 + "+b:" + "c=d" * 40)

@@ -135,7 +135,12 @@ def warning(text: str) -> str:
     """
     plain = "".join(c if " " <= c <= "~" else "?" for c in text)
     escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
-    return f'299 - "{escaped[: MAX_WARNING - 8]}"'
+    cut = escaped[: MAX_WARNING - 8]
+    if (
+        len(cut) - len(cut.rstrip("\\"))
+    ) % 2:  # half of an escape, which would take the closing quote with it
+        cut = cut[:-1]
+    return f'299 - "{cut}"'
 
 
 def parse_warnings(value: str) -> Iterator[str]:
