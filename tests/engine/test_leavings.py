@@ -22,6 +22,7 @@ from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
 from argosy.errors import StorageError
+from argosy.layout.store import LayoutStore
 from argosy.spec.digest import Digest
 from tests.engine.conftest import Argosy, alone
 
@@ -172,6 +173,20 @@ def test_no_lock_of_a_layer_stays(argosy: Argosy, image: str, root: pathlib.Path
         fcntl.flock(held, fcntl.LOCK_EX)
         assert "and 0 unpacked layers" in argosy("prune").err
     assert sorted(os.listdir(root / "layers")) == sorted([*names, "sha256-2.lock"])
+
+
+def test_a_container_keeps_its_layers_however_the_place_is_spelled(
+    argosy: Argosy, image: str, root: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "link").symlink_to(root)
+    argosy.env["ARGOSY_ROOT"] = str(tmp_path / "link")  # type: ignore[attr-defined]
+    argosy("run", "-q", "-d", "--name", "c", "--network", "none", image, "sleep", "100")
+    argosy.env["ARGOSY_ROOT"] = str(root)  # type: ignore[attr-defined]
+    images = LayoutStore.open(str(root / "images"))
+    for tag in list(images.tags()):
+        images.untag(tag)
+    assert "and 0 unpacked layers" in argosy("prune").err
+    assert argosy("exec", "c", "sh", "-c", "echo here").out == "here\n"
 
 
 def _locks() -> list[str]:

@@ -44,7 +44,7 @@ class LayerTrees:
 
     def place_of(self, chain_id: Digest) -> str:
         """Where a chain id's changes are, or would be."""
-        return os.path.join(self.path, f"{chain_id.algorithm}-{chain_id.encoded}")
+        return os.path.join(self.path, name_of(chain_id))
 
     def plan(self, image: Image) -> list[str]:
         """The directories to stack for an image, the topmost first, as overlayfs wants them; they may not be there yet.
@@ -154,7 +154,7 @@ class LayerTrees:
         """Remove what broken runs left, and the layers that are not `needed`.
 
         Args:
-            needed: Directories to keep, as `place_of` names them.
+            needed: The names of directories to keep, see `name_of`: a path may be spelled in several ways.
             dry_run: Only say what would go.
 
         Returns:
@@ -163,7 +163,7 @@ class LayerTrees:
         gone: list[str] = []
         for name in sorted(os.listdir(self.path)):
             path = os.path.join(self.path, name)
-            if path in needed or name in ("empty", _NEEDS):
+            if name in needed or name in ("empty", _NEEDS):
                 continue
             busy = _lock(path)
             if busy is None:
@@ -174,6 +174,11 @@ class LayerTrees:
                 discard(path)
             os.close(busy)
         return gone
+
+
+def name_of(chain_id: Digest) -> str:
+    """The name of the directory of a chain id's changes."""
+    return f"{chain_id.algorithm}-{chain_id.encoded}"
 
 
 def _wait_for(path: str) -> int:

@@ -21,7 +21,7 @@ from argosy.engine.configure import arguments, check, configure, find_user
 from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
 from argosy.engine.invoke import ALIVE, RUNNING, InvocationError, Runtime, status_of
-from argosy.engine.layers import LayerTrees
+from argosy.engine.layers import LayerTrees, name_of
 from argosy.engine.network import Bridge
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
@@ -435,7 +435,7 @@ class Engine:
             containers = list(Container.every(self.places, damaged=True))
             if any(container.damaged for container in containers):  # it runs, on nobody knows what
                 return gone, [], freed
-            needed = {layer for container in containers for layer in container.record.layers}
+            needed = {os.path.basename(x) for c in containers for x in c.record.layers}
             return gone, self.layers.collect(needed | self._of_images()), freed
 
     def _of_images(self) -> set[str]:
@@ -447,7 +447,7 @@ class Engine:
                 self.images.store, self.images.store.resolve(entry.name), entry.platform
             )
             with contextlib.suppress(ValueError, LookupError):
-                found.update(map(self.layers.place_of, image.config.chain_ids()))
+                found.update(map(name_of, image.config.chain_ids()))
         return found
 
 
