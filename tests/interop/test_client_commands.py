@@ -52,6 +52,7 @@ def test_nothing_there_is_2_and_a_wrong_option_64(argosy: Run, filled: str, real
     assert "nowhere" in argosy("digest", f"{filled}:nowhere", code=2).err
     argosy("digest", f"{filled}:1.0.0", "--creds", "nocolon", code=64)
     argosy("digest", f"{filled}:1.0.0", "--resolve", "x", code=64)
+    argosy("digest", f"{filled}:1.0.0", "--resolve", "r.example:70000:127.0.0.1", code=64)
     argosy("registry", "ping", f"{real.name}1", code=64)  # no port has so many digits
     argosy("registry", "ping", "localhost:1", "--retry", "0", code=1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -150,9 +151,10 @@ def _resolve(text: str) -> tuple[Address, Address]:
         other = after.lstrip(":") or port
     elif address.count(":") == 1:
         address, _, other = address.partition(":")
-    if not (host and address and port.isdecimal() and other.isdecimal()):
+    ports = [int(text) for text in (port, other) if re.fullmatch("[0-9]{1,5}", text)]
+    if not (host and address and len(ports) == 2 and max(ports) < 65536):
         raise UsageError(f"--resolve: expected HOST:PORT:ADDRESS[:PORT], got {text[:100]!r}")
-    return (host.lower(), int(port)), (address, int(other))
+    return (host.lower(), ports[0]), (address, ports[1])
 
 
 def _warn(name: str, text: str) -> None:
