@@ -38,6 +38,7 @@ class Upstreams:
         self.asked: list[str] = []
         self.fails: ArgosyError | None = None
         self.gate: threading.Event | None = None
+        self.silence: threading.Event | None = None
         self.tamper: Callable[[bytes], bytes] = lambda data: data
 
     def store(self, name: str) -> MemoryStore:
@@ -54,6 +55,8 @@ class Watched:
 
     def _note(self, what: str) -> None:
         self._up.asked.append(what)
+        if self._up.silence is not None:
+            assert self._up.silence.wait(20)
         if self._up.fails is not None:
             raise self._up.fails
 
@@ -113,11 +116,11 @@ class Mirror(Server):
         return [row[0] for row in self.rows("SELECT digest FROM repo_blob ORDER BY digest")]
 
     def settle(self) -> None:
-        """Wait until fills under way are over."""
+        """Wait until fills and comparisons under way are over."""
 
         async def wait() -> None:
-            while self.cache._tasks:
-                await asyncio.gather(*self.cache._tasks)
+            while tasks := [*self.cache._tasks, *self.cache._under_way.values()]:
+                await asyncio.gather(*tasks)
                 # Who waits for what is over lets nobody else run, from Python 3.12 on.
                 await asyncio.sleep(0)
 

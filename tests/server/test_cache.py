@@ -4,6 +4,7 @@ whose names they have."""
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -115,6 +116,23 @@ def test_what_is_here_is_served_when_the_upstream_fails(
     mirror.turned.now += 61
     upstreams.fails = error
     assert mirror.ask("GET", "/v2/hub/app/manifests/v1").body == raw
+
+
+@pytest.mark.parametrize("path", ["manifests/v1", "tags/list"])
+def test_who_asks_for_what_is_here_does_not_wait_for_a_silent_upstream(
+    mirror: Mirror, upstreams: Upstreams, path: str
+) -> None:
+    mirror.cache._patience = 0.05
+    image(upstreams)
+    old = mirror.ask("GET", f"/v2/hub/app/{path}").body
+    mirror.turned.now += 61
+    image(upstreams, seed=2)
+    image(upstreams, "v2", seed=3)
+    upstreams.silence = threading.Event()
+    assert mirror.ask("GET", f"/v2/hub/app/{path}").body == old
+    upstreams.silence.set()
+    mirror.settle()
+    assert mirror.ask("GET", f"/v2/hub/app/{path}").body != old
 
 
 @pytest.mark.parametrize(

@@ -26,17 +26,11 @@ from typing import TypeVar
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.errors import (
-    AccessError,
     ArgosyError,
     BlobUnknownError,
-    DeniedError,
-    IntegrityError,
-    InvalidManifestError,
-    LimitExceededError,
     ManifestUnknownError,
     NotFoundError,
     RegistryError,
-    TooManyRequestsError,
     TransportError,
 )
 from argosy.server.fill import PIECE, Fill
@@ -44,6 +38,7 @@ from argosy.server.handlers.blobs import get as serve_blob
 from argosy.server.handlers.blobs import wanted_range
 from argosy.server.handlers.manifests import parse
 from argosy.server.http import Header, Request, Response, Stream
+from argosy.server.line import THREADS, WRONG, Line
 from argosy.server.lists import Kept, Lists
 from argosy.server.metadata import (
     Transaction,
@@ -78,9 +73,8 @@ SourceFor = Callable[[Upstream, str], Source]
 
 _LEASE = 60.0
 _UPLOAD_LEASE = 6 * 3600.0
-_WAIT, _LOOK_AGAIN, _LONGEST_PAUSE = 30.0, 0.1, 3600.0
-_CANDIDATES, _THREADS, _FILLS = 20, 32, 128
-_WRONG = (IntegrityError, InvalidManifestError, LimitExceededError)
+_WAIT, _LOOK_AGAIN = 30.0, 0.1
+_CANDIDATES, _FILLS = 20, 128
 
 
 class Cache:
@@ -89,24 +83,29 @@ class Cache:
     Args:
         upstreams: Which, and below which prefixes.
         source_for: Opens a repository of one of them.
+        patience: Seconds that a client waits for what is perhaps newer than what is here.
     """
 
-    def __init__(self, upstreams: Sequence[Upstream], source_for: SourceFor) -> None:
+    def __init__(
+        self, upstreams: Sequence[Upstream], source_for: SourceFor, *, patience: float = 10.0
+    ) -> None:
         self._upstreams = sorted(upstreams, key=lambda u: -len(u.prefix))
-        self._source_for = source_for
+        self._source_for, self._patience = source_for, patience
         self._registry: Registry | None = None
         self._holder = secrets.token_hex(8)
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._fills: dict[tuple[str, str], Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._not_before: dict[str, float] = {}
         self._lists = Lists()
         self._room = asyncio.Semaphore(_FILLS)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="argosy-upstream")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="argosy-upstream")
+        self._lines: dict[str, Line] = {}
 
     def attach(self, registry: Registry) -> None:
         """Say which registry this is the cache of."""
         self._registry = registry
+        for one in self._upstreams:
+            self._lines[one.prefix] = Line(one.registry, self._pool, clock=registry.clock)
 
     @property
     def registry(self) -> Registry:
@@ -131,24 +130,7 @@ class Cache:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     async def _ask(self, upstream: Upstream, call: Callable[[], T]) -> T:
-        """Ask the upstream something that blocks, unless it has asked for silence.
-
-        Raises:
-            ArgosyError: its answer, so that our client understands it: its credentials are not ours to ask for.
-        """
-        silent = self._not_before.get(upstream.prefix, 0.0) - self.registry.clock()
-        if 0 < silent <= _LONGEST_PAUSE:
-            raise TooManyRequestsError(f"{upstream.registry} limits the rate", retry_after=silent)
-        try:
-            return await self._blocking(call)
-        except TooManyRequestsError as error:
-            pause = min(_LONGEST_PAUSE, error.retry_after or 10.0)
-            self._not_before[upstream.prefix] = self.registry.clock() + pause
-            raise
-        except AccessError as error:
-            raise DeniedError(f"{upstream.registry} refuses: {error}") from None
-        except _WRONG as error:
-            raise RegistryError(f"{upstream.registry} sent something else: {error}") from None
+        return await self._lines[upstream.prefix].ask(call)
 
     # -- manifests ---------------------------------------------------------------------------------------------
 
@@ -174,14 +156,33 @@ class Cache:
             return
         if seen.is_missing(now):
             raise ManifestUnknownError(f"manifest {reference} is not in {name}")
+        error = await self._compare(
+            (name, reference),
+            lambda: self._refresh(upstream, source, name, reference, found),
+            here=found is not None,
+        )
+        if error is not None and found is None:
+            raise error
+
+    async def _compare(
+        self, key: tuple[str, str], work: Callable[[], Awaitable[None]], *, here: bool
+    ) -> RegistryError | None:
+        """Have something compared with the upstream; where it is `here`, nobody waits for that for long.
+
+        Returns:
+            Why it was not, or not yet.
+        """
+        once = self._once(key, work)
         try:
-            await self._once(
-                (name, reference), lambda: self._refresh(upstream, source, name, reference, found)
-            )
-        except RegistryError as error:
-            if found is None:
-                raise
-            log.warning("%s: serving %s as it was: %s", name, reference, error)
+            await (asyncio.wait_for(once, self._patience) if here else once)
+        except TimeoutError:
+            error = RegistryError(f"no answer for {self._patience:g} s")
+        except RegistryError as exc:
+            error = exc
+        else:
+            return None
+        log.warning("%s: %s as it was: %s", *key, error)
+        return error
 
     async def _once(self, key: tuple[str, str], work: Callable[[], Awaitable[None]]) -> None:
         """Run work that is not under way already, and wait for it either way."""
@@ -267,10 +268,7 @@ class Cache:
 
         held = self._lists.get(key)
         if held is None or not held.is_fresh(self.registry.clock(), upstream.fresh_seconds):
-            try:
-                await self._once(key, refresh)
-            except RegistryError as error:
-                log.warning("%s: the %s as it was: %s", name, key[1], error)
+            await self._compare(key, refresh, here=held is not None)
         held = self._lists.get(key)
         return held.entries if held else None
 
@@ -421,7 +419,7 @@ class Cache:
             fill.end(None)
         except Exception as exc:  # noqa: BLE001  # told to whoever reads
             told = exc if isinstance(exc, ArgosyError) else TransportError(str(exc))
-            fill.end(TransportError(str(exc)) if isinstance(exc, _WRONG) else told)
+            fill.end(TransportError(str(exc)) if isinstance(exc, WRONG) else told)
             if not isinstance(exc, ArgosyError):
                 log.exception("filling %s of %s failed", fill.desc.digest, name)
         finally:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from argosy.errors import BlobUnknownError
+from argosy.errors import ArgosyError, TransportError
 from argosy.server.storage import UnavailableError
 
 __all__ = ["Door"]
@@ -43,7 +43,7 @@ class Door:
         self._every, self._clock = max(_LONG, 2 * wait / threads), clock
         self._lock = threading.Lock()
         self._answered = float("-inf")
-        self._why: UnavailableError | None = None
+        self._why: ArgosyError | None = None
         self._next = 0.0
 
     def enter(self) -> bool:
@@ -70,10 +70,10 @@ class Door:
         began = self._clock()
         try:
             yield
-        except UnavailableError as exc:
+        except (UnavailableError, TransportError) as exc:
             self._failed(exc, began)
             raise
-        except BlobUnknownError:  # that is an answer
+        except ArgosyError:  # that is an answer
             self.answered()
             raise
         self.answered()
@@ -83,7 +83,7 @@ class Door:
         with self._lock:
             self._answered, self._why = self._clock(), None
 
-    def _failed(self, error: UnavailableError, began: float) -> None:
+    def _failed(self, error: ArgosyError, began: float) -> None:
         with self._lock:
             now = self._clock()
             if now - began >= _LONG and self._answered <= began:
