@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from argosy.cli import contained, engine, progress
+from argosy.cli import contained, engine, failure, progress
 from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
 from argosy.engine import rootless, security
 from argosy.engine.container import Container, unheard
@@ -23,6 +23,7 @@ from argosy.engine.values import Ulimit, parse_size
 from argosy.errors import UsageError
 from argosy.image.view import Layer
 from argosy.locate import Connect, Location
+from argosy.spec.platform import Platform
 
 if TYPE_CHECKING:
     from argosy.engine.run import Engine
@@ -212,6 +213,8 @@ def _started(
             jobs=given["jobs"],
             on_event=on_event,
         )
+    if not given["platform"] and not given["quiet"]:
+        _warn_of(image.platform)
 
     def unpacking(layer: Layer) -> None:
         if not given["quiet"] and given["progress"] != "none":
@@ -228,6 +231,18 @@ def _started(
 
     code = made.run(name, image, options, on_layer=unpacking, on_made=taken)
     return contained.explained(code, containers[0])
+
+
+def _warn_of(platform: Platform) -> None:
+    """Say before a program fails to start for it that an image is another machine's; this one may emulate that."""
+    here = Platform.host()
+    runs = {here.architecture, _ALSO.get(here.architecture)}
+    if platform.os != here.os or platform.architecture not in runs:
+        failure.say(f"argosy: warning: the image is for {platform}, and this machine is {here}")
+
+
+_ALSO = {"amd64": "386", "arm64": "arm"}
+"""Architectures whose processors run another one's programs."""
 
 
 @contextlib.contextmanager
