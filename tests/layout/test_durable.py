@@ -7,6 +7,7 @@ import fcntl
 import os
 import pathlib
 import struct
+import threading
 import zlib
 
 import pytest
@@ -66,6 +67,23 @@ def test_a_name_is_held_alone_and_let_go(tmp_path: pathlib.Path) -> None:
         with claimed(str(path), "two"):
             assert not free(path, two)
     assert free(path, one)
+
+
+def test_who_has_to_wait_for_a_name_is_told_before(tmp_path: pathlib.Path) -> None:
+    (path := tmp_path / "file").touch()
+    waiting, got = threading.Event(), []
+
+    def second() -> None:
+        with claimed(str(path), "one", waiting.set):
+            got.append(1)
+
+    thread = threading.Thread(target=second)
+    with claimed(str(path), "one", lambda: pytest.fail("nobody has it")):
+        thread.start()
+        assert waiting.wait(60)
+        assert not got
+    thread.join()
+    assert got
 
 
 def test_where_there_is_no_file_nothing_is_held(tmp_path: pathlib.Path) -> None:

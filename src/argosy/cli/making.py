@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 
 from argosy import locate
-from argosy.cli import files, places, progress
+from argosy.cli import failure, files, places, progress
 from argosy.cli.options import PLACE, typed_place, utf8
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
@@ -144,8 +144,12 @@ def claimed(location: Location, destination: Destination | None) -> Iterator[Non
         if where.transport == "oci" and tags:
             durable = importlib.import_module("argosy.layout.durable")
             header = os.path.join(where.path, HEADER_FILE)
-            stack.enter_context(durable.claimed(header, *tags))
+            stack.enter_context(durable.claimed(header, tags[0], lambda: _wait(where)))
         yield
+
+
+def _wait(where: Location) -> None:
+    failure.say(f"argosy: another process is changing {where}: waiting for it")
 
 
 def seen(place: Source, desc: Any) -> View:

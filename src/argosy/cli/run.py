@@ -236,7 +236,7 @@ def _started(
 def _warn_of(platform: Platform) -> None:
     """Say before a program fails to start for it that an image is another machine's; this one may emulate that."""
     here = Platform.host()
-    runs = {here.architecture, _ALSO.get(here.architecture)}
+    runs = {here.architecture, _ALSO.get(here.architecture), ""}  # some images do not say
     if platform.os != here.os or platform.architecture not in runs:
         failure.say(f"argosy: warning: the image is for {platform}, and this machine is {here}")
 

@@ -12,7 +12,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from argosy.errors import ArgosyError, ConflictError, DeniedError, StorageError
@@ -235,7 +235,7 @@ def locked(folder: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(path: str, name: str) -> Iterator[None]:
+def claimed(path: str, name: str, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Hold a name to oneself, between threads and processes, waiting for who has it.
 
     The lock is a byte of a file that is there, so nothing is left behind. Where there is none, where it may not be
@@ -244,6 +244,7 @@ def claimed(path: str, name: str) -> Iterator[None]:
     Args:
         path: The file.
         name: Any text; now and then two share a byte, and wait for each other without need.
+        on_wait: Called before waiting, which may take as long as somebody's editor is open.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -255,7 +256,11 @@ def claimed(path: str, name: str) -> Iterator[None]:
             "hhqqi", fcntl.F_WRLCK, os.SEEK_SET, zlib.crc32(os.fsencode(name)), 1, 0
         )
         with contextlib.suppress(OSError):
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, wanted)
+            try:
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLK, wanted)
+            except (BlockingIOError, PermissionError):
+                on_wait()
+                fcntl.fcntl(fd, fcntl.F_OFD_SETLKW, wanted)
         yield
     finally:
         os.close(fd)
