@@ -11,7 +11,7 @@ from argosy.bundle.repack import base_of, differences, refresh
 from argosy.bundle.repack import repack as repacked
 from argosy.bundle.unpack import image_config
 from argosy.bundle.validate import problems
-from argosy.cli import making, places, unpack
+from argosy.cli import failure, making, places
 from argosy.cli.failure import printable
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document
@@ -72,7 +72,7 @@ def repack(
             masks=masks,
             mask_volumes=not no_mask_volumes,
             epoch=making.epoch(),
-            warn=unpack.warn,
+            warn=failure.warn,
         )
         making.put(image, place, destination)
         if refresh_bundle:
@@ -90,7 +90,7 @@ def diff(directory: str, masks: tuple[str, ...], as_json: bool) -> None:
     Example:
       argosy bundle diff bundle --mask-path /tmp
     """
-    found = differences(Bundle.open(directory), masks=masks, warn=unpack.warn)
+    found = differences(Bundle.open(directory), masks=masks, warn=failure.warn)
     if as_json:
         document([_plain(change) for change in found])
         return

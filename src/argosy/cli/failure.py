@@ -109,6 +109,15 @@ _HINTS = {
 }
 
 
+_WORD, _LINE = 300, 2000
+"""How many characters of a word are shown, and of all words."""
+
+
+def warn(line: str) -> None:
+    """A warning to stderr."""
+    print(f"argosy: warning: {printable(line)}", file=sys.stderr)
+
+
 def say(text: str) -> None:
     """Print a line to stderr that stays readable: what is longer than any name has an ellipsis for its rest."""
     text = re.sub(rf"(\S{{{_WORD}}})\S+?(\W{{0,3}})(?!\S)", r"\1…\2", printable(text))
@@ -129,7 +138,3 @@ def hush(*streams: int) -> None:
     for stream in streams:
         os.dup2(nowhere, stream)
     os.close(nowhere)
-
-
-_WORD, _LINE = 300, 2000
-"""How many characters of a word are shown, and of all words."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from argosy.cli import making
-from argosy.cli.failure import printable
+from argosy.cli.failure import warn
 from argosy.cli.options import FILE, place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.insert import insert, remove_path
@@ -55,7 +53,7 @@ def command(
     if whiteout is (target is not None):
         raise UsageError("expected SOURCE TARGET, or --whiteout TARGET alone")
     epoch = making.epoch()
-    options = TreeOptions(owner=_owner("0:0" if rootless else owner), epoch=epoch, warn=_warn)
+    options = TreeOptions(owner=_owner("0:0" if rootless else owner), epoch=epoch, warn=warn)
     kind = compress or Compression.GZIP
 
     def change(image: Image) -> Image:
@@ -85,7 +83,3 @@ def _owner(text: str | None) -> tuple[int, int] | None:
     if not (uid.isascii() and uid.isdigit() and gid.isascii() and gid.isdigit()):
         raise UsageError(f"owner {text[:64]!r}: expected UID:GID in numbers")
     return int(uid), int(gid)
-
-
-def _warn(line: str) -> None:
-    print(f"argosy: warning: {printable(line)}", file=sys.stderr)

@@ -238,7 +238,7 @@ def _warn_of(platform: Platform) -> None:
     here = Platform.host()
     runs = {here.architecture, _ALSO.get(here.architecture), ""}  # some images do not say
     if platform.os != here.os or platform.architecture not in runs:
-        failure.say(f"argosy: warning: the image is for {platform}, and this machine is {here}")
+        failure.warn(f"the image is for {platform}, and this machine is {here}")
 
 
 _ALSO = {"amd64": "386", "arm64": "arm"}

@@ -9,7 +9,7 @@ import click
 from argosy.bundle.convert import unsafe_labels
 from argosy.bundle.unpack import unpack, unpack_rootfs
 from argosy.cli import making
-from argosy.cli.failure import printable
+from argosy.cli.failure import warn
 from argosy.cli.options import place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.layer.idmap import IdMap
@@ -98,8 +98,3 @@ def command(
         left_out = () if trust_labels else unsafe_labels(image.config.execution.labels)
     for label in left_out:
         warn(f"label {label} was left out: a runtime would act on it; see --trust-labels")
-
-
-def warn(line: str) -> None:
-    """A warning to stderr."""
-    print(f"argosy: warning: {printable(line)}", file=sys.stderr)

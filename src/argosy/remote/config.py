@@ -180,7 +180,8 @@ def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
     """What certs.d has for a `host[:port]`: `*.crt` are authorities, `*.cert` with its `*.key` a client's certificate.
 
     Raises:
-        InvalidConfigError: a certificate without its key.
+        StorageError: the directory cannot be read.
+        InvalidConfigError: a certificate without its key, or a key without its certificate.
     """
     folders = (os.path.join(base, host, "") for base in cert_dirs)
     found = next((folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)), None)

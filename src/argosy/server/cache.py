@@ -1,7 +1,8 @@
 """The pull-through cache: repositories below a prefix that come from another registry.
 
-- A tag is compared with the upstream when it has not been for a while; where the upstream fails or limits the rate,
-  what is here is served, however old. What it says is missing is missing, and not asked for again for a moment.
+- A tag is compared with the upstream when it has not been for a while; where the upstream fails, is silent or limits
+  the rate, what is here is served, however old. What it says is missing is missing, and not asked for again for a
+  moment.
 - A blob goes to the client while it comes in and is stored. One fill serves all who ask for it meanwhile; another
   replica waits for it. The reader it comes from proves it, and holds back its end until it has: what is not proved is
   never committed, and no client gets all of it.

@@ -136,11 +136,10 @@ def warning(text: str) -> str:
     plain = "".join(c if " " <= c <= "~" else "?" for c in text)
     escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
     cut = escaped[: MAX_WARNING - 8]
-    if (
+    half = (
         len(cut) - len(cut.rstrip("\\"))
-    ) % 2:  # half of an escape, which would take the closing quote with it
-        cut = cut[:-1]
-    return f'299 - "{cut}"'
+    ) % 2  # of an escape, which would take the closing quote with it
+    return f'299 - "{cut[: len(cut) - half]}"'
 
 
 def parse_warnings(value: str) -> Iterator[str]:
