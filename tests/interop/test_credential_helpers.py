@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import re
+import select
 import shutil
 import subprocess
 import tempfile
@@ -26,7 +29,7 @@ MISSING = "credentials not found in native keychain\n"
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
     """Docker's configuration, which names the helper, in a home with a key and an empty store."""
-    for program in ("docker-credential-pass", "pass", "gpg", "gpgconf"):
+    for program in ("docker-credential-pass", "pass", "gpg", "gpgconf", "gpg-connect-agent"):
         find_peer(program)
     home = pathlib.Path(tempfile.mkdtemp(prefix="pass"))  # an agent's socket takes no long name
     monkeypatch.setenv("HOME", str(home))
@@ -43,8 +46,27 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
         run("pass", "init", KEY)
         yield path
     finally:
-        run("gpgconf", "--kill", "gpg-agent")
+        end_agent()
         shutil.rmtree(home)
+
+
+def end_agent() -> None:
+    """Stop the key agent of this home and wait: it takes its sockets away itself."""
+    asked = subprocess.run(
+        ["gpg-connect-agent", "--no-autostart", "getinfo pid", "/bye"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.match(r"D (\d+)\n", asked.stdout)
+    if found is None:
+        return  # no agent was begun
+    ended = os.pidfd_open(int(found[1]))
+    try:
+        run("gpgconf", "--kill", "gpg-agent")
+        assert select.select([ended], [], [], 30)[0]
+    finally:
+        os.close(ended)
 
 
 def run(*words: str, text: str = "") -> str:
