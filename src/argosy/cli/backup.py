@@ -10,6 +10,7 @@ import click
 from argosy.cli import connections, places, progress
 from argosy.cli.options import jobs_option, quiet_option, typed_place
 from argosy.content.copy import copy
+from argosy.content.protocols import together
 from argosy.errors import InvalidLayoutError, UsageError
 from argosy.layout.archive import sniff
 from argosy.locate import Location
@@ -155,6 +156,7 @@ def _all(
         with (
             places.target(target, anew=anew) as given,
             progress.shown(style, quiet=quiet) as on_event,
+            together(given),
         ):
             for tag, name in places.all_carried(source, target, wanted).items():
                 copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)

@@ -14,7 +14,7 @@ from argosy import locate
 from argosy.cli import files, places, progress
 from argosy.cli.options import FORMATS, PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
-from argosy.content.protocols import Source, Target
+from argosy.content.protocols import Source, Target, together
 from argosy.errors import ConflictError, NotFoundError, UsageError
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
@@ -158,7 +158,8 @@ def command(
     ):
         copied = _copying(taken, given, change, renamed, on_event=on_event, **options)
         if all_tags:
-            _all(source, target, taken, given if no_clobber else None, copied)
+            with together(given):
+                _all(source, target, taken, given if no_clobber else None, copied)
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)

@@ -10,6 +10,7 @@ from argosy import locate
 from argosy.cli import engine, places, progress, remotes
 from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
+from argosy.content.protocols import together
 from argosy.engine.names import local_name
 from argosy.errors import UsageError
 from argosy.locate import Location
@@ -115,7 +116,11 @@ def _write(
     if transport == "docker-archive" and not platforms:
         platforms = (Platform.host(),)
     target = Location(transport=transport, path=os.path.expanduser(output))
-    with places.target(target, anew=True) as given, _shown(style, quiet=quiet) as on_event:
+    with (
+        places.target(target, anew=True) as given,
+        _shown(style, quiet=quiet) as on_event,
+        together(given),
+    ):
         for place in wanted:
             with places.source(place) as source:
                 tag = locate.choose(source, place)

@@ -30,7 +30,7 @@ from argosy.content.events import (
 )
 from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
-from argosy.content.protocols import Mounter, Source, Target
+from argosy.content.protocols import Mounter, Source, Target, together
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     DigestMismatchError,
@@ -300,9 +300,10 @@ class _Copy:
             self.tell(Planned(node.descriptor))
             self._begin(child for child in node.manifest.children() if not child.is_manifest())
         self._workers.wait()
-        for desc, raw in nodes:
-            mine = tags if desc.digest == chosen.root.digest else ()
-            self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
+        with together(self.target):
+            for desc, raw in nodes:
+                mine = tags if desc.digest == chosen.root.digest else ()
+                self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
 
     def _count(self, met: int) -> None:
         # each walk has its limit, but a registry can name new referrers, and theirs, for ever

@@ -1,4 +1,4 @@
-"""What a place is: `Source` to read from, `Target` to write to, and two optional capabilities.
+"""What a place is: `Source` to read from, `Target` to write to, and optional capabilities.
 
 One repository of a registry, a layout directory, an archive and a dictionary in memory are all seen alike: as one
 content store with tags.
@@ -6,7 +6,9 @@ content store with tags.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, Self, runtime_checkable
 
 from argosy.errors import UsageError
@@ -193,6 +195,24 @@ class Mounter(Protocol):
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from `source`; False means that it must be copied instead."""
         ...
+
+
+@runtime_checkable
+class Gatherer(Protocol):
+    """A target whose every new manifest or tag costs more the more there are, and that can write several at once."""
+
+    def together(self) -> AbstractContextManager[object]:
+        """Until the block ends, in order or not, what `push` and `tag` add may wait to be written.
+
+        The place itself shows it at once. To others, and past a power loss, it is there when the block has ended; of
+        many additions most are sooner.
+        """
+        ...
+
+
+def together(target: object) -> AbstractContextManager[object]:
+    """`Gatherer.together` of a target that is one, else nothing."""
+    return target.together() if isinstance(target, Gatherer) else contextlib.nullcontext()
 
 
 @runtime_checkable

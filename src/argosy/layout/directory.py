@@ -31,7 +31,7 @@ from argosy.errors import (
 from argosy.layout import names
 from argosy.layout.blobs import BlobDirectory
 from argosy.layout.durable import TEMPORARY, held, locked, storage_errors, write_file
-from argosy.layout.target import read_file, stamp_of
+from argosy.layout.indexfile import read_file, stamp_of
 from argosy.layout.view import LayoutSource
 from argosy.spec import manifest as manifests
 from argosy.spec.descriptor import Descriptor

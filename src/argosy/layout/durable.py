@@ -91,10 +91,13 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def write_file(path: str, data: bytes) -> None:
+def write_file(path: str, data: bytes) -> int:
     """Write a small file as a whole: who reads it sees the old content or the new one, also after a power loss.
 
     The caller holds the directory's lock. What a killed writer leaves under the temporary name, the next one replaces.
+
+    Returns:
+        The inode it has.
     """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}{TEMPORARY}")
@@ -105,12 +108,14 @@ def write_file(path: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(fd)
+            inode = os.fstat(fd).st_ino
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
     sync_directory(folder or ".")
+    return inode
 
 
 @contextlib.contextmanager

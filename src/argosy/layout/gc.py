@@ -26,8 +26,9 @@ from argosy.errors import (
 from argosy.layout import names
 from argosy.layout.blobs import GRACE, BlobFile, open_regular
 from argosy.layout.durable import TEMPORARY, locked, storage_errors
+from argosy.layout.indexfile import read_file
 from argosy.layout.store import LayoutStore
-from argosy.layout.target import LayoutTarget, read_file
+from argosy.layout.target import LayoutTarget
 from argosy.layout.view import check_header
 from argosy.spec import imagelayout, mediatypes
 from argosy.spec import manifest as manifests

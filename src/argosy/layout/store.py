@@ -8,7 +8,8 @@ from typing import Self
 from argosy.errors import InvalidLayoutError, NameUnknownError
 from argosy.layout.blobs import BlobDirectory
 from argosy.layout.durable import locked, storage_errors, sync_directory, write_file
-from argosy.layout.target import LayoutTarget, read_file
+from argosy.layout.indexfile import read_file
+from argosy.layout.target import LayoutTarget
 from argosy.layout.view import check_header
 from argosy.spec import imagelayout
 from argosy.spec.manifest import Index

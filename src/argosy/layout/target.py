@@ -12,21 +12,21 @@ Rules:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from argosy.content.protocols import SupportsRead, check_tagged
-from argosy.errors import BlobUnknownError, InvalidLayoutError, ManifestUnknownError
+from argosy.errors import BlobUnknownError, ManifestUnknownError
 from argosy.layout import names
-from argosy.layout.blobs import BlobDirectory, open_regular
-from argosy.layout.durable import locked, storage_error, storage_errors, write_file
-from argosy.layout.view import LayoutSource, decode_index
-from argosy.spec import imagelayout
-from argosy.spec._value import replace
+from argosy.layout.blobs import BlobDirectory
+from argosy.layout.indexfile import Change, IndexFile
+from argosy.layout.view import LayoutSource
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import Index
 
-_Stamp = tuple[int, int, int, int]
+_LARGE = 1024 * 1024
+"""Bytes of content that may be long in coming: `gc` must not take for left over what would wait for it meanwhile."""
 
 
 class LayoutTarget(LayoutSource):
@@ -45,7 +45,7 @@ class LayoutTarget(LayoutSource):
         super().__init__(name, blobs)
         self.path = path
         self.blobs = blobs
-        self._read: tuple[_Stamp, Index] | None = None
+        self._index = IndexFile(path)
 
     def _file(self, name: str) -> str:
         return os.path.join(self.path, name)
@@ -56,16 +56,11 @@ class LayoutTarget(LayoutSource):
         Raises:
             InvalidLayoutError: it is missing, or no image index.
         """
-        path = self._file(imagelayout.INDEX_FILE)
-        held = self._read
-        with storage_errors(path):
-            stamp = stamp_of(path)
-            if held is not None and stamp is not None and held[0] == stamp:
-                return held[1]
-        index = decode_index(read_file(path, imagelayout.MAX_INDEX_SIZE), path)
-        # Only if it did not change meanwhile is it known to be what the stamp stands for.
-        self._read = (stamp, index) if stamp is not None and stamp == stamp_of(path) else None
-        return index
+        return self._index.now()
+
+    def together(self) -> AbstractContextManager[None]:
+        """See `Gatherer.together`."""
+        return self._index.together()
 
     def exists(self, desc: Descriptor) -> bool:
         """See `Source.exists`. A manifest must also be one that `index.json` leads to.
@@ -88,9 +83,11 @@ class LayoutTarget(LayoutSource):
         for tag in tags:
             names.check_tag(tag)
             check_tagged(desc)
+        if desc.size > _LARGE:
+            self._index.settle()
         self.blobs.write(desc, content)
         if desc.is_manifest():
-            self.change(lambda entries: self._with(entries, desc, tags))
+            self._index.change(lambda entries: self._with(entries, desc, tags), patient=True)
 
     def tag(self, desc: Descriptor, tag: str) -> None:
         """See `Target.tag`. What had the tag before stays, without it."""
@@ -98,7 +95,7 @@ class LayoutTarget(LayoutSource):
         check_tagged(desc)
         if not self.blobs.keep(desc):
             raise ManifestUnknownError(f"{desc.digest} is not in {self}")
-        self.change(lambda entries: self._with(entries, desc, (tag,)))
+        self._index.change(lambda entries: self._with(entries, desc, (tag,)), patient=True)
 
     def untag(self, tag: str) -> None:
         """See `Deleter.untag`. Every entry with the name loses it.
@@ -161,47 +158,18 @@ class LayoutTarget(LayoutSource):
 
     def _kept(self, entries: list[Descriptor], more: Iterable[Descriptor]) -> list[Descriptor]:
         """The entries, and those of `more` that are manifests here and that nothing among them leads to."""
-        led = {found.digest for found in self.catalog.manifests(entries)}
-        for desc in more:
-            if desc.is_manifest() and desc.digest not in led and self.blobs.has(desc):
+        direct = {entry.digest for entry in entries}
+        lost = [desc for desc in more if desc.is_manifest() and desc.digest not in direct]
+        if not lost:
+            return entries
+        indexes = [entry for entry in entries if entry.is_index()]
+        led = {*direct, *(found.digest for found in self.catalog.manifests(indexes))}
+        for desc in lost:
+            if desc.digest not in led and self.blobs.has(desc):
                 led.add(desc.digest)
                 entries.append(desc)
         return entries
 
-    def change(self, change: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
+    def change(self, change: Change) -> None:
         """Replace the entries of `index.json` by what `change` makes of them, alone and as a whole."""
-        with storage_errors(self._file(imagelayout.INDEX_FILE)), locked(self.path):
-            index = self.index()
-            entries = change(list(index.manifests))
-            if entries == list(index.manifests):
-                return
-            raw = replace(index, manifests=tuple(entries)).encode()
-            write_file(self._file(imagelayout.INDEX_FILE), raw)
-
-
-def stamp_of(path: str) -> _Stamp | None:
-    """What changes when a file is replaced or written; None where there is none."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def read_file(path: str, limit: int) -> bytes:
-    """A small file of the layout.
-
-    Raises:
-        InvalidLayoutError: it is missing, or larger than `limit` bytes.
-    """
-    try:
-        fd = open_regular(path)
-    except FileNotFoundError:
-        raise InvalidLayoutError(f"{path}: no such file, so this is no image layout") from None
-    except OSError as exc:
-        raise storage_error(exc, path) from exc
-    with storage_errors(path), open(fd, "rb", closefd=True) as file:
-        raw = file.read(limit + 1)
-    if len(raw) > limit:
-        raise InvalidLayoutError(f"{path}: more than {limit} bytes")
-    return raw
+        self._index.change(change)

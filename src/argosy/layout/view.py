@@ -21,7 +21,7 @@ from argosy.spec import _json, imagelayout, mediatypes
 from argosy.spec import manifest as manifests
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import ALGORITHMS, Digest
-from argosy.spec.manifest import Index, decode_manifest
+from argosy.spec.manifest import Index, decode_manifest, manifest_of
 
 
 class Blobs(Protocol):
@@ -50,11 +50,10 @@ def decode_index(raw: bytes, where: str) -> Index:
         value = _json.loads_object(raw, limit=imagelayout.MAX_INDEX_SIZE, error=InvalidLayoutError)
         if value.get("manifests", ...) is None:
             value["manifests"] = []
-            raw = _json.dumps(value)
-        index = decode_manifest(raw, mediatypes.OCI_INDEX, limit=imagelayout.MAX_INDEX_SIZE)
+        index = manifest_of(value, mediatypes.OCI_INDEX)
     except (ArgosyError, ValueError) as exc:
         raise InvalidLayoutError(f"{where}: {exc}") from None
-    if not isinstance(index, Index):  # pragma: no cover - decode_manifest goes by the media type
+    if not isinstance(index, Index):  # pragma: no cover - manifest_of goes by the media type
         raise InvalidLayoutError(f"{where}: no image index")
     return index
 

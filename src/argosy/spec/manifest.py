@@ -126,6 +126,16 @@ def decode_manifest(
         LimitExceededError: more than `limit` bytes.
     """
     value = _json.loads_object(raw, limit=limit, error=InvalidManifestError)
+    return manifest_of(value, media_type)
+
+
+def manifest_of(value: Mapping[str, object], media_type: str | None = None) -> Manifest | Index:
+    """As `decode_manifest`, of a document that is JSON read already.
+
+    Raises:
+        InvalidManifestError: as there.
+        UnsupportedError: as there.
+    """
     cls = _class_of(value, mediatypes.essence(media_type) if media_type else None)
     parsed = _json.decode_object(cls, value, "", InvalidManifestError)
     if "mediaType" not in value and media_type:
