@@ -129,3 +129,86 @@ def test_explain_ends_where_the_search_ends(
     assert told[0] == f"{first} unreadable: docker-credential-not-there is not installed"
     assert {line.partition(" ")[2] for line in told[1:]} == {"is not asked any more"}
     argosy("auth", "get", "r.example", code=3)
+
+
+@pytest.fixture
+def homes(
+    argosy: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> list[pathlib.Path]:
+    """Two files with credentials; the first names a helper for all that is not installed, and one that has nothing."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    program = tmp_path / "bin" / "docker-credential-empty"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    first, second = (tmp_path / name / "containers" / "auth.json" for name in ("run", "config"))
+    inline = {"auth": "YWRhOng="}  # ada:x
+    documents = [
+        {
+            "auths": {"a.example": inline},
+            "credHelpers": {"e.example": "empty"},
+            "credsStore": "gone",
+        },
+        {"auths": {"b.example": inline, "https://b.example": inline}},
+    ]
+    for path, document in zip((first, second), documents, strict=True):
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(document))
+    return [first, second]
+
+
+GONE = """argosy: docker-credential-gone is not installed
+hint: install it, or remove it from the configuration
+"""
+
+
+def test_a_helper_that_is_not_installed_hides_nothing_else(
+    argosy: Run, homes: list[pathlib.Path]
+) -> None:
+    done = argosy("auth", "ls", "--json", code=3)
+    known = [entry["registry"] for entry in done.json]
+    assert known == ["a.example", "e.example", "b.example", "https://b.example"]
+    assert done.err == GONE
+
+
+def test_all_is_forgotten_but_what_a_missing_helper_has(
+    argosy: Run, homes: list[pathlib.Path]
+) -> None:
+    done = argosy("logout", "--all", code=3)
+    told = [
+        f"logged out of a.example in {homes[0]}",
+        f"logged out of b.example in {homes[1]}",
+    ]
+    assert done.err == "\n".join(told) + "\n" + GONE
+    assert [json.loads(path.read_text())["auths"] for path in homes] == [{}, {}]
+
+
+def test_a_registry_is_forgotten_in_the_files_after_a_missing_helper(
+    argosy: Run, homes: list[pathlib.Path]
+) -> None:
+    done = argosy("logout", "b.example", code=3)
+    assert done.err == f"logged out of b.example in {homes[1]}\n{GONE}"
+    assert json.loads(homes[1].read_text())["auths"] == {}
+
+
+def test_logging_out_of_all_leaves_what_is_no_registry_and_says_so(
+    argosy: Run, authfile: pathlib.Path
+) -> None:
+    document = json.loads(authfile.read_text())
+    document["auths"][" x"] = document["auths"]["docker.io"]
+    authfile.write_text(json.dumps(document))
+    done = argosy("logout", "--all", "--authfile", authfile, code=64)
+    assert "argosy: registry ' x'" in done.err
+    assert [*json.loads(authfile.read_text())["auths"]] == [" x"]
+
+
+def test_credentials_beside_a_helper_that_has_none_are_forgotten(
+    argosy: Run, authfile: pathlib.Path, homes: list[pathlib.Path]
+) -> None:
+    """They were, and the answer was that nobody was logged in."""
+    document = {**json.loads(authfile.read_text()), "credsStore": "empty"}
+    authfile.write_text(json.dumps(document))
+    done = argosy("logout", "--authfile", authfile, "registry.example")
+    assert done.err == f"logged out of registry.example in {authfile}\n"

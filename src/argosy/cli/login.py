@@ -7,10 +7,10 @@ import sys
 
 import click
 
-from argosy.cli import connections, remotes
+from argosy.cli import connections, failure, remotes
 from argosy.cli.options import json_option, typed
 from argosy.cli.output import document, table
-from argosy.errors import NotFoundError, UsageError
+from argosy.errors import ArgosyError, NotFoundError, UsageError
 from argosy.remote.credentials import Credential, CredentialStore, Step
 from argosy.remote.registry import Registry
 from argosy.spec.reference import DOCKER_HUB, Reference, parse_name, parse_registry
@@ -123,8 +123,10 @@ def _check(host: str, credential: Credential) -> None:
 @click.command()
 @click.argument("registry", required=False)
 @click.option("-a", "--all", "every", is_flag=True, help="Log out of every registry.")
-def logout(registry: str | None, every: bool) -> None:
+def logout(registry: str | None, every: bool) -> int:
     """Forget the credentials of a registry, in every file and helper that has them.
+
+    A file or helper that fails is told, and the others forget them; then the exit code is that failure's.
 
     \b
     Examples:
@@ -133,12 +135,39 @@ def logout(registry: str | None, every: bool) -> None:
     """
     if every == bool(registry):
         raise UsageError("name a registry, or say --all")
-    store = _store("")
-    wanted = sorted({e.key for e in store.entries()}) if every else [str(registry)]
-    for text in wanted:
-        host, name = _parse(text)
-        for place in store.logout(host, name=name):
-            print(f"logged out of {text} in {place}", file=sys.stderr)
+    store, lost = _store(""), _Lost()
+    if not every:
+        _forget(store, str(registry), lost)
+        return lost.told()
+    for text in sorted({e.key for e in store.entries(lost=lost.add)}):
+        try:
+            _forget(store, text, lost)
+        except NotFoundError:
+            pass  # it went with another name of the registry, or a helper for it has nothing
+        except UsageError as exc:
+            lost.add(exc)
+    return lost.told()
+
+
+def _forget(store: CredentialStore, text: str, lost: _Lost) -> None:
+    host, name = _parse(text)
+    for place in store.logout(host, name=name, lost=lost.add):
+        print(f"logged out of {text} in {place}", file=sys.stderr)
+
+
+class _Lost:
+    """Failures of files and helpers, told once each when the others have been asked."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, ArgosyError] = {}
+
+    def add(self, error: ArgosyError) -> None:
+        """Keep one for the end."""
+        self._errors.setdefault(str(error), error)
+
+    def told(self) -> int:
+        """Tell them; returns the exit code: the first one's."""
+        return next(iter([failure.report(error) for error in self._errors.values()]), 0)
 
 
 @connections.wanted
@@ -146,8 +175,10 @@ def logout(registry: str | None, every: bool) -> None:
 @click.argument("registry", required=False)
 @click.option("--explain", is_flag=True, help="Show every place that is asked, in its order.")
 @json_option
-def ls(registry: str | None, explain: bool, as_json: bool) -> None:
+def ls(registry: str | None, explain: bool, as_json: bool) -> int:
     """List the registries there are credentials for; or explain where one registry's come from.
+
+    A file or helper that fails is told, and the others are listed; then the exit code is that failure's.
 
     \b
     Examples:
@@ -156,8 +187,10 @@ def ls(registry: str | None, explain: bool, as_json: bool) -> None:
     """
     if explain:
         _explain(registry, as_json)
-        return
-    entries = [e for e in _store("").entries() if registry is None or registry in e.key]
+        return 0
+    lost = _Lost()
+    known = _store("").entries(lost=lost.add)
+    entries = [e for e in known if registry is None or registry in e.key]
     if as_json:
         document(
             [
@@ -168,6 +201,7 @@ def ls(registry: str | None, explain: bool, as_json: bool) -> None:
     elif entries:
         rows = [(e.key, e.username or "-", e.via or e.place) for e in entries]
         table(rows, ("REGISTRY", "USER", "KEPT IN"))
+    return lost.told()
 
 
 def _explain(registry: str | None, as_json: bool) -> None:

@@ -10,22 +10,22 @@ what is written down. Keys are matched from the most specific to the registry al
 from __future__ import annotations
 
 import binascii
-import contextlib
 import importlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from argosy.errors import (
+    ArgosyError,
     InvalidConfigError,
     InvalidError,
-    LimitExceededError,
     NotFoundError,
     StorageError,
     UnauthorizedError,
     UnsupportedError,
 )
+from argosy.remote import authfile
 from argosy.spec import _json
 from argosy.spec._value import Value, field
 from argosy.spec.reference import DOCKER_HUB
@@ -36,7 +36,6 @@ GIVEN = "the command line"
 INLINE = "DOCKER_AUTH_CONFIG"
 """The variable that holds credentials itself, as CI systems set it."""
 _HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
-_MAX_FILE = 4 * 1024 * 1024
 _IDENTITY_USER = "<token>"
 
 
@@ -119,6 +118,15 @@ def credential_files(environ: Mapping[str, str], authfile: str | None = None) ->
     )
 
 
+Lost = Callable[[ArgosyError], None]
+"""Told of a failure that others need not suffer from."""
+_UNREADABLE = (InvalidError, UnauthorizedError, StorageError)
+
+
+def _raised(error: ArgosyError) -> None:
+    raise error
+
+
 class CredentialStore:
     """The places credentials are kept, in their order.
 
@@ -190,25 +198,35 @@ class CredentialStore:
             settled = steps[-1].outcome in {"found", "unreadable"}
         return tuple(steps)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self, *, lost: Lost = _raised) -> Iterator[Entry]:
         """What the files have credentials for; no secret is read from a helper's store but the names it lists.
+
+        Args:
+            lost: Told of a file or helper that cannot be read; the others are, if it returns.
 
         Raises:
             InvalidConfigError: a file cannot be read as what it should be.
+            StorageError: it cannot be read at all.
+            UnauthorizedError: a helper failed.
         """
         for path in self.files:
-            document = _read(path)
-            for key, value in sorted(_auths(document, path).items()):
-                if value:
-                    yield Entry(key=key, place=path, username=_decode(value, path, key).username)
-            for key, helper in sorted(_table(document, "credHelpers", path).items()):
-                yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
-            if store := document.get("credsStore"):
-                listed = self._helper(str(store), "list", "")
-                for key, user in sorted(_json.loads_object(listed).items() if listed else ()):
-                    yield Entry(
-                        key=key, place=path, username=str(user), via=f"docker-credential-{store}"
-                    )
+            try:
+                yield from self._entries(path)
+            except _UNREADABLE as exc:
+                lost(exc)
+
+    def _entries(self, path: str) -> Iterator[Entry]:
+        document = authfile.read(path)
+        for key, value in sorted(_auths(document, path).items()):
+            if value:
+                yield Entry(key=key, place=path, username=_decode(value, path, key).username)
+        for key, helper in sorted(authfile.table(document, "credHelpers", path).items()):
+            yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
+        if store := document.get("credsStore"):
+            via = f"docker-credential-{store}"
+            listed = self._helper(str(store), "list", "")
+            for key, user in sorted(_json.loads_object(listed).items() if listed else ()):
+                yield Entry(key=key, place=path, username=str(user), via=via)
 
     def login(self, registry: str, credential: Credential, *, name: str = "") -> str:
         """Keep a credential; returns the place that has it now.
@@ -225,7 +243,7 @@ class CredentialStore:
             UnsupportedError: it is for a part of a registry, and a helper keeps the registry's.
         """
         path = self._first()
-        document = _read(path)
+        document = authfile.read(path)
         key = f"{registry}/{name}" if name else _file_key(registry, path)
         if helper := _helper_for(document, registry, path):
             if name:  # which nobody would ask a helper for
@@ -240,41 +258,58 @@ class CredentialStore:
             }
             self._helper(helper, "store", _json.dumps(secret).decode())
             document["auths"] = {**_auths(document, path), key: {}}
-            _write(path, document)
+            authfile.write(path, document)
             return f"docker-credential-{helper}, named by {path}"
         auths = document["auths"] = _auths(document, path)
         for old in [k for k in auths if k != key and _normal(k) == _normal(key)]:
             del auths[old]
         auths[key] = _encode(credential)
-        _write(path, document)
+        authfile.write(path, document)
         return path
 
-    def logout(self, registry: str, *, name: str = "") -> tuple[str, ...]:
+    def logout(self, registry: str, *, name: str = "", lost: Lost = _raised) -> tuple[str, ...]:
         """Forget a registry's credential in every place that can be written; returns the places that had it.
 
+        Args:
+            registry: The registry.
+            name: A repository or namespace the credential is for, if not for the whole registry.
+            lost: Told, once all others have forgotten it, of each file or helper that may have it still.
+
         Raises:
+            InvalidConfigError: a file cannot be read as what it should be.
             NotFoundError: no place had one.
-            StorageError: a file cannot be written.
+            StorageError: a file cannot be read or written.
+            UnauthorizedError: a helper failed.
         """
-        wanted = _normal(f"{registry}/{name}" if name else registry)
+        failures: list[ArgosyError] = []
         places: list[str] = []
         for path in self.files:
-            document = _read(path)
-            auths = _auths(document, path)
-            keys = [key for key in auths if _normal(key) == wanted]
-            helper = None if name else _helper_for(document, registry, path)
-            for found in self._from_helper(helper, registry, path):
-                self._helper(str(helper), "erase", found.key, missing_ok=True)
-                places.append(found.place)
-            if keys:
-                for key in keys:
-                    del auths[key]
-                _write(path, document)
-                if not helper:
-                    places.append(path)
-        if not places:
+            try:
+                places.extend(self._forgotten(path, registry, name))
+            except _UNREADABLE as exc:
+                failures.append(exc)
+        for failure in failures:
+            lost(failure)
+        if not (places or failures):
             raise NotFoundError(f"not logged in to {registry}")
         return tuple(places)
+
+    def _forgotten(self, path: str, registry: str, name: str) -> Iterator[str]:
+        """One file and the helper it names, as each forgets: what is written down before what a helper keeps."""
+        wanted = _normal(f"{registry}/{name}" if name else registry)
+        document = authfile.read(path)
+        auths = _auths(document, path)
+        helper = None if name else _helper_for(document, registry, path)
+        removed = [auths.pop(key) for key in [*auths] if _normal(key) == wanted]
+        if removed:
+            authfile.write(path, document)
+        if any(removed) or (
+            removed and not helper
+        ):  # with a helper, the empty ones say that it has it
+            yield path
+        for found in self._from_helper(helper, registry, path):
+            self._helper(str(helper), "erase", found.key, missing_ok=True)
+            yield found.place
 
     def _first(self) -> str:
         if not self.files:
@@ -288,12 +323,12 @@ class CredentialStore:
             return Step(place=path, outcome="absent")
         try:
             found = self._in_file(path, registry, name)
-        except (InvalidError, UnauthorizedError, StorageError) as exc:
+        except _UNREADABLE as exc:
             return Step(place=path, outcome="unreadable", detail=str(exc))
         return _outcome(path, found)
 
     def _in_file(self, path: str, registry: str, name: str) -> Found | None:
-        document = _read(path)
+        document = authfile.read(path)
         return self._in_document(document, path, registry, name) if document else None
 
     def _in_document(
@@ -339,7 +374,7 @@ def _outcome(place: str, found: Found | None, *, asked: bool = True) -> Step:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         raw = text.encode("utf-8", "surrogateescape")  # the environment may hold any bytes
-        return _json.loads_object(raw, limit=_MAX_FILE, error=InvalidConfigError)
+        return _json.loads_object(raw, limit=authfile.MAX_FILE, error=InvalidConfigError)
     except InvalidError as exc:
         raise InvalidConfigError(f"{INLINE}: {exc}") from None
 
@@ -375,45 +410,15 @@ def _file_key(registry: str, path: str) -> str:
 
 
 def _helper_for(document: Mapping[str, Any], registry: str, path: str) -> str | None:
-    for key, helper in _table(document, "credHelpers", path).items():
+    for key, helper in authfile.table(document, "credHelpers", path).items():
         if _normal(key) == _normal(registry):
             return str(helper)
     store = document.get("credsStore")
     return str(store) if store else None
 
 
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def _read(path: str) -> dict[str, Any]:
-    """A file's document; empty where there is no file. The flat `.dockercfg` is put into today's form."""
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_FILE + 1)
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None
-    if not raw.strip():
-        return {}
-    try:
-        document = _json.loads_object(raw, limit=_MAX_FILE, error=InvalidConfigError)
-    except (InvalidError, LimitExceededError) as exc:
-        raise InvalidConfigError(f"{path}: {exc}") from None
-    if os.path.basename(path) == ".dockercfg" and "auths" not in document:
-        return {"auths": document}
-    return document
-
-
-def _table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
-    value = document.get(name)
-    if value is not None and not isinstance(value, dict):  # Go writes null for a map of nothing
-        raise InvalidConfigError(f"{path}: {name}: expected an object")
-    return value or {}
-
-
 def _auths(document: Mapping[str, Any], path: str) -> dict[str, Any]:
-    return _table(document, "auths", path)
+    return authfile.table(document, "auths", path)
 
 
 def _decode(value: Any, path: str, key: str) -> Credential:
@@ -454,30 +459,3 @@ def _encode(credential: Credential) -> dict[str, str]:
     if credential.identity_token:
         entry["identitytoken"] = credential.identity_token
     return entry
-
-
-def _write(path: str, document: Mapping[str, Any]) -> None:
-    """Replace a file in one step, mode 0600; a symbolic link stays one and its target is replaced."""
-    target = os.path.realpath(path)
-    if os.path.lexists(target) and not os.path.isfile(target):
-        # REGISTRY_AUTH_FILE=/dev/null reads as no credentials; written, there would be no /dev/null any more
-        raise StorageError(f"{path}: expected a regular file")
-    folder = os.path.dirname(target)
-    if os.path.basename(target) == ".dockercfg" and set(document) <= {"auths"}:
-        document = document.get("auths", {})
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        temporary = os.path.join(folder, f".argosy-auth-{os.getpid()}-{os.urandom(8).hex()}")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(_json.dumps(document, indent=2) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-    except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None

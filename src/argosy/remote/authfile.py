@@ -1,0 +1,81 @@
+"""A file of credentials (containers-auth.json(5), Docker's config.json): read, and written in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from argosy.errors import InvalidConfigError, InvalidError, LimitExceededError, StorageError
+from argosy.spec import _json
+
+MAX_FILE = 4 * 1024 * 1024
+
+
+def read(path: str) -> dict[str, Any]:
+    """A file's document; empty where there is no file. The flat `.dockercfg` is put into today's form.
+
+    Raises:
+        InvalidConfigError: it is not JSON, or no object.
+        StorageError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read(MAX_FILE + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from None
+    if not raw.strip():
+        return {}
+    try:
+        document = _json.loads_object(raw, limit=MAX_FILE, error=InvalidConfigError)
+    except (InvalidError, LimitExceededError) as exc:
+        raise InvalidConfigError(f"{path}: {exc}") from None
+    if os.path.basename(path) == ".dockercfg" and "auths" not in document:
+        return {"auths": document}
+    return document
+
+
+def table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
+    """An object of a document; empty where there is none.
+
+    Raises:
+        InvalidConfigError: it is something else.
+    """
+    value = document.get(name)
+    if value is not None and not isinstance(value, dict):  # Go writes null for a map of nothing
+        raise InvalidConfigError(f"{path}: {name}: expected an object")
+    return value or {}
+
+
+def write(path: str, document: Mapping[str, Any]) -> None:
+    """Replace a file in one step, mode 0600; a symbolic link stays one and its target is replaced.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    target = os.path.realpath(path)
+    if os.path.lexists(target) and not os.path.isfile(target):
+        # REGISTRY_AUTH_FILE=/dev/null reads as no credentials; written, there would be no /dev/null any more
+        raise StorageError(f"{path}: expected a regular file")
+    folder = os.path.dirname(target)
+    if os.path.basename(target) == ".dockercfg" and set(document) <= {"auths"}:
+        document = document.get("auths", {})
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        temporary = os.path.join(folder, f".argosy-auth-{os.getpid()}-{os.urandom(8).hex()}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_json.dumps(document, indent=2) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from None
