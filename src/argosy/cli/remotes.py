@@ -13,15 +13,16 @@ import click
 
 from argosy.cli.connections import META
 from argosy.cli.failure import printable
+from argosy.cli.options import typed
 from argosy.content.protocols import Target
 from argosy.errors import NotFoundError, UsageError
 from argosy.locate import Connect
-from argosy.remote.config import Options, certificates_in
+from argosy.remote.config import Options, certificates_in, host_of
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, Credential, CredentialStore, credential_files
 from argosy.remote.registry import Registry
 from argosy.remote.wire import Exchange
-from argosy.spec.reference import Reference
+from argosy.spec.reference import Reference, parse_registry
 
 _REGISTRIES = "argosy.registries"
 _INSTEAD = ({"creds", "registry_token", "no_creds"}, {"insecure", "tls_verify"})
@@ -142,19 +143,23 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+_RESOLVE = re.compile(
+    r"(?P<host>\[[^]]*\]|[^][:]+):(?P<port>[0-9]{1,5}):"
+    r"(?P<address>\[[^]]+\]|[^][:]+|[^][:]*:[^][:]*:[^][]*)(?::(?P<other>[0-9]{1,5}))?"
+)
+
+
 def _resolve(text: str) -> tuple[Address, Address]:
-    host, _, rest = text.partition(":")
-    port, _, address = rest.partition(":")
-    other = port
-    if address.startswith("["):
-        address, _, after = address[1:].partition("]")
-        other = after.lstrip(":") or port
-    elif address.count(":") == 1:
-        address, _, other = address.partition(":")
-    ports = [int(text) for text in (port, other) if re.fullmatch("[0-9]{1,5}", text)]
-    if not (host and address and len(ports) == 2 and max(ports) < 65536):
-        raise UsageError(f"--resolve: expected HOST:PORT:ADDRESS[:PORT], got {text[:100]!r}")
-    return (host.lower(), ports[0]), (address, ports[1])
+    """`HOST:PORT:ADDRESS[:PORT]`; Docker Hub is called so, or as it answers."""
+    found = _RESOLVE.fullmatch(text)
+    ports = [int(found[name] or found["port"]) for name in ("port", "other")] if found else []
+    if not found or max(ports) > 65535:
+        raise UsageError(
+            f"--resolve: expected HOST:PORT:ADDRESS[:PORT], got {text[:100]!r}",
+            hint="an IPv6 address stands in brackets, as in [::1]:5000:127.0.0.1",
+        )
+    host = host_of(typed(parse_registry, found["host"]))
+    return (host.strip("[]"), ports[0]), (found["address"].strip("[]"), ports[1])
 
 
 def _warn(name: str, text: str) -> None:
