@@ -37,6 +37,14 @@ def test_a_layer_that_is_left_out_is_told_with_the_reason(
     assert all(line.endswith(": it has no name") for line in told)
 
 
+def test_quiet_says_nothing_of_files(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    done = argosy("artifact", "pull", "-q", f"oci:{layout}:v1", "-o", tmp_path / "out")
+    assert done.err == ""
+    assert done.out.startswith("sha256:")
+
+
 def test_an_annotation_that_comes_twice_is_refused(argosy: Run, tmp_path: pathlib.Path) -> None:
     place = f"oci:{tmp_path}/a:v1"
     words = ("artifact", "push", "-q", place, "-a", "k=1", "-a", "k=2")

@@ -193,7 +193,10 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
 )
 @click.option("-k", "--keep-old-files", is_flag=True, help="Fail where a file is there already.")
 @platform_option
-def pull(place: Location, output: str, keep_old_files: bool, platform: Platform | None) -> None:
+@quiet_option
+def pull(
+    place: Location, output: str, keep_old_files: bool, platform: Platform | None, quiet: bool
+) -> None:
     """Write the files of an artifact, or of all artifacts of an index, into a directory.
 
     No name and no link in it leads out of the directory. A file takes the place of a file; where a directory would have
@@ -206,7 +209,8 @@ def pull(place: Location, output: str, keep_old_files: bool, platform: Platform 
     with _directory(output), making.opened(place, platform) as view:
         for one in deliver(view, output, keep_old=keep_old_files):
             told = printable(one.title) or f"{one.digest}: it has no name"
-            print(f"{one.outcome} {told}", file=sys.stderr)
+            if not quiet:
+                print(f"{one.outcome} {told}", file=sys.stderr)
         print(view.digest)
 
 
