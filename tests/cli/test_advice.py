@@ -65,7 +65,10 @@ def test_the_advice_after_401_can_be_typed_as_it_stands(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["manifest", "alpine:3.20"], "Expected one of get, head, put, rm."),
+        (
+            ["manifest", "alpine:3.20"],
+            "Expected one of get, head, put, rm, as in argosy manifest get alpine:3.20.",
+        ),
         (["index", "list"], "Expected one of create, add, rm, filter, annotate."),
         (["index", "ad"], "Did you mean add?"),
         (["inspekt"], "Did you mean inspect or insert?"),

@@ -71,7 +71,8 @@ class Lazy(click.Group):
             near = matches(name, known, 3)
             told = f" Did you mean {' or '.join(near)}?" if near else ""
             if self.prefix and not near:
-                told = f" Expected one of {', '.join(known)}."
+                get = f", as in {ctx.command_path} get {name}" if "get" in known else ""
+                told = f" Expected one of {', '.join(known)}{get}."
             ctx.fail(f"there is no command '{name}'.{told}")
         return super().resolve_command(ctx, args)
 
