@@ -18,6 +18,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from argosy.layout.store import LayoutStore
+from argosy.testing import random
+
 UNSET = {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "dumb", "LC_ALL": "C.UTF-8"}
 
 STARTS = {
@@ -58,6 +61,9 @@ CASES = {
     "argosy cp oci-archive:lay": "argosy cp oci-archive:layer.tar ",
     "argosy cp --src-creds a:b oci:im": "argosy cp --src-creds a:b oci:images/",
     "argosy rm oci:im": "argosy rm oci:images/",
+    "argosy rm oci:images:v1": "argosy rm oci:images:v1.0 ",
+    "argosy rm ./images:v1": "argosy rm ./images:v1.0 ",
+    "argosy rm 'oci:./images:v1": "argosy rm 'oci:./images:v1.0' ",
     "argosy push lay": "argosy push layer.tar ",
     "argosy nosuch --": "argosy nosuch --",
 }
@@ -66,8 +72,10 @@ CASES = {
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
-    for name in ("images", "home", "bin"):
+    for name in ("home", "bin"):
         (tmp_path / name).mkdir()
+    with LayoutStore.create(str(tmp_path / "images")) as store:
+        random.image(store, 1, "v1.0", "v2", "registry.example/app:v1")
     for name in ("layer.tar", "odd name.tar", "home/login"):
         (tmp_path / name).touch()
     program = tmp_path / "bin/argosy"
@@ -148,6 +156,10 @@ FISH = {
     "argosy cp oci": ["oci:", "oci-archive:"],
     "argosy cp oci:./im": ["oci:./images/"],
     "argosy cp oci:./lay": [],
+    "argosy cp oci:./images:v": ["oci:./images:v1.0", "oci:./images:v2"],
+    "argosy cp oci:images:reg": ["oci:images:registry.example/app:v1"],
+    "argosy cp oci:home:": [],
+    "argosy cp oci::": [],
     "argosy nosuch ": [],
 }
 

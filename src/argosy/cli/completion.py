@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import click
 
 from argosy import locate
+from argosy.errors import ArgosyError
 
 VARIABLE = "_ARGOSY_COMPLETE"
 """The variable in which a script says which shell asks; the line is in `COMP_LINE`."""
@@ -145,14 +146,29 @@ def _folders(typed: str) -> Iterator[str]:
     return _files(typed, folders=True)
 
 
+def _tags(typed: str) -> Iterator[str]:
+    """A layout's directory with each of its tags that begin so."""
+    folder, colon, start = typed.partition(":")
+    if not colon or not folder:
+        return
+    with (
+        contextlib.suppress(ArgosyError),
+        locate.source(locate.Location(transport="oci", path=folder)) as layout,
+    ):
+        yield from (f"{folder}:{tag}" for tag in layout.tags() if tag.startswith(start))
+
+
 def _places(typed: str) -> Iterator[str]:
-    """The kinds of places, and the files and directories that are of a kind."""
+    """The kinds of places, the files and directories that are of a kind, and the tags of layouts; never a registry's:
+    whoever presses tab asks nobody over a network.
+    """
     kind, colon, path = typed.partition(":")
     if colon and kind in locate.LOCAL:
         found = _files(path, folders=not kind.endswith("-archive"))
-        yield from (f"{kind}:{name}" for name in found)
+        tags = _tags(path) if kind == "oci" else ()
+        yield from (f"{kind}:{name}" for name in itertools.chain(found, tags))
     elif typed.startswith(("./", "../", "/", "~")):
-        yield from _files(typed)
+        yield from itertools.chain(_files(typed), _tags(typed))
     else:
         starts = ("docker://", *(f"{kind}:" for kind in locate.LOCAL), "./")
         yield from (start for start in starts if start.startswith(typed))
