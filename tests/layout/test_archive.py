@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
+import itertools
 import lzma
 import os
 import pathlib
@@ -23,6 +25,9 @@ from argosy.layout.archive import OCIArchive, sniff
 from argosy.layout.directory import DirectoryStore
 from argosy.layout.dockerarchive import DockerArchive
 from argosy.layout.store import LayoutStore
+from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Index
 from argosy.testing import random
 from tests.layout.places import everything, layout_members, tar
 
@@ -249,6 +254,29 @@ class TestDirectory:
                 copy(memory, tag, store)
         assert DirectoryStore.open(tmp_path).resolve("@0") == second
         assert len(os.listdir(tmp_path)) == 4
+
+    def test_an_image_is_known_by_the_digest_it_came_by(self, tmp_path: pathlib.Path) -> None:
+        """It was kept by its sha256 in place of the one before, and then was not found."""
+        memory = MemoryStore()
+        child = random.image(memory, 1, "v1")
+        with memory.fetch(random.image(memory, 2)) as reader:
+            raw = reader.readall()
+        image = Descriptor.of(child.media_type, raw, algorithm="sha512")
+        memory.push(image, io.BytesIO(raw), tags=["v512"])
+        made = Index(manifests=(child, image)).encode()
+        index = Descriptor.of(mediatypes.OCI_INDEX, made, algorithm="sha512")
+        memory.push(index, io.BytesIO(made), tags=["index"])
+        expected = {"v1": child, "v512": image, "index": index}
+        for before, tag in itertools.permutations([*expected, "v512"], 2):
+            for name in (before, tag):
+                with DirectoryStore.create(tmp_path) as store:
+                    copy(memory, name, store, "latest")
+            found = DirectoryStore.open(tmp_path)
+            assert found.resolve("@0") == expected[tag], (before, tag)
+            assert copy(found, "@0", MemoryStore()) == expected[tag]
+        with DirectoryStore.create(tmp_path) as store:
+            copy(memory, "v1", store, "latest")
+        assert len(os.listdir(tmp_path)) == 2 + 3
 
     def test_a_child_becomes_the_image_when_it_is_tagged(self, tmp_path: pathlib.Path) -> None:
         memory = MemoryStore()

@@ -4,7 +4,7 @@
     manifest.json            the image, or the index
     <encoded>.manifest.json  the manifests an index holds
     <encoded>                configs and layers, by the encoded part of their sha256 digest
-    <algorithm>-<encoded>    the same under other algorithms
+    <algorithm>-<encoded>    the same under other algorithms; an image known by one has its manifest so, too
 
 There are no tags: the directory is the image. Every manifest that is pushed becomes it, so that of a copy it is the
 root, which comes last; a manifest that refers to another by `subject` stands beside it.
@@ -70,11 +70,20 @@ class _FlatBlobs(BlobDirectory):
         if stamp is None:
             return None
         if held is None or held[0] != stamp:
-            held = self._read = (stamp, described(path))
+            desc = described(path)
+            others = (described(path, algorithm) for algorithm in self._algorithms())
+            own = (d for d in others if os.path.lexists(os.path.join(self.path, _beside(d.digest))))
+            held = self._read = (stamp, next(own, desc))
         return held[1]
 
+    def _algorithms(self) -> set[str]:
+        """The algorithms but sha256 that manifests here are known by."""
+        with storage_errors(self.path):
+            found = (_digest(name) for name in os.listdir(self.path) if name.endswith(SUFFIX))
+            return {digest.algorithm for digest in found if digest} - {"sha256"}
 
-def described(path: str) -> Descriptor:
+
+def described(path: str, algorithm: str = "sha256") -> Descriptor:
     """The descriptor of the manifest in a file.
 
     Raises:
@@ -82,7 +91,7 @@ def described(path: str) -> Descriptor:
     """
     raw = read_file(path, manifests.MAX_SIZE)
     try:
-        return Descriptor.of(decode_manifest(raw).media_type, raw)
+        return Descriptor.of(decode_manifest(raw).media_type, raw, algorithm=algorithm)
     except ArgosyError as exc:
         raise InvalidLayoutError(f"{path}: {exc}") from None
 
@@ -92,6 +101,11 @@ def _name(digest: Digest) -> str:
     return (
         digest.encoded if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.encoded}"
     )
+
+
+def _beside(digest: Digest) -> str:
+    """The name of a manifest that is not the image, or not by its sha256."""
+    return _name(digest) + SUFFIX
 
 
 def _digest(name: str) -> Digest | None:
@@ -192,8 +206,9 @@ class DirectoryStore(LayoutSource):
         with storage_errors(self.path):
             found = sorted(name for name in os.listdir(self.path) if name.endswith(SUFFIX))
         for name in found:
-            if _digest(name) not in {None, *below}:
-                yield described(os.path.join(self.path, name))
+            digest = _digest(name)
+            if digest is not None and digest not in below:
+                yield described(os.path.join(self.path, name), digest.algorithm)
 
     def tags(self) -> Iterator[str]:
         """None: the directory is the image, and has no name inside. `@0` stands for it."""
@@ -225,9 +240,10 @@ class DirectoryStore(LayoutSource):
         with storage_errors(self.path), locked(self.path):
             root = self.blobs.root()
             below = {d.digest for d in self.catalog.manifests([root])} if root else set()
-            if root is not None and (refers or desc.digest in below):
-                write_file(self._file(_name(desc.digest) + SUFFIX), raw)
-            else:
+            aside = root is not None and (refers or desc.digest in below)
+            if aside or desc.digest.algorithm != "sha256":
+                write_file(self._file(_beside(desc.digest)), raw)
+            if not aside:
                 self._make_root(root, raw)
 
     def _make_root(self, old: Descriptor | None, raw: bytes) -> None:
@@ -235,7 +251,7 @@ class DirectoryStore(LayoutSource):
         self._changed = True
         if old is not None:
             with self.blobs.open(old) as reader:
-                write_file(self._file(_name(old.digest) + SUFFIX), reader.readall())
+                write_file(self._file(_beside(old.digest)), reader.readall())
         write_file(self._file(MANIFEST_FILE), raw)
 
     def tag(self, desc: Descriptor, tag: str) -> None:
@@ -266,7 +282,7 @@ class DirectoryStore(LayoutSource):
             kept = {desc.digest for desc in self.catalog.content(self._linked(root))}
             for name in os.listdir(self.path):
                 digest = _digest(name)
-                twice = digest == root.digest and name.endswith(SUFFIX)
+                twice = name == _beside(root.digest) and root.digest.algorithm == "sha256"
                 unused = digest is not None and digest not in kept
                 if unused or twice or (name.startswith(".") and name.endswith(TEMPORARY)):
                     os.unlink(self._file(name))
