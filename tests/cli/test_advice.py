@@ -100,3 +100,12 @@ def test_what_the_registry_needs_is_what_the_project_says() -> None:
         if wanted & {name.lower().replace("_", "-") for name in names} and module[0] != "_"
     }
     assert modules | {"cryptography"} == failure.SERVER  # of pyjwt[crypto]
+
+
+def test_platforms_are_to_be_chosen_only_where_there_are_some(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    words = ("digest", "--platform", "plan9/386")
+    assert "hint: choose one of these" in argosy(*words, f"oci:{layout}:multi", code=2).err
+    argosy("index", "create", "-q", "-t", f"oci:{layout}:empty")
+    assert "hint" not in argosy(*words, f"oci:{layout}:empty", code=2).err

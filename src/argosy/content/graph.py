@@ -231,7 +231,7 @@ def select(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
             have = ", ".join(dict.fromkeys(str(e.platform) for e in entries if e.platform))
             raise PlatformUnknownError(
                 f"no image for {wanted} in {root.digest}: it has {have or 'none at all'}",
-                hint="choose one of these with --platform",
+                hint="choose one of these with --platform" if have else None,
             )
         root = entries[found]
     raise LimitExceededError(f"indexes nest deeper than {MAX_DEPTH} at {root.digest}")
