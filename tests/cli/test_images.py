@@ -6,9 +6,11 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import stat
 import sys
 import tarfile
+import tempfile
 
 import pytest
 
@@ -329,7 +331,12 @@ def test_edit_runs_the_editor_and_refuses_what_is_not_valid(
     argosy("edit", "config", f"oci:{layout}:v1", "-t", "edited")
     assert opened(layout, "edited").config.execution.env == ("SEED=2",)
     (tmp_path / "change").write_text("s.replace('linux', '')[:40]")
-    argosy("edit", "config", f"oci:{layout}:v1", "-t", "broken", code=1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told = argosy("edit", "config", f"oci:{layout}:v1", "-t", "broken", code=1).err
+    (kept,) = tmp_path.glob("argosy-*/config.json")
+    assert f"(what was written is kept in {kept})" in told
+    assert len(kept.read_text()) == 40
+    shutil.rmtree(kept.parent)
     (tmp_path / "change").write_text(
         's.replace(\'"config"\', \'"annotations": {"a": "b"}, "config"\', 1)'
     )
@@ -338,6 +345,7 @@ def test_edit_runs_the_editor_and_refuses_what_is_not_valid(
     monkeypatch.setenv("EDITOR", "false")
     argosy("edit", "config", f"oci:{layout}:v1", code=64)
     assert set(argosy("ls", f"oci:{layout}").out.split()) == {"edited", "multi", "noted", "v1"}
+    assert not [*tmp_path.glob("argosy-*")]
 
 
 @pytest.mark.parametrize(

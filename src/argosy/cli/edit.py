@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,9 +35,11 @@ def config(place: Location, platform: Platform | None, destination: making.Desti
     Example:
       argosy edit config oci:images:app -t v2
     """
-    with making.one_image(place, platform, destination) as image:
-        edited = edit(image.raw_config, "config.json")
-        making.put(with_config(image, edited), place, destination)
+    with (
+        making.one_image(place, platform, destination) as image,
+        edited(image.raw_config, "config.json") as text,
+    ):
+        making.put(with_config(image, text), place, destination)
 
 
 @click.command()
@@ -56,28 +59,44 @@ def manifest(
     Example:
       argosy edit manifest oci:images:app -t v2
     """
-    with making.opened(place, platform, destination) as view:
-        edited = edit(view.raw, "manifest.json")
-        making.put(with_manifest(view, edited, media_type), place, destination)
+    with (
+        making.opened(place, platform, destination) as view,
+        edited(view.raw, "manifest.json") as text,
+    ):
+        making.put(with_manifest(view, text, media_type), place, destination)
 
 
-def edit(raw: bytes, name: str) -> bytes:
+@contextlib.contextmanager
+def edited(raw: bytes, name: str) -> Iterator[bytes]:
     """A JSON document after a person changed it: shown indented, kept as they left it.
 
-    A document that was not changed keeps its bytes, whatever white space it was shown with.
+    A document that was not changed keeps its bytes, whatever white space it was shown with. Where the block fails, what
+    the person wrote stays, and the error tells the file.
 
     Raises:
         UsageError: there is no editor, or it failed.
     """
     shown = _indented(raw)
     if not sys.stdin.isatty() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
-        edited = sys.stdin.buffer.read(_MOST)
-    else:
-        with _file(shown, name) as path:
-            _run(path)
-            with open(path, "rb") as file:
-                edited = file.read(_MOST)
-    return raw if edited == shown else edited
+        text = sys.stdin.buffer.read(_MOST)
+        yield raw if text == shown else text
+        return
+    with contextlib.ExitStack() as stack:
+        folder = tempfile.mkdtemp(prefix="argosy-")
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        path = os.path.join(folder, name)
+        with open(path, "wb") as file:
+            file.write(shown)
+        _run(path)
+        with open(path, "rb") as file:
+            text = file.read(_MOST)
+        try:
+            yield raw if text == shown else text
+        except Exception as exc:
+            if text != shown:
+                exc.add_note(f"what was written is kept in {path}")
+                stack.pop_all()
+            raise
 
 
 def _indented(raw: bytes) -> bytes:
@@ -85,15 +104,6 @@ def _indented(raw: bytes) -> bytes:
         return _json.dumps(_json.loads(raw, limit=_MOST), indent=2) + b"\n"
     except ArgosyError:  # not to be read in one way alone: shown as it is
         return raw
-
-
-@contextlib.contextmanager
-def _file(content: bytes, name: str) -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="argosy-") as folder:
-        path = os.path.join(folder, name)
-        with open(path, "wb") as file:
-            file.write(content)
-        yield path
 
 
 def _run(path: str) -> None:
