@@ -316,6 +316,8 @@ def test_flags_and_numbers_in_a_file_are_read_as_such() -> None:
         ("tags", "[[a]]"),
         ("tags", "[~]"),
         ("tags", "[!!float 3.20]"),
+        ("semver", "[1]"),
+        ("semver", "~"),
     ],
 )
 def test_a_file_that_says_something_else_is_refused(key: str, text: str) -> None:
@@ -333,6 +335,29 @@ def test_a_file_that_is_no_yaml_is_refused(argosy: Run, tmp_path: pathlib.Path, 
     said = argosy("sync", "--dry-run", "-f", tmp_path / "jobs", code=1).err
     assert said.startswith(f"argosy: {tmp_path}/jobs: not YAML: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("- {source: , target: a}", r"file: \[0\]: source: expected a string"),
+        ("- {source: a, target: [b]}", r"file: \[0\]: target: expected a string"),
+        ("r.test: {images-by-tag-regex: {a: [b]}}", "images-by-tag-regex: a: expected a string"),
+        ("- source: a\n  target: b\n  source: c\n", "file:3: 'source' is there twice"),
+        ("r.test:\n  images: {a: , b: , a: [v1]}\n", "file:2: 'a' is there twice"),
+        ("r.test: {images: {a: }}\nr.test: {images: {b: }}\n", "file:2: 'r.test' is there twice"),
+        ("- &a [*a]\n- {source: x, prune: no, prune: no}", "file:2: 'prune' is there twice"),
+    ],
+)
+def test_a_file_that_says_something_in_two_ways_or_in_none_is_refused(text: str, told: str) -> None:
+    """Of what was there twice, the last was taken."""
+    with pytest.raises(InvalidConfigError, match=told):
+        read_jobs(text, "file", Location.parse("m.test/x"))
+
+
+def test_what_is_said_over_a_merged_mapping_is_not_said_twice() -> None:
+    text = "- &a {source: r.test/a, target: m.test/a, prune: yes}\n- {<<: *a, target: m.test/b}\n"
+    assert [str(job.target) for job in read_jobs(text, "file")] == ["m.test/a", "m.test/b"]
 
 
 def test_a_file_that_is_too_long_is_refused_and_not_cut() -> None:

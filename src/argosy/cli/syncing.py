@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import itertools
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -317,11 +318,37 @@ def _parsed(text: bytes | str, path: str) -> Any:
         first: [(tag, pattern) for tag, pattern in known if tag in _RESOLVED]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-    kind = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})
+    kind: Any = type("Loader", (yaml.SafeLoader,), {"yaml_implicit_resolvers": resolvers})
     try:
-        return yaml.load(text, kind)
+        loader = kind(text)
+        node = loader.get_single_node()
+        _check_once(node, path, set())
+        return loader.construct_document(node) if node else None
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        if isinstance(exc, InvalidConfigError):
+            raise
         raise InvalidConfigError(f"{path}: not YAML: {' '.join(str(exc).split())}") from None
+
+
+def _check_once(node: Any, path: str, seen: set[int]) -> None:
+    """See that no mapping has a key twice: which of its values is meant is not guessed.
+
+    Raises:
+        InvalidConfigError: one has.
+    """
+    if node is None or node.id == "scalar" or id(node) in seen:
+        return  # an alias is the node it stands for
+    seen.add(id(node))
+    inner = node.value
+    if node.id == "mapping":
+        inner = [value for _, value in node.value]
+        names = [key for key, _ in node.value if key.id == "scalar"]
+        for before, key in itertools.pairwise(sorted(names, key=operator.attrgetter("value"))):
+            if key.value == before.value:
+                line = key.start_mark.line + 1
+                raise InvalidConfigError(f"{path}:{line}: {key.value!r} is there twice")
+    for value in inner:
+        _check_once(value, path, seen)
 
 
 def _last(source: Reference) -> str:
@@ -334,21 +361,28 @@ def _job(value: Any, where: str, base: Base) -> Job:
     unknown = set(value) - _KEYS
     if unknown:
         raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
-    source = Location.parse(str(value["source"]))
-    own = Location.parse(str(value["target"])) if "target" in value else base(source, where)
+    source = Location.parse(_text(value, "source", where))
+    target = _text(value, "target", where) if "target" in value else None
     return Job(
         source=source,
-        target=own,
+        target=Location.parse(target) if target else base(source, where),
         tags=as_names(_strings(value, "tags", where)) or own_tags(source),
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),
-        semver=str(value["semver"]) if "semver" in value else None,
+        semver=_text(value, "semver", where) if "semver" in value else None,
         newest=_number(value, "newest", where),
         platforms=tuple(Platform.parse(p) for p in _strings(value, "platforms", where)),
         referrers=_flag(value, "referrers", where),
         digest_tags=_flag(value, "digest-tags", where),
         prune=_flag(value, "prune", where),
     ).check()
+
+
+def _text(value: Mapping[str, Any], key: str, where: str) -> str:
+    found = value[key]
+    if not isinstance(found, str) or not found:
+        raise InvalidConfigError(f"{where}: {key}: expected a string")
+    return found
 
 
 def _strings(value: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
@@ -432,7 +466,7 @@ def _skopeo(value: Mapping[str, Any], path: str, base: Base) -> Iterator[Job]:
                 job: dict[str, Any] = {"source": f"{registry}/{name}"}
                 more: dict[str, Any] = {"access": access}
                 if wanted and field == "search":
-                    more[field] = (str(wanted),)
+                    more[field] = (_text(named, name, f"{where}: {key}"),)
                 elif wanted:
                     job[field] = wanted
                 made = _job(job, f"{where}.{key}.{name}", base)
