@@ -227,6 +227,25 @@ def test_all_tags_are_not_meant_where_one_is_named(
     assert not (tmp_path / "there").exists()
 
 
+def test_all_tags_of_what_has_none_are_not_copied_in_silence(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """It was a success that copied nothing, and with --prune took every tag of the target away."""
+    one, there = f"dir:{tmp_path}/one", f"oci:{tmp_path}/there"
+    argosy("cp", "-q", f"oci:{layout}:v1", one)
+    for words in (
+        ("cp", "-a", one, there),
+        ("backup", one, "-o", there),
+        ("restore", "-i", one, there),
+        ("sync", "--prune", one, f"oci:{layout}"),
+        ("sync", "--prune", "--dry-run", one, f"oci:{layout}"),
+    ):
+        assert f"{one} is one image, and has no tags" in argosy(*words, code=1).err
+    assert not (tmp_path / "there").exists()
+    assert argosy("ls", f"oci:{layout}").out.split() == ["v1", "multi"]
+    argosy("sync", "-q", f"{one}:@0", f"oci:{layout}")
+
+
 def test_a_tag_that_is_there_stays_where_nothing_is_clobbered(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

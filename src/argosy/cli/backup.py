@@ -146,6 +146,7 @@ def _all(
     anew: bool = False,
 ) -> None:
     referrers, dry_run, jobs = options
+    places.check_tags(source)
     with places.source(source) as taken:
         wanted = tags or tuple(places.images(taken))
         places.check_room(target, wanted)

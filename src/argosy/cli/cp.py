@@ -180,6 +180,7 @@ def _check_all(
 ) -> None:
     """See that all of a place's images can be meant, and keep their names."""
     places.check_whole(source)
+    places.check_tags(source)
     if tags or _tag_of(target):
         raise UsageError("--all-tags keeps every tag's name: give no other tag")
     if digest_file:

@@ -133,7 +133,10 @@ def check_tags(location: Location) -> None:
         UnsupportedError: it is a `dir:`.
     """
     if location.transport == "dir":
-        raise UnsupportedError(f"{location} is one image, and has no tags")
+        raise UnsupportedError(
+            f"{location} is one image, and has no tags",
+            hint="argosy cp copies it, and gives it one there",
+        )
 
 
 def tag_in(target: Location, tag: str, source: Location | None = None) -> str:

@@ -170,6 +170,8 @@ def plan(job: Job, source: Source, target: Source) -> Iterator[Step]:
     Raises:
         ArgosyError: one of the places fails.
     """
+    if not job.by_name:  # of an image without tags everything would be pruned
+        places.check_tags(job.source)
     have = () if job.by_name else tuple(source.tags())
     names = _named(job, job.matching(have))
     places.check_room(job.target, names)
