@@ -96,7 +96,7 @@ def _each(named: tuple[Location, ...]) -> list[Location]:
     for place in named:
         places.check_whole(place)
         with places.source(place) as source:
-            found += [place.at(tag) for tag in source.tags()]
+            found += [place.at(tag) for tag in places.images(source)]
     return found
 
 
