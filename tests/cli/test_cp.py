@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 
 import pytest
@@ -10,6 +11,7 @@ from argosy.image.validate import validate
 from argosy.image.view import Image, ImageIndex, view
 from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
+from argosy.spec.descriptor import Descriptor
 from argosy.testing import random
 from tests.cli.conftest import Run
 from tests.interop.registries import running
@@ -105,8 +107,12 @@ def test_tags_are_listed_by_when_their_images_were_made(
     store.tag(random.artifact(store, 9), "timeless")
     store.untag("multi")
     store.untag("v1")
+    legacy = b'{"schemaVersion": 1}'
+    store.push(
+        Descriptor.of(mediatypes.OCI_MANIFEST, legacy), io.BytesIO(legacy), tags=["unreadable"]
+    )
     assert argosy("ls", f"oci:{layout}", "--sort", "date").out.split() == [
-        "timeless", "oldest", "middle", "newest",
+        "timeless", "unreadable", "oldest", "middle", "newest",
     ]  # fmt: skip
     assert (
         argosy("ls", f"oci:{layout}", "--sort", "date", "--reverse", "--limit", "1").out
@@ -209,6 +215,37 @@ def test_a_tag_beside_a_digest_is_the_tag(
     (tmp_path / "raw").write_text(argosy("manifest", "get", f"oci:{layout}:v1").out)
     argosy("manifest", "put", f"oci:{tmp_path}/c:y@{digest}", tmp_path / "raw")
     assert argosy("ls", f"oci:{tmp_path}/c").out == "y\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["cp", "-q", "-a", "SOURCE", "TARGET"],
+        ["backup", "-q", "SOURCE", "-o", "TARGET"],
+        ["sync", "-q", "SOURCE", "TARGET"],
+        ["sync", "-q", "SOURCE", "TARGET", "--keep-going"],
+    ],
+)
+def test_of_many_tags_the_one_that_fails_is_told(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, words: list[str]
+) -> None:
+    image = LayoutStore.open(str(layout)).resolve("v1")
+    (layout / "blobs/sha256" / image.digest.encoded).write_bytes(b"{}")
+    places = {"SOURCE": f"oci:{layout}", "TARGET": f"oci:{tmp_path}/there"}
+    said = argosy(*(places.get(word, word) for word in words), code=1 if words[-1][0] == "-" else 4)
+    assert "tag v1)" in said.err
+
+
+def test_all_tags_are_pulled_but_lists_of_referrers(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    """As `cp -a` does it: a list is no image, and the target's own."""
+    random.index(LayoutStore.open(str(layout)), 9, f"sha256-{'0' * 64}")
+    argosy("pull", "-q", "-a", "--format", "oci", "-o", tmp_path / "there", f"oci:{layout}")
+    assert argosy("ls", f"oci:{tmp_path}/there").out.split() == [
+        "localhost/layout:v1",
+        "localhost/layout:multi",
+    ]
 
 
 @pytest.mark.parametrize("name", [":v1", "@sha256:" + 64 * "0", ":@0", ":v1@sha256:" + 64 * "0"])

@@ -152,7 +152,8 @@ def _all(
         places.check_room(target, wanted)
         if dry_run:
             for tag in wanted:
-                print(f"{tag} {taken.resolve(tag).digest}")
+                with places.of_many(tag):
+                    print(f"{tag} {taken.resolve(tag).digest}")
             return
         with (
             places.target(target, anew=anew) as given,
@@ -160,5 +161,6 @@ def _all(
             together(given),
         ):
             for tag, name in places.all_carried(source, target, wanted).items():
-                copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)
+                with places.of_many(tag):
+                    copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)
     print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)

@@ -251,7 +251,8 @@ def _all(
     places.check_room(target, names)
     for tag, name in names.items():
         if kept is None or not _has(kept, name):
-            copied(tag, name)
+            with places.of_many(tag):
+                copied(tag, name)
 
 
 def _check_free(target: Location, place: Source, tags: Iterable[str]) -> None:

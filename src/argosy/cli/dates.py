@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from argosy.content import graph
 from argosy.content.protocols import Source
-from argosy.errors import ArgosyError, NotFoundError
+from argosy.errors import ArgosyError, InvalidError, NotFoundError, UnsupportedError
 from argosy.spec.annotations import CREATED
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import Index
@@ -26,7 +26,7 @@ def by_date(source: Source, tags: Sequence[str], *, jobs: int = JOBS) -> list[st
     without the annotation is as old as its first image.
 
     Raises:
-        ArgosyError: the place fails. A tag that has gone meanwhile has no date.
+        ArgosyError: the place fails. A tag that has gone meanwhile has no date; nor has one that cannot be read.
     """
     with ThreadPoolExecutor(jobs) as pool:
         dates = dict(zip(tags, pool.map(lambda tag: _made(source, tag), tags), strict=True))
@@ -36,7 +36,7 @@ def by_date(source: Source, tags: Sequence[str], *, jobs: int = JOBS) -> list[st
 def _made(source: Source, tag: str) -> datetime:
     try:
         return _moment(_created(source, source.resolve(tag), graph.MAX_DEPTH))
-    except NotFoundError:
+    except (NotFoundError, UnsupportedError, InvalidError):
         return _NEVER
 
 

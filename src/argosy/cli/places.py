@@ -13,7 +13,7 @@ import click
 from argosy import locate
 from argosy.content import graph
 from argosy.content.protocols import Forgetter, Source, Target
-from argosy.errors import InvalidError, InvalidTagError, UnsupportedError, UsageError
+from argosy.errors import ArgosyError, InvalidError, InvalidTagError, UnsupportedError, UsageError
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -124,6 +124,16 @@ def superseding(
     for desc in old:
         if desc.digest not in new:
             target.forget(desc)
+
+
+@contextlib.contextmanager
+def of_many(tag: str) -> Iterator[None]:
+    """Have an error in the block tell which of the tags it is about."""
+    try:
+        yield
+    except ArgosyError as exc:
+        exc.add_note(f"tag {tag}")
+        raise
 
 
 def check_tags(location: Location) -> None:

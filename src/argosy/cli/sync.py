@@ -170,24 +170,28 @@ class _Run:
             with places.source(local, "dest") as target:
                 steps = iter(list(plan(self._job, source, target)))
         for step in steps:
-            if step.error is not None:
-                self._lost(step.error)
-            else:
-                self._tell(step)
+            self._one(source, None, step)
 
-    def _one(self, source: Source, target: Target, step: Step) -> None:
+    def _one(self, source: Source, target: Target | None, step: Step) -> None:
+        """Do a step, or only tell it where there is no target."""
         try:
-            if step.error is not None:
-                raise step.error
-            if step.action == "copy":
-                step = self._copy(source, target, step)
-            elif step.action == "prune":
-                if not isinstance(target, Deleter):
-                    raise UnsupportedError(f"{self._job.target.transport}: nothing can be removed")
-                target.untag(step.tag)
+            with places.of_many(step.name or step.tag):
+                if step.error is not None:
+                    raise step.error
+                if target is not None:
+                    step = self._done(source, target, step)
             self._tell(step)
         except ArgosyError as exc:
             self._lost(exc)
+
+    def _done(self, source: Source, target: Target, step: Step) -> Step:
+        if step.action == "copy":
+            return self._copy(source, target, step)
+        if step.action == "prune":
+            if not isinstance(target, Deleter):
+                raise UnsupportedError(f"{self._job.target.transport}: nothing can be removed")
+            target.untag(step.tag)
+        return step
 
     def _copy(self, source: Source, target: Target, step: Step) -> Step:
         job, moved = self._job, not step.there
