@@ -157,11 +157,16 @@ def _typed(expected: type, article: str) -> Callable[[Any, str, type[InvalidErro
     return decode
 
 
-def _decode_size(value: Any, where: str, error: type[InvalidError]) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        found = value if type(value) in (int, float) else _name(value)
-        raise error(f"{where}: expected a whole number of bytes from 0 to 2^63-1, got {found}")
-    return value
+def _whole(
+    article: str, allowed: range | None = None
+) -> Callable[[Any, str, type[InvalidError]], int]:
+    def decode(value: Any, where: str, error: type[InvalidError]) -> int:
+        if type(value) is not int or (allowed is not None and value not in allowed):
+            found = value if type(value) in (int, float) else _name(value)
+            raise error(f"{where}: expected {article}, got {found}")
+        return value
+
+    return decode
 
 
 def _decode_base64(value: Any, where: str, error: type[InvalidError]) -> bytes:
@@ -201,8 +206,8 @@ def _decode_time(value: Any, where: str, error: type[InvalidError]) -> str:
 
 STRING = Kind(_typed(str, "a string"))
 BOOLEAN = Kind(_typed(bool, "a boolean"))
-INTEGER = Kind(_typed(int, "a whole number"))
-SIZE = Kind(_decode_size)
+INTEGER = Kind(_whole("a whole number"))
+SIZE = Kind(_whole("a whole number of bytes from 0 to 2^63-1", range(1 << 63)))
 BASE64 = Kind(_decode_base64, lambda data: binascii.b2a_base64(data, newline=False).decode())
 STRINGS = Kind(_decode_strings, list)
 STRING_MAP = Kind(_decode_map, dict)

@@ -32,10 +32,11 @@ def check_header(raw: bytes) -> None:
     """
     value = _json.loads_object(raw, limit=64 * 1024, error=InvalidLayoutError)
     version = value.get("imageLayoutVersion")
-    if not isinstance(version, str):
+    if version is None:
         raise InvalidLayoutError("imageLayoutVersion: this property is required")
-    if not version.startswith("1."):
-        raise InvalidLayoutError(f"imageLayoutVersion: expected {VERSION}, got {version[:64]!r}")
+    text = _json.STRING.decode(version, "imageLayoutVersion", InvalidLayoutError)
+    if not text.startswith("1."):
+        raise InvalidLayoutError(f"imageLayoutVersion: expected {VERSION}, got {text[:64]!r}")
 
 
 def blob_path(digest: Digest) -> str:
