@@ -157,7 +157,10 @@ def test_every_test_that_the_conformance_tables_name_is_there() -> None:
     contract = (ROOT / "src/argosy/testing/contract.py").read_text(encoding="utf-8")
     text = ""
     for page in sorted((ROOT / "docs").glob("conformance*.md")):
-        for file, inner, of_contract in named.findall(page.read_text(encoding="utf-8")):
+        tables = page.read_text(encoding="utf-8")
+        homeless = re.findall(r"(?<!contract )`(?:…(?!::)|test_|Test)\w+`", tables)
+        assert not homeless, f"{page.name}: {homeless} without the file"
+        for file, inner, of_contract in named.findall(tables):
             if of_contract:
                 assert f"def {of_contract}(" in contract, of_contract
                 continue

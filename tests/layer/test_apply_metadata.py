@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,19 @@ def test_owners_do_not_cost_set_id_bits_or_capabilities(tmp_path: Path) -> None:
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (1, 2, 0o6755)
     assert os.getxattr(tmp_path / "suid", "security.capability") == capability
     assert (tmp_path / "sgid/f").stat().st_gid == 4
+
+
+@needs_root
+def test_names_of_owners_do_not_count_where_there_are_numbers(tmp_path: Path) -> None:
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as archive:
+        info = tarfile.TarInfo("f")
+        info.uid, info.gid, info.uname, info.gname = 11, 12, "root", "root"
+        archive.addfile(info)
+    with RootFS(tmp_path) as root:
+        root.apply(io.BytesIO(layer.getvalue()))
+    status = (tmp_path / "f").stat()
+    assert (status.st_uid, status.st_gid) == (11, 12)
 
 
 @needs_root

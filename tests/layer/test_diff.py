@@ -179,6 +179,14 @@ def test_sockets_are_left_out_and_warned_of(
     assert warnings == ["'s': a socket cannot be in a layer"]
 
 
+def test_a_sparse_file_is_written_whole(tmp_path: Path) -> None:
+    # layer.md: "Sparse files SHOULD NOT be used"
+    (tmp_path / "f").touch()
+    os.truncate(tmp_path / "f", 1 << 16)
+    [entry] = [e for e in TarReader(io.BytesIO(take(tmp_path))) if e.name == b"f"]
+    assert (entry.size, entry.sparse) == (1 << 16, None)
+
+
 def test_names_that_cease_to_be_one_file_are_written_apart(tmp_path: Path) -> None:
     def change(root: Path) -> None:
         (root / "b").unlink()

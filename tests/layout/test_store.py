@@ -92,6 +92,15 @@ class TestOpening:
             LayoutStore.open(tmp_path)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("name", ["oci-layout", "index.json"])
+    def test_a_layout_without_one_of_its_files_is_none(
+        self, tmp_path: pathlib.Path, name: str
+    ) -> None:
+        LayoutStore.create(tmp_path)
+        (tmp_path / name).unlink()
+        with pytest.raises(InvalidLayoutError, match=f"{name}: no such file"):
+            LayoutStore.open(tmp_path)
+
     def test_a_directory_that_may_not_be_written_is_denied(self, tmp_path: pathlib.Path) -> None:
         if os.geteuid() == 0:
             pytest.skip("root may write everywhere")

@@ -211,6 +211,8 @@ def test_the_difference_put_on_the_old_tree_makes_the_new(seed: int) -> None:
                 maker.change()
             layer = io.BytesIO()
             root.write_layer(root.diff(since), layer)
+        names = [entry.name.rstrip(b"/") for entry in TarReader(io.BytesIO(layer.getvalue()))]
+        assert len(set(names)) == len(names)
         with RootFS(old) as root:
             root.apply(io.BytesIO(layer.getvalue()))
         assert listing(old) == listing(new)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from argosy.errors import InvalidDigestError
@@ -36,6 +36,16 @@ def test_the_digest_of_bytes_is_what_hashlib_says(data: bytes, algorithm: str) -
 )
 def test_examples_of_the_specification_are_digests(text: str) -> None:
     assert Digest(text) == text
+
+
+@given(
+    st.from_regex(r"[a-z0-9]{1,4}([+._-][a-z0-9]{1,4}){0,3}:[a-zA-Z0-9=_-]{1,40}", fullmatch=True)
+)
+def test_whatever_fits_the_grammar_of_the_specification_is_a_digest(text: str) -> None:
+    algorithm, _, encoded = text.partition(":")
+    assume(algorithm not in ALGORITHMS)
+    digest = Digest(text)
+    assert (digest.algorithm, digest.encoded) == (algorithm, encoded)
 
 
 @pytest.mark.parametrize(

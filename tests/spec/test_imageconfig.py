@@ -6,10 +6,19 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from argosy.errors import InvalidConfigError, LimitExceededError
 from argosy.spec.digest import Digest
-from argosy.spec.imageconfig import MAX_SIZE, ImageConfig, chain_ids
+from argosy.spec.imageconfig import (
+    MAX_SIZE,
+    ExecutionParameters,
+    History,
+    ImageConfig,
+    LayerStack,
+    chain_ids,
+)
 
 FULL: dict[str, Any] = {
     "created": "2015-10-31T22:22:56.015925234Z",
@@ -33,6 +42,45 @@ FULL: dict[str, Any] = {
 
 def test_every_property_survives() -> None:
     assert json.loads(ImageConfig.decode(json.dumps(FULL).encode()).encode()) == FULL
+
+
+text = st.text(max_size=8)
+texts = st.lists(text, max_size=2).map(tuple)
+names = st.lists(text, max_size=2, unique=True).map(tuple)
+times = st.none() | st.just("2015-10-31T22:22:56.015925234Z")
+unknown = st.dictionaries(text.map(lambda s: f"x-{s}"), st.none() | st.floats(0, 1), max_size=2)
+executions = st.builds(
+    ExecutionParameters,
+    user=text,
+    exposed_ports=names,
+    env=texts,
+    entrypoint=st.none() | texts,
+    cmd=st.none() | texts,
+    volumes=names,
+    labels=st.dictionaries(text, text, max_size=2),
+    args_escaped=st.booleans(),
+    memory=st.none() | st.integers(),
+    extra=unknown,
+)
+steps = st.builds(History, created=times, comment=text, empty_layer=st.booleans(), extra=unknown)
+configs = st.builds(
+    ImageConfig,
+    created=times,
+    architecture=text,
+    os=text,
+    os_features=texts,
+    config=st.none() | executions,
+    rootfs=st.lists(st.binary(max_size=2).map(Digest.of), max_size=2).map(
+        lambda diff_ids: LayerStack(type="layers", diff_ids=tuple(diff_ids))
+    ),
+    history=st.lists(steps, max_size=2).map(tuple),
+    extra=unknown,
+)
+
+
+@given(configs)
+def test_what_is_encoded_is_decoded(config: ImageConfig) -> None:
+    assert ImageConfig.decode(config.encode()) == config
 
 
 def test_null_is_the_same_as_absent() -> None:
@@ -64,6 +112,8 @@ def test_an_empty_entrypoint_is_not_an_absent_one() -> None:
         ({"rootfs": {"type": "layers", "diff_ids": ["x"]}}, "rootfs.diff_ids[0]"),
         ({"created": "yesterday"}, "created: expected a date and time as in RFC 3339"),
         ({"config": {"Env": "A=b"}}, "config.Env: expected an array"),
+        ({"config": {"Labels": {"l": 1}}}, "config.Labels.l: expected a string, got a number"),
+        ({"config": {"Memory": 1e3}}, "config.Memory: expected a whole number, got 1000.0"),
         ({"config": {"ExposedPorts": []}}, "config.ExposedPorts: expected an object"),
         ({"history": [{"empty_layer": "yes"}]}, "history[0].empty_layer: expected a boolean"),
     ],

@@ -68,9 +68,26 @@ def test_what_is_encoded_is_decoded(value: Manifest | Index) -> None:
     assert decode_manifest(value.encode()) == value
 
 
-def test_unknown_properties_survive_everywhere() -> None:
-    value = IMAGE | {"x": [1, {"y": None}], "config": D | {"q": 1}, "layers": [L | {"z": "z"}]}
-    assert json.loads(decode_manifest(raw(value)).encode()) == value
+unknown = st.dictionaries(
+    st.text(max_size=12).map(lambda s: f"x-{s}"),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text, inner, max_size=2),
+        max_leaves=5,
+    ),
+    max_size=2,
+)  # fmt: skip
+
+
+@given(unknown, unknown, unknown, unknown)
+def test_unknown_properties_survive_everywhere(
+    top: dict[str, Any], config: dict[str, Any], layer: dict[str, Any], platform: dict[str, Any]
+) -> None:
+    image = IMAGE | {"config": D | config, "layers": [L | layer]} | top
+    assert json.loads(decode_manifest(raw(image)).encode()) == image
+    where = {"architecture": "arm", "os": "linux"} | platform
+    index = INDEX | {"manifests": [M | layer | {"platform": where}], "subject": M | config} | top
+    assert json.loads(decode_manifest(raw(index)).encode()) == index
 
 
 @pytest.mark.parametrize(
@@ -92,12 +109,19 @@ def test_unknown_properties_survive_everywhere() -> None:
         (IMAGE | {"layers": [D | {"mediaType": "x"}]}, None, "layers[0].mediaType"),
         (IMAGE | {"mediaType": "a/b\n" + "c" * 5000}, None, "mediaType: expected a media type"),
         (IMAGE | {"layers": [D | {"data": "!"}]}, None, "layers[0].data: not Base 64"),
+        (IMAGE | {"artifactType": "x"}, None, "artifactType: expected a media type"),
+        (IMAGE | {"schemaVersion": 2.0}, None, "schemaVersion: expected a whole number, got 2.0"),
         (IMAGE | {"annotations": {"a": 1}}, None, "annotations.a: expected a string, got a number"),
         (INDEX | {"manifests": None}, None, "manifests: this property is required"),
         (
             INDEX | {"manifests": [M | {"platform": {"os": "linux"}}]},
             None,
             "manifests[0].platform.architecture",
+        ),
+        (
+            INDEX | {"manifests": [M | {"platform": {"architecture": "arm"}}]},
+            None,
+            "manifests[0].platform.os",
         ),
         ({"schemaVersion": 2}, None, "neither"),
         ([], None, "expected a JSON object"),

@@ -26,6 +26,13 @@ def test_what_is_written_is_read(os: str, arch: str, variant: str, version: str)
     assert p(str(once)) == once
 
 
+@given(parts, parts, st.just("") | parts | st.sampled_from(["v5", "v7", "v8", "v8.1", "v9", "v1"]))
+def test_every_platform_suits_itself(os: str, arch: str, variant: str) -> None:
+    for architecture in (arch, "amd64", "arm", "arm64", "386"):
+        here = Platform(architecture=architecture, os=os, variant=variant)
+        assert best(here, [None, here]) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -44,8 +44,11 @@ def test_many_tags_go_one_by_one_where_it_cannot(scripted: s.Scripted, client: C
     assert paths == [MANIFEST.digest, "a", "b"]
 
 
-def test_a_uri_too_long_is_met_with_a_shorter_one(scripted: s.Scripted, client: Client) -> None:
-    scripted.on("PUT", ".*tag=.*", s.answer(414))
+@pytest.mark.parametrize("status", [414, 431])
+def test_a_uri_too_long_is_met_with_a_shorter_one(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("PUT", ".*tag=.*", s.answer(status))
     scripted.on("PUT", ".*", s.answer(201))
     client().push(MANIFEST, io.BytesIO(RAW), tags=["a", "b"])
     assert len(scripted.requests("PUT")) == 4
