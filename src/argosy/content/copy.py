@@ -84,7 +84,7 @@ def copy(
             list of referrers (`sha256-<hex>`) is none of them: the target has its own, and `referrers` adds to it.
         foreign: Copy non-distributable layers too.
         jobs: How many blobs move at a time, 1 to 64.
-        on_event: Told what happens; called from several threads, one at a time.
+        on_event: Told what happens; called from several threads, one at a time. What it raises ends the copy.
 
     Returns:
         The descriptor of what the tags point at.
