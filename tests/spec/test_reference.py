@@ -97,6 +97,11 @@ def test_what_is_no_reference_is_refused_in_one_line(text: str) -> None:
     assert len(str(caught.value)) < 400
 
 
+def test_a_name_that_is_none_is_told_as_it_was_typed() -> None:
+    with pytest.raises(InvalidNameError, match=r"^name 'App': expected lower-case letters"):
+        Reference.parse("App")
+
+
 def test_the_digest_decides_over_the_tag() -> None:
     assert Reference.parse(f"app:v1@{D}").tag_or_digest == D
     assert Reference.parse("app:v1").tag_or_digest == "v1"

@@ -188,7 +188,7 @@ class Reference(Value, kw_only=True):
                 hint="expected [registry/]name[:tag][@digest]",
             )
         if registry == DOCKER_HUB and "/" not in path:
-            path = f"library/{path}"
+            path = f"library/{parse_name(path)}"
         return cls(
             registry=registry,
             name=path,
