@@ -69,15 +69,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name from its room."""
-    if name == "errors":
-        return importlib.import_module("argosy.errors")
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'argosy' has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(home), name)
-    return value
+if not TYPE_CHECKING:  # to a type checker every name would be there
+
+    def __getattr__(name: str) -> Any:
+        """Load a public name from its room."""
+        if name == "errors":
+            return importlib.import_module("argosy.errors")
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'argosy' has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(home), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -125,6 +125,11 @@ def test_the_front_door_shows_what_it_lists() -> None:
     assert dir(argosy) == sorted(argosy.__all__)
 
 
+def test_the_front_door_has_no_other_name_and_type_checkers_know() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Regstry'"):
+        _ = argosy.Regstry  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "path", [p for p in SOURCES if ROOMS[p] not in {"cli", "runtime"}], ids=name
 )
