@@ -15,7 +15,6 @@ from argosy.cli.options import (
     pairs,
     pairs_or_removed,
     place_argument,
-    platforms_option,
 )
 from argosy.content.memory import MemoryStore
 from argosy.errors import InvalidManifestError, UsageError
@@ -41,6 +40,10 @@ def _annotation(text: str) -> Callable[[F], F]:
     return click.option(
         "-a", "--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help=text
     )
+
+
+def _platforms(text: str) -> Callable[[F], F]:
+    return click.option("--platform", "platforms", multiple=True, type=PLATFORM, help=text)
 
 
 _flatten = click.option(
@@ -133,8 +136,8 @@ def add(
 
 @click.command()
 @place_argument
-@click.argument("digests", nargs=-1, metavar="DIGEST...")
-@platforms_option
+@click.argument("digests", nargs=-1, metavar="[DIGEST...]")
+@_platforms("Take out the entries for this platform; repeatable.")
 @making.destination_options
 def rm(
     place: Location,
@@ -158,7 +161,7 @@ def rm(
 
 @click.command(name="filter")
 @place_argument
-@platforms_option
+@_platforms("Keep the entries for this platform; repeatable.")
 @making.destination_options
 def filter_(
     place: Location, platforms: tuple[Platform, ...], destination: making.Destination

@@ -148,8 +148,8 @@ def _connections() -> Iterator[str]:
         "Every command that may talk to a registry takes these; `--help-registry` lists them. Commands with two ends\n"
         "take each for one end too: `--src-creds`, `--dest-plain-http`. How credentials are found is told by\n"
         "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured; SOCKS proxies and\n"
-        "containerd's hosts.toml are not. A registry on this machine\n"
-        "(localhost) is spoken to in http if it does not speak TLS.\n"
+        "containerd's hosts.toml are not. A registry on this machine (localhost) is spoken to in http if it does not\n"
+        "speak TLS.\n"
     )
     yield from _options(
         [(connections.left(setting), setting.help) for setting in connections.SETTINGS]
