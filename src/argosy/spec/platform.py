@@ -124,9 +124,9 @@ class Platform(Value, kw_only=True):
         return cls(architecture=architecture, os="linux", variant=variant)
 
     def distance(self, entry: Platform | None) -> int | None:
-        """How far an entry is from this wanted platform: 0 is exact, None does not suit.
+        """How far an entry is from this wanted platform: 0 is best, None does not suit.
 
-        An entry without a platform suits any, and is the farthest.
+        What is best for `linux/arm` is `linux/arm/v7`. An entry without a platform suits any, and is the farthest.
         """
         if entry is None:
             return 1000
