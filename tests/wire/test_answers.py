@@ -348,6 +348,18 @@ def test_an_error_in_chunks_is_read_whole(scripted: s.Scripted, client: Client, 
         list(client().tags())
 
 
+@pytest.mark.parametrize(
+    ("status", "meant"), [(429, "too many requests"), (500, "internal server error"), (599, "")]
+)
+def test_an_error_without_a_word_says_what_its_status_means(
+    scripted: s.Scripted, client: Client, status: int, meant: str
+) -> None:
+    scripted.on("GET", ".*", s.answer(status))
+    with pytest.raises(RegistryError) as caught:
+        list(client(attempts=1).tags())
+    assert str(caught.value).endswith(f": {status} {meant}".rstrip())
+
+
 def test_an_error_that_breaks_off_is_the_error_it_was(scripted: s.Scripted, client: Client) -> None:
     scripted.on("*", ".*", s.cut(b"you may not, and here is why", 11, status=403))
     with pytest.raises(DeniedError, match="403 you may not"):

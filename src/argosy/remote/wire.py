@@ -407,7 +407,10 @@ def _meant(status: int, where: str) -> str:
         return "there is no such " + ("tag or manifest" if "/manifests/" in where else "content")
     if status < 400:
         return "neither done nor refused"
-    return _STATUSES.get(status, "")
+    if status in _STATUSES:
+        return _STATUSES[status]
+    known = importlib.import_module("http").HTTPStatus  # an enumeration, for errors only
+    return str(known(status).phrase).lower() if status in [*known] else ""
 
 
 def _class_of(entries: tuple[ErrorEntry, ...], status: int) -> type[ArgosyError] | None:
