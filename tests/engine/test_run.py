@@ -22,6 +22,7 @@ from argosy.image.view import Image
 from argosy.layout.store import LayoutStore
 from tests.conftest import find_peer
 from tests.engine.conftest import Argosy, alone, needs_containers
+from tests.layer.making import file, folder, tar
 
 pytestmark = pytest.mark.xdist_group("containers")
 
@@ -180,6 +181,24 @@ def test_changes_stay_in_the_container(argosy: Argosy, image: str) -> None:
     done = alone(argosy, image, "sh", "-c", "cat /etc/motd; ls /new", code=None)
     assert "ahoy" in done.out
     assert done.code != 0
+
+
+def test_the_root_is_as_the_highest_layer_that_names_it_says(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path, root: pathlib.Path
+) -> None:
+    """Where a higher layer does not name it, and once a container has changed it, it stays so."""
+    (tmp_path / "root.tar").write_bytes(tar(folder("./", mode=0o1777, uid=7, gid=8)))
+    (tmp_path / "more.tar").write_bytes(tar(file("more")))
+    changed = f"oci:{tmp_path}/changed:v1"
+    layers = ["-f", tmp_path / "root.tar", "-f", tmp_path / "more.tar"]
+    argosy("append", "-q", "-b", image, *layers, "-t", changed)
+    done = alone(argosy, changed, "ls", "-ldn", "/")
+    mode, _, *owner = done.out.split()[:4]
+    assert (mode, owner) == ("drwxrwxrwt", ["7", "8"])
+    argosy("run", "-q", "--name", "c", "--network", "none", changed, "ls", "-ld", "/")
+    (upper,) = (root / "containers").glob("*/upper")
+    upper.chmod(0o750)  # as the program in it would
+    assert argosy("start", "-a", "c").out.startswith("drwxr-x---")
 
 
 def test_environment_user_and_directory_are_what_was_said(

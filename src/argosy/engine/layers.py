@@ -110,6 +110,8 @@ class LayerTrees:
             os.mkdir(changes, 0o755)
             os.mkdir(work, 0o700)
             os.chmod(changes, 0o755)  # noqa: S103 - the root of a file system, whatever the umask
+            if below:
+                overlay.like(changes, below[0])
             with self._root(changes, work, below) as root, layer.changeset() as blob:
                 root.apply(
                     blob, layer=layer.name, diff_id=layer.diff_id, proves=layer.descriptor.digest
@@ -136,7 +138,8 @@ class LayerTrees:
 
     def _empty(self) -> str:
         place = os.path.join(self.path, "empty")
-        os.makedirs(place, 0o755, exist_ok=True)
+        os.makedirs(place, exist_ok=True)
+        os.chmod(place, 0o755)  # noqa: S103 - the root of a file system, whatever the umask
         return place
 
     @contextlib.contextmanager

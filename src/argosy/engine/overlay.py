@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 
 from argosy.errors import KernelError, UnsupportedError
@@ -90,6 +91,13 @@ def attach(mount: int, path: str) -> None:
         raise _translated(exc, path) from exc
     finally:
         os.close(target)
+
+
+def like(upper: str, lower: str) -> None:
+    """Give an upper directory the mode and owner of the one below: as a root, overlayfs shows the upper one's own."""
+    status = os.stat(lower)
+    os.chown(upper, status.st_uid, status.st_gid)
+    os.chmod(upper, stat.S_IMODE(status.st_mode))
 
 
 def detach(path: str) -> None:
