@@ -38,6 +38,8 @@ def _resolve(text: str) -> User:
         ("root", 0, 0, ()),
         ("www", 33, 34, (4, 5)),
         ("33", 33, 34, ()),
+        ("www:", 33, 34, (4, 5)),
+        ("33:", 33, 34, ()),
         ("www:web", 33, 34, ()),
         ("www:4", 33, 4, ()),
         ("33:logs", 33, 4, ()),
@@ -54,7 +56,7 @@ def test_every_form_of_a_user(text: str, uid: int, gid: int, additional: tuple[i
 
 @pytest.mark.parametrize(
     "text",
-    ["nobody", "www:nobody", "neg", "huge", "www:", ":", "a:b:c", "www:huge", "-1", "+5", "www\n"],
+    ["nobody", "www:nobody", "neg", "huge", ":", "a:b:c", "www:huge", "-1", "+5", "www\n"],
 )
 def test_a_user_that_is_not_there_is_an_error_and_never_root(text: str) -> None:
     with pytest.raises(InvalidConfigError):

@@ -56,7 +56,8 @@ def resolve_user(text: str, read: ReadFile) -> User:
     """Turn `Config.User` into numbers.
 
     Args:
-        text: `user`, `uid`, `user:group`, `uid:gid`, `uid:group` or `user:gid`; empty means root.
+        text: `user`, `uid`, `user:group`, `uid:gid`, `uid:group` or `user:gid`; empty means root, and an empty group
+            that none was said.
         read: Reads a file of the image, never through a link that leaves it.
 
     Raises:
@@ -70,10 +71,10 @@ def resolve_user(text: str, read: ReadFile) -> User:
         User(uid=33, gid=33, additional_gids=(4,), home='/srv')
     """
     check_user(text)
-    user, colon, group = text.partition(":")
+    user, _, group = text.partition(":")
     found = _user(user or "0", read)
     named = not _is_number(user)
-    if colon:
+    if group:
         gid = resolve_group(group, read)
         return dataclasses.replace(found[0], gid=gid)
     if not named or not found[1]:
@@ -87,8 +88,8 @@ def check_user(text: str) -> None:
     Raises:
         InvalidConfigError: an id is outside 0 to 2147483647, or the text has another shape than `user[:group]`.
     """
-    user, colon, group = text.partition(":")
-    if ":" in group or (colon and not group) or "\0" in text or "\n" in text:
+    user, _, group = text.partition(":")
+    if ":" in group or text == ":" or "\0" in text or "\n" in text:
         raise InvalidConfigError(f"user {text[:64]!r}: expected user[:group]")
     for what, name in (("user", user), ("group", group)):
         if _is_number(name):
