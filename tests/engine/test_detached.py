@@ -41,6 +41,9 @@ def test_a_detached_container_is_listed_logged_entered_stopped_and_removed(
     assert logs.out.split() == ["out", "bye"]
     assert logs.err == "err\n"
     assert argosy("logs", "-n", "1", "-t", "web").out.endswith("bye\n")
+    assert argosy("logs", "--since", "1h", "web").out == logs.out
+    assert argosy("logs", "--since", "2100-01-01", "web").out == ""
+    assert "for example 1h30m" in argosy("logs", "--since", "soon", "web", code=64).err
     argosy("exec", "web", "true", code=125)
     argosy("exec", "nosuch", "true", code=125)
     assert argosy("stop", "web").out == "web\n"

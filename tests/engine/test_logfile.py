@@ -10,7 +10,8 @@ import signal
 
 import pytest
 
-from argosy.engine.logfile import MAX_LINE, LogReader, LogWriter
+from argosy.engine.logfile import MAX_LINE, LogReader, LogWriter, moment
+from argosy.errors import UsageError
 
 
 def texts(reader: LogReader) -> list[str]:
@@ -101,3 +102,31 @@ def test_what_comes_at_once_is_written_at_once(
     assert len(writes) == 1
     log.close()
     assert len(writes) == 2
+
+
+def test_lines_before_a_time_are_left_out_also_of_those_that_come_later(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = str(tmp_path / "output.log")
+    log = LogWriter(path)
+    log.write("stdout", b"first\n")
+    log.write("stdout", b"second\n")
+    with contextlib.closing(LogReader(path)) as reader:
+        one, two = (line.time for line in reader.lines())
+    assert one < two
+    with contextlib.closing(LogReader(path, since=moment(two))) as reader:
+        assert texts(reader) == ["second\n"]
+        log.write("stdout", b"third\n")
+        assert texts(reader) == ["third\n"]
+    with contextlib.closing(LogReader(path, since=moment("4000000000"))) as reader:
+        log.write("stdout", b"fourth\n")
+        assert texts(reader) == []
+    log.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "1d", "5m1h", "-1", "999999999h", "99999999999999", "2026-13-01", "1.5h"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected one as in RFC 3339"):
+        moment(text)

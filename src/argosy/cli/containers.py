@@ -112,19 +112,28 @@ def _plain(container: Container) -> dict[str, object]:
 @click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
 @click.option("-n", "--tail", metavar="N", type=click.IntRange(0), help="Only the last N lines.")
 @click.option("-t", "--timestamps", is_flag=True, help="The time before every line.")
-def logs(container: str, follow: bool, tail: int | None, timestamps: bool) -> int | None:
+@click.option(
+    "--since",
+    metavar="TIME",
+    default="0",
+    help="Only lines since a time, or of so long, such as 1h30m.",
+)
+def logs(
+    container: str, follow: bool, tail: int | None, timestamps: bool, since: str
+) -> int | None:
     """Print what a detached container wrote, its stderr to stderr.
 
     \b
     Example:
       argosy logs -f --tail 20 web
     """
+    first = logfile.moment(since)
     found = Container.find(engine.places(), container)
     if not found.record.detached and not os.path.exists(found.file("output.log")):
         raise ContainerStatusError(
             f"container {found.record.name} ran in the foreground: its output was not kept"
         )
-    with contextlib.closing(logfile.LogReader(found.file("output.log"))) as log:
+    with contextlib.closing(logfile.LogReader(found.file("output.log"), first)) as log:
         kept = list(log.lines())
         for line in kept[len(kept) - tail :] if tail is not None else kept:
             _say(line, timestamps)

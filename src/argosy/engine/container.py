@@ -406,7 +406,12 @@ def unheard(_what: object) -> None:
 
 def now() -> str:
     """The time, in RFC 3339."""
-    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return rfc3339(dt.datetime.now(dt.UTC))
+
+
+def rfc3339(moment: dt.datetime) -> str:
+    """A time of UTC in RFC 3339, always of one length, so that what is later is greater."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 _ADJECTIVES = (

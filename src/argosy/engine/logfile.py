@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
-from argosy.engine.container import now
+from argosy.engine.container import now, rfc3339
+from argosy.errors import UsageError
 
 MAX_SIZE = 16 * 1024 * 1024
 """The bytes after which a log is begun anew; one older file is kept."""
 
 MAX_LINE = 16 * 1024
 """The bytes of one line; longer ones are split."""
+
+
+_AGO = re.compile(r"(?=\d)(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 
 
 class Line(NamedTuple):
@@ -92,10 +98,15 @@ class LogReader:
 
     What was begun anew is read to its end before what follows it: only a log that is begun anew twice between two
     looks loses lines.
+
+    Args:
+        path: The file.
+        since: The time of the first line that is wanted, as `moment` gives it.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, since: str = "") -> None:
         self._path = path
+        self._since = since
         self._files: list[BinaryIO] = []
         # The current one is opened first: if it becomes the older one now, it is only met twice.
         self._append(path)
@@ -105,7 +116,7 @@ class LogReader:
         """The lines nobody was given yet."""
         self._append(self._path)
         while self._files:
-            yield from _whole_lines(self._files[0])
+            yield from (x for x in _whole_lines(self._files[0]) if x.time >= self._since)
             if len(self._files) == 1:
                 return
             self._files.pop(0).close()
@@ -123,6 +134,31 @@ class LogReader:
         """Read no more."""
         for file in self._files:
             file.close()
+
+
+def moment(text: str) -> str:
+    """A time as the log has it: typed as one of RFC 3339, as seconds since 1970, or as how long ago it was.
+
+    Raises:
+        UsageError: it is none of them.
+
+    >>> moment("2026-01-02T03:04:05+01:00"), moment("0") < moment("1h30m") < moment("10s")
+    ('2026-01-02T02:04:05.000000Z', True)
+    """
+    ago = _AGO.fullmatch(text)
+    try:
+        if ago:
+            hours, minutes, seconds = (int(number or 0) for number in ago.groups())
+            back = dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+            return rfc3339(dt.datetime.now(dt.UTC) - back)
+        if text.isdecimal():
+            return rfc3339(dt.datetime.fromtimestamp(int(text), dt.UTC))
+        return rfc3339(dt.datetime.fromisoformat(text).astimezone(dt.UTC))
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"time {text[:60]!r}: expected one as in RFC 3339, seconds since 1970, or how long ago",
+            hint="for example 1h30m, or 2026-01-02T03:04:05Z",
+        ) from None
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[Line]:
