@@ -14,7 +14,9 @@ from collections.abc import Callable
 
 import pytest
 
-from argosy.engine.network import Bridge
+from argosy.engine.network import Bridge, with_exposed
+from argosy.engine.options import Published
+from argosy.errors import LimitExceededError
 from tests.conftest import find_peer
 from tests.engine.conftest import Argosy, alone, free_port, needs_containers, web
 
@@ -43,6 +45,33 @@ def test_a_port_the_machine_uses_is_refused(
         done = argosy("run", "-q", "--rm", "-p", f"127.0.0.1:{port}:80", image, "true", code=125)
     assert f"port {port}/tcp is in use on this machine" in done.err
     assert left_behind() == []
+
+
+def test_all_ports_an_image_exposes_are_published_by_free_ones(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    exposing = f"oci:{tmp_path}/exposing:v1"
+    ports = [f"--exposed-ports={text}" for text in ("80", "81-82/udp", "83/tcp")]
+    argosy("mutate", "-q", image, *ports, "-t", exposing)
+    given = free_port()
+    argosy("run", "-q", "-d", "-P", "-p", f"{given}:80", exposing, "sleep", "100")
+    (entry,) = json.loads(argosy("ps", "--json").out)
+    host, inside = zip(*(text.split("->") for text in entry["Ports"]), strict=True)
+    assert inside == ("80/tcp", "81/udp", "82/udp", "83/tcp")
+    assert host[0] == str(given)
+    assert len(set(host)) == 4
+    done = argosy("run", "-q", "--rm", "-P", "--network", "none", exposing, "true", code=125)
+    assert "ports cannot be published with --network none" in done.err
+
+
+def test_a_port_that_is_published_twice_and_exposed_is_not_published_again() -> None:
+    published = [*Published.parse("8080:80"), *Published.parse("8081:80")]
+    assert with_exposed(published, ["80/tcp"]) == tuple(published)
+
+
+def test_an_image_that_exposes_all_there_are_is_refused() -> None:
+    with pytest.raises(LimitExceededError, match="more than 1000 ports"):
+        with_exposed([], ["1-65535/tcp"])
 
 
 def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathlib.Path) -> None:

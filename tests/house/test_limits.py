@@ -9,7 +9,7 @@ import pytest
 
 from argosy.bundle import check, users
 from argosy.content import graph
-from argosy.engine import logfile
+from argosy.engine import logfile, network
 from argosy.layer.entry import Limits
 from argosy.layout import tarindex
 from argosy.remote import auth, flows, referrers, session
@@ -47,6 +47,7 @@ SECURITY: dict[str, tuple[float, ...]] = {
     "a zstd window": (1 << LAYER.window,),
     "members of an archive": (tarindex.MAX_MEMBERS,),
     "`passwd`, `group`": (users.MAX_SIZE, users.MAX_GROUPS),
+    "ports of an image that `run -P` publishes": (network.MAX_EXPOSED,),
     "a bundle's `config.json`": (check.LIMIT,),
     "a container's log": (logfile.MAX_SIZE,),
     "the registry's path": (routes.MAX_PATH,),

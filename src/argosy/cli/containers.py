@@ -115,25 +115,23 @@ def _plain(container: Container) -> dict[str, object]:
 @click.option(
     "--since",
     metavar="TIME",
-    default="0",
-    help="Only lines since a time, or of so long, such as 1h30m.",
+    default="",
+    help="Only lines since a time, or of so long, as 1h30m.",
 )
-def logs(
-    container: str, follow: bool, tail: int | None, timestamps: bool, since: str
-) -> int | None:
+def logs(container: str, follow: bool, tail: int | None, timestamps: bool, since: str) -> None:
     """Print what a detached container wrote, its stderr to stderr.
 
     \b
     Example:
       argosy logs -f --tail 20 web
     """
-    first = logfile.moment(since)
+    since = since and logfile.moment(since)
     found = Container.find(engine.places(), container)
     if not found.record.detached and not os.path.exists(found.file("output.log")):
         raise ContainerStatusError(
             f"container {found.record.name} ran in the foreground: its output was not kept"
         )
-    with contextlib.closing(logfile.LogReader(found.file("output.log"), first)) as log:
+    with contextlib.closing(logfile.LogReader(found.file("output.log"), since)) as log:
         kept = list(log.lines())
         for line in kept[len(kept) - tail :] if tail is not None else kept:
             _say(line, timestamps)
@@ -144,7 +142,6 @@ def logs(
             sys.stdout.flush()
             follow = watched
             select.select([], [], [], _FOLLOW if follow else 0)
-    return None
 
 
 def _say(line: logfile.Line, timestamps: bool) -> None:

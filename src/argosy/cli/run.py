@@ -135,6 +135,12 @@ if TYPE_CHECKING:
     help="Lead a port of this machine to one of it, as in 8080:80.",
 )
 @click.option(
+    "-P",
+    "--publish-all",
+    is_flag=True,
+    help="Publish all ports that the image exposes, by free ones of this machine; see argosy ps.",
+)
+@click.option(
     "--add-host",
     multiple=True,
     metavar="NAME:ADDRESS",
@@ -309,6 +315,7 @@ def _options(given: dict[str, Any]) -> RunOptions:
         privileged=given["privileged"],
         network=network,
         published=tuple(p for text in given["publish"] for p in Published.parse(text)),
+        publish_all=given["publish_all"],
         add_hosts=given["add_host"],
         dns=given["dns"],
         memory=(given["memory"] and parse_size(given["memory"])) or None,

@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import fcntl
 import ipaddress
+import itertools
 import json
 import os
 import socket
@@ -25,6 +26,8 @@ BRIDGE = "argosy0"
 LEASES = "/run/argosy/network"
 """Gone after a reboot, as the network is."""
 _WHY = "a bridge network"
+MAX_EXPOSED = 1000
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 _TABLE = f"""
 add table inet argosy
@@ -248,11 +251,38 @@ def _clash(one: Published, other: Published) -> bool:
     return same and (not one.address or not other.address or one.address == other.address)
 
 
+def with_exposed(published: Sequence[Published], texts: Sequence[str]) -> tuple[Published, ...]:
+    """The published ports, and the others that an image exposes, each by a free one of this machine.
+
+    Raises:
+        UsageError: what the image exposes is no port.
+        LimitExceededError: it exposes more than 1000.
+    """
+    ports = (port for text in texts for port in Published.parse(text))
+    exposed = list(itertools.islice(ports, MAX_EXPOSED + 1))
+    if len(exposed) > MAX_EXPOSED:
+        raise LimitExceededError(
+            f"the image exposes more than {MAX_EXPOSED} ports", hint="-p publishes some of them"
+        )
+    found = list(published)
+    inside = {(port.container_port, port.protocol) for port in published}
+    with contextlib.ExitStack() as held:  # all at a time, so that none comes twice
+        for port in exposed:
+            key = port.container_port, port.protocol
+            if key not in inside:
+                inside.add(key)
+                kind = _KINDS.get(port.protocol, socket.SOCK_STREAM)
+                probe = held.enter_context(socket.socket(socket.AF_INET, kind))
+                probe.bind(("", 0))
+                free = probe.getsockname()[1]
+                found.append(dataclasses.replace(port, address="", host_port=free))
+    return tuple(found)
+
+
 def _try_bind(port: Published) -> None:
-    kinds = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-    if port.protocol not in kinds:
+    if port.protocol not in _KINDS:
         return
-    with socket.socket(socket.AF_INET, kinds[port.protocol]) as probe:
+    with socket.socket(socket.AF_INET, _KINDS[port.protocol]) as probe:
         if port.protocol == "tcp":
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

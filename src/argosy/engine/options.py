@@ -118,6 +118,7 @@ class RunOptions:
     privileged: bool = False
     network: str = "bridge"
     published: tuple[Published, ...] = ()
+    publish_all: bool = False
     add_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     memory: int | None = None
@@ -208,7 +209,7 @@ class RunOptions:
     def _check_network(self) -> None:
         if self.network not in NETWORKS:
             raise UsageError(f"network {self.network!r}: expected one of {', '.join(NETWORKS)}")
-        if self.published and self.network in ("none", "host"):
+        if (self.published or self.publish_all) and self.network in ("none", "host"):
             raise UsageError(f"ports cannot be published with --network {self.network}")
         if self.network != "bridge" and any(p.protocol == "sctp" for p in self.published):
             raise UsageError(f"ports of sctp cannot be published with --network {self.network}")

@@ -22,7 +22,7 @@ from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
 from argosy.engine.invoke import ALIVE, RUNNING, InvocationError, Runtime, status_of
 from argosy.engine.layers import LayerTrees, name_of
-from argosy.engine.network import Bridge
+from argosy.engine.network import Bridge, with_exposed
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
 from argosy.engine.rootless import mapped
@@ -282,6 +282,9 @@ class Engine:
         stop_signal = options.stop_signal or image.config.execution.stop_signal or "TERM"
         # This sees to it that it is a signal: better now than when the container is to be stopped.
         options = dataclasses.replace(options, stop_signal=stop_signal)
+        if options.publish_all:
+            published = with_exposed(options.published, image.config.execution.exposed_ports)
+            options = dataclasses.replace(options, published=published)
         container = Container.make(
             self.places, options, image=name, digest=digest, detached=detached
         )
