@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import header
 from argosy.layer.tree import MergedTree
 from argosy.layout.dockerarchive import DockerArchive
+from argosy.layout.store import LayoutStore
+from tests.engine.conftest import needs_containers
 from tests.image.kit import image_of
 from tests.layer.making import file, gzip, tar
 from tests.layer.test_tarstream import patched, pax
@@ -41,9 +44,44 @@ def apply(root: Path, data: bytes, limits: Limits = SMALL) -> None:
 
 
 def test_cve_2017_14992_a_gzip_bomb(tmp_path: Path) -> None:
-    with pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'bomb': .* is a bomb$"):
+    with pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'bomb': .* is a bomb$") as caught:
         apply(tmp_path, gzip(tar(file("bomb", bytes(32 << 20)))))
+    assert "--max-ratio" in (caught.value.hint or "")
     assert (tmp_path / "bomb").stat().st_size < 4 << 20
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        (["unpack"], ["{}/b"], "b/rootfs/holes"),
+        (["run", "--network", "none"], ["nosuch"], "engine/layers/*/holes"),
+    ],
+)
+def test_how_much_may_come_out_of_a_layer_can_be_said(
+    before: list[str],
+    after: list[str],
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A file of holes becomes a thousandth in gzip, and is no bomb."""
+    needs_containers()
+    for module in ("argosy.cli.unpack", "argosy.cli.run"):
+        monkeypatch.setattr(f"{module}.Limits", partial(Limits, grace=1 << 20))
+    monkeypatch.setenv("ARGOSY_ROOT", str(tmp_path / "engine"))
+    monkeypatch.setenv("ARGOSY_RUNTIME", "/nonexistent")
+    image = image_of(tar(file("holes", bytes(32 << 20))))
+    copy(image.source, str(image.digest), LayoutStore.create(str(tmp_path / "oci")), "v1")
+
+    def told(ratio: int) -> str:
+        place = [f"oci:{tmp_path}/oci:v1", *(text.format(tmp_path) for text in after)]
+        call([*before, "-q", "--max-ratio", str(ratio), *place])
+        return capsys.readouterr().err
+
+    assert "more than 300 for one is a bomb" in told(300)
+    assert "bomb" not in told(1200)
+    assert list(tmp_path.glob(found))
 
 
 def test_cve_2017_14992_a_bomb_behind_the_end_of_the_archive(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from argosy.errors import InvalidLayerError
+from argosy.layer.compression import uncompressed
 from argosy.layer.entry import Entry, EntryType, Limits
 from argosy.layer.tarheader import number, octal
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import TarWriter, header
-from tests.layer.making import NOON, file, folder, tar
+from tests.layer.making import NOON, file, folder, gzip, tar
 
 
 def read(data: bytes, **limits: Any) -> list[tuple[Entry, bytes]]:
@@ -395,3 +396,10 @@ def test_a_key_with_an_equals_sign_is_not_written(more: dict[str, Any]) -> None:
         InvalidLayerError, match=r"^entry 'f': no tar header holds an attribute '\S*a=b'"
     ):
         tar(file("f", **more))
+
+
+def test_an_error_names_a_layer_once() -> None:
+    cut = io.BytesIO(gzip(tar(file("f", os.urandom(4096))))[:-2000])
+    reader = TarReader(uncompressed(cut, where="layer 1"), where="layer 1")
+    with pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'f': the compressed stream is cut off$"):
+        list(reader)

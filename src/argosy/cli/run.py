@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli import contained, engine, failure, progress
-from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
+from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option, max_ratio_option
 from argosy.engine import rootless, security
 from argosy.engine.container import Container, unheard
 from argosy.engine.devices import Device
@@ -22,6 +23,7 @@ from argosy.engine.options import NETWORKS, Published, RunOptions
 from argosy.engine.values import Ulimit, parse_size
 from argosy.errors import UsageError
 from argosy.image.view import Layer
+from argosy.layer.entry import Limits
 from argosy.locate import Connect, Location
 from argosy.spec.platform import Platform
 
@@ -164,6 +166,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="When to ask the registry.",
 )
+@max_ratio_option
 @jobs_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 @progress.progress_option
@@ -199,6 +202,8 @@ def command(image: Location, **given: Any) -> int:
 def _run(place: Location, options: RunOptions, given: dict[str, Any]) -> int:
     made = engine.engine()
     made.check(options)
+    limits = Limits(ratio=given["max_ratio"])
+    made.layers.options = dataclasses.replace(made.layers.options, limits=limits)
     with _id_file(given["cidfile"]) as on_made:
         return _started(made, place, options, given, on_made)
 

@@ -10,8 +10,9 @@ from argosy.bundle.convert import unsafe_labels
 from argosy.bundle.unpack import unpack, unpack_rootfs
 from argosy.cli import making
 from argosy.cli.failure import warn
-from argosy.cli.options import place_argument, platform_option
+from argosy.cli.options import max_ratio_option, place_argument, platform_option
 from argosy.errors import UsageError
+from argosy.layer.entry import Limits
 from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
 from argosy.locate import Location
@@ -44,6 +45,7 @@ from argosy.spec.platform import Platform
 @click.option(
     "--trust-labels", is_flag=True, help="Keep labels that tell a runtime what to do on the host."
 )
+@max_ratio_option
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(
     place: Location,
@@ -57,6 +59,7 @@ def command(
     digests: bool,
     for_umoci: bool,
     trust_labels: bool,
+    max_ratio: int,
     quiet: bool,
 ) -> None:
     """Make a runtime bundle of an image: rootfs, config.json, and what `argosy repack` needs.
@@ -75,6 +78,7 @@ def command(
         gids=IdMap.parse(*gids),
         rootless=rootless,
         keep_dirlinks=keep_dirlinks,
+        limits=Limits(ratio=max_ratio),
         warn=warn,
     )
     with making.one_image(place, platform) as image:

@@ -35,12 +35,15 @@ class LayerTrees:
         path: The directory, which must be there.
         rootless: Whether overlay mounts are made without being root.
         one_owner: Whether there is but one id, so that owners can only be recorded.
+
+    Attributes:
+        options: How layers are unpacked.
     """
 
     def __init__(self, path: str, *, rootless: bool = False, one_owner: bool = False) -> None:
         self.path = path
         self._rootless = rootless
-        self._options = Options(rootless=one_owner)
+        self.options = Options(rootless=one_owner)
 
     def place_of(self, chain_id: Digest) -> str:
         """Where a chain id's changes are, or would be."""
@@ -127,12 +130,12 @@ class LayerTrees:
     @contextlib.contextmanager
     def _root(self, changes: str, work: str, below: tuple[str, ...]) -> Iterator[RootFS]:
         if not below:
-            with RootFS(changes, self._options) as root:
+            with RootFS(changes, self.options) as root:
                 yield root
             return
         with (
             overlay.detached(below, changes, work, rootless=self._rootless) as mount,
-            RootFS(f"/proc/self/fd/{mount}", self._options) as root,
+            RootFS(f"/proc/self/fd/{mount}", self.options) as root,
         ):
             yield root
 

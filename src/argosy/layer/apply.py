@@ -102,7 +102,7 @@ class Application:
             raise (
                 error
                 if name is None or str(error).startswith(place)
-                else self._reader.error(str(error), name)
+                else self._reader.error(str(error), name, hint=error.hint)
             ) from None
         except OSError as error:
             raise self._translated(error, name) from error

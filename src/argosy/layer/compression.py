@@ -128,7 +128,9 @@ def uncompressed(
             f"{where + ': ' if where else ''}not {compression.value}: {error}"
         ) from None
     except InvalidLayerError as error:
-        raise InvalidLayerError(f"{where + ': ' if where else ''}{error}") from None
+        raise InvalidLayerError(
+            f"{where + ': ' if where else ''}{error}", hint=error.hint
+        ) from None
 
 
 def _stored(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:

@@ -77,5 +77,6 @@ class Meter:
             raise InvalidLayerError(f"more than {limits.content} bytes uncompressed")
         if made > limits.grace and made > self._taken * limits.ratio:
             raise InvalidLayerError(
-                f"{self._taken} bytes have become {made}: more than {limits.ratio} for one is a bomb"
+                f"{self._taken} bytes have become {made}: more than {limits.ratio} for one is a bomb",
+                hint="run and unpack take a layer that is meant to be so with a greater --max-ratio",
             )

@@ -158,7 +158,7 @@ class RootFS:
             try:
                 reader.drain()
             except InvalidLayerError as error:
-                raise reader.error(str(error)) from None
+                raise reader.error(str(error), hint=error.hint) from None
         if diff_id is not None and pump.diff_id != diff_id:
             where = f"{layer}: " if layer else ""
             raise DigestMismatchError(

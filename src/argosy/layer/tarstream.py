@@ -144,7 +144,7 @@ class TarReader:
     ) -> InvalidLayerError:
         """The error that says which layer and entry broke a rule; the current entry where no name is given."""
         place = self.place(self._current if name is None else name)
-        return InvalidLayerError(f"{place}: {rule}", hint=hint)
+        return InvalidLayerError(f"{place}: {rule.removeprefix(self._where)}", hint=hint)
 
     def place(self, name: bytes | None) -> str:
         """Where in which layer: the entry of this name (which may be empty), or the offset reached."""
