@@ -401,5 +401,7 @@ def test_a_key_with_an_equals_sign_is_not_written(more: dict[str, Any]) -> None:
 def test_an_error_names_a_layer_once() -> None:
     cut = io.BytesIO(gzip(tar(file("f", os.urandom(4096))))[:-2000])
     reader = TarReader(uncompressed(cut, where="layer 1"), where="layer 1")
-    with pytest.raises(InvalidLayerError, match=r"^layer 1: entry 'f': the compressed stream is cut off$"):
+    with pytest.raises(
+        InvalidLayerError, match=r"^layer 1: entry 'f': the compressed stream is cut off$"
+    ):
         list(reader)

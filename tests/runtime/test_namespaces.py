@@ -35,6 +35,14 @@ class TestNamespaces:
         inside = runtime.output(bundle.sh(f"readlink /proc/self/ns/{file}")).strip()
         assert inside == os.readlink(f"/proc/self/ns/{file}")
 
+    def test_a_fifo_is_none_and_nobody_waits_for_its_writer(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        path = bundle.path / "fifo"
+        os.mkfifo(path)
+        bundle.namespace("ipc", str(path))
+        assert f"namespace path {path} is not a ipc namespace" in runtime.run(bundle).stderr
+
     @pytest.mark.parametrize(
         "kinds",
         [("network",), ("pid", "ipc"), ("uts", "network", "ipc", "pid"), ("time",), ("cgroup",)],

@@ -11,7 +11,7 @@ from _signal import SIG_DFL, SIGCHLD, signal
 
 from argosy.runtime import log
 from argosy.runtime.errors import ExecError, Failure, UnknownError, UsageError, describe
-from argosy.runtime.options import GLOBAL, VERBS, absolute, parse
+from argosy.runtime.options import GLOBAL, VERBS, absolute, is_number, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def parse_signal(text: str) -> int:
     """
     from argosy.runtime.tables import SIGNALS
 
-    if text.isdigit() and int(text) <= 64:
+    if is_number(text) and int(text) <= 64:
         return int(text)
     number = SIGNALS.get(text.upper().removeprefix("SIG"))
     if number is None:

@@ -9,6 +9,7 @@ from time import monotonic
 from argosy.runtime.cli import _print
 from argosy.runtime.errors import Failure, UsageError
 from argosy.runtime.jsonio import encode
+from argosy.runtime.poll import LONGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,21 +35,28 @@ def seconds(text: str) -> float:
     total, number, rest = 0.0, "", text
     while rest:
         sign = rest[0]
-        if sign.isdigit() or sign == ".":
+        if sign in "0123456789.":
             number, rest = number + sign, rest[1:]
             continue
         unit = next(
             (unit for unit in ("ns", "us", "µs", "ms", "s", "m", "h") if rest.startswith(unit)),
             None,
         )
-        if unit is None or not number.strip("."):
+        if unit is None:
             raise UsageError(f'invalid duration "{text}"')
-        total, number, rest = total + float(number) * _UNITS[unit], "", rest[len(unit) :]
+        total, number, rest = total + _amount(number, text) * _UNITS[unit], "", rest[len(unit) :]
     if number:
-        total += float(number)
+        total += _amount(number, text)
     if total <= 0:
         raise Failure("duration interval must be greater than 0")
     return total
+
+
+def _amount(number: str, text: str) -> float:
+    try:
+        return float(number)
+    except ValueError:
+        raise UsageError(f'invalid duration "{text}"') from None
 
 
 def events_verb(command: Command) -> int:
@@ -80,7 +88,8 @@ def _watch(container: Container, interval: float) -> None:
         waiter.register(alarm.fd, alarm.mask)
     following = monotonic() + interval
     while True:
-        ready = {fd for fd, _ in waiter.poll(max(0.0, (following - monotonic()) * 1000))}
+        left = min(max(0.0, (following - monotonic()) * 1000), LONGEST)
+        ready = {fd for fd, _ in waiter.poll(left)}
         if alarm.fd in ready and alarm.rang():
             _tell(container, "oom")
         if pidfd in ready:

@@ -211,7 +211,17 @@ def absolute(path: str | None) -> str | None:
     return f"{posix.getcwd()}/{path}"
 
 
+def is_number(text: str) -> bool:
+    """Whether this is one to ten of the digits 0 to 9: `isdigit` alone takes what `int` refuses.
+
+    Example:
+        >>> is_number("10"), is_number("²"), is_number("9" * 5000)
+        (True, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) <= 10
+
+
 def _number(name: str, value: str) -> int:
-    if not value.lstrip("-").isdigit() or len(value) > 10:
+    if not is_number(value.removeprefix("-")):
         raise UsageError(f'invalid value "{value}" for flag -{name}: expected a number')
     return int(value)

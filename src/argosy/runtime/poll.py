@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _GONE = POLLHUP | POLLERR
-_LONGEST = (1 << 31) - 1  # milliseconds: poll(2) takes an int
+LONGEST = (1 << 31) - 1  # milliseconds: poll(2) takes an int
 
 
 def wait_either(
@@ -26,7 +26,7 @@ def wait_either(
     waiter = poll()
     for fd, events in asked.items():
         waiter.register(fd, events)
-    ready = waiter.poll(None if timeout is None else min(int(timeout * 1000), _LONGEST))
+    ready = waiter.poll(None if timeout is None else min(int(timeout * 1000), LONGEST))
     come = [fd for fd, event in ready if asked[fd] & POLLIN and event & (POLLIN | _GONE)]
     go = [fd for fd, event in ready if asked[fd] & POLLOUT and event & (POLLOUT | _GONE)]
     return come, go

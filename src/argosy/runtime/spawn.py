@@ -85,7 +85,9 @@ def _open_space(kind: str, path: str, flag: int) -> int:
     from fcntl import ioctl
 
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        fd = posix.open(
+            path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
+        )  # or wait for a FIFO
     except OSError as error:
         raise Failure(
             f"invalid {kind} namespace path {path}: {(error.strerror or '').lower()}"

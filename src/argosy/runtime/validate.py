@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argosy.runtime import tables
 from argosy.runtime.errors import ConfigError
+from argosy.runtime.options import is_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def cpulist(text: str, where: str) -> list[int]:
     numbers: set[int] = set()
     for part in text.split(",") if text.strip() else ():
         low, dash, high = part.strip().partition("-")
-        if not low.isdigit() or (dash and not high.isdigit()):
+        if not is_number(low) or (dash and not is_number(high)):
             raise ConfigError(where, f'"{text}" is not a list like 0-3,7')
         first, last = int(low), int(high or low)
         if last < first or last > 65535:

@@ -12,7 +12,7 @@ from argosy.runtime.channel import connect
 from argosy.runtime.errors import ExecError, Failure, StartError, UsageError
 from argosy.runtime.jsonio import write_file
 from argosy.runtime.kernel import PR_SET_CHILD_SUBREAPER, LinuxKernel
-from argosy.runtime.options import absolute
+from argosy.runtime.options import absolute, is_number
 from argosy.runtime.request import Request, read_config
 
 TYPE_CHECKING = False
@@ -356,7 +356,7 @@ def parse_id(text: str, what: str) -> int:
     Raises:
         Failure: anything else; nothing is guessed (CVE-2026-30892).
     """
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _U32):
+    if not (is_number(text) and int(text) < _U32):
         raise Failure(f'bad {what}: expected a number from 0 to {_U32 - 1}, got "{text}"')
     return int(text)
 
