@@ -134,6 +134,23 @@ def test_a_disk_that_takes_nothing_leaves_no_container(
     assert left_behind() == []
 
 
+def test_a_full_disk_is_no_hindrance_to_exec_which_may_make_room(
+    argosy: Argosy, image: str, root: pathlib.Path
+) -> None:
+    script = f"""
+        export ARGOSY_ROOT={root}/full; mkdir $ARGOSY_ROOT; mount -t tmpfs -o size=64m none $ARGOSY_ROOT
+        argosy() {{ {sys.executable} -m argosy "$@"; }}
+        argosy run -q -d --name c --network none {image} sleep 100
+        cat /dev/zero > $ARGOSY_ROOT/fill
+        argosy exec c cat /etc/motd; argosy rm -f c
+        umount -l $ARGOSY_ROOT; rmdir $ARGOSY_ROOT
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], env=argosy.env, capture_output=True, text=True, check=False  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert done.stdout.split()[1:] == ["ahoy", "c"], done.stderr
+
+
 def test_a_file_of_a_container_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
     places = Places(data=str(tmp_path), run=str(tmp_path), runtime=())
     places.make()

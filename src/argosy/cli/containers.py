@@ -9,7 +9,6 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 
 import click
@@ -29,7 +28,6 @@ from argosy.errors import ArgosyError, ContainerStatusError, ContainerUnknownErr
 
 _FOLLOW = 0.2
 """Seconds between two looks at a log that is followed."""
-
 
 _LENGTHS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -309,12 +307,13 @@ def exec_(
         own = json.load(file)["process"]
     process = one_more(own, command, user=who, env=environment(env), workdir=workdir, terminal=tty)
     before = Runtime(found).log_size()
-    with tempfile.NamedTemporaryFile("w", dir=found.path, prefix="exec-", suffix=".json") as file:
+    fd = os.memfd_create("process")  # a full disk is no hindrance
+    with os.fdopen(fd, "w") as file:
         json.dump(process, file)
         file.flush()
-        arguments = ["--process", file.name, *(["--detach"] if detach else [])]
+        arguments = ["--process", f"/proc/self/fd/{fd}", *(["--detach"] if detach else [])]
         argv = Runtime(found).argv("exec", *arguments, found.id)
-        code = _executed(argv, interactive=interactive, tty=tty, detach=detach)
+        code = _executed(argv, fd, interactive=interactive, tty=tty, detach=detach)
     return (code == 255 and _exec_failure(found, before)) or code
 
 
@@ -329,18 +328,21 @@ def _check_running(container: Container) -> None:
         raise ContainerStatusError(f"container {container.record.name} is not running")
 
 
-def _executed(argv: list[str], *, interactive: bool, tty: bool, detach: bool) -> int:
+def _executed(argv: list[str], fd: int, *, interactive: bool, tty: bool, detach: bool) -> int:
     """Run the runtime. Only with a terminal, whose other end the program gets, are its streams this process's."""
     null = subprocess.DEVNULL
     if detach:
-        return subprocess.run(argv, stdin=null, stdout=null, stderr=null, check=False).returncode
+        return subprocess.run(
+            argv, stdin=null, stdout=null, stderr=null, pass_fds=(fd,), check=False
+        ).returncode
     if tty:
         try:
             os.close(os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC))
         except OSError:
             raise UsageError("there is no terminal here", hint="leave out -t") from None
-        return subprocess.run(argv, stdin=None if interactive else null, check=False).returncode
-    return run_attached(argv, interactive=interactive)
+        stdin = None if interactive else null
+        return subprocess.run(argv, stdin=stdin, pass_fds=(fd,), check=False).returncode
+    return run_attached(argv, interactive=interactive, pass_fds=(fd,))
 
 
 def _exec_failure(container: Container, before: int) -> int:

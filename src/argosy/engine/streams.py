@@ -201,7 +201,7 @@ def _held(pipe: int) -> int:
     return found[0]
 
 
-def run_attached(argv: Sequence[str], *, interactive: bool) -> int:
+def run_attached(argv: Sequence[str], *, interactive: bool, pass_fds: Sequence[int] = ()) -> int:
     """Run a program whose streams are copied from and to this process's.
 
     Returns:
@@ -212,7 +212,11 @@ def run_attached(argv: Sequence[str], *, interactive: bool) -> int:
     """
     with Streams(interactive=interactive) as streams:
         with subprocess.Popen(
-            argv, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr
+            argv,
+            stdin=streams.stdin,
+            stdout=streams.stdout,
+            stderr=streams.stderr,
+            pass_fds=pass_fds,
         ) as process:
             streams.start()
             code = process.wait()
