@@ -18,6 +18,7 @@ from argosy.runtime.cgroups.cgroup import Cgroup
 from argosy.runtime.cgroups.v1 import LegacyCgroup
 from argosy.runtime.cgroups.v2 import UnifiedCgroup
 from argosy.runtime.errors import Failure
+from tests.runtime.bundlekit import Bundle, Runtime
 from tests.runtime.cgroupkit import legacy, machine, need, sleeper, unified
 
 pytestmark = pytest.mark.root
@@ -438,3 +439,19 @@ def test_the_kernels_refusal_names_value_and_file() -> None:
         group.create()
         with pytest.raises(Failure, match=r'failed to write "9999": write .*/cpuset\.cpus: '):
             group.apply({"cpu": {"cpus": "9999"}})
+
+
+def test_a_cgroup_that_cannot_be_made_is_what_is_told_not_that_it_cannot_be_removed(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    bundle.write()
+    read_only = (
+        "grep cgroup /proc/self/mounts | while read _ at _; do mount -o remount,bind,ro $at; done"
+    )
+    argv = runtime.argv("run", "-b", str(bundle.path), runtime.name())
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f'{read_only}; exec "$@"', "sh", *argv],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "mkdir /sys/fs/cgroup" in done.stderr
+    assert "read-only file system" in done.stderr

@@ -61,7 +61,10 @@ class Cgroup:
             for controller, path in list(self.dirs.items()):
                 self._make(controller, path)
         except Failure:
-            self.undo()
+            try:
+                self.undo()
+            except Failure:
+                pass  # the first one says why: a read-only file system refuses to remove what was never made
             raise
         self.fresh = True
 
