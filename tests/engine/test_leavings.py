@@ -298,6 +298,11 @@ def test_a_container_the_runtime_did_not_remove_is_kept_for_prune(
     whole = argosy.env["ARGOSY_RUNTIME"]  # type: ignore[attr-defined]
     argosy.env["ARGOSY_RUNTIME"] = str(runtime)  # type: ignore[attr-defined]
     alone(argosy, image, "sh", "-c", "exit 3", code=3)
+    container = argosy("ps", "-a", "-q").out.strip()
+    for force in ([], ["-f"]):
+        done = argosy("rm", *force, container, code=1)
+        assert done.err == f"argosy: the runtime failed to delete container {container[:12]}\n"
+    assert argosy("prune").out == ""
     argosy.env["ARGOSY_RUNTIME"] = whole  # type: ignore[attr-defined]
     (row,) = json.loads(argosy("ps", "-a", "--json").out)
     assert (row["Status"], row["ExitCode"]) == ("exited", 3)

@@ -143,17 +143,13 @@ class Runtime:
         """Send a signal to init."""
         self.call("kill", self._container.id, str(number))
 
-    def delete(self) -> bool:
+    def delete(self) -> None:
         """Remove all the runtime has of it, whatever its status; nothing is there is fine.
 
-        Returns:
-            Whether it is gone.
+        Raises:
+            InvocationError: something is left.
         """
-        try:
-            self.call("delete", "--force", self._container.id)
-        except InvocationError:
-            return False
-        return True
+        self.call("delete", "--force", self._container.id)
 
     def state(self) -> dict[str, Any] | None:
         """The runtime's state of it, or None."""
@@ -168,7 +164,8 @@ class Runtime:
         return os.path.getsize(self._log) if os.path.exists(self._log) else 0
 
     def _refused(self, verb: str, before: int, complaint: str = "") -> InvocationError:
-        message = self._last_error(before) or complaint.strip() or f"the runtime failed to {verb}"
+        otherwise = f"the runtime failed to {verb} container {self._container.id[:12]}"
+        message = self._last_error(before) or complaint.strip() or otherwise
         return InvocationError(message, exit_code=meaning(message))
 
     def _last_error(self, before: int) -> str:

@@ -278,15 +278,13 @@ class Engine:
         detached: bool,
     ) -> Container:
         arguments(image.config, options)  # or it is of no use to unpack it
-        digest = image.manifest.config.digest
         stop_signal = options.stop_signal or image.config.execution.stop_signal or "TERM"
         # This sees to it that it is a signal: better now than when the container is to be stopped.
-        options = dataclasses.replace(options, stop_signal=stop_signal)
-        if options.publish_all:
-            published = with_exposed(options.published, image.config.execution.exposed_ports)
-            options = dataclasses.replace(options, published=published)
+        exposed = image.config.execution.exposed_ports if options.publish_all else ()
+        published = with_exposed(options.published, exposed)
+        options = dataclasses.replace(options, stop_signal=stop_signal, published=published)
         container = Container.make(
-            self.places, options, image=name, digest=digest, detached=detached
+            self.places, options, image=name, digest=image.manifest.config.digest, detached=detached
         )
         try:
             on_made(container)
@@ -407,7 +405,11 @@ class Engine:
 
     def _sweep(self, container: Container) -> None:
         container.hold()  # or somebody has started it again meanwhile
-        Runtime(container).delete()
+        try:
+            Runtime(container).delete()
+        except BaseException:
+            container.release()  # and kept, for nobody else knows of what the runtime has left
+            raise
         self.clear(container, keep=False)
 
     def prune(self, *, images: bool = False) -> tuple[list[str], list[str], int]:

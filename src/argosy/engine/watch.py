@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from argosy.engine import cgroup, terminal, usermode
 from argosy.engine.container import Container, now
-from argosy.engine.invoke import Runtime, exit_code_of
+from argosy.engine.invoke import InvocationError, Runtime, exit_code_of
 from argosy.engine.logfile import LogWriter
 from argosy.engine.options import Published
 from argosy.engine.streams import Streams, write_all
@@ -85,9 +85,16 @@ class Watch:
                 self._finish(arrived)
                 return code
             finally:
-                self.gone = self._runtime.delete()
+                self.gone = self._deleted()
                 usermode.stop(helper, self._container.path)
                 self._close()
+
+    def _deleted(self) -> bool:
+        try:
+            self._runtime.delete()
+        except InvocationError:
+            return False
+        return True
 
     def _started(self) -> None:
         """The record is of this run from now on: of one that did not start it tells nothing."""
