@@ -149,7 +149,12 @@ class Runtime:
         Raises:
             InvocationError: something is left.
         """
-        self.call("delete", "--force", self._container.id)
+        try:
+            self.call("delete", "--force", self._container.id)
+        except InvocationError as exc:
+            state = os.path.join(self._container.places.state, self._container.id)
+            exc.hint = f"try again, or if nothing of it runs any more remove {state} first"
+            raise
 
     def state(self) -> dict[str, Any] | None:
         """The runtime's state of it, or None."""
