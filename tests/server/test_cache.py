@@ -135,6 +135,49 @@ def test_who_asks_for_what_is_here_does_not_wait_for_a_silent_upstream(
     assert mirror.ask("GET", f"/v2/hub/app/{path}").body != old
 
 
+def test_after_one_has_waited_in_vain_nobody_else_waits_until_there_is_an_answer(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    _, _, one = image(upstreams)
+    _, _, two = image(upstreams, "v2", seed=2)
+    for tag in ("v1", "v2"):
+        mirror.ask("GET", f"/v2/hub/app/manifests/{tag}")
+    mirror.turned.now += 61
+    _, _, new = image(upstreams, "v2", seed=3)
+    upstreams.silence = threading.Event()
+    mirror.cache._patience = 0.05
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").body == one
+    mirror.cache._patience = 3600.0  # nobody would see the end of the test
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v2").body == two
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").body == one
+    upstreams.silence.set()
+    mirror.settle()
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v2").body == new
+    mirror.turned.now += 61
+    _, _, newer = image(upstreams, "v1", seed=4)
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").body == newer
+
+
+@pytest.mark.parametrize("error", [UnauthorizedError("who"), DeniedError("no")])
+@pytest.mark.parametrize("path", ["manifests/v1", "tags/list"])
+def test_what_the_upstream_refuses_is_refused_although_it_is_here_and_the_log_says_so(
+    mirror: Mirror,
+    upstreams: Upstreams,
+    error: ArgosyError,
+    path: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desc, _, raw = image(upstreams)
+    mirror.ask("GET", "/v2/hub/app/manifests/v1")
+    mirror.ask("GET", "/v2/hub/app/tags/list")
+    mirror.turned.now += 61
+    upstreams.fails = error
+    answer = mirror.ask("GET", f"/v2/hub/app/{path}")
+    assert (answer.status, answer.code) == (403, "DENIED")
+    assert f"upstream.example refuses what is asked for its clients: {error}" in caplog.text
+    assert mirror.ask("GET", f"/v2/hub/app/manifests/{desc.digest}").body == raw
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

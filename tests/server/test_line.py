@@ -69,3 +69,18 @@ def test_an_upstream_that_refuses_at_once_is_asked_each_time(upstream: Upstream)
         with pytest.raises(TransportError, match=r"^refused$"):
             upstream.ask(TransportError("refused"))
     assert upstream.asked == 3
+
+
+def test_it_is_forgotten_after_a_minute_that_somebody_waited_in_vain(upstream: Upstream) -> None:
+    async def wait(seconds: float, *, answered: bool) -> None:
+        future = asyncio.get_running_loop().create_future()
+        if answered:
+            asyncio.get_running_loop().call_soon(future.set_result, None)
+        await upstream.line.wait(future, seconds)
+
+    with pytest.raises(TransportError, match=r"^no answer for 0\.01 s$"):
+        asyncio.run(wait(0.01, answered=False))
+    with pytest.raises(TransportError, match=r"^silent a moment ago$"):
+        asyncio.run(wait(3600, answered=False))
+    upstream.now += 61
+    asyncio.run(wait(3600, answered=True))

@@ -69,6 +69,8 @@ __all__ = ["Cache", "SourceFor"]
 
 T = TypeVar("T")
 
+Key = tuple[str, str]
+Refresh = Callable[[], Awaitable[None]]
 SourceFor = Callable[[Upstream, str], Source]
 """Given an upstream and a repository's name there, the repository as a place to read from."""
 
@@ -94,8 +96,8 @@ class Cache:
         self._source_for, self._patience = source_for, patience
         self._registry: Registry | None = None
         self._holder = secrets.token_hex(8)
-        self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._fills: dict[tuple[str, str], Fill] = {}
+        self._under_way: dict[Key, asyncio.Task[None]] = {}
+        self._fills: dict[Key, Fill] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._lists = Lists()
         self._room = asyncio.Semaphore(_FILLS)
@@ -158,6 +160,7 @@ class Cache:
         if seen.is_missing(now):
             raise ManifestUnknownError(f"manifest {reference} is not in {name}")
         error = await self._compare(
+            upstream,
             (name, reference),
             lambda: self._refresh(upstream, source, name, reference, found),
             here=found is not None,
@@ -166,7 +169,7 @@ class Cache:
             raise error
 
     async def _compare(
-        self, key: tuple[str, str], work: Callable[[], Awaitable[None]], *, here: bool
+        self, upstream: Upstream, key: Key, work: Refresh, *, here: bool
     ) -> RegistryError | None:
         """Have something compared with the upstream; where it is `here`, nobody waits for that for long.
 
@@ -175,24 +178,23 @@ class Cache:
         """
         once = self._once(key, work)
         try:
-            await (asyncio.wait_for(once, self._patience) if here else once)
-        except TimeoutError:
-            error = RegistryError(f"no answer for {self._patience:g} s")
-        except RegistryError as exc:
-            error = exc
-        else:
-            return None
-        log.warning("%s: %s as it was: %s", *key, error)
-        return error
+            if here:
+                await self._lines[upstream.prefix].wait(once, self._patience)
+            else:
+                await asyncio.shield(once)
+        except RegistryError as error:
+            log.warning("%s: %s as it was: %s", *key, error)
+            return error
+        return None
 
-    async def _once(self, key: tuple[str, str], work: Callable[[], Awaitable[None]]) -> None:
-        """Run work that is not under way already, and wait for it either way."""
+    def _once(self, key: Key, work: Refresh) -> asyncio.Task[None]:
+        """Run work that is not under way already."""
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.create_task(_awaited(work()))
             self._under_way[key] = task
             task.add_done_callback(lambda _task: self._under_way.pop(key, None))
-        await asyncio.shield(task)
+        return task
 
     async def _refresh(
         self, upstream: Upstream, source: Source, name: str, reference: str, found: Stored | None
@@ -269,7 +271,7 @@ class Cache:
 
         held = self._lists.get(key)
         if held is None or not held.is_fresh(self.registry.clock(), upstream.fresh_seconds):
-            await self._compare(key, refresh, here=held is not None)
+            await self._compare(upstream, key, refresh, here=held is not None)
         held = self._lists.get(key)
         return held.entries if held else None
 
@@ -385,7 +387,7 @@ class Cache:
     async def _run(
         self,
         fill: Fill,
-        key: tuple[str, str],
+        key: Key,
         lease: str | None,
         upstream: Upstream,
         source: Source,
@@ -426,9 +428,7 @@ class Cache:
         finally:
             await self._after(fill, key, lease, upload)
 
-    async def _after(
-        self, fill: Fill, key: tuple[str, str], lease: str | None, upload: Upload | None
-    ) -> None:
+    async def _after(self, fill: Fill, key: Key, lease: str | None, upload: Upload | None) -> None:
         self._fills.pop(key, None)
         fill.leave()
 

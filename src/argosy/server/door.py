@@ -42,7 +42,7 @@ class Door:
     ) -> None:
         self._every, self._clock = max(_LONG, 2 * wait / threads), clock
         self._lock = threading.Lock()
-        self._answered = float("-inf")
+        self.answered_at = float("-inf")
         self._why: ArgosyError | None = None
         self._next = 0.0
 
@@ -81,10 +81,10 @@ class Door:
     def answered(self) -> None:
         """Learn that there is an answer, whatever it is."""
         with self._lock:
-            self._answered, self._why = self._clock(), None
+            self.answered_at, self._why = self._clock(), None
 
     def _failed(self, error: ArgosyError, began: float) -> None:
         with self._lock:
             now = self._clock()
-            if now - began >= _LONG and self._answered <= began:
+            if now - began >= _LONG and self.answered_at <= began:
                 self._why, self._next = error, now + self._every

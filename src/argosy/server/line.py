@@ -20,6 +20,7 @@ from argosy.errors import (
     TransportError,
 )
 from argosy.server.door import Door
+from argosy.server.registry import log
 from argosy.server.storage import UnavailableError
 
 __all__ = ["THREADS", "WRONG", "Line"]
@@ -32,7 +33,7 @@ WRONG = (IntegrityError, InvalidManifestError, LimitExceededError)
 """What an upstream is to blame for that sends something else than it said."""
 _LONGEST_PAUSE, _PAUSE = 3600.0, 10.0
 _SILENCE = 60.0
-"""Seconds that a call may wait in vain."""
+"""Seconds that a call may wait in vain, and for which it is remembered that somebody has."""
 
 
 class Line:
@@ -55,7 +56,24 @@ class Line:
     ) -> None:
         self._registry, self._pool, self._clock = registry, pool, clock
         self._door = Door(wait=_SILENCE, threads=THREADS, clock=ticks)
+        self._ticks, self._given_up = ticks, float("-inf")
         self._not_before = 0.0
+
+    async def wait(self, answered: asyncio.Future[None], seconds: float) -> None:
+        """Wait so long for what an answer brings; not at all where somebody has waited in vain a moment ago.
+
+        Raises:
+            TransportError: there is none yet; it is still waited for, by nobody.
+            ArgosyError: what was brought instead.
+        """
+        is_silent = self._door.answered_at < self._given_up > self._ticks() - _SILENCE
+        try:
+            await asyncio.wait_for(asyncio.shield(answered), 0 if is_silent else seconds)
+        except TimeoutError:
+            if is_silent:
+                raise TransportError("silent a moment ago") from None
+            self._given_up = self._ticks()
+            raise TransportError(f"no answer for {seconds:g} s") from None
 
     async def ask(self, call: Callable[[], T]) -> T:
         """Ask something that blocks, unless the upstream has asked for silence or has fallen silent.
@@ -78,6 +96,7 @@ class Line:
             self._not_before = self._clock() + pause
             raise
         except AccessError as error:
+            log.warning("%s refuses what is asked for its clients: %s", self._registry, error)
             raise DeniedError(f"{self._registry} refuses: {error}") from None
         except WRONG as error:
             raise RegistryError(f"{self._registry} sent something else: {error}") from None
