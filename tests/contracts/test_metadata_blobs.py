@@ -183,7 +183,7 @@ def test_a_body_that_lost_its_lease_is_refused(engine: Engine) -> None:
         engine.write(lambda tx: uploads.extend(tx, first, Segment("b/d/1-1", 5), A))
     grown = engine.write(lambda tx: uploads.extend(tx, second, Segment("b/d/1-2", 5), A))
     assert grown.received == 5
-    assert not engine.write(lambda tx: uploads.renew(tx, first, NOW))
+    assert not engine.write(lambda tx: uploads.renew(tx, first, NOW, NOW + 99))
 
 
 def test_a_body_of_a_clock_that_was_wrong_holds_no_session(engine: Engine) -> None:
@@ -208,11 +208,11 @@ def test_a_lease_of_work_by_a_clock_that_was_wrong_is_nobodys(engine: Engine) ->
 def test_a_lease_that_was_given_back_is_not_renewed(engine: Engine) -> None:
     identity = begin(engine)
     held = claim(engine, identity)
-    assert engine.write(lambda tx: uploads.renew(tx, held, NOW + 60))
+    assert engine.write(lambda tx: uploads.renew(tx, held, NOW + 60, NOW + 99))
     with pytest.raises(TooManyRequestsError):
         claim(engine, identity, now=NOW + 31)
     engine.write(lambda tx: uploads.release(tx, held))
-    assert not engine.write(lambda tx: uploads.renew(tx, held, NOW + 90))
+    assert not engine.write(lambda tx: uploads.renew(tx, held, NOW + 90, NOW + 99))
     assert claim(engine, identity).version == 2
 
 

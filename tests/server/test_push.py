@@ -12,10 +12,10 @@ import pytest
 from argosy.errors import DeniedError
 from argosy.server.access import Access, Anonymous, Principal, Verb
 from argosy.server.handlers import bodies
-from argosy.server.settings import Content, Limits, Settings
+from argosy.server.settings import Collection, Content, Limits, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
-from tests.server.client import Answer, Server
+from tests.server.client import Answer, Clock, Server
 
 DATA = b"0123456789" * 400
 DIGEST = Digest.of(DATA)
@@ -267,6 +267,28 @@ def test_a_slow_body_keeps_its_session_however_little_comes(
 
     assert server.run(server.streaming("PATCH", location, slow())).header("range") == "0-3"
     assert server.rows("SELECT lease_until FROM upload") == [(0.0,)]
+
+
+def test_an_upload_is_given_up_so_long_after_its_last_body_however_long_that_took(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "RENEW", 0.001)
+    clock = Clock()
+    rules = Settings(gc=Collection(upload_seconds=40))
+    with Server(str(tmp_path), settings=rules, clock=clock) as server:
+        location = begin(server)
+
+        async def slow() -> AsyncIterator[bytes]:
+            for _ in range(4):
+                yield b"x"
+                await renewed(server)
+
+        assert server.run(server.streaming("PATCH", location, slow())).status == 202
+        clock.now += 39
+        assert server.run(server.upkeep.collect()).uploads_expired == 0
+        assert server.ask("GET", location).header("range") == "0-3"
+        clock.now += 2
+        assert server.run(server.upkeep.collect()).uploads_expired == 1
 
 
 class Slow(FileSystem):

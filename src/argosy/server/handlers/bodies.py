@@ -187,10 +187,11 @@ class Hold:
         self._renewing = asyncio.ensure_future(self._renew())
 
     async def _renew(self) -> None:
-        upload, until = self._upload, self._registry.clock() + LEASE
+        upload, now = self._upload, self._registry.clock()
+        expires = now + self._registry.settings.gc.upload_seconds
         try:
             kept = await self._registry.write(
-                lambda tx: uploads.renew(tx, upload, until), durable=False
+                lambda tx: uploads.renew(tx, upload, now + LEASE, expires), durable=False
             )
             self._is_lost = not kept
         except (

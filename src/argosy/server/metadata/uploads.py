@@ -157,12 +157,12 @@ def claim(
     )
 
 
-def renew(tx: Transaction, upload: Upload, until: float) -> bool:
-    """Hold the lease longer; False if it was lost, or given back: it is not taken again."""
+def renew(tx: Transaction, upload: Upload, until: float, expires: float) -> bool:
+    """Hold the lease longer, and the session; False if it was lost, or given back: it is not taken again."""
     kept = tx.row(
-        "UPDATE upload SET lease_until = ? WHERE repo_id = ? AND id = ? AND version = ?"
+        "UPDATE upload SET lease_until = ?, expires = ? WHERE repo_id = ? AND id = ? AND version = ?"
         " AND lease_until > 0 RETURNING 1",
-        (until, upload.repo_id, upload.id, upload.version),
+        (until, expires, upload.repo_id, upload.id, upload.version),
     )
     return kept is not None
 
