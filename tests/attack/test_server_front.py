@@ -164,6 +164,8 @@ def test_cve_2025_48374_no_secret_reaches_the_log(
         token = door.token("ann", "repository:a:pull,push")
         location = door.ask("POST", "/v2/a/blobs/uploads/", b"", basic("ann")).location
         door.ask("PATCH", location, b"x", basic("ann"))
+        for path in (location, f"{location}/", location.replace(".", "%2E")):
+            assert door.ask("POST", path, b"", basic("ann")).status in {404, 405}
         door.ask("GET", "/v2/a/tags/list", headers={"authorization": f"Bearer {token}"})
         door.ask("GET", "/v2/a/tags/list?access_token=tok-secret&n=5", headers=basic("ann"))
         door.ask("GET", "/v2/", headers=basic("ann", "wrong-secret"))

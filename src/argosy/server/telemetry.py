@@ -12,6 +12,7 @@ import functools
 import ipaddress
 import json
 import logging
+import re
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -47,6 +48,7 @@ _SHOWN = frozenset(
     {"n", "last", "digest", "mount", "from", "artifactType", "tag", "digest-algorithm", "ns",
      "scope", "service"}
 )  # fmt: skip
+_UPLOAD = re.compile(r"/[0-9a-f-]{36}(?:\.|%2[Ee])[0-9a-f]{32}")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _FLUSH_SECONDS = 0.2
 _FLUSH_LINES = 256
@@ -74,7 +76,9 @@ def _second(now: int) -> str:
 
 def _shown_path(exchange: Exchange) -> str:
     path: str = exchange.request.scope["raw_path"].decode("latin-1")[:2048]
-    return path.rpartition("/")[0] + "/-" if exchange.route == "upload" else path
+    if exchange.route == "upload":
+        return path.rpartition("/")[0] + "/-"
+    return _UPLOAD.sub("/-", path)  # of one that was refused before anybody knew its route
 
 
 def _shown_query(request: Request) -> str:
