@@ -69,14 +69,14 @@ class MisdirectedError(ArgosyError):
 
 
 class OutsideError(RangeNotSatisfiableError):
-    """A range of a blob that is not in it. Others know this code; the specification has none.
+    """A range of a blob that is not in it.
 
     Args:
         message: What was asked for.
         size: The bytes there are.
     """
 
-    code = "RANGE_INVALID"
+    code = "SIZE_INVALID"
 
     def __init__(self, message: str, size: int = 0) -> None:
         super().__init__(message)
