@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
+import logging
 import pathlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -130,9 +132,24 @@ def test_turning_away_is_an_error_clients_understand(tmp_path: pathlib.Path) -> 
         assert server.ask("GET", "/v2/").status == 200
         answer: Answer = server.ask("GET", "/v2/")
         assert (answer.status, answer.code) == (429, "TOOMANYREQUESTS")
-        assert answer.header("retry-after") == "2"
+        assert (answer.header("retry-after"), answer.header("connection")) == ("2", "close")
         assert server.ask("GET", "/livez").status == 200
         assert server.ask("GET", "/readyz").status == 200
+
+
+def test_who_is_turned_away_is_in_the_log_and_in_the_figures(
+    tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with Fronted(str(tmp_path), Limits(requests_per_second=0.001, burst=1)) as server:
+        server.ask("GET", "/v2/")
+        identity = server.ask("GET", "/v2/a/tags/list").header("x-request-id")
+        server.telemetry._lines.flush()  # type: ignore[union-attr]
+        assert server.telemetry._counters.requests["", "GET", 429] == 1
+    lines = [json.loads(line) for line in caplog.messages[-1].splitlines()]
+    assert [(line["status"], line["path"]) for line in lines if line["request_id"] == identity] == [
+        (429, "/v2/a/tags/list")
+    ]
 
 
 def test_a_body_that_is_turned_away_is_read_so_that_the_answer_is(

@@ -16,6 +16,7 @@ from argosy.errors import (
     UnsupportedError,
 )
 from argosy.server.http import (
+    REFUSED,
     ClientGoneError,
     File,
     Message,
@@ -91,6 +92,8 @@ class App:
         request = Request(scope, receive, f"{self._instance}-{next(self._numbers)}")
         match: Match | None = None
         try:
+            if REFUSED in scope:
+                raise scope[REFUSED]
             request.check()
             match = self._table.match(request.method, scope["raw_path"])
             response = await self._answer(match, request)
@@ -132,6 +135,8 @@ class App:
             log.error("request %s: %s", request.id, error)
         response = Response(error.status, [_JSON], distribution.encode_errors(_told(error)))
         response.headers.extend(again(error))
+        if REFUSED in request.scope:
+            response.add(b"connection", "close")
         if isinstance(error, UnauthorizedError) and match is not None:
             challenge = self.registry.access.challenge(match.route.verb, match.name or None)
             response.add(b"www-authenticate", challenge)

@@ -15,11 +15,10 @@ from typing import Any
 
 from argosy.errors import TooManyRequestsError
 from argosy.server.access import Access, Principal, TagGuard, Verb
-from argosy.server.http import Receive, Request, Scope, Send, again
+from argosy.server.http import REFUSED, Message, Receive, Scope, Send
 from argosy.server.settings import Limits
 from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
-from argosy.spec import distribution
 
 __all__ = ["Front", "Limiter", "Metered", "crowd", "is_within", "origin"]
 
@@ -228,7 +227,8 @@ class Front:
         try:
             self._limiter.enter(visit)
         except TooManyRequestsError as error:
-            await self._refuse(error, Request(scope, receive, ""), send)
+            scope[REFUSED] = error
+            await self._refuse(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)
@@ -241,20 +241,17 @@ class Front:
         address, scheme = origin(peer, headers, self._trusted, str(scope.get("scheme", "http")))
         return Visit(address, scheme, crowd(address))
 
-    async def _refuse(self, error: TooManyRequestsError, request: Request, send: Send) -> None:
-        """Answer once the body is read, as everywhere. It counts for nobody: who is refused takes no other's place."""
-        if self._drained < _DRAINED:
-            self._drained += 1
-            try:
-                await request.drain()
-            finally:
-                self._drained -= 1
-        body = distribution.encode_errors(error)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            *again(error),
-            (b"connection", b"close"),
-        ]
-        await send({"type": "http.response.start", "status": error.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have it told, once its body is read, as everywhere, if that are not too many.
+
+        It counts for nobody: who is refused takes no other's place.
+        """
+        self._drained += 1
+        try:
+            await self._app(scope, receive if self._drained <= _DRAINED else _nothing, send)
+        finally:
+            self._drained -= 1
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}

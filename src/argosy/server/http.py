@@ -30,6 +30,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
+REFUSED = "argosy.refused"
+"""In a request's scope: why it is not let in."""
 PIECE = 768 * 1024
 """Bytes of a body are gathered to pieces of this size before they are hashed and written."""
 
