@@ -23,6 +23,7 @@ from argosy.errors import (
     TooManyRequestsError,
 )
 from argosy.server.access import Principal
+from argosy.server.curfew import CURFEW
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -61,6 +62,12 @@ class ClientGoneError(ArgosyError):
 
     code = "SIZE_INVALID"
     status = 499
+
+
+class StoppingError(ArgosyError):
+    """The process ends before the body does. Another one, or the next, goes on with it."""
+
+    status = 503
 
 
 class MisdirectedError(ArgosyError):
@@ -232,6 +239,7 @@ class Request:
             SizeMismatchError: it is not as long as it was said to be.
             RequestTimeoutError: it takes too long.
             ClientGoneError: the client hung up.
+            StoppingError: this process ends.
         """
         expected = self.content_length
         if expected is None:
@@ -266,21 +274,26 @@ class Request:
         cut: ArgosyError | None = None
         try:
             async with asyncio.timeout(None) as limit:
-                while more and size < piece:
-                    now = loop.time()
-                    if now - armed > idle / 10:
-                        limit.reschedule(min(now + idle, end))
-                        armed = now
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        cut = ClientGoneError("body: it broke off, or is malformed")
-                        break
-                    body = message.get("body", b"")
-                    size += len(body)
-                    parts.append(body)
-                    more = message.get("more_body", False)
+                with CURFEW.ends(limit):
+                    while more and size < piece and not CURFEW.has_begun:
+                        now = loop.time()
+                        if now - armed > idle / 10:
+                            limit.reschedule(min(now + idle, end))
+                            armed = now
+                        message = await receive()
+                        if message["type"] == "http.disconnect":
+                            cut = ClientGoneError("body: it broke off, or is malformed")
+                            break
+                        body = message.get("body", b"")
+                        size += len(body)
+                        parts.append(body)
+                        more = message.get("more_body", False)
         except TimeoutError:
             cut = RequestTimeoutError(f"body: nothing came for {idle:g} s, or it took too long")
+        if more and CURFEW.has_begun:
+            cut = StoppingError(
+                "the registry stops: what came of the body is kept, if it is a blob's"
+            )
         self.ended = not more
         self.received += size
         return parts, more, cut
@@ -304,7 +317,7 @@ class Request:
         refused upload would look like a broken network. A client that waits for `100 Continue` sends nothing more.
         """
         announced = b"content-length" in self.headers or b"transfer-encoding" in self.headers
-        if not announced or (b"expect" in self.headers and not self.received):
+        if CURFEW.has_begun or not announced or (b"expect" in self.headers and not self.received):
             return
         loop = asyncio.get_running_loop()
         end = loop.time() + _LINGER

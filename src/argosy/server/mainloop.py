@@ -6,7 +6,9 @@ a few seconds, or once a moment after a reload, and say of some that have ended 
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
@@ -15,7 +17,10 @@ from typing import Any
 
 from granian.server.mp import MPServer, WorkerProcess
 
-__all__ = ["Bell", "Main", "is_alive"]
+__all__ = ["HURRY", "Bell", "Main", "is_alive"]
+
+HURRY = signal.SIGUSR2
+"""What a worker hears besides SIGTERM where it is killed if it takes too long."""
 
 _SOON, _PAUSE = 5.0, 1.0
 
@@ -79,6 +84,14 @@ class Main(MPServer):
     def _spawn_worker(self, *words: Any, **more: Any) -> WorkerProcess:
         worker = super()._spawn_worker(*words, **more)
         worker.is_alive = lambda: is_alive(worker.inner)  # type: ignore[method-assign]
+        end: Callable[[], None] = worker.terminate
+
+        def terminate() -> None:
+            end()
+            if is_alive(worker.inner):
+                os.kill(worker.inner.pid, HURRY)
+
+        worker.terminate = terminate  # type: ignore[method-assign]
         return worker
 
     def _respawn_workers(

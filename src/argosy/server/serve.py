@@ -31,7 +31,8 @@ from argosy.server.app import App
 from argosy.server.assemble import build, fold_metadata
 from argosy.server.certificates import Copy
 from argosy.server.connections import HEADERS, STREAMS, capacity, make_room
-from argosy.server.mainloop import Main
+from argosy.server.curfew import CURFEW
+from argosy.server.mainloop import HURRY, Main
 from argosy.server.settings import Settings, Tls
 from argosy.server.team import Seat, Team, assembled
 
@@ -43,6 +44,8 @@ _WORKERS = 4
 """More are started only where somebody asks for them: the database is written to by one at a time."""
 
 
+_BODIES = 0.8
+"""Of the time there is for a stop; what is left then is for keeping what came."""
 _PR_SET_PDEATHSIG = 1
 _PAUSE, _ATTEMPTS = 0.005, 200
 _AGAIN_SECONDS, _WAIT_SECONDS = 60, 5
@@ -262,6 +265,8 @@ def _load(
     gc.freeze()  # what is there to the end need not be looked through for garbage again and again
 
     def ready() -> None:
+        loop, left = asyncio.get_running_loop(), settings.listen.shutdown_seconds * _BODIES
+        loop.add_signal_handler(HURRY, loop.call_later, left, CURFEW.begin)
         _soon(_keep_to_cpu(seat, settings))
         _soon(_announce(settings, port, lambda url: on_ready(url) if seat.is_first() else None))
 

@@ -14,7 +14,14 @@ from argosy.errors import (
     TooManyRequestsError,
 )
 from argosy.server.handlers.blobs import read
-from argosy.server.http import PIECE, ClientGoneError, Limits, Request, RequestTimeoutError
+from argosy.server.http import (
+    PIECE,
+    ClientGoneError,
+    Limits,
+    Request,
+    RequestTimeoutError,
+    StoppingError,
+)
 from argosy.server.metadata import uploads
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.uploads import Upload
@@ -36,8 +43,8 @@ CHUNK = 256 * 1024
 
 _FEW = 1000
 
-CUT = (ClientGoneError, RequestTimeoutError)
-"""How a body ends that its client did not finish."""
+CUT = (ClientGoneError, RequestTimeoutError, StoppingError)
+"""How a body ends that did not come to its end."""
 
 _LEAST = 2
 
