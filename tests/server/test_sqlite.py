@@ -167,3 +167,11 @@ def test_who_makes_room_on_a_full_disk_can_delete(tmp_path: Path) -> None:
             server.push_image("a", "t")
     finally:
         disk.unregister()
+
+
+def test_opening_a_database_again_writes_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "registry.db")
+    with contextlib.closing(sqlite.Sqlite(path)):
+        pass
+    with contextlib.closing(sqlite.Sqlite(path)), open(f"{path}-wal", "rb") as log:
+        assert log.read() == b""

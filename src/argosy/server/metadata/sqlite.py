@@ -258,9 +258,7 @@ class Sqlite:
         tx = self._writer
         tx.rows("ANALYZE sqlite_schema")
         tx.rows("BEGIN IMMEDIATE")
-        if tx.rows("SELECT tbl, idx, stat FROM sqlite_stat1 ORDER BY tbl, idx") != list(
-            _STATISTICS
-        ):
+        if sorted(tx.rows("SELECT tbl, idx, stat FROM sqlite_stat1")) != sorted(_STATISTICS):
             tx.rows("DELETE FROM sqlite_stat1")
             tx.raw.executemany(
                 "INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?, ?, ?)", _STATISTICS
