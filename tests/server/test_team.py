@@ -42,6 +42,12 @@ def leave(seat: Seat) -> None:
 # -- places ---------------------------------------------------------------------------------------
 
 
+def test_a_full_disk_ends_no_worker_that_writes_to_a_table(team: Team) -> None:
+    for file in Path(team.folder).iterdir():
+        found = file.stat()
+        assert found.st_blocks * 512 >= found.st_size
+
+
 def test_a_new_worker_takes_the_place_where_the_fewest_sit(team: Team) -> None:
     seats = [Seat(team) for _ in range(2)]
     assert [seat.place for seat in seats] == [0, 1]

@@ -74,38 +74,44 @@ def assembled(data: str | None, size: int) -> Iterator[Team | None]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            folder = _folder(data)
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            team = Team(folder, size, secrets.token_bytes(16))
-            _furnish(team)
+            team = _settled(data, size)
+            stack.callback(shutil.rmtree, team.folder, ignore_errors=True)
             # Forked workers inherit the lock: it says that one of them lives, even where the main process was killed.
-            stack.callback(os.close, _lock(folder, wait=True))
+            stack.callback(os.close, _lock(team.folder, wait=True))
         except OSError as exc:
             raise StorageError(
-                f"{exc.filename}: {exc.strerror}",
+                f"{exc.filename or tempfile.gettempdir()}: {exc.strerror}",
                 hint="several workers share a directory; listen.workers: 1 needs none",
             ) from exc
         yield team
 
 
-def _furnish(team: Team) -> None:
-    """Put the tables and locks into a team's directory."""
-    for number in range(team.seats):
-        with open(_path(team, number), "xb") as table:
-            table.truncate(_TABLE_BYTES)
-    for name, size_bytes in (("rates", _RATES_BYTES), ("lead", 0), ("door", 0)):
-        with open(os.path.join(team.folder, name), "xb") as file:
-            file.truncate(size_bytes)
-
-
-def _folder(data: str | None) -> str:
+def _settled(data: str | None, size: int) -> Team:
     if data is not None:
         with contextlib.suppress(OSError):
             place = os.path.join(data, "workers")
             os.makedirs(place, mode=0o700, exist_ok=True)
             _sweep(place)
-            return tempfile.mkdtemp(prefix=_PREFIX, dir=place)
-    return tempfile.mkdtemp(prefix=f"argosy-{_PREFIX}")
+            return _furnished(tempfile.mkdtemp(prefix=_PREFIX, dir=place), size)
+    return _furnished(tempfile.mkdtemp(prefix=f"argosy-{_PREFIX}"), size)
+
+
+def _furnished(folder: str, size: int) -> Team:
+    team = Team(folder, size, secrets.token_bytes(16))
+    try:
+        _furnish(team)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return team
+
+
+def _furnish(team: Team) -> None:
+    """Put tables and locks into a team's directory. On a full disk the kernel ends who writes into a hole of one."""
+    tables = {str(number): _TABLE_BYTES for number in range(team.seats)}
+    for name, size_bytes in {**tables, "rates": _RATES_BYTES, "lead": 0, "door": 0}.items():
+        with open(os.path.join(team.folder, name), "xb") as file:
+            file.write(bytes(size_bytes))
 
 
 def _sweep(place: str) -> None:
