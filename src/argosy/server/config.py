@@ -116,7 +116,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
     """
     text = _read(path) if path else ""
     where = path or "defaults"
-    value, lines = _parse(text, where)
+    value, lines = parse_yaml(text, where)
     overridden = _override(value, environment or {})
     return decode(overridden, where=where, lines=lines)
 
@@ -153,7 +153,7 @@ def check_config(path: str, environment: Mapping[str, str] | None = None) -> lis
         InvalidConfigError: it is over the limit, or no UTF-8.
     """
     text = _read(path)
-    value, lines = _parse(text, path)
+    value, lines = parse_yaml(text, path)
     document = _override(value, environment or {})
     document = {} if document is None else document
     problems = [_message(problem, path, lines)[0] for problem in _problems(document, schema())]
@@ -183,10 +183,6 @@ def parse_yaml(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     Raises:
         InvalidConfigError: it is not YAML, names a property twice, or uses anchors, which could hide its size.
     """
-    return _parse(text, where)
-
-
-def _parse(text: str, where: str) -> tuple[Any, dict[tuple[str, ...], int]]:
     import yaml
 
     try:
@@ -262,7 +258,7 @@ def _override(value: Any, environment: Mapping[str, str]) -> Any:
         if name not in names:
             raise InvalidConfigError(f"{name}: no such setting", hint=_nearest(name, names))
         is_text = _is_text(kinds[names[name]])  # as it is: a password may look like a number
-        said = text if is_text else _parse(text, name)[0]
+        said = text if is_text else parse_yaml(text, name)[0]
         made = _with(made, names[name], said if text else None)
     return made
 
@@ -380,15 +376,10 @@ def _build(kind: Any, value: Any) -> Any:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     """What the schema cannot say."""
-    needs = [
-        (settings.storage.type == "s3" and settings.storage.s3 is None, "storage.s3"),
-        (
-            settings.metadata.type == "postgresql" and settings.metadata.postgresql is None,
-            "metadata.postgresql",
-        ),
-    ]
-    for missing, name in needs:
-        if missing:
+    for name in ("storage.s3", "metadata.postgresql"):
+        part, _, kind = name.partition(".")
+        chosen = getattr(settings, part)
+        if chosen.type == kind and getattr(chosen, kind) is None:
             yield f"{name}: expected it, for the type that was chosen"
     for cidr in settings.listen.trusted_proxies:
         try:
@@ -402,8 +393,19 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             yield f"{key}: two entries of the same name"
     for index, upstream in enumerate(settings.cache):
         yield from _wrong_upstream(upstream, f"cache.{index}")
+    for key, url in _urls(settings):
+        if url is not None:
+            yield from _wrong_url(url, key)
+
+
+def _urls(settings: Settings) -> Iterator[tuple[str, str | None]]:
+    s3 = settings.storage.s3
+    yield "listen.public_url", settings.listen.public_url
+    yield "storage.s3.endpoint", s3.endpoint if s3 else None
+    for index, issuer in enumerate(settings.access.issuers):
+        yield f"access.issuers.{index}.jwks", issuer.jwks if "://" in issuer.jwks else None
     for index, sink in enumerate(settings.events.sinks):
-        yield from _wrong_url(sink.url, f"events.sinks.{index}.url")
+        yield f"events.sinks.{index}.url", sink.url
 
 
 def _wrong_upstream(upstream: Upstream, key: str) -> Iterator[str]:
@@ -422,8 +424,8 @@ def _wrong_upstream(upstream: Upstream, key: str) -> Iterator[str]:
 
 def _wrong_url(url: str, key: str) -> Iterator[str]:
     """Nothing of the URL is shown: there may be a secret in it."""
-    if not url.isascii() or not url.isprintable() or " " in url:
-        yield f"{key}: expected printable ASCII without spaces; anything else is written as %XX"
+    if not url.isascii() or not url.isprintable() or " " in url or '"' in url:
+        yield f"{key}: expected printable ASCII without spaces and quotes; others are written as %XX"
         return
     try:
         parts = urlsplit(url)
@@ -433,7 +435,7 @@ def _wrong_url(url: str, key: str) -> Iterator[str]:
     if not is_whole:
         yield f"{key}: expected a host, and a port from 1 to 65535 if any"
     elif "@" in parts.netloc:
-        yield f"{key}: expected no user and password; `secret` signs what is delivered"
+        yield f"{key}: expected no user and password"
 
 
 def rights_of_everybody(settings: Settings) -> str:

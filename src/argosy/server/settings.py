@@ -206,7 +206,9 @@ class Tokens:
 
     enabled: bool = _field(True, "give out tokens, and challenge with Bearer instead of Basic")
     issuer: str = _field("argosy", "the `iss` claim of tokens given out", minLength=1)
-    service: str = _field("argosy", "the service's name: the `aud` claim", minLength=1)
+    service: str = _field(
+        "argosy", "the service's name: the `aud` claim", pattern=r"^[ !#-\[\]-~]+(?!\n)$"
+    )
     lifetime_seconds: int = _field(
         300, "how long a token lives; clients expect 60 or more", minimum=60, maximum=3600
     )
