@@ -6,6 +6,8 @@ import pathlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from argosy.errors import InvalidConfigError
 from argosy.server.auth.policy import Policy, Retention, glob
@@ -181,3 +183,30 @@ def test_a_signature_has_no_age_of_its_own() -> None:
     assert beside(rule, [tag], [f"sha512:{64 * 'a'}"], NOW) == [tag]
     rule = Retention(repositories=("**",), keep_days=30, keep=("*.sig",))
     assert beside(rule, [tag], [], NOW) == []
+
+
+def by_hand(pattern: str, text: str) -> bool:
+    """What a pattern means, tried in all ways there are."""
+    if pattern.startswith("**"):
+        return any(by_hand(pattern[2:], text[at:]) for at in range(len(text) + 1))
+    if pattern.startswith("*"):
+        stop = (text + "/").index("/")
+        return any(by_hand(pattern[1:], text[at:]) for at in range(stop + 1))
+    if not pattern or not text:
+        return pattern == text
+    fits = text[0] != "/" if pattern[0] == "?" else pattern[0] == text[0]
+    return fits and by_hand(pattern[1:], text[1:])
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "/", "*", "**", "?", "."]), max_size=9).map("".join),
+    st.text("ab/.", max_size=9),
+)
+def test_a_pattern_fits_what_it_fits_however_it_is_looked_for(pattern: str, text: str) -> None:
+    assert (glob(pattern).fullmatch(text) is not None) == by_hand(pattern, text)
+
+
+@pytest.mark.parametrize("pattern", ["*-" * 20 + "prod", "**a" * 20 + "b", "**-*-" * 10 + "x"])
+def test_no_name_takes_a_pattern_of_many_stars_for_ever(pattern: str) -> None:
+    for name in ("-".join("a" * 127), "a" * 255, "a-" * 127):
+        assert glob(pattern).fullmatch(name) is None

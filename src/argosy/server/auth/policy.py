@@ -26,7 +26,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from argosy.errors import DeniedError
@@ -88,20 +88,27 @@ SCHEMA: Mapping[str, object] = _object(
 )
 """The JSON Schema of the policy file."""
 
-_GLOB = re.compile(r"\*\*|\*|\?|[^*?]+")
-_WORDS = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-
 
 @functools.lru_cache(4096)
 def glob(pattern: str) -> re.Pattern[str]:
-    """A pattern, compiled.
+    """A pattern, compiled. Between two `**`, and after a `*`, the first place that fits is as good as any other: there
+    is no going back behind it, so that no name takes longer than the square of its length.
 
     >>> [bool(glob("team/*").fullmatch(n)) for n in ("team/a", "team/a/b", "teams/a")]
     [True, False, False]
     """
-    return re.compile(
-        "".join(_WORDS.get(part) or re.escape(part) for part in _GLOB.findall(pattern)), re.DOTALL
-    )
+    *parts, last = pattern.split("**")
+    first, *between = [_of_chunks(part.split("*")) for part in parts] or [""]
+    *chunks, end = last.split("*")
+    text = first + "".join(f"(?>.*?{part})" for part in between) + (".*" if parts else "")
+    text += _of_chunks(chunks) + ("[^/]*" if chunks else "") + _of_chunks([end])
+    return re.compile(text, re.DOTALL)
+
+
+def _of_chunks(chunks: Sequence[str]) -> str:
+    """What stands between `*`, each at the first place where it fits behind the one before."""
+    texts = [re.escape(chunk).replace(r"\?", "[^/]") for chunk in chunks]
+    return "".join(texts[:1]) + "".join(f"(?>[^/]*?{text})" for text in texts[1:])
 
 
 def matches(patterns: tuple[str, ...], text: str) -> bool:
