@@ -306,6 +306,16 @@ def test_the_name_is_resolved_once_so_that_it_cannot_change_its_mind(inside: str
     assert answer.status == 200
 
 
+def test_where_the_first_address_takes_no_connection_the_next_one_is_tried(inside: str) -> None:
+    answer = outbound.request(
+        "GET",
+        f"http://localhost:{inside.rpartition(':')[2]}/x",
+        allow_private=True,
+        resolve=lambda *_: ["127.0.0.2", "127.0.0.1"],
+    )
+    assert (answer.status, seen) == (200, ["/x"])
+
+
 def test_a_redirect_is_not_followed(inside: str) -> None:
     assert outbound.request("GET", f"{inside}/redirect", allow_private=True).status == 302
     assert seen == ["/redirect"]

@@ -1,7 +1,8 @@
 """Requests the registry itself makes: webhooks, and keys of token issuers. Nothing else leaves it.
 
 The name is resolved first, every address it has is judged, and the connection goes to the address that was judged, so
-that a name cannot lead to the inside of the network by a second answer (DNS rebinding). Redirects are not followed.
+that a name cannot lead to the inside of the network by a second answer (DNS rebinding). Of several addresses the first
+that takes the connection is the one. Redirects are not followed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ __all__ = ["Answer", "allowed", "request"]
 
 MAX_BODY = 1024 * 1024
 _PATIENCE = 3
+_MOST_ADDRESSES = 2
+"""So many are tried: `localhost` has two, and who waits holds a lease meanwhile."""
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -80,7 +83,7 @@ def request(
         url: An http or https URL.
         headers: Headers to send.
         body: What to send.
-        timeout_seconds: How long connecting, and each read, may take.
+        timeout_seconds: How long connecting to an address, and each read, may take.
         allow_private: Whether the address may be one of an inner network.
         resolve: How names become addresses.
 
@@ -101,7 +104,7 @@ def request(
     sent = {"User-Agent": "argosy", "Connection": "close", **(headers or {})}
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     try:
-        connection = _connect(parts.scheme, addresses[0], port, parts.hostname, timeout_seconds)
+        connection = _connect(parts.scheme, addresses, port, parts.hostname, timeout_seconds)
         with contextlib.closing(connection):
             connection.request(method, target, body=body, headers=sent)
             response = connection.getresponse()
@@ -115,13 +118,13 @@ def request(
 
 
 def _connect(
-    scheme: str, address: str, port: int, host: str, timeout_seconds: float
+    scheme: str, addresses: list[str], port: int, host: str, timeout_seconds: float
 ) -> http.client.HTTPConnection:
-    """A connection to one address that proves itself as the host."""
+    """A connection to the first address that takes one, and proves itself as the host."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     if scheme == "https":
         connection.default_port = 443  # so that the Host header is the one the server knows
-    plain = socket.create_connection((address, port), timeout=timeout_seconds)
+    plain = _first(addresses[:_MOST_ADDRESSES], port, timeout_seconds)
     try:
         connection.sock = (
             client_context().wrap_socket(plain, server_hostname=host)
@@ -132,6 +135,13 @@ def _connect(
         plain.close()
         raise
     return connection
+
+
+def _first(addresses: list[str], port: int, timeout_seconds: float) -> socket.socket:
+    for address in addresses[:-1]:
+        with contextlib.suppress(OSError):
+            return socket.create_connection((address, port), timeout=timeout_seconds)
+    return socket.create_connection((addresses[-1], port), timeout=timeout_seconds)
 
 
 def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
