@@ -142,8 +142,8 @@ def served() -> Iterator[KeyServer]:
     made.server.server_close()
 
 
-def token(key: Any, kid: str, now: float) -> str:
-    claims = {"iss": "https://ci.example", "aud": "registry", "sub": "job", "exp": now + 60}
+def token(key: Any, kid: str, now: float, user: str = "job") -> str:
+    claims = {"iss": "https://ci.example", "aud": "registry", "sub": user, "exp": now + 60}
     return jwt.encode(claims, key, "EdDSA", headers={"kid": kid})
 
 
@@ -174,6 +174,16 @@ def test_keys_that_cannot_be_had_let_nobody_in(served: KeyServer) -> None:
     one = Issuer(issuer="https://ci.example", audience="registry", jwks=served.url)
     with pytest.raises(UnauthorizedError, match="not to be had"):
         Issuers([one], lambda: NOW).verify(token(key, "one", NOW))
+
+
+@pytest.mark.parametrize("user", ["", "a\0b", "a\nb", "\ud800"])
+def test_a_token_for_a_name_that_nobody_can_write_down_is_refused(
+    served: KeyServer, user: str
+) -> None:
+    key = served.add("one")
+    one = Issuer(issuer="https://ci.example", audience="registry", jwks=served.url)
+    with pytest.raises(UnauthorizedError, match="names no user"):
+        Issuers([one], lambda: NOW).verify(token(key, "one", NOW, user))
 
 
 def test_keys_come_over_https_from_anywhere_but_this_machine() -> None:

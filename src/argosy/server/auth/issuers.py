@@ -195,7 +195,7 @@ def _choose(keys: Keys, kid: str | None, algorithm: str) -> jwt.PyJWK:
 
 def _read(claims: Mapping[str, Any], issuer: Issuer) -> Claims:
     user, groups = claims.get(issuer.user_claim), claims.get(issuer.groups_claim)
-    if not isinstance(user, str) or not user:
+    if not isinstance(user, str) or not user or not user.isprintable():
         raise UnauthorizedError(f"the token's claim {issuer.user_claim} names no user")
     listed = groups if isinstance(groups, list) else []
     return Claims(
