@@ -46,7 +46,7 @@ def test_who_read_the_list_before_our_write_is_waited_for(
     registry = Registry(late * PATIENCE)
     clock = types.SimpleNamespace(monotonic=lambda: registry.now)
     monkeypatch.setattr(referrers, "time", clock, raising=False)
-    run(referrers.add("app", SUBJECT.digest, MINE), registry)
+    run(referrers.add("app", SUBJECT.digest, [MINE]), registry)
     found = decode_manifest(registry.raw)
     assert isinstance(found, Index)
     assert {e.digest for e in found.manifests} == {MINE.digest, THEIRS.digest}

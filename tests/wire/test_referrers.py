@@ -8,12 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from argosy.errors import ConflictError, InvalidManifestError
+from argosy.content.copy import copy
+from argosy.content.memory import MemoryStore
+from argosy.errors import ConflictError, InvalidManifestError, ManifestUnknownError
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.testing import random
 from tests.wire import scripted as s
 
 Client = Callable[..., Repository]
@@ -38,11 +41,11 @@ def referrer(number: int) -> tuple[Descriptor, bytes]:
 class TagStore:
     """The referrers tag, kept by clients; `etags` makes the registry mind `If-Match`."""
 
-    def __init__(self, server: s.Scripted, *, etags: bool = False) -> None:
+    def __init__(self, server: s.Scripted, path: str = TAG, *, etags: bool = False) -> None:
         self.raw, self.etags, self.lock = b"", etags, threading.Lock()
         self.before_put: Callable[[], None] = lambda: None
-        server.on("GET", TAG, self.get)
-        server.on("PUT", TAG, self.put)
+        server.on("GET", path, self.get)
+        server.on("PUT", path, self.put)
         server.on("PUT", ".*", s.answer(201))
 
     def get(self, seen: s.Seen, peer: s.Peer) -> bool:
@@ -82,6 +85,88 @@ def test_a_registry_that_does_not_gets_the_tag(scripted: s.Scripted, client: Cli
     assert [e.annotations["n"] for e in store.entries()] == ["1", "2"]
     assert {e.artifact_type for e in store.entries()} == {"application/x.sbom"}
     assert [e.annotations["n"] for e in repository.referrers(SUBJECT)] == ["1", "2"]
+
+
+def test_a_copy_writes_the_list_once(scripted: s.Scripted, client: Client) -> None:
+    source = MemoryStore()
+    root = random.image(source, 1, "v1", layers=1)
+    made = [random.artifact(source, 10 + number, subject=root) for number in range(5)]
+    under = f"/v2/app/manifests/sha256-{root.digest.encoded}"
+    store = TagStore(scripted, under)
+    scripted.on("HEAD", "/v2/app/blobs/.*", s.answer(200))
+    scripted.on("GET", f"/v2/app/manifests/{root.digest}", s.manifest(source.fetch(root).readall()))
+    copy(source, "v1", client(), "v1", referrers=True)
+    assert {e.digest for e in store.entries()} == {desc.digest for desc in made}
+    writes = [r.target for r in scripted.requests("PUT")]
+    assert writes.count(under) == 1
+    assert writes[-1].endswith("/v1")  # the tag is there when all that belongs to it is
+
+
+class TestTogether:
+    def test_what_waits_is_seen_here(self, scripted: s.Scripted, client: Client) -> None:
+        store, repository = TagStore(scripted), client()
+        with repository.together():
+            repository.push(*pair(1))
+            with repository.together():
+                repository.push(*pair(2))
+            assert not store.raw
+            assert len(list(repository.referrers(SUBJECT))) == 2
+        assert len(store.entries()) == 2
+
+    def test_not_too_many_wait(self, scripted: s.Scripted, client: Client) -> None:
+        store, repository = TagStore(scripted), client()
+        with repository.together():
+            for number in range(65):
+                repository.push(*pair(number))
+            assert len(store.entries()) == 64
+        assert len(store.entries()) == 65
+
+    def test_what_was_pushed_before_an_error_is_listed(
+        self, scripted: s.Scripted, client: Client
+    ) -> None:
+        store = TagStore(scripted)
+        scripted.on("GET", "/v2/app/manifests/v1", s.answer(404))
+
+        def half(repository: Repository) -> None:
+            with repository.together():
+                repository.push(*pair(1))
+                repository.resolve("v1")
+
+        with pytest.raises(ManifestUnknownError):
+            half(client())
+        assert len(store.entries()) == 1
+
+    def test_the_first_error_is_the_one_that_is_told(
+        self, scripted: s.Scripted, client: Client
+    ) -> None:
+        TagStore(scripted)
+        scripted.on("GET", "/v2/app/manifests/v1", s.answer(404))
+        scripted.on("PUT", TAG, s.answer(403))
+
+        def half(repository: Repository) -> None:
+            with repository.together():
+                repository.push(*pair(1))
+                repository.resolve("v1")
+
+        with pytest.raises(ManifestUnknownError):
+            half(client())
+
+    def test_who_interrupts_does_not_wait(self, scripted: s.Scripted, client: Client) -> None:
+        store = TagStore(scripted)
+
+        def half(repository: Repository) -> None:
+            with repository.together():
+                repository.push(*pair(1))
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            half(client())
+        assert not store.raw
+
+
+def pair(number: int) -> tuple[Descriptor, io.BytesIO]:
+    desc, raw = referrer(number)
+    return desc, io.BytesIO(raw)
 
 
 @pytest.mark.parametrize("etags", [False, True])

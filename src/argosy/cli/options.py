@@ -20,7 +20,6 @@ from argosy.errors import (
     NotFoundError,
     UsageError,
 )
-from argosy.layer.entry import Limits
 from argosy.locate import Location
 from argosy.spec.platform import Platform
 
@@ -213,14 +212,6 @@ jobs_option = click.option(
     default=4,
     show_default=True,
     help="How many blobs move at a time.",
-)
-max_ratio_option = click.option(
-    "--max-ratio",
-    metavar="N",
-    type=click.IntRange(1),
-    default=Limits().ratio,
-    show_default=True,
-    help="Refuse a layer, beyond its first GiB, that becomes more than N times as large.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 

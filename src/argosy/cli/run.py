@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli import contained, engine, failure, progress
-from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option, max_ratio_option
+from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
+from argosy.cli.unpacking import max_ratio_option
 from argosy.engine import rootless, security
 from argosy.engine.container import Container, unheard
 from argosy.engine.devices import Device

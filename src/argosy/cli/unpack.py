@@ -10,7 +10,8 @@ from argosy.bundle.convert import unsafe_labels
 from argosy.bundle.unpack import unpack, unpack_rootfs
 from argosy.cli import making
 from argosy.cli.failure import warn
-from argosy.cli.options import max_ratio_option, place_argument, platform_option
+from argosy.cli.options import place_argument, platform_option
+from argosy.cli.unpacking import max_ratio_option
 from argosy.errors import UsageError
 from argosy.layer.entry import Limits
 from argosy.layer.idmap import IdMap

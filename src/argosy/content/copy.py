@@ -119,7 +119,8 @@ def copy(
         more = referrers or digest_tags
         run.tree(chosen, () if more else tags)
         if more:
-            run.belongings(referrers=referrers, digest_tags=digest_tags)
+            with together(target):
+                run.belongings(referrers=referrers, digest_tags=digest_tags)
             run.tag(chosen.root, tags)
     return chosen.root
 

@@ -199,7 +199,7 @@ class Mounter(Protocol):
 
 @runtime_checkable
 class Gatherer(Protocol):
-    """A target whose every new manifest or tag costs more the more there are, and that can write several at once."""
+    """A target where every new manifest or tag costs more the more there are, and that can write several at once."""
 
     def together(self) -> AbstractContextManager[object]:
         """Until the block ends, in order or not, what `push` and `tag` add may wait to be written.

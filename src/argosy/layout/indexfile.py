@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
-from argosy.errors import InvalidLayoutError
+from argosy.errors import ArgosyError, InvalidLayoutError
 from argosy.layout.blobs import open_regular
 from argosy.layout.durable import locked, storage_error, storage_errors, write_file
 from argosy.layout.view import decode_index
@@ -88,11 +88,18 @@ class IndexFile:
             self._blocks += 1
         try:
             yield
-        finally:
-            with self._mutex:
-                self._blocks -= 1
-                if not self._blocks:
-                    self.settle()
+        except BaseException:
+            with contextlib.suppress(ArgosyError):  # the first error says why
+                self._end()
+            raise
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        with self._mutex:
+            self._blocks -= 1
+            if not self._blocks:
+                self.settle()
 
     def settle(self) -> None:
         """Write what waits."""

@@ -6,12 +6,14 @@ condition that it has not changed, and reads again to see that it stands: many r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from argosy.errors import (
+    ArgosyError,
     ConflictError,
     InvalidManifestError,
     NameUnknownError,
@@ -29,6 +31,8 @@ from argosy.spec.manifest import MAX_SIZE, Index, Manifest, decode_manifest
 MAX_PAGES = 1000
 _ATTEMPTS = 16
 _MAX_PAUSE = 2.0
+_MOST = 64
+"""How many entries of one list wait for one another before they are written."""
 _updating = threading.Lock()  # one update at a time in this process; others are met by merging
 
 
@@ -113,16 +117,16 @@ def entry_of(desc: Descriptor, manifest: Manifest | Index) -> Descriptor:
     return replace(desc.bare(), artifact_type=kind, annotations=dict(manifest.annotations))
 
 
-def add(name: str, subject: Digest, entry: Descriptor) -> Flow[None]:
-    """Put an entry into the tag schema's list.
+def add(name: str, subject: Digest, new: Sequence[Descriptor]) -> Flow[None]:
+    """Put entries into the tag schema's list.
 
     Raises:
         ConflictError: others change the list faster than it can be written.
     """
 
     def change(entries: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
-        kept = _unique(entries)
-        return kept if any(e.digest == entry.digest for e in kept) else (*kept, entry)
+        have = {entry.digest for entry in entries}
+        return (*_unique(entries), *(e for e in _unique(new) if e.digest not in have))
 
     yield from _update(name, subject, change)
 
@@ -188,3 +192,60 @@ def _put(name: str, subject: Digest, raw: bytes, etag: str | None) -> Request:
         body=raw,
         scopes=(push_scope(name),),
     )
+
+
+class Gathered:
+    """Entries for the tag schema's lists of a repository; inside `together` they wait for one another.
+
+    What waits when a process is killed is not lost: `copy` finds that a manifest is not in its list, and pushes it.
+
+    Args:
+        write: Puts entries into a subject's list.
+    """
+
+    def __init__(self, write: Callable[[Digest, Sequence[Descriptor]], object]) -> None:
+        self._write = write
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._waiting: dict[Digest, list[Descriptor]] = {}
+
+    def add(self, subject: Digest, entry: Descriptor) -> None:
+        """Put an entry into a list, now or with others."""
+        with self._lock:
+            waiting = self._waiting.setdefault(subject, [])
+            waiting.append(entry)
+            if self._blocks and len(waiting) < _MOST:
+                return
+        self.settle(subject)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """See `Gatherer.together`. Where the block fails, what cannot be written either is not told besides."""
+        with self._lock:
+            self._blocks += 1
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(ArgosyError):
+                self._end()
+            raise
+        except BaseException:  # who interrupts does not wait for a network
+            with self._lock:
+                self._blocks -= 1
+            raise
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            waiting = () if self._blocks else tuple(self._waiting)
+        for subject in waiting:
+            self.settle(subject)
+
+    def settle(self, subject: Digest) -> None:
+        """Write what waits for one list."""
+        with self._lock:
+            waiting = self._waiting.pop(subject, ())
+        if waiting:
+            self._write(subject, waiting)

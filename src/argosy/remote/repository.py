@@ -1,4 +1,4 @@
-"""One repository of a registry: a `Target`, a `Deleter` and a `Mounter` like any other place."""
+"""One repository of a registry: a `Target`, a `Deleter`, a `Mounter` and a `Gatherer` like any other place."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
@@ -68,6 +69,9 @@ class Repository:
         self._absent: set[Digest] = set()
         self._sessions: dict[Digest, flows.Opened] = {}
         self._api: bool | None = None
+        self._gathered = lists.Gathered(
+            lambda subject, new: run(lists.add(self.name, subject, new), self._own)
+        )
 
     def __str__(self) -> str:
         return f"{self.registry}/{self.name}"
@@ -204,6 +208,10 @@ class Repository:
         with self._lock:
             self._absent.discard(desc.digest)
 
+    def together(self) -> AbstractContextManager[None]:
+        """See `Gatherer.together`: the lists of referrers that clients keep are written for many at once."""
+        return self._gathered.together()
+
     def tag(self, desc: Descriptor, tag: str) -> None:
         """Point a tag at a manifest that is here, by storing its own bytes under it.
 
@@ -235,6 +243,7 @@ class Repository:
             raise UnsupportedError(f"{self.registry} does not delete manifests")
         subject = _subject(raw)
         if subject is not None and not self._has_api(subject.digest):
+            self._gathered.settle(subject.digest)
             emptied = run(lists.remove(self.name, subject.digest, desc.digest), self._own)
             if emptied is not None:
                 run(flows.delete_manifest(self.name, emptied.digest), self._own)
@@ -364,7 +373,7 @@ class Repository:
             return
         if not self._has_api(subject.digest):
             entry = lists.entry_of(desc, decode_manifest(raw, desc.media_type))
-            run(lists.add(self.name, subject.digest, entry), self._own)
+            self._gathered.add(subject.digest, entry)
 
     def _has_api(self, subject: Digest) -> bool:
         """Whether the registry has the referrers API; asked once."""
@@ -388,6 +397,7 @@ class Repository:
             if known and mode != "both":
                 return
         if mode != "api":
+            self._gathered.settle(subject)
             place = self._itself
             index, _, _ = run(lists.tagged(place.name, subject), self.registry.session(place))
             yield from index.manifests if index else ()
