@@ -25,7 +25,7 @@ def places(tmp_path: pathlib.Path) -> Places:
 
 @pytest.fixture
 def container(places: Places) -> Container:
-    made = Container.make(places, RunOptions(name="c"), image="i", digest="d", detached=True)
+    made = Container.make(places, RunOptions(name="web"), image="i", digest="d", detached=True)
     made.release()
     return made
 
@@ -46,7 +46,7 @@ def test_the_record_of_a_newer_argosy_is_read_and_a_damaged_one_is_named(
             with pytest.raises(InvalidConfigError, match=r"container\.json: "):
                 Container.find(places, text)
             assert Container.find(places, text, damaged=True).path == container.path
-    for nobody in ("c", "..", "", "/"):
+    for nobody in ("web", "..", "", "/"):
         with pytest.raises(ContainerUnknownError):
             Container.find(places, nobody)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import pathlib
@@ -147,6 +148,20 @@ def test_what_the_image_does_not_have_is_told_before_a_network_is_made(
     with pytest.raises(InvalidConfigError, match=words):
         engine.run("i", Image.open(LayoutStore.open(str(host_layout)), "v1"), options)
     assert list((root / "containers").iterdir()) == []
+
+
+def test_a_program_that_has_run_a_container_takes_in_no_orphans_of_others(
+    root: pathlib.Path, host_layout: pathlib.Path
+) -> None:
+    """Who takes them in and does not wait for them keeps them as zombies, and the PID namespaces they are of."""
+    needs_containers()
+    engine = Engine(Places(data=str(root), run=str(root / "run"), runtime=("/nonexistent",)))
+    options = RunOptions(network="none", command=("true",))
+    with pytest.raises(FileNotFoundError):
+        engine.run("i", Image.open(LayoutStore.open(str(host_layout)), "v1"), options)
+    takes_in = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(37, ctypes.byref(takes_in), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+    assert takes_in.value == 0
 
 
 def test_a_corrupt_layer_is_refused_and_nothing_is_kept(

@@ -20,7 +20,7 @@ from argosy.engine.streams import Streams, write_all
 from argosy.engine.values import PASSED_ON
 from argosy.runtime.flow import Flow
 
-_SET_CHILD_SUBREAPER = 36
+_SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER = 36, 37
 _CHUNK = 65536
 _LAST_WORDS = 1.0
 """Seconds to wait for output that is still on its way when the container has ended."""
@@ -70,9 +70,8 @@ class Watch:
         """
         if self._detached:
             self._log = LogWriter(self._container.file("output.log"))
-        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         helper: int | None = None
-        with _signals() as (arrived, wakeup):
+        with _taking_in(), _signals() as (arrived, wakeup):
             self._selector.register(wakeup, selectors.EVENT_READ)
             try:
                 self._create()
@@ -267,6 +266,19 @@ class Watch:
                 os.close(fd)
         if self._log is not None:
             self._log.close()
+
+
+@contextlib.contextmanager
+def _taking_in() -> Iterator[None]:
+    """Be the parent of the processes the runtime leaves behind, and afterwards again only if it was so before."""
+    prctl = ctypes.CDLL(None).prctl
+    before = ctypes.c_int()
+    prctl(_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
 @contextlib.contextmanager
