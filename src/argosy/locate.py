@@ -229,15 +229,22 @@ def _class(transport: str) -> Any:
 
 
 @contextlib.contextmanager
-def source(location: Location, connect: Connect | None = None) -> Iterator[Source]:
+def source(
+    location: Location, connect: Connect | None = None, *, itself: bool = False
+) -> Iterator[Source]:
     """Open a place to read from.
+
+    Args:
+        location: The place.
+        connect: How to reach a registry.
+        itself: Ask no mirrors, which may be behind: for what is written to it goes by what is read.
 
     Raises:
         NotFoundError: there is nothing.
         UsageError: it is in a registry and no `connect` was given.
     """
     if location.reference is not None:
-        yield _connected(location.reference, connect, write=False)
+        yield _connected(location.reference, connect, write=itself)
         return
     _open_standard_streams(location, write=False)
     with _closing(_class(location.transport).open(location.path)) as place:

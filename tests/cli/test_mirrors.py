@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from argosy.image.view import Image
 from argosy.layout.store import LayoutStore
 from argosy.remote.registry import Registry
 from argosy.remote.repository import Repository
@@ -45,15 +46,44 @@ def test_layers_are_there_where_only_a_mirror_has_them(argosy: Run, mirror: Repo
     assert not [v for v in drawn["vertices"] if v["kind"] == "missing"]
 
 
-def test_what_is_written_to_is_asked_itself_and_not_its_mirror(
-    argosy: Run, mirror: Repository, layout: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    """Else an old mirror would say that nothing is to do."""
+@pytest.fixture
+def behind(mirror: Repository, tmp_path: pathlib.Path) -> Repository:
+    """`app` with an image `v1`, in a registry whose mirror has an older one, and a `v2`."""
     registry = mirror.registry
     (tmp_path / "registries.conf").write_text(
         f'[[registry]]\nlocation = "{registry}"\n[[registry.mirror]]\nlocation = "{registry}/mirrored"\n'
     )
-    argosy("cp", "-q", "--no-clobber", f"oci:{layout}:v1", f"{registry}/app:v1")
+    random.image(mirror, 2, "v1", "v2")
+    made = registry.repository("app")
+    random.image(made, 3, "v1")
+    return made
+
+
+def test_an_image_is_changed_in_place_as_its_registry_has_it(
+    argosy: Run, behind: Repository
+) -> None:
+    new = Image.open(behind, "v1")
+    argosy("mutate", "-q", "-l", "a=b", f"{behind}:v1")
+    changed = Image.open(behind, "v1")
+    assert changed.config.execution.labels["a"] == "b"
+    assert [x.diff_id for x in changed.layers] == [x.diff_id for x in new.layers]
+
+
+def test_what_is_attached_refers_to_what_the_registry_has(
+    argosy: Run, behind: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "note").write_text("n")
+    argosy("attach", "-q", f"{behind}:v1", "--artifact-type", "application/x.n", "note")
+    assert len(list(behind.referrers(behind.resolve("v1")))) == 1
+
+
+def test_what_is_written_to_is_asked_itself_and_not_its_mirror(
+    argosy: Run, behind: Repository, layout: pathlib.Path
+) -> None:
+    """Else an old mirror would say that nothing is to do."""
+    registry = behind.registry
+    argosy("cp", "-q", "--no-clobber", f"oci:{layout}:v1", f"{registry}/app:v2")
     with LayoutStore.open(str(layout)) as store:
         wanted = store.resolve("v1")
-        assert registry.repository("app").resolve("v1").digest == wanted.digest
+        assert registry.repository("app").resolve("v2").digest == wanted.digest

@@ -176,7 +176,7 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
     """
     if not given["artifact_type"] and not given["config"]:
         raise UsageError("say what it is, with --artifact-type")
-    with places.image(place, platform) as (source, subject):
+    with places.image(place, platform, itself=True) as (source, subject):
         made = _packed(source, given, subject)
     _delivered(made, place, given)
 

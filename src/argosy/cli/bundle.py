@@ -60,7 +60,10 @@ def repack(
     """
     check_level(compress or Compression.GZIP, level)
     bundle = Bundle.open(directory)
-    with making.claimed(place, destination), places.source(place) as source:
+    with (
+        making.claimed(place, destination) as itself,
+        places.source(place, itself=itself) as source,
+    ):
         base = base_of(bundle, source)
         making.check(base, place, destination)
         image = repacked(

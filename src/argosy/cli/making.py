@@ -114,7 +114,10 @@ def opened(
         platform: The platform.
         destination: Where what is made of it goes, see `check`.
     """
-    with claimed(location, destination), places.image(location, platform) as (place, desc):
+    with (
+        claimed(location, destination) as itself,
+        places.image(location, platform, itself=itself) as (place, desc),
+    ):
         view = seen(place, desc)
         if destination is not None:
             check(view, location, destination)
@@ -127,8 +130,8 @@ def one_image(
 ) -> Iterator[Image]:
     """The image a location means; of an index the one for a platform, or for this machine. Else as `opened`."""
     with (
-        claimed(location, destination),
-        places.image(location, platform, single=True) as (place, desc),
+        claimed(location, destination) as itself,
+        places.image(location, platform, single=True, itself=itself) as (place, desc),
     ):
         image = Image(source=place, descriptor=desc)
         if destination is not None:
@@ -137,15 +140,19 @@ def one_image(
 
 
 @contextlib.contextmanager
-def claimed(location: Location, destination: Destination | None) -> Iterator[None]:
-    """Keep other processes from changing the image of a layout's tag meanwhile, or one of two changes would be lost."""
+def claimed(location: Location, destination: Destination | None) -> Iterator[bool]:
+    """Keep other processes from changing the image of a layout's tag meanwhile, or one of two changes would be lost.
+
+    Yields:
+        Whether the image is changed in place, so that an older one, of a mirror, would take the place of a newer.
+    """
     where, tags = _where(location, destination) if destination else (location, ())
     with contextlib.ExitStack() as stack:
         if where.transport == "oci" and tags:
             durable = importlib.import_module("argosy.layout.durable")
             header = os.path.join(where.path, HEADER_FILE)
             stack.enter_context(durable.claimed(header, tags[0], lambda: _wait(where)))
-        yield
+        yield destination is not None and where is location
 
 
 def _wait(where: Location) -> None:

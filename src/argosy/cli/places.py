@@ -33,9 +33,12 @@ def _connect(location: Location, side: str) -> Connect | None:
 
 
 @contextlib.contextmanager
-def source(location: Location, side: str = "src") -> Iterator[Source]:
-    """Open a place to read from; `side` picks `--src-…` or `--dest-…` options where a command has both."""
-    with locate.source(location, _connect(location, side)) as place:
+def source(location: Location, side: str = "src", *, itself: bool = False) -> Iterator[Source]:
+    """Open a place to read from; `side` picks `--src-…` or `--dest-…` options where a command has both.
+
+    `itself`: see `locate.source`.
+    """
+    with locate.source(location, _connect(location, side), itself=itself) as place:
         yield place
 
 
@@ -222,7 +225,11 @@ def repository(location: Location) -> str | None:
 
 @contextlib.contextmanager
 def image(
-    location: Location, platform: Platform | None = None, *, single: bool = False
+    location: Location,
+    platform: Platform | None = None,
+    *,
+    single: bool = False,
+    itself: bool = False,
 ) -> Iterator[tuple[Source, Descriptor]]:
     """Open a place and find what the location means in it.
 
@@ -230,8 +237,9 @@ def image(
         location: What was typed.
         platform: Of an index, take the image for this platform.
         single: An index is not enough: without `platform`, take the host's image of it.
+        itself: See `locate.source`.
     """
-    with source(location) as place:
+    with source(location, itself=itself) as place:
         desc = place.resolve(locate.choose(place, location))
         if platform is not None:
             desc = graph.select(place, desc, platform)
