@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from argosy.engine.invoke import InvocationError
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
 from argosy.engine.run import Engine
@@ -157,7 +158,7 @@ def test_a_program_that_has_run_a_container_takes_in_no_orphans_of_others(
     needs_containers()
     engine = Engine(Places(data=str(root), run=str(root / "run"), runtime=("/nonexistent",)))
     options = RunOptions(network="none", command=("true",))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InvocationError, match="/nonexistent: no such file"):
         engine.run("i", Image.open(LayoutStore.open(str(host_layout)), "v1"), options)
     takes_in = ctypes.c_int(-1)
     ctypes.CDLL(None).prctl(37, ctypes.byref(takes_in), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER

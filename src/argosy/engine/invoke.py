@@ -101,9 +101,11 @@ class Runtime:
         argv = self.argv("create", *arguments, self._container.id)
         before = self.log_size()
         # Directories that it makes in the container are its own, whatever the caller keeps from others.
-        with subprocess.Popen(
-            argv, stdin=stdin, stdout=stdout, stderr=stderr, umask=0o022
-        ) as process:
+        try:
+            process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, umask=0o022)
+        except OSError as exc:
+            raise self._missing(exc) from None
+        with process:
             if not _ended(process.pid):
                 process.kill()
         if process.returncode != 0:
@@ -131,9 +133,16 @@ class Runtime:
             raise InvocationError(
                 f"the runtime took more than {TIMEOUT:g} seconds to {verb}"
             ) from None
+        except OSError as exc:
+            raise self._missing(exc) from None
         if done.returncode != 0:
             raise self._refused(verb, before, done.stderr)
         return done.stdout
+
+    def _missing(self, exc: OSError) -> InvocationError:
+        told = InvocationError(f"the runtime {self._base[0]}: {str(exc.strerror).lower()}")
+        told.hint = "ARGOSY_RUNTIME names the program; without it, argosy's own is used"
+        return told
 
     def start(self) -> None:
         """Run the user's program."""
@@ -153,6 +162,8 @@ class Runtime:
             self.call("delete", "--force", self._container.id)
         except InvocationError as exc:
             state = os.path.join(self._container.places.state, self._container.id)
+            if not os.path.lexists(state):
+                return  # the runtime removes it last, and makes it first
             exc.hint = f"try again, or if nothing of it runs any more remove {state} first"
             raise
 
