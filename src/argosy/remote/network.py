@@ -7,6 +7,7 @@ against the address that was really connected to, so a name that resolves differ
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from urllib.parse import SplitResult, urljoin, urlsplit, urlunsplit
@@ -113,6 +114,7 @@ def _shown(url: str) -> str:
     return repr(redact_url(url)[:200])
 
 
+@functools.lru_cache(256)  # of a request it is asked eight times
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of a URL: what credentials belong to.
 
