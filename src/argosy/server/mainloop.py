@@ -6,6 +6,7 @@ a few seconds, or once a moment after a reload, and say of some that have ended 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -80,6 +81,12 @@ class Main(MPServer):
         except SystemExit:
             if not self.interrupt_signal:
                 raise
+        finally:
+            for (
+                worker
+            ) in self.wrks:  # none is left but after an error; a thread waits for each, for ever
+                worker.interrupt_by_parent = True
+                worker.inner.kill()
 
     def _spawn_worker(self, *words: Any, **more: Any) -> WorkerProcess:
         worker = super()._spawn_worker(*words, **more)
@@ -88,8 +95,9 @@ class Main(MPServer):
 
         def terminate() -> None:
             end()
-            if is_alive(worker.inner):
-                os.kill(worker.inner.pid, HURRY)
+            with contextlib.suppress(ProcessLookupError):  # it ends while it is looked at
+                if is_alive(worker.inner):
+                    os.kill(worker.inner.pid, HURRY)
 
         worker.terminate = terminate  # type: ignore[method-assign]
         return worker
