@@ -103,6 +103,20 @@ class TestTogether:
         assert [*again(store).tags()] == ["v1", "stable"]
         assert counted.writes == 1
 
+    def test_what_waits_is_shown_while_it_is_written(
+        self, store: LayoutStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shown: list[list[str]] = []
+
+        def written(path: str, data: bytes) -> int:
+            shown.append([*store.tags()])
+            return write_file(path, data)
+
+        monkeypatch.setattr(indexfile, "write_file", written)
+        with store.together():
+            pushed(store, 1, "v1")
+        assert shown == [["v1"]]
+
     def test_what_was_added_before_an_error_stays(self, store: LayoutStore) -> None:
         def half() -> None:
             with store.together():

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import click
 
-from argosy.cli import making
+from argosy.cli import failure, making
 from argosy.cli.options import place_argument, platform_option
 from argosy.errors import ArgosyError, UsageError
 from argosy.image.edit import with_config, with_manifest
@@ -92,10 +92,14 @@ def edited(raw: bytes, name: str) -> Iterator[bytes]:
             text = file.read(_MOST)
         try:
             yield raw if text == shown else text
-        except Exception as exc:
+        except BaseException as exc:
             if text != shown:
-                exc.add_note(f"what was written is kept in {path}")
                 stack.pop_all()
+                told = f"what was written is kept in {path}"
+                if isinstance(exc, Exception):
+                    exc.add_note(told)
+                else:  # of an interrupt no notes are shown
+                    failure.say(f"argosy: {told}")
             raise
 
 

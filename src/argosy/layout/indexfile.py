@@ -104,10 +104,11 @@ class IndexFile:
     def settle(self) -> None:
         """Write what waits."""
         with self._mutex:
-            waiting, ahead = self._waiting, self._ahead
-            self._waiting, self._ahead = [], None
-            if waiting:
-                self._write(waiting, ahead)
+            try:
+                if self._waiting:
+                    self._write(self._waiting, self._ahead)
+            finally:  # until then it is shown: who reads takes no lock
+                self._waiting, self._ahead = [], None
 
     def _write(self, changes: Iterable[Change], ahead: tuple[Index, Index] | None = None) -> None:
         with storage_errors(self._path), locked(self._folder):
