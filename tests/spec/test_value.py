@@ -122,14 +122,7 @@ def test_a_question_about_one_class_changes_no_other() -> None:
     script = """
 from __future__ import annotations
 import dataclasses, pydoc
-from argosy.errors import (
-    ArgosyError,
-    DigestMismatchError,
-    KernelError,
-    ManifestUnknownError,
-    ResponseError,
-    TooManyRequestsError,
-)
+from argosy.errors import KernelError
 from argosy.spec._value import Value
 class Point(Value):
     x: int

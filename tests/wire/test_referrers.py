@@ -127,13 +127,8 @@ class TestTogether:
         store = TagStore(scripted)
         scripted.on("GET", "/v2/app/manifests/v1", s.answer(404))
 
-        def half(repository: Repository) -> None:
-            with repository.together():
-                repository.push(*pair(1))
-                repository.resolve("v1")
-
         with pytest.raises(ManifestUnknownError):
-            half(client())
+            broken_off(client())
         assert len(store.entries()) == 1
 
     def test_the_first_error_is_the_one_that_is_told(
@@ -143,13 +138,8 @@ class TestTogether:
         scripted.on("GET", "/v2/app/manifests/v1", s.answer(404))
         scripted.on("PUT", TAG, s.answer(403))
 
-        def half(repository: Repository) -> None:
-            with repository.together():
-                repository.push(*pair(1))
-                repository.resolve("v1")
-
         with pytest.raises(ManifestUnknownError):
-            half(client())
+            broken_off(client())
 
     def test_who_interrupts_does_not_wait(self, scripted: s.Scripted, client: Client) -> None:
         store = TagStore(scripted)
@@ -162,6 +152,12 @@ class TestTogether:
         with pytest.raises(KeyboardInterrupt):
             half(client())
         assert not store.raw
+
+
+def broken_off(repository: Repository) -> None:
+    with repository.together():
+        repository.push(*pair(1))
+        repository.resolve("v1")
 
 
 def pair(number: int) -> tuple[Descriptor, io.BytesIO]:

@@ -82,9 +82,8 @@ def answer(root: click.Command) -> None:
     # bash puts what it gets after the last of these characters
     breaks = [typed.word.rfind(char) + 1 for char in wordbreaks] if bare else []
     for value, told in _completions(root, typed):
-        if re.search(
-            r"[\x00-\x1f\x7f]", value
-        ):  # a line is a completion: such names are typed by hand
+        # A line is a completion: such names are typed by hand.
+        if re.search(r"[\x00-\x1f\x7f]", value):
             continue
         word = value[max(breaks, default=0) :]
         line = f"{_escaped(word) if bare else word}\t{told}\n"

@@ -303,9 +303,8 @@ class CredentialStore:
         removed = [auths.pop(key) for key in [*auths] if _normal(key) == wanted]
         if removed:
             authfile.write(path, document)
-        if any(removed) or (
-            removed and not helper
-        ):  # with a helper, the empty ones say that it has it
+        # With a helper, an empty one only says that it has it.
+        if any(removed) or (removed and not helper):
             yield path
         for found in self._from_helper(helper, registry, path):
             self._helper(str(helper), "erase", found.key, missing_ok=True)

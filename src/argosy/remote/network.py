@@ -114,7 +114,7 @@ def _shown(url: str) -> str:
     return repr(redact_url(url)[:200])
 
 
-@functools.lru_cache(256)  # of a request it is asked eight times
+@functools.lru_cache(64)  # of a request it is asked eight times
 def origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port of a URL: what credentials belong to.
 

@@ -84,10 +84,9 @@ def open_spaces(spaces: dict[str, str]) -> Spaces:
 def _open_space(kind: str, path: str, flag: int) -> int:
     from fcntl import ioctl
 
+    flags = posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC  # a FIFO is not waited for
     try:
-        fd = posix.open(
-            path, posix.O_RDONLY | posix.O_NONBLOCK | posix.O_CLOEXEC
-        )  # or wait for a FIFO
+        fd = posix.open(path, flags)
     except OSError as error:
         raise Failure(
             f"invalid {kind} namespace path {path}: {(error.strerror or '').lower()}"

@@ -82,9 +82,8 @@ class Main(MPServer):
             if not self.interrupt_signal:
                 raise
         finally:
-            for (
-                worker
-            ) in self.wrks:  # none is left but after an error; a thread waits for each, for ever
+            # None is left but after an error; a thread waits for each, for ever.
+            for worker in self.wrks:
                 worker.interrupt_by_parent = True
                 worker.inner.kill()
 

@@ -136,9 +136,8 @@ def warning(text: str) -> str:
     plain = "".join(c if " " <= c <= "~" else "?" for c in text)
     escaped = plain.replace("\\", "\\\\").replace('"', '\\"')
     cut = escaped[: MAX_WARNING - 8]
-    half = (
-        len(cut) - len(cut.rstrip("\\"))
-    ) % 2  # of an escape, which would take the closing quote with it
+    # Half of an escape would take the closing quote with it.
+    half = (len(cut) - len(cut.rstrip("\\"))) % 2
     return f'299 - "{cut[: len(cut) - half]}"'
 
 
