@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from argosy.cli.syncing import MAX_FILE, read_jobs
+from argosy.cli.syncfile import MAX_FILE, read_jobs
 from argosy.errors import InvalidConfigError, LimitExceededError
 from argosy.layout.store import LayoutStore
 from argosy.locate import Location

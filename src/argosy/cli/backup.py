@@ -9,8 +9,9 @@ import click
 
 from argosy.cli import connections, places, progress
 from argosy.cli.options import jobs_option, quiet_option, typed_place
-from argosy.content.copy import copy
+from argosy.content.copy import Copying
 from argosy.content.protocols import together
+from argosy.content.workers import Workers
 from argosy.errors import InvalidLayoutError, UsageError
 from argosy.layout.archive import sniff
 from argosy.locate import Location
@@ -151,16 +152,19 @@ def _all(
         wanted = tags or tuple(places.images(taken))
         places.check_room(target, wanted)
         if dry_run:
-            for tag in wanted:
-                with places.of_many(tag):
-                    print(f"{tag} {taken.resolve(tag).digest}")
+            with Workers(jobs, "argosy-plan") as workers:
+                for tag, found in workers.ahead(taken.resolve, wanted):
+                    with places.of_many(tag):
+                        print(f"{tag} {found.result().digest}")
             return
         with (
             places.target(target, anew=anew) as given,
             progress.shown(style, quiet=quiet) as on_event,
             together(given),
+            Copying(taken, given, referrers=referrers, jobs=jobs, on_event=on_event) as run,
         ):
-            for tag, name in places.all_carried(source, target, wanted).items():
+            names = places.all_carried(source, target, wanted)
+            for tag, copied in run.each(names, lambda tag: (tag, (names[tag],))):
                 with places.of_many(tag):
-                    copy(taken, tag, given, name, referrers=referrers, jobs=jobs, on_event=on_event)
+                    copied()
     print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ import click
 from argosy import locate
 from argosy.cli import files, places, progress
 from argosy.cli.options import FORMATS, PLACE, jobs_option, platforms_option, quiet_option
-from argosy.content.copy import copy
+from argosy.content.copy import Copying, copy
 from argosy.content.protocols import Source, Target, together
 from argosy.errors import ConflictError, NotFoundError, UsageError
 from argosy.locate import Location
@@ -24,6 +25,10 @@ from argosy.spec.reference import Reference
 
 Change = Callable[[Source, str], tuple[Digest, Source, str]]
 """Makes another image of one: the old digest, the place of the new one, and its digest."""
+Wanted = tuple[str, tuple[str]]
+"""A tag, and what it is called in the target."""
+Steps = Generator[tuple[str, Callable[[], object]]]
+"""Tags, each with what copies it or waits until it is copied."""
 
 
 @click.command()
@@ -156,10 +161,18 @@ def command(
         places.target(target) as given,
         _shown(progress, quiet=quiet) as on_event,
     ):
-        copied = _copying(taken, given, change, renamed, on_event=on_event, **options)
+        options["on_event"] = on_event
+        copied = _copying(taken, given, change, renamed, **options)
         if all_tags:
-            with together(given):
-                _all(source, target, taken, given if no_clobber else None, copied)
+            names = places.all_carried(source, target, places.images(taken))
+            places.check_room(target, names)
+            take = functools.partial(_wanted, names, given if no_clobber else None)
+            steps = (
+                _one_by_one(names, take, copied)
+                if change
+                else _some_at_a_time(names, take, taken, given, options)
+            )
+            _all(steps, given)
             return
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
@@ -239,20 +252,47 @@ def _renamed(*, quiet: bool) -> Iterator[dict[Digest, Digest]]:
             print(f"argosy: the digest was {old}, it is {new} now", file=sys.stderr)
 
 
-def _all(
-    source: Location,
-    target: Location,
-    taken: Source,
-    kept: Source | None,
-    copied: Callable[[str, str], object],
-) -> None:
-    """Copy every tag to its name in the target, but for those that `kept` has."""
-    names = places.all_carried(source, target, places.images(taken))
-    places.check_room(target, names)
-    for tag, name in names.items():
-        if kept is None or not _has(kept, name):
+def _all(steps: Steps, target: Target) -> None:
+    """Copy what all the steps copy."""
+    with together(target), contextlib.closing(steps):
+        for tag, done in steps:
             with places.of_many(tag):
-                copied(tag, name)
+                done()
+
+
+def _wanted(names: Mapping[str, str], kept: Source | None, tag: str) -> Wanted | None:
+    """A tag and its name in the target, unless that is one of those that are `kept`."""
+    name = names[tag]
+    return None if kept is not None and _has(kept, name) else (tag, (name,))
+
+
+def _one_by_one(
+    tags: Iterable[str],
+    wanted: Callable[[str], Wanted | None],
+    copied: Callable[..., object],
+) -> Steps:
+    """What copies each tag."""
+
+    def one(tag: str) -> None:
+        found = wanted(tag)
+        if found is not None:
+            copied(found[0], *found[1])
+
+    for tag in tags:
+        yield tag, functools.partial(one, tag)
+
+
+def _some_at_a_time(
+    tags: Iterable[str],
+    wanted: Callable[[str], Wanted | None],
+    source: Source,
+    target: Target,
+    options: dict[str, Any],
+) -> Steps:
+    """What waits until each tag is copied."""
+    del options["expected"]
+    with Copying(source, target, **options) as run:
+        yield from run.each(tags, wanted)
 
 
 def _check_free(target: Location, place: Source, tags: Iterable[str]) -> None:

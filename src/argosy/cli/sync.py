@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -19,11 +21,13 @@ from argosy.cli.options import (
     quiet_option,
     typed_place,
 )
-from argosy.cli.syncing import MAX_FILE, Job, Step, as_names, own_tags, plan, read_jobs
-from argosy.content.copy import copy
-from argosy.content.events import Copied, Event, Mounted, OnEvent
+from argosy.cli.syncfile import MAX_FILE, read_jobs
+from argosy.cli.syncing import Job, Step, as_names, own_tags, plan
+from argosy.content.copy import Copying, Done
+from argosy.content.events import OnEvent
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Deleter, Source, Target
+from argosy.content.workers import Workers
 from argosy.errors import ArgosyError, UnsupportedError, UsageError
 from argosy.spec.digest import Digest
 
@@ -156,63 +160,58 @@ class _Run:
                     self._dry(source)
                 else:
                     with places.target(self._job.target) as target:
-                        for step in plan(self._job, source, target):
-                            self._one(source, target, step)
+                        self._copy(source, target)
         except ArgosyError as exc:
             self._lost(exc)
         return self._failed
 
+    def _copy(self, source: Source, target: Target) -> None:
+        job = self._job
+        with Copying(
+            source,
+            target,
+            platforms=job.platforms or None,
+            referrers=job.referrers,
+            digest_tags=job.digest_tags,
+            jobs=self._given["jobs"],
+            on_event=self._on_event,
+        ) as run:
+            for step, copied in run.each(plan(job, source, target, run.map), _wanted):
+                self._one(step, functools.partial(self._done, target, step, copied))
+
     def _dry(self, source: Source) -> None:
         local = self._job.target
-        if local.reference is None and not os.path.lexists(local.path):
-            steps = plan(self._job, source, MemoryStore())
-        else:
-            with places.source(local, "dest") as target:
-                steps = iter(list(plan(self._job, source, target)))
+        with Workers(self._given["jobs"], "argosy-plan") as workers:
+            if local.reference is None and not os.path.lexists(local.path):
+                steps = list(plan(self._job, source, MemoryStore(), workers.map))
+            else:
+                with places.source(local, "dest") as target:
+                    steps = list(plan(self._job, source, target, workers.map))
         for step in steps:
-            self._one(source, None, step)
+            self._one(step, functools.partial(_only_told, step))
 
-    def _one(self, source: Source, target: Target | None, step: Step) -> None:
-        """Do a step, or only tell it where there is no target."""
+    def _one(self, step: Step, done: Callable[[], Step]) -> None:
         try:
             with places.of_many(step.name or step.tag):
                 if step.error is not None:
                     raise step.error
-                if target is not None:
-                    step = self._done(source, target, step)
+                step = done()
             self._tell(step)
         except ArgosyError as exc:
             self._lost(exc)
 
-    def _done(self, source: Source, target: Target, step: Step) -> Step:
-        if step.action == "copy":
-            return self._copy(source, target, step)
+    def _done(self, target: Target, step: Step, copied: Callable[[], Done | None]) -> Step:
+        found = copied()
+        if found is not None:
+            moved = found.moved or not step.there
+            return dataclasses.replace(
+                step, digest=found.descriptor.digest, action="copy" if moved else "same"
+            )
         if step.action == "prune":
             if not isinstance(target, Deleter):
                 raise UnsupportedError(f"{self._job.target.transport}: nothing can be removed")
             target.untag(step.tag)
         return step
-
-    def _copy(self, source: Source, target: Target, step: Step) -> Step:
-        job, moved = self._job, not step.there
-
-        def watch(event: Event) -> None:
-            nonlocal moved
-            moved = moved or isinstance(event, (Copied, Mounted))
-            self._on_event(event)
-
-        root = copy(
-            source,
-            step.name,
-            target,
-            *(() if isinstance(step.tag, Digest) else (step.tag,)),
-            platforms=job.platforms or None,
-            referrers=job.referrers,
-            digest_tags=job.digest_tags,
-            jobs=self._given["jobs"],
-            on_event=watch,
-        )
-        return dataclasses.replace(step, digest=root.digest, action="copy" if moved else "same")
 
     def _lost(self, exc: ArgosyError) -> None:
         if not self._given["keep_going"]:
@@ -239,3 +238,14 @@ class _Run:
             else self._job.target
         )
         print(f"{step.action} {where} {step.tag} {step.digest}", file=beside)
+
+
+def _wanted(step: Step) -> tuple[str, tuple[str, ...]] | None:
+    """What a step copies, and its tags at the target."""
+    if step.action != "copy":
+        return None
+    return step.name, () if isinstance(step.tag, Digest) else (step.tag,)
+
+
+def _only_told(step: Step) -> Step:
+    return step

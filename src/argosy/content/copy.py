@@ -1,54 +1,46 @@
-"""Copying: one function between any two places.
+"""Copying: one function between any two places, and one run of it for many images.
 
-It walks the manifests first (children before parents), moves blobs on a pool of threads, and then writes the
-manifests in that same order, the root last and its tags last of all. So wherever it is stopped, the target holds
-nothing half: at worst blobs nobody refers to yet, which the next run finds and skips.
+It walks the manifests first, moves blobs on a pool of threads meanwhile, and then writes the manifests children before
+parents, the root last and its tags last of all. So wherever it is stopped, the target holds nothing half: at worst
+blobs nobody refers to yet, which the next run finds and skips.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
-import os
+import itertools
+import operator
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from queue import SimpleQueue
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Self, TypeVar
 
 from argosy.content import graph
-from argosy.content.events import (
-    Copied,
-    Event,
-    Mounted,
-    OnEvent,
-    Planned,
-    Progressed,
-    Skipped,
-    Tagged,
-    ignore,
-)
+from argosy.content.events import Copied, OnEvent, Skipped, Tagged, Told, ignore
 from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
-from argosy.content.protocols import Mounter, Source, Target, together
-from argosy.content.verify import VerifyingReader
+from argosy.content.protocols import Source, Target, Unordered, together
+from argosy.content.shipping import Freight, Noted, Shipping
+from argosy.content.workers import Task, Workers
 from argosy.errors import (
     DigestMismatchError,
     LimitExceededError,
     ManifestBlobUnknownError,
-    PlatformUnknownError,
     UsageError,
 )
-from argosy.spec import mediatypes
-from argosy.spec._value import Value, replace
+from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
-from argosy.spec.platform import Platform, best
+from argosy.spec.platform import Platform
 from argosy.spec.reference import digest_tag
 
 MAX_JOBS = 64
 _RAW_BUDGET = 64 * 1024 * 1024
+"""Bytes of manifests that are kept until they are written; those over it are read again."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def copy(
@@ -105,24 +97,18 @@ def copy(
         >>> copy(a, "v1", b, "v2") == root == b.resolve("v2")
         True
     """
-    if not 1 <= jobs <= MAX_JOBS:
-        raise UsageError(f"jobs: expected 1 to {MAX_JOBS}, got {jobs}")
-    for tag in tags:
-        target.check_tag(tag)
-    with _Copy(source, target, jobs, foreign, on_event) as run:
-        root = source.resolve(tag_or_digest)
-        chosen = _choose(source, root, platforms, sparse) if platforms else _Choice(root)
-        if expected not in (None, chosen.root.digest):
-            raise DigestMismatchError(
-                "manifest to be copied", expected=expected, actual=chosen.root.digest
-            )
-        more = referrers or digest_tags
-        run.tree(chosen, () if more else tags)
-        if more:
-            with together(target):
-                run.belongings(referrers=referrers, digest_tags=digest_tags)
-            run.tag(chosen.root, tags)
-    return chosen.root
+    with Copying(
+        source,
+        target,
+        platforms=platforms,
+        sparse=sparse,
+        referrers=referrers,
+        digest_tags=digest_tags,
+        foreign=foreign,
+        jobs=jobs,
+        on_event=on_event,
+    ) as run:
+        return run.one(tag_or_digest, *tags, expected=expected).descriptor
 
 
 def chosen(
@@ -144,298 +130,314 @@ def chosen(
         ... )
         True
     """
-    root = source.resolve(tag_or_digest)
-    return _choose(source, root, platforms, sparse=False).root if platforms else root
+    return graph.choose(source, source.resolve(tag_or_digest), platforms).root
 
 
-class _Choice(Value):
-    """What is copied: a root, of an index perhaps only some images, or a smaller index that was made for it."""
+class Done(Value):
+    """One image that was copied.
 
-    root: Descriptor
-    keep: frozenset[Digest] | None = None
-    made: tuple[Descriptor, bytes] | None = None
-
-
-def _choose(
-    source: Source, root: Descriptor, platforms: Sequence[Platform], sparse: bool
-) -> _Choice:
-    """What `platforms` leave of a root: itself, one image of it, or a smaller index."""
-    if not root.is_index():
-        return _Choice(root)
-    index = graph.read_index(source, root)
-    kept = [_entry(source, index, root, platform) for platform in platforms]
-    digests = frozenset(entry.digest for entry in kept)
-    if sparse:
-        return _Choice(root, digests)
-    if len(digests) == 1:
-        return _Choice(graph.select(source, kept[0], platforms[0]))
-    entries = tuple(e for e in index.manifests if e.digest in digests)
-    if entries == index.manifests:
-        return _Choice(root)
-    raw = replace(index, manifests=entries).encode()
-    smaller = Descriptor.of(root.media_type, raw)
-    return _Choice(smaller, made=(smaller, raw))
-
-
-def _entry(source: Source, index: Index, root: Descriptor, wanted: Platform) -> Descriptor:
-    found = best(wanted, [entry.platform for entry in index.manifests])
-    if found is None:
-        graph.select(source, root, wanted)  # raises, naming what is there
-        raise PlatformUnknownError(f"no image for {wanted} in {root.digest}")
-    return index.manifests[found]
-
-
-def _with(source: Source, made: tuple[Descriptor, bytes]) -> Source:
-    """The source with one more manifest: the smaller index that exists nowhere yet."""
-    upper = MemoryStore()
-    upper.push(made[0], io.BytesIO(made[1]))
-    return Overlay(source, upper)
-
-
-def _wait_for_a_turn() -> None:
-    """Have this thread take no core from another when it wakes up: it moves data, and is in no hurry.
-
-    Where the other end of a connection is on this machine, it would stop the one it waits for. A policy that somebody
-    chose for this process stays.
-    """
-    with contextlib.suppress(OSError):
-        if os.sched_getscheduler(0) == os.SCHED_OTHER:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-class _Cancelled(Exception):  # noqa: N818 - never leaves this module
-    pass
-
-
-class _Workers:
-    """Threads for one caller: they do what it begins, in that order, and are there until it closes them.
-
-    `concurrent.futures` would do, and takes longer to load than the manifests of an image to come.
+    Attributes:
+        descriptor: What its tags point at.
+        moved: Whether the target lacked any of it.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._threads: list[threading.Thread] = []
-        self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
-        self._begun = 0
-
-    def begin(self, work: Callable[[], object]) -> None:
-        """Have something done; `wait` raises what it raises."""
-        self._begun += 1
-        self._todo.put(work)
-        if len(self._threads) < self._most:
-            thread = threading.Thread(target=self._run, name="argosy-copy")
-            self._threads.append(thread)
-            thread.start()
-
-    def _run(self) -> None:
-        _wait_for_a_turn()
-        while (work := self._todo.get()) is not None:
-            try:
-                work()
-            except BaseException as exc:  # noqa: BLE001 - it is raised where its end is waited for
-                self._done.put(exc)
-            else:
-                self._done.put(None)
-
-    def wait(self) -> None:
-        """Wait until all that was begun is done, or something has failed."""
-        while self._begun:
-            failure = self._done.get()
-            self._begun -= 1
-            if failure is not None and not isinstance(failure, _Cancelled):
-                raise failure
-
-    def close(self) -> None:
-        """Wait until the threads have ended: what they are at, and what was begun, comes first."""
-        for _ in self._threads:
-            self._todo.put(None)
-        for thread in self._threads:
-            with contextlib.suppress(RuntimeError):  # Ctrl-C came while it was started
-                thread.join()
+    descriptor: Descriptor
+    moved: bool
 
 
-class _Copy:
-    """One run of `copy`: what was seen, the pool, and who is told."""
+class _Manifest(Value):
+    """A manifest that is to be written, `height` others above the lowest; `raw` is None where it must be read again."""
+
+    descriptor: Descriptor
+    raw: bytes | None
+    height: int
+
+
+class _Image(Freight):
+    """What is known of one of the images of a run."""
+
+    def __init__(self, source: Source, root: Descriptor) -> None:
+        super().__init__()
+        self.source, self.root = source, root
+        self.manifests: dict[Digest, Descriptor] = {}
+        self.rounds: list[list[_Manifest]] = []
+        """What is written: the root with all below it, then what stands beside that, and so on."""
+        self.beside: list[tuple[Descriptor, str]] = []
+        """Tags that stand for what is copied."""
+        self.met = self.held = 0
+
+
+class Copying:
+    """One run from a place to another, for one image or many. It is a context: its end waits for its threads.
+
+    Many images are copied some at a time: of the next ones blobs move already while those before them are written.
+    What they share moves, and is looked for, once.
+
+    Args:
+        source: Where they are.
+        target: Where they go.
+        platforms: As for `copy`; so are the others.
+        sparse: With `platforms`: keep an index as it is.
+        referrers: Copy what refers to them too.
+        digest_tags: Copy tags like `sha256-<hex>.sig` too.
+        foreign: Copy non-distributable layers too.
+        jobs: How many blobs move at a time, and how many images are on their way, 1 to 64.
+        on_event: Told what happens; called from several threads, one at a time.
+
+    Raises:
+        UsageError: `jobs` is out of range.
+
+    Example:
+        >>> from argosy.content.memory import MemoryStore
+        >>> from argosy.testing import random
+        >>> a, b = MemoryStore(), MemoryStore()
+        >>> _ = random.image(a, 1, "v1"), random.image(a, 2, "v2")
+        >>> with Copying(a, b) as run:
+        ...     for tag, copied in run.each(a.tags(), lambda tag: (tag, (tag,))):
+        ...         print(tag, copied().moved)
+        v1 True
+        v2 True
+    """
 
     def __init__(
-        self, source: Source, target: Target, jobs: int, foreign: bool, on_event: OnEvent
+        self,
+        source: Source,
+        target: Target,
+        *,
+        platforms: Sequence[Platform] | None = None,
+        sparse: bool = False,
+        referrers: bool = False,
+        digest_tags: bool = False,
+        foreign: bool = False,
+        jobs: int = 4,
+        on_event: OnEvent = ignore,
     ) -> None:
-        self.source, self.target, self.foreign = source, target, foreign
-        self.manifests: dict[Digest, Descriptor] = {}
-        self._workers = _Workers(jobs)
-        self._blobs: set[Digest] = set()
-        self._fresh: set[Digest] = set()
-        self._met = 0
+        if not 1 <= jobs <= MAX_JOBS:
+            raise UsageError(f"jobs: expected 1 to {MAX_JOBS}, got {jobs}")
+        self.source, self.target = source, target
+        self._platforms, self._sparse = platforms, sparse
+        self._referrers, self._digest_tags = referrers, digest_tags
+        self._unordered = isinstance(target, Unordered)
+        self._told = Told(on_event)
+        # they wait for nobody, so that anybody may wait for them
+        self._movers = Workers(jobs, "argosy-copy")
+        self._images = Workers(jobs, "argosy-image")
+        self._blobs = Shipping(source, target, self._movers, self._told, foreign=foreign)
+        self._known: set[Digest] = set()
         self._lists: dict[Digest, set[Digest]] = {}
-        self._stop = threading.Event()
-        self._telling = threading.Lock()
-        self._on_event = on_event
-        self._mounter = target if isinstance(target, Mounter) else None
+        self._lock = threading.Lock()
+        self._held = 0
+        self._standing: dict[tuple[str, str], list[str]] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, exc: object, trace: object) -> None:
         if kind is not None:
-            self._stop.set()
-        self._workers.close()
+            self._movers.cancel()
+        for workers in (self._images, self._movers):  # those wait for these
+            workers.__exit__(kind, exc, trace)
 
-    def tell(self, event: Event) -> None:
-        with self._telling:
-            self._on_event(event)
+    def one(self, tag_or_digest: str, *tags: str, expected: Digest | None = None) -> Done:
+        """Copy one image: see `copy`."""
+        return self._written(self._begun(tag_or_digest, tags, expected), tags)
 
-    def tree(self, chosen: _Choice, tags: Sequence[str] = ()) -> None:
-        """Copy a root and all below it."""
-        nodes: list[tuple[Descriptor, bytes | None]] = []
-        held = 0
-        source = _with(self.source, chosen.made) if chosen.made else self.source
-        for node in graph.walk(source, chosen.root, keep=chosen.keep):
-            if node.descriptor.digest in self.manifests:
-                continue
-            self.manifests[node.descriptor.digest] = node.descriptor
-            self._count(1 + len(node.manifest.children()))
-            held += len(node.raw)
-            nodes.append((node.descriptor, node.raw if held <= _RAW_BUDGET else None))
-            self.tell(Planned(node.descriptor))
-            self._begin(child for child in node.manifest.children() if not child.is_manifest())
-        self._workers.wait()
-        with together(self.target):
-            for desc, raw in nodes:
-                mine = tags if desc.digest == chosen.root.digest else ()
-                self._manifest(desc, graph.read(source, desc) if raw is None else raw, mine)
-
-    def _count(self, met: int) -> None:
-        # each walk has its limit, but a registry can name new referrers, and theirs, for ever
-        self._met += met
-        if self._met > graph.MAX_NODES:
-            raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
-
-    def belongings(self, *, referrers: bool, digest_tags: bool) -> None:
-        """Copy what stands beside what was copied, and what stands beside that.
+    def each(
+        self, items: Iterable[T], wanted: Callable[[T], tuple[str, Sequence[str]] | None]
+    ) -> Iterator[tuple[T, Callable[[], Done | None]]]:
+        """Copy several images; for each item, in their order, what waits until its image is at the target.
 
         Args:
-            referrers: The manifests that refer to it.
-            digest_tags: The tags that stand for it by having its digest in their name.
+            items: Whatever stands for the images; some are taken ahead.
+            wanted: The tag or digest of an item's image, and its tags at the target; None where nothing is to be done.
+
+        Returns:
+            The items, each with a function that must be called before the next one is asked for. It returns None where
+            nothing was to be done, and raises what `copy` raises; other images are copied all the same.
         """
-        beside = self._digest_tags() if digest_tags else {}
-        asked: set[Digest] = set()
-        while todo := [d for d in self.manifests.values() if d.digest not in asked]:
-            for one in todo:
-                asked.add(one.digest)
-                for tag in beside.get((one.digest.algorithm, one.digest.encoded), ()):
-                    desc = self.source.resolve(tag)
-                    self._also(desc)
-                    self.tag(desc, (tag,))
-                for entry in self.source.referrers(one) if referrers else ():
-                    self._also(entry.bare())
 
-    def _digest_tags(self) -> dict[tuple[str, str], list[str]]:
-        """The tags at the source that stand for digests, by what they stand for."""
-        found: dict[tuple[str, str], list[str]] = {}
-        for tag in self.source.tags():
-            stands_for = digest_tag(tag)
-            if stands_for is not None:
-                found.setdefault(stands_for, []).append(tag)
-        return found
+        def begun(item: T) -> tuple[_Image, Sequence[str]] | Done | None:
+            found = wanted(item)
+            if found is None:
+                return None
+            image = self._begun(*found)
+            return self._written(image, found[1]) if self._unordered else (image, found[1])
 
-    def _also(self, desc: Descriptor) -> None:
-        if desc.digest not in self.manifests:
-            self.tree(_Choice(desc))
+        def done(task: Task[tuple[_Image, Sequence[str]] | Done | None]) -> Done | None:
+            found = task.result()
+            return self._written(*found) if isinstance(found, tuple) else found
 
-    def tag(self, root: Descriptor, tags: Sequence[str]) -> None:
-        """Point tags at what is at the target."""
+        for item, task in self._images.ahead(begun, items):
+            yield item, functools.partial(done, task)
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """As `map`, on threads of the run, some items ahead. `work` must not wait for the run itself."""
+        return self._movers.map(work, items)
+
+    # --------------------------------------------------------------------------------------- reading, and moving blobs
+
+    def _begun(self, name: str, tags: Sequence[str], expected: Digest | None = None) -> _Image:
+        """Read what an image is made of, and bring its blobs to the target."""
         for tag in tags:
-            self.target.tag(root, tag)
-            self.tell(Tagged(root, tag))
-
-    def _begin(self, blobs: Iterable[Descriptor]) -> None:
-        new: list[Descriptor] = []
-        for desc in blobs:
-            if desc.digest not in self._blobs:
-                self._blobs.add(desc.digest)
-                self.tell(Planned(desc))
-                new.append(desc)
-        # the largest first: one that is begun late is alone at the end
-        for desc in sorted(new, key=lambda one: -one.size):
-            self._workers.begin(functools.partial(self._blob, desc))
-
-    def _blob(self, desc: Descriptor) -> None:
+            self.target.check_tag(tag)
+        root = self.source.resolve(name)
+        choice = graph.choose(self.source, root, self._platforms, sparse=self._sparse)
+        if expected not in (None, choice.root.digest):
+            raise DigestMismatchError(
+                "manifest to be copied", expected=expected, actual=choice.root.digest
+            )
+        source = _with(self.source, choice.made) if choice.made else self.source
+        image = _Image(source, choice.root)
         try:
-            self.tell(self._moved(desc))
+            self._read(image, (choice.root,), choice.keep)
+            if self._referrers or self._digest_tags:
+                self._read_beside(image)
+            self._blobs.wait(image)
         except BaseException:
-            self._stop.set()
+            image.failed = True  # its other blobs stop
+            self._let_go(image)
             raise
+        return image
 
-    def _moved(self, desc: Descriptor) -> Event:
-        """Bring one blob to the target, in the cheapest way that works."""
-        if self._stop.is_set():
-            raise _Cancelled
-        if desc.media_type in mediatypes.NONDISTRIBUTABLE and not self.foreign:
-            return Skipped(desc, "foreign")
-        with _Noted(f"while copying {desc.digest} to {self.target}"):
-            if self.target.exists(desc):
-                return Skipped(desc, "exists")
-            self._fresh.add(desc.digest)
-            if self._mounter is not None and self._mounter.mount(desc, self.source):
-                return Mounted(desc)
-            with self._opened(desc) as reader:
-                self._pushed(desc, reader)
-        return Copied(desc)
+    def _read(
+        self, image: _Image, roots: Iterable[Descriptor], keep: frozenset[Digest] | None = None
+    ) -> None:
+        """Read some manifests and those below them, and send the blobs of them all on their way."""
+        found: list[_Manifest] = []
+        heights: dict[Digest, int] = {}
+        image.rounds.append(found)
+        for node in graph.walk(image.source, *roots, keep=keep, workers=self._movers):
+            if image.failed:
+                return  # `wait` says why
+            desc, children = node.descriptor, node.manifest.children()
+            height = 1 + max((heights.get(child.digest, -1) for child in children), default=-1)
+            heights[desc.digest] = height
+            if desc.digest in image.manifests:
+                continue
+            image.manifests[desc.digest] = desc
+            self._count(image, 1 + len(children))
+            found.append(_Manifest(desc, self._kept(image, node.raw), height))
+            self._told.plan(desc)
+            blobs = {child.digest: child for child in children if not child.is_manifest()}
+            for blob in blobs.values():
+                self._told.plan(blob)
+            # the largest first: one that is begun late is alone at the end
+            for blob in sorted(blobs.values(), key=lambda one: -one.size):
+                self._blobs.send(image, blob)
 
-    def _pushed(self, desc: Descriptor, reader: VerifyingReader) -> None:
-        while True:
-            try:
-                self.target.push(desc, reader)
-            except DigestMismatchError as exc:
-                if not reader.elsewhere(exc):  # a mirror's wrong bytes are no reason to fail
-                    raise
-            else:
+    def _read_beside(self, image: _Image) -> None:
+        """Read what stands beside an image, and what stands beside that: who refers to it, and tags for its digest."""
+        asked: set[Digest] = set()
+        while todo := [desc for desc in image.manifests.values() if desc.digest not in asked]:
+            if image.failed:
                 return
+            asked.update(desc.digest for desc in todo)
+            found: dict[Digest, Descriptor] = {}
+            tags = [tag for desc in todo for tag in self._standing_for(desc)]
+            for tag, desc in zip(tags, self.map(self.source.resolve, tags), strict=True):
+                image.beside.append((desc, tag))
+                found[desc.digest] = desc
+            for entries in self.map(self._referrers_of, todo) if self._referrers else ():
+                self._count(image, 0, len(entries))
+                found.update((entry.digest, entry) for entry in entries)
+            self._read(image, (desc for key, desc in found.items() if key not in image.manifests))
 
-    def _opened(self, desc: Descriptor) -> VerifyingReader:
-        with _Noted(f"while reading from {self.source}"):
-            reader = self.source.fetch(desc)
-        watched = reader if isinstance(reader, VerifyingReader) else VerifyingReader(reader, desc)
-        watched.observe(self._stopping if self._on_event is ignore else self._observer(desc))
-        return watched
+    def _referrers_of(self, desc: Descriptor) -> list[Descriptor]:
+        found = itertools.islice(self.source.referrers(desc), graph.MAX_NODES + 1)
+        return [entry.bare() for entry in found]
 
-    def _stopping(self, _size: int) -> None:
-        if self._stop.is_set():
-            raise _Cancelled
+    def _standing_for(self, desc: Descriptor) -> Sequence[str]:
+        """The tags at the source that stand for a digest. All its tags are looked through once."""
+        if not self._digest_tags:
+            return ()
+        with self._lock:
+            if self._standing is None:
+                self._standing = {}
+                for tag in self.source.tags():
+                    if (digest := digest_tag(tag)) is not None:
+                        self._standing.setdefault(digest, []).append(tag)
+        return self._standing.get((desc.digest.algorithm, desc.digest.encoded), ())
 
-    def _observer(self, desc: Descriptor) -> Callable[[int], object]:
-        done = 0
+    def _count(self, image: _Image, met: int, more: int = 0) -> None:
+        # each walk has its limit, but a registry can name new referrers, and theirs, for ever
+        image.met += met
+        if image.met + more > graph.MAX_NODES:
+            raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
-        def moved(size: int) -> None:
-            nonlocal done
-            self._stopping(size)
-            done += size
-            self.tell(Progressed(desc, done))
+    def _kept(self, image: _Image, raw: bytes) -> bytes | None:
+        with self._lock:
+            if self._held + len(raw) > _RAW_BUDGET:
+                return None
+            self._held += len(raw)
+        image.held += len(raw)
+        return raw
 
-        return moved
+    def _let_go(self, image: _Image) -> None:
+        image.rounds.clear()
+        with self._lock:
+            self._held -= image.held
+        image.held = 0
 
-    def _manifest(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> None:
+    # --------------------------------------------------------------------------------------------- writing manifests
+
+    def _written(self, image: _Image, tags: Sequence[str]) -> Done:
+        """Write an image's manifests, now that its blobs are there, and its tags."""
+        more = self._referrers or self._digest_tags
+        try:
+            with together(self.target):
+                for found in image.rounds:
+                    self._write(image, found, () if more else tags)
+                self._tag(image.beside)
+            if more:  # what clients keep lists of is listed now
+                self._tag((image.root, tag) for tag in tags)
+        finally:
+            self._let_go(image)
+        return Done(image.root, image.moved)
+
+    def _write(self, image: _Image, found: Sequence[_Manifest], tags: Sequence[str]) -> None:
+        """Write some manifests, children before parents; where order is nothing else, several at a time."""
+        write = functools.partial(self._manifest, image, tags)
+        if not self._unordered:
+            for one in found:
+                write(one)
+            return
+        height = operator.attrgetter("height")
+        for _, level in itertools.groupby(sorted(found, key=height), height):
+            first, *others = level
+            if not others:
+                write(first)
+            for _ in self.map(write, (first, *others)) if others else ():
+                pass
+
+    def _tag(self, tags: Iterable[tuple[Descriptor, str]]) -> None:
+        for desc, tag in tags:
+            self.target.tag(desc, tag)
+            self._told.tell(Tagged(desc, tag))
+
+    def _manifest(self, image: _Image, tags: Sequence[str], one: _Manifest) -> None:
+        self._blobs.check(image)
+        desc, mine = one.descriptor, tags if one.descriptor.digest == image.root.digest else ()
+        raw = graph.read(image.source, desc) if one.raw is None else one.raw
         manifest = decode_manifest(raw, desc.media_type)
-        with _Noted(f"while writing {desc.digest} to {self.target}"):
-            if (
-                self._may_be_there(desc, manifest)
-                and self.target.exists(desc)
-                and self._listed(desc, manifest)
-            ):
-                self.tell(Skipped(desc, "exists"))
-                self.tag(desc, tags)
-                return
-            try:
-                self.target.push(desc, io.BytesIO(raw), tags=tags)
-            except ManifestBlobUnknownError:
-                if not self._inner_as_blobs(manifest):
-                    raise
-                self.target.push(desc, io.BytesIO(raw), tags=tags)
-        self.tell(Copied(desc))
-        for tag in tags:
-            self.tell(Tagged(desc, tag))
+        with Noted(f"while writing {desc.digest} to {self.target}"):
+            there = self._is_there(desc, manifest)
+            if mine or not there:
+                self._push_manifest(desc, manifest, raw, mine)
+        image.moved = image.moved or not there
+        if self._is_new(desc):
+            self._told.tell(Skipped(desc, "exists") if there else Copied(desc))
+        for tag in mine:
+            self._told.tell(Tagged(desc, tag))
+
+    def _push_manifest(
+        self, desc: Descriptor, manifest: Manifest | Index, raw: bytes, tags: Sequence[str]
+    ) -> None:
+        try:
+            self.target.push(desc, io.BytesIO(raw), tags=tags)
+        except ManifestBlobUnknownError:
+            if not self._inner_as_blobs(manifest):
+                raise
+            self.target.push(desc, io.BytesIO(raw), tags=tags)
 
     def _inner_as_blobs(self, manifest: Manifest | Index) -> bool:
         """Store the manifests that are layers of this one as blobs too, where a registry asks for them there."""
@@ -447,12 +449,21 @@ class _Copy:
             self.target.push(graph.as_blob(child), content)
         return bool(inner)
 
-    def _may_be_there(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
-        """Whether to ask for a manifest at all: where some content of it was missing, it was missing itself."""
-        fresh = any(child.digest in self._fresh for child in manifest.children())
-        if fresh:
-            self._fresh.add(desc.digest)
-        return not fresh
+    def _is_there(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
+        """Whether the target has a manifest; it is not asked where some content was missing: then it was itself."""
+        if desc.digest in self._known:
+            return True
+        if any(child.digest in self._blobs.fresh for child in manifest.children()):
+            self._blobs.fresh.add(desc.digest)
+            return False
+        return self.target.exists(desc) and self._listed(desc, manifest)
+
+    def _is_new(self, desc: Descriptor) -> bool:
+        """Whether this is the first to find or make a manifest at the target."""
+        with self._lock:
+            new = desc.digest not in self._known
+            self._known.add(desc.digest)
+        return new
 
     def _listed(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
         """Whether what is at the target is found there by its subject too, if it has one.
@@ -468,15 +479,8 @@ class _Copy:
         return desc.digest in self._lists[subject.digest]
 
 
-class _Noted:
-    """Adds a note to what is raised inside, once for each place."""
-
-    def __init__(self, note: str) -> None:
-        self._note = note
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        if exc is not None and not isinstance(exc, _Cancelled):
-            exc.add_note(self._note)
+def _with(source: Source, made: tuple[Descriptor, bytes]) -> Source:
+    """The source with one more manifest: the smaller index that exists nowhere yet."""
+    upper = MemoryStore()
+    upper.push(made[0], io.BytesIO(made[1]))
+    return Overlay(source, upper)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 
 
 class Planned(Value):
@@ -53,3 +55,29 @@ OnEvent = Callable[[Event], object]
 
 def ignore(_event: Event) -> None:
     """Watch nothing."""
+
+
+class Told:
+    """Tells whoever watches, from several threads, one event at a time.
+
+    Args:
+        on_event: Who watches.
+    """
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self.listening = on_event is not ignore
+        self._on_event = on_event
+        self._telling = threading.Lock()
+        self._planned: set[Digest] = set()
+
+    def tell(self, event: Event) -> None:
+        """Tell of something."""
+        with self._telling:
+            self._on_event(event)
+
+    def plan(self, desc: Descriptor) -> None:
+        """Tell that content belongs to what is copied, once."""
+        with self._telling:
+            if desc.digest not in self._planned:
+                self._planned.add(desc.digest)
+                self._on_event(Planned(desc))

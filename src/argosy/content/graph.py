@@ -6,10 +6,14 @@ outside may still be deep or wide without end, so walks have limits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.content.verify import VerifyingReader, embedded
+from argosy.content.workers import Task, Workers
 from argosy.errors import (
     InvalidManifestError,
     LimitExceededError,
@@ -19,7 +23,7 @@ from argosy.errors import (
 )
 from argosy.spec import manifest as manifests
 from argosy.spec import mediatypes
-from argosy.spec._value import Value
+from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
@@ -146,49 +150,91 @@ class Node(Value):
 
 def walk(
     source: Source,
-    root: Descriptor,
-    *,
+    *roots: Descriptor,
     keep: frozenset[Digest] | None = None,
     missing_ok: bool = False,
+    workers: Workers | None = None,
 ) -> Iterator[Node]:
-    """Every manifest below and including `root`, children before parents, each once.
+    """Every manifest below and including some, children before parents, each once.
 
     Args:
         source: Where they are.
-        root: Where to begin; it must be a manifest.
+        roots: Where to begin; they must be manifests.
         keep: Of every index, only the children with these digests; None for all.
         missing_ok: Leave out children that are not there, instead of raising.
+        workers: Read some manifests ahead on these threads.
 
     Raises:
         LimitExceededError: manifests nest deeper than 16, or there are more than 100 000 descriptors.
         ManifestUnknownError: a child is not in the source.
         InvalidManifestError: a manifest breaks the image-spec.
     """
-    walker = _Walker(source, keep, missing_ok)
-    yield from walker.visit(root, 0)
+    walker = _Walker(source, keep, missing_ok, workers)
+    for root, begun in walker.ahead(roots):
+        yield from walker.visit(root, 0, begun)
 
 
 class _Walker:
-    def __init__(self, source: Source, keep: frozenset[Digest] | None, missing_ok: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        keep: frozenset[Digest] | None,
+        missing_ok: bool,
+        workers: Workers | None,
+    ) -> None:
         self._source, self._keep, self._missing_ok = source, keep, missing_ok
         self._seen: set[Digest] = set()
         self._met = 0
+        self._workers = workers
+        self._free = 2 * workers.most if workers else 0
 
-    def visit(self, desc: Descriptor, depth: int, *, inner: bool = False) -> Iterator[Node]:
+    def visit(
+        self, desc: Descriptor, depth: int, begun: Task[bytes] | None, *, inner: bool = False
+    ) -> Iterator[Node]:
         if desc.digest in self._seen:
             return
         self._seen.add(desc.digest)
         if depth > MAX_DEPTH:
             raise LimitExceededError(f"manifests nest deeper than {MAX_DEPTH} at {desc.digest}")
-        node = self._node(desc, depth, read_inner if inner else read)
+        node = self._node(desc, depth, begun, read_inner if inner else read)
         if node is None:
             return
         self._met += 1 + len(node.manifest.children())
         if self._met > MAX_NODES:
             raise LimitExceededError(f"more than {MAX_NODES} descriptors below the root")
-        for child in self._below(node.manifest):
-            yield from self.visit(child, depth + 1, inner=isinstance(node.manifest, Manifest))
+        below = tuple({child.digest: child for child in self._below(node.manifest)}.values())
+        if isinstance(node.manifest, Index):
+            for child, task in self.ahead(below):
+                yield from self.visit(child, depth + 1, task)
+        else:
+            for child in below:
+                yield from self.visit(child, depth + 1, None, inner=True)
         yield node
+
+    def ahead(self, descs: Sequence[Descriptor]) -> Iterator[tuple[Descriptor, Task[bytes] | None]]:
+        """Manifests, to be visited in this order, of which the next are read meanwhile.
+
+        In the whole walk, however it branches, only so many are: they are held in memory.
+        """
+        rest = iter(descs)
+        waiting: deque[tuple[Descriptor, Task[bytes] | None]] = deque()
+        while True:
+            for desc in itertools.islice(rest, self._free if len(descs) > 1 else 0):
+                waiting.append((desc, self._begun(desc)))
+            if not waiting:
+                waiting.extend((desc, None) for desc in itertools.islice(rest, 1))
+            if not waiting:
+                return
+            desc, task = waiting.popleft()
+            yield desc, task
+            if task is not None:
+                self._free += 1
+
+    def _begun(self, desc: Descriptor) -> Task[bytes] | None:
+        if self._workers is None or desc.digest in self._seen:
+            return None
+        self._free -= 1
+        return self._workers.begin(functools.partial(read, self._source, desc))
 
     def _below(self, manifest: Manifest | Index) -> Iterator[Descriptor]:
         """The manifests a manifest is made of: most often an index's, but an artifact's layer may be one too."""
@@ -198,10 +244,14 @@ class _Walker:
                 yield child
 
     def _node(
-        self, desc: Descriptor, depth: int, reads: Callable[[Source, Descriptor], bytes]
+        self,
+        desc: Descriptor,
+        depth: int,
+        begun: Task[bytes] | None,
+        reads: Callable[[Source, Descriptor], bytes],
     ) -> Node | None:
         try:
-            raw = reads(self._source, desc)
+            raw = begun.result() if begun else reads(self._source, desc)
         except ManifestUnknownError:
             if depth and self._missing_ok:
                 return None
@@ -235,3 +285,56 @@ def select(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
             )
         root = entries[found]
     raise LimitExceededError(f"indexes nest deeper than {MAX_DEPTH} at {root.digest}")
+
+
+class Choice(Value):
+    """What of an image or index is meant.
+
+    Attributes:
+        root: The manifest.
+        keep: Of an index that is kept whole, the children that are meant; None for all.
+        made: The root and its bytes where it is a smaller index that exists nowhere yet.
+    """
+
+    root: Descriptor
+    keep: frozenset[Digest] | None = None
+    made: tuple[Descriptor, bytes] | None = None
+
+
+def choose(
+    source: Source, root: Descriptor, platforms: Sequence[Platform] | None, *, sparse: bool = False
+) -> Choice:
+    """What `platforms` leave of a root: itself, one image of it, or a smaller index; at most indexes are read.
+
+    Args:
+        source: Where it is.
+        root: The manifest.
+        platforms: Of an index, only the images for these; None for all.
+        sparse: Keep the index as it is, though only these of its children are meant.
+
+    Raises:
+        PlatformUnknownError: no image suits one of them.
+    """
+    if not platforms or not root.is_index():
+        return Choice(root)
+    index = read_index(source, root)
+    kept = [_entry(source, index, root, platform) for platform in platforms]
+    digests = frozenset(entry.digest for entry in kept)
+    if sparse:
+        return Choice(root, digests)
+    if len(digests) == 1:
+        return Choice(select(source, kept[0], platforms[0]))
+    entries = tuple(e for e in index.manifests if e.digest in digests)
+    if entries == index.manifests:
+        return Choice(root)
+    raw = replace(index, manifests=entries).encode()
+    smaller = Descriptor.of(root.media_type, raw)
+    return Choice(smaller, made=(smaller, raw))
+
+
+def _entry(source: Source, index: Index, root: Descriptor, wanted: Platform) -> Descriptor:
+    found = best(wanted, [entry.platform for entry in index.manifests])
+    if found is None:
+        select(source, root, wanted)  # raises, naming what is there
+        raise PlatformUnknownError(f"no image for {wanted} in {root.digest}")
+    return index.manifests[found]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 from argosy.errors import UsageError
 from argosy.spec.descriptor import Descriptor
@@ -194,6 +194,16 @@ class Mounter(Protocol):
 
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from `source`; False means that it must be copied instead."""
+        ...
+
+
+@runtime_checkable
+class Unordered(Protocol):
+    """A target that keeps no order of what is added, and that several manifests and tags may be added to at a time."""
+
+    @property
+    def unordered(self) -> Literal[True]:
+        """Nothing but that."""
         ...
 
 

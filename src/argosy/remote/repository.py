@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
 from argosy.content.overlay import origins
@@ -62,6 +62,9 @@ class Repository:
         >>> str(Registry("registry.example").repository("team/app"))
         'registry.example/team/app'
     """
+
+    unordered: ClassVar[Literal[True]] = True
+    """See `Unordered`."""
 
     def __init__(self, registry: Registry, name: str, *, mirrors: bool = True) -> None:
         self.registry, self.name, self.mirrors = registry, parse_name(name), mirrors

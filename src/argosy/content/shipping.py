@@ -1,0 +1,176 @@
+"""Blobs on their way from one place to another: each once, whoever wants it, in the cheapest way that works."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+
+from argosy.content.events import Copied, Event, Mounted, Progressed, Skipped, Told
+from argosy.content.protocols import Mounter, Source, Target
+from argosy.content.verify import VerifyingReader
+from argosy.content.workers import Cancelled, Task, Workers
+from argosy.errors import DigestMismatchError
+from argosy.spec import mediatypes
+from argosy.spec._value import Value
+from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
+
+
+class _Sent(Value):
+    """A blob that is on its way, and whether it was for this freight that it was sent."""
+
+    descriptor: Descriptor
+    task: Task[None]
+    own: bool
+
+
+class Freight:
+    """Blobs that belong together: where one cannot be moved, the others need not be.
+
+    Attributes:
+        failed: Whether that is so.
+        moved: Whether the target lacked any.
+    """
+
+    def __init__(self) -> None:
+        self.sent: list[_Sent] = []
+        self.failed = self.moved = False
+
+
+class Shipping:
+    """Brings blobs to a target. What several want at a time moves once.
+
+    Args:
+        source: Where they are.
+        target: Where they go.
+        workers: Who moves them.
+        told: Whom to tell.
+        foreign: Whether non-distributable layers move too.
+    """
+
+    def __init__(
+        self, source: Source, target: Target, workers: Workers, told: Told, *, foreign: bool
+    ) -> None:
+        self.source, self.target = source, target
+        self.fresh: set[Digest] = set()
+        """What was missing at the target."""
+        self._workers, self._told, self._foreign = workers, told, foreign
+        self._mounter = target if isinstance(target, Mounter) else None
+        self._lock = threading.Lock()
+        self._moving: dict[Digest, Task[None]] = {}
+        self._there: set[Digest] = set()
+
+    def check(self, freight: Freight) -> None:
+        """Go on only where somebody still wants it.
+
+        Raises:
+            Cancelled: nobody does.
+        """
+        if freight.failed or self._workers.cancelled:
+            raise Cancelled
+
+    def send(self, freight: Freight, desc: Descriptor) -> None:
+        """Have a blob moved, unless it is there; for another freight it may be on its way already."""
+        with self._lock:
+            if desc.digest in self._there:
+                return
+            task = self._moving.get(desc.digest)
+            own = task is None
+            if task is None:
+                task = self._workers.begin(functools.partial(self._move, freight, desc))
+                self._moving[desc.digest] = task
+        freight.sent.append(_Sent(desc, task, own))
+
+    def wait(self, freight: Freight) -> None:
+        """Wait until all that was sent is there. What failed for another freight is tried again for this one.
+
+        Raises:
+            ArgosyError: what could not be moved, and why.
+        """
+        failure: Exception | None = None
+        for one in freight.sent:  # it grows where something is sent again
+            try:
+                one.task.result()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised
+                if not (one.own or freight.failed or self._workers.cancelled):
+                    self.send(freight, one.descriptor)
+                    continue
+                freight.failed = True
+                if failure is None or isinstance(failure, Cancelled):
+                    failure = exc
+        freight.sent.clear()
+        if failure is not None:
+            raise failure
+
+    def _move(self, freight: Freight, desc: Descriptor) -> None:
+        try:
+            event = self._moved(freight, desc)
+            freight.moved = freight.moved or isinstance(event, (Copied, Mounted))
+            self._told.tell(event)
+            with self._lock:
+                self._there.add(desc.digest)
+        except BaseException:
+            freight.failed = True
+            raise
+        finally:
+            with self._lock:
+                self._moving.pop(desc.digest, None)
+
+    def _moved(self, freight: Freight, desc: Descriptor) -> Event:
+        self.check(freight)
+        if desc.media_type in mediatypes.NONDISTRIBUTABLE and not self._foreign:
+            return Skipped(desc, "foreign")
+        with Noted(f"while copying {desc.digest} to {self.target}"):
+            if self.target.exists(desc):
+                return Skipped(desc, "exists")
+            self.fresh.add(desc.digest)
+            if self._mounter is not None and self._mounter.mount(desc, self.source):
+                return Mounted(desc)
+            with self._opened(freight, desc) as reader:
+                self._pushed(desc, reader)
+        return Copied(desc)
+
+    def _pushed(self, desc: Descriptor, reader: VerifyingReader) -> None:
+        while True:
+            try:
+                self.target.push(desc, reader)
+            except DigestMismatchError as exc:
+                if not reader.elsewhere(exc):  # a mirror's wrong bytes are no reason to fail
+                    raise
+            else:
+                return
+
+    def _opened(self, freight: Freight, desc: Descriptor) -> VerifyingReader:
+        with Noted(f"while reading from {self.source}"):
+            reader = self.source.fetch(desc)
+        watched = reader if isinstance(reader, VerifyingReader) else VerifyingReader(reader, desc)
+        watched.observe(self._observer(freight, desc))
+        return watched
+
+    def _observer(self, freight: Freight, desc: Descriptor) -> Callable[[int], object]:
+        if not self._told.listening:
+            return lambda _size: self.check(freight)
+        done = 0
+
+        def moved(size: int) -> None:
+            nonlocal done
+            self.check(freight)
+            done += size
+            self._told.tell(Progressed(desc, done))
+
+        return moved
+
+
+class Noted:
+    """Adds a note to what is raised inside, once for each place."""
+
+    def __init__(self, note: str) -> None:
+        self._note = note
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if exc is not None and not isinstance(exc, Cancelled):
+            exc.add_note(self._note)

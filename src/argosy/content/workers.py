@@ -1,0 +1,156 @@
+"""Threads that do what somebody waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Any, Generic, Self, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Cancelled(Exception):  # noqa: N818 - nothing has failed
+    """What was begun is not done, because nobody wants it any more. It never leaves this room."""
+
+
+class Task(Generic[R]):
+    """Something that is done on another thread.
+
+    Args:
+        work: What is done.
+    """
+
+    __slots__ = ("_failure", "_found", "_running", "_work")
+
+    def __init__(self, work: Callable[[], R]) -> None:
+        self._work: Callable[[], R] | None = work
+        self._failure: BaseException | None = None
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            if self._work is None:
+                raise Cancelled
+            self._found = self._work()
+        except BaseException as exc:  # noqa: BLE001 - it is raised where its end is waited for
+            self._failure = exc
+        finally:
+            self._work = None
+            self._running.release()
+
+    def cancel(self) -> None:
+        """Let it not be done, if it has not begun."""
+        self._work = None
+
+    def result(self) -> R:
+        """Wait for its end; what it returned, or raised."""
+        with self._running:
+            if self._failure is not None:
+                raise self._failure
+            return self._found
+
+
+class Workers:
+    """Threads for one caller: they do what it begins, in that order, and are there until the block ends.
+
+    Its end waits for what was begun; where it fails, only for what the threads are at.
+
+    `concurrent.futures` would do, and takes longer to load than the manifests of an image to come.
+
+    Args:
+        most: How many things are done at a time.
+        name: What the threads are called.
+
+    Example:
+        >>> with Workers(4, "example") as workers:
+        ...     print(list(workers.map(abs, [-1, 2, -3])))
+        [1, 2, 3]
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self.most = most
+        self._name = name
+        self._threads: list[threading.Thread] = []
+        self.cancelled = False
+        self._todo: SimpleQueue[Task[Any] | None] = SimpleQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, exc: object, trace: object) -> None:
+        if kind is not None:
+            self.cancel()
+        self._close()
+
+    def begin(self, work: Callable[[], R]) -> Task[R]:
+        """Have something done."""
+        task: Task[R] = Task(work)
+        self._todo.put(task)
+        if len(self._threads) < self.most:
+            thread = threading.Thread(target=self._run, name=self._name)
+            self._threads.append(thread)
+            thread.start()
+        return task
+
+    def ahead(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, Task[R]]]:
+        """What is done with each item, in their order, of which some are begun before they are asked for.
+
+        Where `items` fails, that is raised after those before it.
+        """
+        rest = iter(items)
+        begun: deque[tuple[T, Task[R]]] = deque()
+        failure: Exception | None = None
+        while True:
+            try:
+                for item in itertools.islice(rest, 2 * self.most - len(begun)):
+                    begun.append((item, self.begin(functools.partial(work, item))))
+            except Exception as exc:  # noqa: BLE001 - it is raised below
+                rest, failure = iter(()), exc
+            if begun:
+                yield begun.popleft()
+            elif failure is not None:
+                raise failure
+            else:
+                return
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """As `map`, some items ahead."""
+        return (task.result() for _, task in self.ahead(work, items))
+
+    def cancel(self) -> None:
+        """Do no more than what the threads are at; the rest is `Cancelled`."""
+        self.cancelled = True
+
+    def _close(self) -> None:
+        for _ in self._threads:
+            self._todo.put(None)
+        for thread in self._threads:
+            with contextlib.suppress(RuntimeError):  # Ctrl-C came while it was started
+                thread.join()
+
+    def _run(self) -> None:
+        _wait_for_a_turn()
+        while (task := self._todo.get()) is not None:
+            if self.cancelled:
+                task.cancel()
+            task.run()
+
+
+def _wait_for_a_turn() -> None:
+    """Have this thread take no core from another when it wakes up: it moves data, and is in no hurry.
+
+    Where the other end of a connection is on this machine, it would stop the one it waits for. A policy that somebody
+    chose for this process stays.
+    """
+    with contextlib.suppress(OSError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
