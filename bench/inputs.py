@@ -13,7 +13,9 @@ from harness import Stage, once
 from argosy.layer.compressor import Compressor
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.tarwriter import TarWriter
+from argosy.layout.store import LayoutStore
 from argosy.spec.digest import Digest
+from argosy.testing import random as content
 
 OCI = "application/vnd.oci.image."
 TREES = (("usr0", 7_000, 300 << 20), ("usr1", 59_000, 800 << 20))
@@ -35,6 +37,22 @@ def opaque(stage: Stage) -> Path:
 def huge(stage: Stage) -> Path:
     """A layout of an image `v1` with one layer of a gigabyte."""
     return once(stage.work / "huge", lambda path: _opaque(path, stage.size(10**9, 10**8), 1))
+
+
+def small(stage: Stage) -> Path:
+    """A layout of many small things: an index of ten images (`index`), and twenty images of three layers."""
+    return once(stage.work / "small", _small)
+
+
+def _small(path: Path) -> None:
+    images = LayoutStore.create(path)
+    platforms = [
+        f"linux/{name}" for name in ("amd64", "arm64", "386", "s390x", "ppc64le", "riscv64")
+    ]
+    platforms += [f"linux/arm/v{number}" for number in (5, 6, 7, 8)]
+    content.index(images, 1, "index", platforms=platforms)
+    for number in range(20):
+        content.image(images, 100 + number, f"v{number}", layers=3)
 
 
 def pool(rng: random.Random) -> bytes:

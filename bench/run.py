@@ -20,7 +20,7 @@ from pathlib import Path
 
 import report
 from harness import Result, Stage, Study, find, measured
-from studies import client, command, layers, registry, runtime
+from studies import client, command, distance, layers, registry, runtime
 
 import argosy
 
@@ -28,6 +28,7 @@ STUDIES: tuple[Study, ...] = (
     *command.STUDIES,
     *layers.STUDIES,
     *client.STUDIES,
+    *distance.STUDIES,
     *registry.STUDIES,
     *runtime.STUDIES,
 )

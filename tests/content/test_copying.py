@@ -216,7 +216,34 @@ def test_manifests_that_are_read_ahead_have_a_bound() -> None:
     read.clear()
     with Workers(2, "reader") as workers:
         for number, _ in enumerate(walk(source, root, workers=workers)):
-            assert len(read) <= 2 + number + 2 * workers.most
+            assert len(read) <= 2 + number + 8
+
+
+@pytest.mark.parametrize(("jobs", "asking"), [(1, 1), (2, 4), (4, 16)])
+def test_so_many_blobs_move_and_more_are_looked_for(jobs: int, asking: int) -> None:
+    meeting, lock = threading.Barrier(asking), threading.Lock()
+    moving, most = 0, 0
+
+    class Watched(Registry):
+        def exists(self, desc: Descriptor) -> bool:
+            meeting.wait(PATIENCE)
+            return False
+
+        def push(
+            self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()
+        ) -> None:
+            nonlocal moving, most
+            with lock:
+                moving += not desc.is_manifest()
+                most = max(most, moving)
+            content.read(-1)
+            with lock:
+                moving -= not desc.is_manifest()
+
+    source = MemoryStore()
+    random.image(source, 1, "v1", layers=2 * 16 - 1)
+    copy(source, "v1", Watched(), "v1", jobs=jobs)
+    assert 1 <= most <= jobs
 
 
 def test_one_failure_is_told_for_its_image_and_leaves_the_others() -> None:

@@ -36,6 +36,8 @@ from argosy.spec.platform import Platform
 from argosy.spec.reference import digest_tag
 
 MAX_JOBS = 64
+_ASKING = 4
+"""How many things are looked for at a time for each blob that moves, unless one thing after another was asked for."""
 _RAW_BUDGET = 64 * 1024 * 1024
 """Bytes of manifests that are kept until they are written; those over it are read again."""
 
@@ -219,10 +221,10 @@ class Copying:
         self._referrers, self._digest_tags = referrers, digest_tags
         self._unordered = isinstance(target, Unordered)
         self._told = Told(on_event)
-        # they wait for nobody, so that anybody may wait for them
-        self._movers = Workers(jobs, "argosy-copy")
+        # they wait for nobody, so that anybody may wait for them; most of what they ask for is small
+        self._movers = Workers(min(MAX_JOBS, jobs * min(jobs, _ASKING)), "argosy-copy")
         self._images = Workers(jobs, "argosy-image")
-        self._blobs = Shipping(source, target, self._movers, self._told, foreign=foreign)
+        self._blobs = Shipping(source, target, self._movers, jobs, self._told, foreign=foreign)
         self._known: set[Digest] = set()
         self._lists: dict[Digest, set[Digest]] = {}
         self._lock = threading.Lock()
@@ -315,7 +317,8 @@ class Copying:
             if desc.digest in image.manifests:
                 continue
             image.manifests[desc.digest] = desc
-            self._count(image, 1 + len(children))
+            image.met += 1 + len(children)
+            _check_number(image.met)
             found.append(_Manifest(desc, self._kept(image, node.raw), height))
             self._told.plan(desc)
             blobs = {child.digest: child for child in children if not child.is_manifest()}
@@ -337,14 +340,17 @@ class Copying:
             for tag, desc in zip(tags, self.map(self.source.resolve, tags), strict=True):
                 image.beside.append((desc, tag))
                 found[desc.digest] = desc
-            for entries in self.map(self._referrers_of, todo) if self._referrers else ():
-                self._count(image, 0, len(entries))
+            listed = functools.partial(self._referrers_of, itertools.count(1))
+            for entries in self.map(listed, todo) if self._referrers else ():
                 found.update((entry.digest, entry) for entry in entries)
             self._read(image, (desc for key, desc in found.items() if key not in image.manifests))
 
-    def _referrers_of(self, desc: Descriptor) -> list[Descriptor]:
-        found = itertools.islice(self.source.referrers(desc), graph.MAX_NODES + 1)
-        return [entry.bare() for entry in found]
+    def _referrers_of(self, met: Iterator[int], desc: Descriptor) -> list[Descriptor]:
+        found: list[Descriptor] = []
+        for entry in self.source.referrers(desc):
+            _check_number(next(met))
+            found.append(entry.bare())
+        return found
 
     def _standing_for(self, desc: Descriptor) -> Sequence[str]:
         """The tags at the source that stand for a digest. All its tags are looked through once."""
@@ -357,12 +363,6 @@ class Copying:
                     if (digest := digest_tag(tag)) is not None:
                         self._standing.setdefault(digest, []).append(tag)
         return self._standing.get((desc.digest.algorithm, desc.digest.encoded), ())
-
-    def _count(self, image: _Image, met: int, more: int = 0) -> None:
-        # each walk has its limit, but a registry can name new referrers, and theirs, for ever
-        image.met += met
-        if image.met + more > graph.MAX_NODES:
-            raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
     def _kept(self, image: _Image, raw: bytes) -> bytes | None:
         with self._lock:
@@ -477,6 +477,12 @@ class Copying:
         if subject.digest not in self._lists:
             self._lists[subject.digest] = {e.digest for e in self.target.referrers(subject)}
         return desc.digest in self._lists[subject.digest]
+
+
+def _check_number(met: int) -> None:
+    # each walk has its limit, but a registry can name new referrers, and theirs, for ever
+    if met > graph.MAX_NODES:
+        raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
 
 def _with(source: Source, made: tuple[Descriptor, bytes]) -> Source:

@@ -35,6 +35,9 @@ MAX_DEPTH = 16
 MAX_NODES = 100_000
 """How many descriptors one walk may meet."""
 
+_AHEAD = 8
+"""How many manifests a walk reads ahead."""
+
 
 def read(source: Source, desc: Descriptor, *, limit: int = manifests.MAX_SIZE) -> bytes:
     """The verified bytes of some small content: from the descriptor's `data`, or from the source.
@@ -186,7 +189,7 @@ class _Walker:
         self._seen: set[Digest] = set()
         self._met = 0
         self._workers = workers
-        self._free = 2 * workers.most if workers else 0
+        self._free = _AHEAD if workers else 0
 
     def visit(
         self, desc: Descriptor, depth: int, begun: Task[bytes] | None, *, inner: bool = False

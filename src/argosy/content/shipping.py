@@ -44,19 +44,28 @@ class Shipping:
     Args:
         source: Where they are.
         target: Where they go.
-        workers: Who moves them.
+        workers: Who looks for them at the target, and moves them.
+        most: How many move at a time.
         told: Whom to tell.
         foreign: Whether non-distributable layers move too.
     """
 
     def __init__(
-        self, source: Source, target: Target, workers: Workers, told: Told, *, foreign: bool
+        self,
+        source: Source,
+        target: Target,
+        workers: Workers,
+        most: int,
+        told: Told,
+        *,
+        foreign: bool,
     ) -> None:
         self.source, self.target = source, target
         self.fresh: set[Digest] = set()
         """What was missing at the target."""
         self._workers, self._told, self._foreign = workers, told, foreign
         self._mounter = target if isinstance(target, Mounter) else None
+        self._turn = threading.Semaphore(most)
         self._lock = threading.Lock()
         self._moving: dict[Digest, Task[None]] = {}
         self._there: set[Digest] = set()
@@ -127,8 +136,10 @@ class Shipping:
             self.fresh.add(desc.digest)
             if self._mounter is not None and self._mounter.mount(desc, self.source):
                 return Mounted(desc)
-            with self._opened(freight, desc) as reader:
-                self._pushed(desc, reader)
+            with self._turn:
+                self.check(freight)
+                with self._opened(freight, desc) as reader:
+                    self._pushed(desc, reader)
         return Copied(desc)
 
     def _pushed(self, desc: Descriptor, reader: VerifyingReader) -> None:
