@@ -37,7 +37,9 @@ from argosy.spec.reference import digest_tag
 
 MAX_JOBS = 64
 _ASKING = 4
-"""How many things are looked for at a time for each blob that moves, unless one thing after another was asked for."""
+"""How many things are looked for at a time for each blob that moves."""
+_BEGUN = 2
+"""How many images are on their way for each blob that moves."""
 _RAW_BUDGET = 64 * 1024 * 1024
 """Bytes of manifests that are kept until they are written; those over it are read again."""
 
@@ -183,7 +185,7 @@ class Copying:
         referrers: Copy what refers to them too.
         digest_tags: Copy tags like `sha256-<hex>.sig` too.
         foreign: Copy non-distributable layers too.
-        jobs: How many blobs move at a time, and how many images are on their way, 1 to 64.
+        jobs: How many blobs move at a time, 1 to 64; what is small is asked for some more at a time.
         on_event: Told what happens; called from several threads, one at a time.
 
     Raises:
@@ -221,9 +223,9 @@ class Copying:
         self._referrers, self._digest_tags = referrers, digest_tags
         self._unordered = isinstance(target, Unordered)
         self._told = Told(on_event)
-        # they wait for nobody, so that anybody may wait for them; most of what they ask for is small
-        self._movers = Workers(min(MAX_JOBS, jobs * min(jobs, _ASKING)), "argosy-copy")
-        self._images = Workers(jobs, "argosy-image")
+        # they wait for nobody, so that anybody may wait for them
+        self._movers = Workers(_times(jobs, _ASKING), "argosy-copy")
+        self._images = Workers(_times(jobs, _BEGUN), "argosy-image")
         self._blobs = Shipping(source, target, self._movers, jobs, self._told, foreign=foreign)
         self._known: set[Digest] = set()
         self._lists: dict[Digest, set[Digest]] = {}
@@ -477,6 +479,11 @@ class Copying:
         if subject.digest not in self._lists:
             self._lists[subject.digest] = {e.digest for e in self.target.referrers(subject)}
         return desc.digest in self._lists[subject.digest]
+
+
+def _times(jobs: int, factor: int) -> int:
+    """So many times the jobs, but of one job, which means one thing after another, nothing else."""
+    return min(MAX_JOBS, jobs * min(jobs, factor))
 
 
 def _check_number(met: int) -> None:
