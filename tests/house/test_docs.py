@@ -9,6 +9,7 @@ import io
 import pathlib
 import re
 import shlex
+import tempfile
 from collections.abc import Iterator
 
 import click
@@ -140,6 +141,7 @@ def test_the_examples_in_the_code_run(
         ".__init__"
     )
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # examples leave what they make
     done = doctest.testmod(importlib.import_module(module))
     assert done.attempted
     assert not done.failed
