@@ -203,6 +203,24 @@ def test_a_line_of_the_log_is_one_line_whatever_the_client_sends() -> None:
     assert json.loads(line)["time"] == "2027-01-15T08:00:00.500Z"
 
 
+def test_no_request_keeps_itself_out_of_the_log_by_two_credentials(
+    registry: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    telemetry = Telemetry(Settings())
+    registry.registry.on_exchange = telemetry.record
+    app = registry.app
+
+    async def with_another(scope: Any, receive: Any, send: Any) -> None:
+        fields = [(b"authorization", b"Basic 1"), (b"authorization", b"Basic 2")]
+        await app({**scope, "headers": fields}, receive, send)
+
+    registry.app = with_another  # type: ignore[assignment]
+    assert registry.ask("GET", "/v2/_catalog?n=1").status == 400
+    telemetry._lines.flush()  # type: ignore[union-attr]
+    assert [json.loads(text)["status"] for text in caplog.messages] == [400]
+
+
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_no_request_keeps_itself_out_of_the_log_by_many_parameters(
     registry: Server, caplog: pytest.LogCaptureFixture, method: str

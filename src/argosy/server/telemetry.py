@@ -18,14 +18,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from argosy.errors import DeniedError
+from argosy.errors import DeniedError, InvalidError, LimitExceededError
 from argosy.server.config import is_loopback
 from argosy.server.http import (
-    MalformedQueryError,
     MisdirectedError,
     Request,
     Response,
-    TooLongError,
 )
 from argosy.server.loopback import Loopback
 from argosy.server.metadata import collect
@@ -86,7 +84,7 @@ def _shown_query(request: Request) -> str:
         return ""
     try:
         query = request.query
-    except (MalformedQueryError, TooLongError):  # what it was refused for
+    except (InvalidError, LimitExceededError):  # what it was refused for
         return ""
     return urlencode([(k, v[:256]) for k, v in query if k in _SHOWN][:20])
 
