@@ -43,6 +43,25 @@ def test_a_client_is_whom_the_last_trusted_proxy_saw(peer: str, told: bytes, exp
     assert origin(peer, {b"x-forwarded-for": told}, NETS, "http")[0] == expected
 
 
+@pytest.mark.parametrize(
+    "lines", [[b"9.9.9.9, 10.0.0.2"], [b"9.9.9.9", b"10.0.0.2"], [b"6.6.6.6", b"9.9.9.9", b"10.0.0.2"]]
+)  # fmt: skip
+def test_proxies_may_each_add_a_line_of_their_own(lines: list[bytes]) -> None:
+    seen: list[str] = []
+
+    async def app(*_: object) -> None:
+        visit = VISIT.get()
+        assert visit is not None
+        seen.append(visit.address)
+
+    async def nothing(*_: object) -> Any: ...
+
+    headers = [(b"x-forwarded-for", line) for line in lines]
+    scope = {"type": "http", "raw_path": b"/v2/", "client": ("10.0.0.1", 1), "headers": headers}
+    asyncio.run(Front(app, Limiter(Limits()), ["10.0.0.0/8"])(scope, nothing, nothing))
+    assert seen == ["9.9.9.9"]
+
+
 def test_the_scheme_is_believed_from_a_trusted_proxy_alone() -> None:
     headers = {b"x-forwarded-proto": b"HTTPS"}
     assert origin("10.0.0.1", headers, NETS, "http")[1] == "https"

@@ -10,12 +10,12 @@ import functools
 import ipaddress
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from argosy.errors import TooManyRequestsError
 from argosy.server.access import Access, Principal, TagGuard, Verb
-from argosy.server.http import REFUSED, Message, Receive, Scope, Send
+from argosy.server.http import REFUSED, Header, Message, Receive, Scope, Send
 from argosy.server.settings import Limits
 from argosy.server.team import Seat
 from argosy.server.visit import VISIT, Visit
@@ -58,6 +58,15 @@ def origin(
         if not is_within(address, trusted):
             break
     return peer, scheme
+
+
+def _told(listed: Iterable[Header]) -> dict[bytes, bytes]:
+    """Headers by name; the lists of several proxies one behind the other, whether in one line or in one each."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in listed:
+        before = headers.get(name) if name == b"x-forwarded-for" else None
+        headers[name] = value if before is None else before + b"," + value
+    return headers
 
 
 def _is_address(text: str) -> bool:
@@ -237,7 +246,7 @@ class Front:
 
     def _visit(self, scope: Scope) -> Visit:
         peer = str((scope.get("client") or ("",))[0])
-        headers = dict(scope["headers"]) if self._trusted else {}
+        headers = _told(scope["headers"]) if self._trusted else {}
         address, scheme = origin(peer, headers, self._trusted, str(scope.get("scheme", "http")))
         return Visit(address, scheme, crowd(address))
 
