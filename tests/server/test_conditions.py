@@ -34,13 +34,13 @@ class Wire:
     """Requests as bytes on a socket."""
 
     def __init__(self, server: Process) -> None:
-        self._server = server
+        self.port = server.port
 
     def ask(self, line: str, *fields: str, body: bytes = b"") -> Told:
         """One request, `line` without the version for HTTP/1.1 and with a host."""
         head = [line, *fields] if " HTTP/" in line else [f"{line} HTTP/1.1", "Host: x", *fields]
         head += [f"Content-Length: {len(body)}"] * bool(body) + ["Connection: close", "", ""]
-        with socket.create_connection(("127.0.0.1", self._server.port), timeout=30) as raw:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as raw:
             raw.sendall("\r\n".join(head).encode() + body)
             answer = b"".join(iter(lambda: raw.recv(65536), b""))
         top, _, content = answer.partition(b"\r\n\r\n")
@@ -68,12 +68,47 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
         (400, ["GET /v2/ HTTP/1.1", "Host: x", "Host: x"]),
         (400, ["GET /v2/ HTTP/1.1", "Host: x", "Host: y"]),
         (400, ["GET /livez HTTP/1.1"]),
+        (400, ["GET /v2/ HTTP/1.1", "Host: x y"]),
+        (400, ["GET /v2/ HTTP/1.1", "Host: x/y"]),
+        (400, ["GET /v2/ HTTP/1.1", "Host: user@x"]),
+        (400, ["GET /v2/ HTTP/1.1", "Host: x:80:80"]),
+        (400, ["GET /v2/ HTTP/1.1", "Host: ü"]),
+        (200, ["GET /v2/ HTTP/1.1", "Host: my_registry:5000"]),
+        (200, ["GET /v2/ HTTP/1.1", "Host: [::1]:5000"]),
+        (200, ["GET /v2/ HTTP/1.1", "Host: x:"]),
         (200, ["GET /v2/ HTTP/1.1", "Host: x"]),
         (200, ["GET /v2/ HTTP/1.0"]),
     ],
 )
 def test_a_request_of_http_1_1_has_one_host(wire: Wire, status: int, head: list[str]) -> None:
     assert wire.ask(*head).status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (400, ["chunked"]),
+        (400, ["Chunked "]),
+        (400, [",chunked"]),
+        (501, ["gzip, chunked"]),
+        (501, ["identity, chunked"]),
+        (501, ["chunked, chunked"]),
+        (501, ["xchunked, chunked"]),
+        (501, ["gzip", "chunked"]),
+        (501, ["chunked", "chunked"]),
+    ],
+)
+def test_a_body_is_in_chunks_and_in_no_other_coding(
+    wire: Wire, status: int, fields: list[str]
+) -> None:
+    """The chunks themselves are no manifest."""
+    listed = [f"Transfer-Encoding: {field}" for field in fields]
+    with socket.create_connection(("127.0.0.1", wire.port), timeout=30) as raw:
+        head = [f"PUT {TAG} HTTP/1.1", "Host: x", TYPE, *listed, "", ""]
+        raw.sendall("\r\n".join(head).encode() + b"2\r\n{}\r\n0\r\n\r\n")
+        raw.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: raw.recv(65536), b"")).split(b"HTTP/1.1 ")[1:]
+    assert [int(answer[:3]) for answer in answers] == [status, 200]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,8 @@ _AGAIN_SECONDS = {429: 1.0, 503: 5.0, 507: 60.0}
 status is in it: 500 is a bug or a loss, and 502 what an upstream did."""
 _SINGLE = frozenset({b"host", b"origin", b"authorization"})
 _LENGTH = re.compile(rb"[0-9]{1,19}")
+_HOST = re.compile(rb"(?:\[[0-9A-Za-z:._~%-]+\]|[0-9A-Za-z._~%!$&'()*+,;=-]+)(?::[0-9]*)?")
+_CHUNKED = re.compile(r"[\s,]*chunked[\s,]*", re.IGNORECASE)
 _FIELDS = 1000
 """Query parameters one request may have."""
 
@@ -111,6 +113,13 @@ class AmbiguousError(InvalidError):
     code = "UNSUPPORTED"
 
 
+class CodingError(InvalidError):
+    """A body in a transfer coding that nobody here undoes (RFC 9112, section 6.1)."""
+
+    code = "UNSUPPORTED"
+    status = 501
+
+
 @dataclasses.dataclass(slots=True)
 class Limits:
     """How long a body may take and how big it may be: seconds, and bytes (0: no limit)."""
@@ -176,17 +185,23 @@ class Request:
 
         Raises:
             TooLongError: more than 1000 query parameters.
-            AmbiguousError: in HTTP/1.1 no host, or more than one (RFC 9112, section 3.2), or two origins or
-                credentials.
+            AmbiguousError: in HTTP/1.1 no host, more than one, or one that is none (RFC 9112, section 3.2), or two
+                origins or credentials.
+            CodingError: a transfer coding other than `chunked`, or that one twice.
         """
         if self.raw_query.count(b"&") >= _FIELDS:
             raise TooLongError(f"more than {_FIELDS} query parameters")
         listed = self.scope["headers"]
         if self.scope.get("http_version") == "1.1":
             # The HTTP server makes an empty one of none; no http URL has such a host either.
-            hosts = sum(name == b"host" and value != b"" for name, value in listed)
-            if hosts != 1:
-                raise AmbiguousError(f"Host: expected one, got {hosts or 'none'}")
+            hosts = [value for name, value in listed if name == b"host" and value]
+            if len(hosts) != 1:
+                raise AmbiguousError(f"Host: expected one, got {len(hosts) or 'none'}")
+            if not _HOST.fullmatch(hosts[0]):
+                raise AmbiguousError("Host: expected a name or an address, and a port if any")
+            coding = self.lines(b"transfer-encoding")
+            if coding is not None and not _CHUNKED.fullmatch(coding):
+                raise CodingError(f"Transfer-Encoding {coding[:50]!r}: expected chunked")
         if len(listed) != len(self.headers):
             for name, value in listed:
                 if name in _SINGLE and value != self.headers[name]:
