@@ -202,6 +202,22 @@ def test_a_tag_is_moved_and_deleted_only_from_where_it_was_seen(wire: Wire) -> N
     assert wire.ask(f"GET {TAG}").status == 200
 
 
+def test_of_several_tags_each_has_to_be_where_it_was_seen(wire: Wire) -> None:
+    def put(tags: str, *fields: str, raw: bytes = RAW) -> int:
+        line = f"PUT /v2/a/manifests/{Digest.of(raw)}?{tags}"
+        return wire.ask(line, TYPE, *fields, body=raw).status
+
+    other = image(DIGEST, annotations={"note": "other"})
+    assert put("tag=x-old&tag=x-older") == 201
+    for tags in ("tag=x-new&tag=x-old", "tag=x-old&tag=x-new"):
+        assert put(tags, "If-None-Match: *", raw=other) == 412
+        assert put(tags, f'If-Match: "{MANIFEST}"', raw=other) == 412
+    assert wire.ask("HEAD /v2/a/manifests/x-new").status == 404
+    assert put("tag=x-old&tag=x-older", f'If-Match: "{MANIFEST}"', raw=other) == 201
+    assert put("tag=x-new&tag=x-newer", "If-None-Match: *", raw=other) == 201
+    assert put("tag=x-new&tag=x-old&tag=t", f'If-Match: "{MANIFEST}", "{Digest.of(other)}"') == 201
+
+
 @pytest.mark.parametrize(
     ("fields", "digest", "expected"),
     [

@@ -105,7 +105,8 @@ def _checked(reference: str) -> Digest | None:
 async def put(registry: Registry, request: Request) -> Response:
     """`PUT /v2/<name>/manifests/<tag-or-digest>[?tag=…]`: stored as received, with its tags, or not at all.
 
-    `If-Match` and `If-None-Match` compare with what the reference is at this moment, inside the transaction.
+    `If-Match` and `If-None-Match` compare with what each of the tags is at this moment, inside the transaction; where
+    there is none, with the manifest itself.
 
     Raises:
         InvalidManifestError: the document breaks the specification, can be taken for two things, or is here as another.

@@ -159,7 +159,7 @@ def put(
     guard: TagGuard | None = None,
     precondition: Precondition | None = None,
 ) -> None:
-    """Store a manifest and point tags at it, all or nothing.
+    """Store a manifest and point tags at it, all or nothing. A precondition is of each tag, or of the manifest alone.
 
     Raises:
         ManifestBlobUnknownError: it refers to something that is not in the repository; all of it is named.
@@ -170,7 +170,8 @@ def put(
     """
     repo_id, name = repo
     if precondition is not None:
-        _check(tx, repo_id, tags[0] if tags else new.digest, precondition)
+        for reference in sorted(tags) or [new.digest]:
+            _check(tx, repo_id, reference, precondition)
     present = _present(tx, repo_id, new.references)
     missing = sorted({r.target for r in new.references if not (r.optional or r.target in present)})
     if missing and not sparse:
