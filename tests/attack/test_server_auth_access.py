@@ -14,7 +14,7 @@ from argosy.errors import InvalidConfigError
 from argosy.server.auth import gate as gates
 from argosy.server.auth import htpasswd as passwords
 from argosy.server.auth.policy import Policy
-from argosy.server.handlers import uploads
+from argosy.server.handlers import catalog, uploads
 from argosy.server.settings import Content, Settings
 from argosy.spec.digest import Digest
 from tests.server.client import image, index
@@ -224,6 +224,34 @@ def test_cve_2022_46463_the_name_is_listed_without_the_guard(
     As(door, "ann").push_image("ann/secret", "v1")
     allow_everything(monkeypatch)
     assert As(door, "bob").ask("GET", "/v2/_catalog").json() == {"repositories": ["ann/secret"]}
+
+
+def test_cve_2022_46463_a_page_that_stops_among_hidden_names_tells_none_of_them(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalog, "_BUDGET", 1)
+    rules = [
+        rule(["admin"], "admin"),
+        rule(["pull"], "bob", "ann", repositories=["alone/*", "zoo/*"]),
+    ]
+    with Door(tmp_path, {"rules": rules}) as door:
+        everybody = As(door, "admin")
+        for name in ("alone/a", *(f"hidden/{number:03}" for number in range(150)), "zoo/a"):
+            everybody.push_image(name, "v1")
+
+        def page(target: str, user: str = "bob") -> tuple[list[str], str]:
+            answer = As(door, user).ask("GET", target)
+            link = answer.header("link") or ""
+            assert "hidden" not in link + answer.body.decode()
+            return answer.json()["repositories"], link.partition(">")[0].removeprefix("<")
+
+        first, more = page("/v2/_catalog?n=2")
+        assert first == ["alone/a"]
+        assert page(more) == (["zoo/a"], "")
+        assert page(more, "ann")[0] == []  # that place is bob's: ann goes on behind `last`
+        place = more.rpartition("=")[2]
+        for other in ("0" + place[1:], place[:-1], "1." + "0" * 32):
+            assert page(more.replace(place, other))[0] == []
 
 
 def test_cve_2026_4404_there_is_no_password_that_everybody_knows(tmp_path: pathlib.Path) -> None:

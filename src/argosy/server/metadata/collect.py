@@ -76,11 +76,6 @@ def postpone(tx: Transaction, change: Change, item: Item) -> None:
     )
 
 
-def _name(tx: Transaction, repo_id: int) -> str | None:
-    found = tx.row("SELECT name FROM repository WHERE id = ?", (repo_id,))
-    return found[0] if found else None
-
-
 def _blob(tx: Transaction, change: Change, item: Item, untagged: Policy) -> Outcome:
     """A link of a repository: it goes if no manifest refers to it and its lease is over."""
     del untagged
@@ -88,7 +83,7 @@ def _blob(tx: Transaction, change: Change, item: Item, untagged: Policy) -> Outc
         "SELECT protected_until FROM repo_blob WHERE repo_id = ? AND digest = ? /*pg FOR UPDATE*/",
         (item.repo_id, item.digest),
     )
-    name = _name(tx, item.repo_id)
+    name = repositories.name_of(tx, item.repo_id)
     if found is None or name is None:
         return Outcome()
     # By target: a reference that was written while the blob arrived may not be resolved.
@@ -133,7 +128,7 @@ def _content(tx: Transaction, change: Change, item: Item, untagged: Policy) -> O
 
 def _manifest(tx: Transaction, change: Change, item: Item, untagged: Policy) -> Outcome:
     """A manifest without a tag, a parent or a living subject, where the policy says that such ones go."""
-    name = _name(tx, item.repo_id)
+    name = repositories.name_of(tx, item.repo_id)
     if name is None or not untagged(name):
         return Outcome()
     found = tx.row(

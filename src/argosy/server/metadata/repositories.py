@@ -12,6 +12,12 @@ def find(tx: Transaction, name: str) -> int | None:
     return int(found[0]) if found else None
 
 
+def name_of(tx: Transaction, repo_id: int) -> str | None:
+    """The name of the repository with an id."""
+    found = tx.row("SELECT name FROM repository WHERE id = ?", (repo_id,))
+    return str(found[0]) if found else None
+
+
 def ensure(tx: Transaction, name: str, change: Change) -> int:
     """A repository's id; the repository is made if it is not there. An empty one goes after the grace."""
     repo_id = find(tx, name)
