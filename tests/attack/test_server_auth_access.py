@@ -39,6 +39,17 @@ def allow_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gates.Gate, "authorize", lambda *_: None)
 
 
+def test_who_may_write_and_not_read_is_not_told_what_a_tag_is(tmp_path: pathlib.Path) -> None:
+    rules = [rule(["create", "delete"], "bob"), rule(["admin"], "admin")]
+    with Door(tmp_path, {"rules": rules}) as door:
+        digest = As(door, "admin").push_image("a", "t")
+        bob = As(door, "bob")
+        for method in ("PUT", "DELETE"):
+            answer = bob.ask(method, "/v2/a/manifests/t", image(), {"if-match": '"x"'})
+            assert answer.status == 412
+            assert digest.partition(":")[2] not in answer.body.decode() + str(answer.headers)
+
+
 # -- CVE-2024-39897 (zot): blobs of others by their digest -----------------------------------------
 
 

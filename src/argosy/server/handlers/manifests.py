@@ -260,7 +260,7 @@ def _seen(request: Request, guard: TagGuard | None, tag: str, old: str | None, _
         DeniedError: the guard refuses.
     """
     if not allow(request, old):
-        raise ConflictError(f"{tag}: the precondition does not hold, it is {old}")
+        raise manifests.not_as_seen(tag, is_there=True)
     if guard is not None:
         guard(tag, old, None)
 

@@ -197,11 +197,14 @@ def put(
 def _check(tx: Transaction, repo_id: int, reference: str, precondition: Precondition) -> None:
     table = "manifest WHERE repo_id = ? AND digest" if ":" in reference else _TAG_HAS
     found = tx.row(f"SELECT digest FROM {table} = ? /*pg FOR UPDATE*/", (repo_id, reference))  # noqa: S608
-    digest = found[0] if found else None
-    if not precondition(digest):
-        raise ConflictError(
-            f"{reference}: the precondition does not hold, it is {digest or 'not there'}"
-        )
+    if not precondition(found[0] if found else None):
+        raise not_as_seen(reference, is_there=found is not None)
+
+
+def not_as_seen(reference: str, *, is_there: bool) -> ConflictError:
+    """What a change is refused with. It does not say what is there: who may write need not be one who may read."""
+    what = "is not what it should be" if is_there else "is not there"
+    return ConflictError(f"{reference} {what}: the precondition does not hold")
 
 
 _TAG_HAS = "tag WHERE repo_id = ? AND name"
