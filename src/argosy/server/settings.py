@@ -315,7 +315,8 @@ class Content:
     delete: bool = _field(True, "accept DELETE of tags, manifests and blobs")
     reuse_known: bool = _field(
         True,
-        "hash, but do not write, a body whose announced digest is stored already; its time tells a tenant so",
+        "hash, but do not write, a body whose announced digest is stored already; its time, and how much is kept where"
+        " it is cut off, tell a tenant so",
     )
 
 
