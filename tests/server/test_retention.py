@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import threading
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argosy.errors import InvalidConfigError
+from argosy.server import retention
 from argosy.server.auth.policy import Policy, Retention, glob
 from argosy.server.metadata.outbox import Change
 from argosy.server.retention import Doomed, TagAge, beside, doomed, retain
@@ -113,22 +115,39 @@ def test_harbor_8717_another_tag_of_the_same_manifest_stays(server: Server) -> N
     assert server.ask("GET", f"/v2/a/manifests/{digest}").status == 200
 
 
-def test_a_tag_moved_while_it_was_judged_stays(
+@pytest.mark.parametrize("what", ["moved", "set again", "deleted", "left alone"])
+def test_a_tag_that_is_used_while_it_is_judged_stays(
+    server: Server, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    digest = fill(server, "a", "x")["x"]
+    [(updated,)] = server.rows("SELECT updated FROM tag")
+    found = {
+        "moved": TagAge("x", "sha256:another", updated),
+        "set again": TagAge("x", digest, updated - 1.0),
+        "deleted": TagAge("y", digest, updated),
+        "left alone": TagAge("x", digest, updated),
+    }
+    monkeypatch.setattr(retention, "_doomed_of", lambda *_: [found[what]])
+    rules = Policy.decode({"retention": [{"repositories": ["**"], "keep_last": 0}]})
+    gone = [Doomed("a", "x", digest)] if what == "left alone" else []
+    assert go(server, rules) == gone
+    assert tags(server, "a") == ([] if gone else ["x"])
+
+
+def test_what_goes_is_judged_where_no_request_waits_for_it(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from argosy.server import retention
-
     fill(server, "a", "x")
-    stale = [TagAge("x", "sha256:another", 0.0)]
+    seen: list[int] = []
 
-    async def judged(*_: object) -> list[TagAge]:
-        return stale
+    def counted(*_: object) -> list[TagAge]:
+        seen.append(threading.get_ident())
+        return []
 
-    monkeypatch.setattr(retention, "_doomed_of", judged)
-    assert (
-        go(server, Policy.decode({"retention": [{"repositories": ["**"], "keep_last": 0}]})) == []
-    )
-    assert tags(server, "a") == ["x"]
+    monkeypatch.setattr(retention, "doomed", counted)
+    go(server, Policy.decode({"retention": [{"repositories": ["**"], "keep_last": 0}]}))
+    assert len(seen) == 1
+    assert threading.get_ident() not in seen
 
 
 @pytest.mark.parametrize(

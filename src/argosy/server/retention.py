@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from argosy.errors import DeniedError, ManifestUnknownError
 from argosy.server.auth.policy import Policy, Retention, matches
 from argosy.server.metadata import Metadata, Transaction, leases, manifests, repositories
 from argosy.server.metadata.outbox import Change
@@ -18,7 +17,7 @@ from argosy.spec.reference import stands_for
 
 __all__ = ["Doomed", "beside", "doomed", "janitor", "retain"]
 
-_PAGE = 500
+_PAGE = 100
 _LEASE_SECONDS = 3600.0
 _PAUSE_SECONDS = 3600.0
 _ALONE_SECONDS = 86400.0
@@ -97,7 +96,7 @@ def _subject(tag: TagAge) -> tuple[str, str] | None:
 async def retain(
     metadata: Metadata, policy: Policy, change: Change, *, dry_run: bool = False
 ) -> list[Doomed]:
-    """Let go what the policy's rules let go, repository by repository.
+    """Let go what the policy's rules let go, some repositories at a time; judged on a thread, for tags may be many.
 
     Args:
         metadata: The database.
@@ -109,28 +108,38 @@ async def retain(
         What went, or would go.
     """
     gone: list[Doomed] = []
-    if not policy.retention:
-        return gone
-    last = ""
-    while names := await metadata.read(lambda tx, after=last: repositories.page(tx, after, _PAGE)):  # type: ignore[misc]
-        for name in names:
-            tags = await _doomed_of(metadata, policy, name, change.now)
-            if not dry_run:
-                tags = [tag for tag in tags if await _let_go(metadata, change, name, tag)]
-            gone += [Doomed(name, tag.name, tag.digest) for tag in tags]
-        last = names[-1]
+    last: str | None = "" if policy.retention else None
+    while last is not None:
+        last, found = await metadata.read(
+            lambda tx, after=last: _judged(tx, policy, after, change.now),  # type: ignore[misc]
+            slow=True,
+        )
+        gone += [
+            Doomed(name, tag.name, tag.digest)
+            for name, tag in found
+            if dry_run or await _let_go(metadata, change, name, tag)
+        ]
     return gone
 
 
-async def _doomed_of(metadata: Metadata, policy: Policy, name: str, now: float) -> list[TagAge]:
+def _judged(
+    tx: Transaction, policy: Policy, after: str, now: float
+) -> tuple[str | None, list[tuple[str, TagAge]]]:
+    """What goes of some repositories, and the last of them; None where there are no more."""
+    names = repositories.page(tx, after, _PAGE)
+    found = [(name, tag) for name in names for tag in _doomed_of(tx, policy, name, now)]
+    return names[-1] if names else None, found
+
+
+def _doomed_of(tx: Transaction, policy: Policy, name: str, now: float) -> list[TagAge]:
     """What no rule that speaks of it has a reason to keep."""
     rules = [rule for rule in policy.retention if matches(rule.repositories, name)]
     if not rules:
         return []
-    tags = await metadata.read(lambda tx: list(_tags(tx, name)))
+    tags = list(_tags(tx, name))
     images = [tag for tag in tags if _subject(tag) is None]
     others = [tag for tag in tags if _subject(tag) is not None]
-    held = await metadata.read(lambda tx: _held(tx, name)) if others else []
+    held = _held(tx, name) if others else []
     gone: set[TagAge] = set()
     kept: set[TagAge] = set()
     for rule in rules:
@@ -158,17 +167,21 @@ def _held(tx: Transaction, name: str) -> list[str]:
 
 
 async def _let_go(metadata: Metadata, change: Change, name: str, tag: TagAge) -> bool:
-    """Delete a tag, unless it was moved or deleted since it was judged."""
+    """Delete a tag, unless it was moved, set again or deleted since it was judged."""
 
-    def still(_tag: str, old: str | None, _new: str | None) -> None:
-        if old != tag.digest:
-            raise DeniedError(f"tag {tag.name} of {name} was moved")
+    def work(tx: Transaction) -> bool:
+        is_same = tx.row(_SAME, (name, *tag)) is not None
+        if is_same:
+            manifests.delete_tag(tx, change, name, tag.name)
+        return is_same
 
-    try:
-        await metadata.write(lambda tx: manifests.delete_tag(tx, change, name, tag.name, still))
-    except (DeniedError, ManifestUnknownError):
-        return False
-    return True
+    return await metadata.write(work)
+
+
+_SAME = (
+    "SELECT 1 FROM tag WHERE repo_id = (SELECT id FROM repository WHERE name = ?)"
+    " AND name = ? AND digest = ? AND updated = ?"
+)
 
 
 def janitor(policy: Callable[[], Policy]) -> Callable[[Registry], Awaitable[None]]:
