@@ -239,6 +239,20 @@ def test_no_request_keeps_itself_out_of_the_log_by_many_parameters(
     assert telemetry._counters.requests["", method, 414] == 1
 
 
+def test_what_a_client_does_wrong_is_no_error_of_the_registry(
+    registry: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = registry.app
+
+    async def in_gzip(scope: Any, receive: Any, send: Any) -> None:
+        fields = [(b"host", b"x"), (b"transfer-encoding", b"gzip, chunked")]
+        await app({**scope, "http_version": "1.1", "headers": fields}, receive, send)
+
+    registry.app = in_gzip  # type: ignore[assignment]
+    assert registry.ask("PUT", "/v2/a/manifests/t", b"{}").status == 501
+    assert caplog.messages == []
+
+
 def test_what_fails_after_the_answer_is_logged_and_harms_nobody(
     registry: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

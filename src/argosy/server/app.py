@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from argosy.errors import (
     ArgosyError,
     BlobUnknownError,
+    InvalidError,
     StorageError,
     UnauthorizedError,
     UnsupportedError,
@@ -131,7 +132,7 @@ class App:
         if not isinstance(error, ArgosyError):
             log.error("request %s failed", request.id, exc_info=error)
             error = StorageError()
-        elif error.status >= 500:
+        elif error.status >= 500 and not isinstance(error, InvalidError):
             log.error("request %s: %s", request.id, error)
         response = Response(error.status, [_JSON], distribution.encode_errors(_told(error)))
         response.headers.extend(again(error))
