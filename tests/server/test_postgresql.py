@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import psycopg
 import pytest
 
-from argosy.errors import StorageError, UnsupportedError
+from argosy.errors import ManifestBlobUnknownError, StorageError, UnsupportedError
 from argosy.server.metadata import (
     ForeignKeyError,
     Transaction,
@@ -247,6 +247,59 @@ def test_two_who_create_one_tag_are_judged_one_after_the_other(database: Postgre
     other.join(20)
     assert seen[:2] == [(A, None), (B, None)]
     assert seen[-1] == (B, A), "the second was let in by what it saw before the first was done"
+
+
+def test_an_index_is_not_tagged_while_what_it_lists_is_deleted(database: Postgresql) -> None:
+    """Nobody deletes what an immutable tag leads to: not even when that tag comes into being meanwhile."""
+    listing = manifest(B, A, kind="manifest")
+    for new in (manifest(A), listing):
+        run(database, functools.partial(_put, new, []))
+    meeting = Meeting(database)
+
+    def precondition(_: str | None) -> bool:
+        meeting.pause()
+        return True
+
+    def tag(tx: Transaction) -> None:
+        manifests.put(tx, CHANGE, repo(tx), listing, ["v1"], precondition=precondition)
+
+    meeting.first(tag)
+    run(database, lambda tx: manifests.delete(tx, CHANGE, "r", A, lambda *_: None))
+    assert isinstance(meeting.finish(), ManifestBlobUnknownError)
+    assert meeting.tries == 2
+
+
+def _put(new: New, tags: list[str], tx: Transaction) -> None:
+    manifests.put(tx, CHANGE, repo(tx), new, tags)
+
+
+@pytest.mark.parametrize(("kind", "status"), [("manifest", 202), ("blob", 405)])
+def test_what_is_referred_to_while_it_is_deleted_is_looked_at_again(
+    database: Postgresql, dsn: str, tmp_path: Any, kind: str, status: int
+) -> None:
+    run(database, push_blob)
+    run(database, functools.partial(_put, manifest(A), []))
+    meeting = Meeting(database)
+
+    class Early(Postgresql):
+        """Takes its view of the database before the other one has committed."""
+
+        async def write(self, work: Work[T], **more: Any) -> T:
+            def later(tx: Transaction) -> T:
+                tx.row("SELECT 1 FROM review")
+                if meeting.arrived.is_set() and not meeting.go.is_set():
+                    assert meeting.finish() is None
+                return work(tx)
+
+            return await super().write(later, **more)
+
+    def push(tx: Transaction) -> None:
+        _put(manifest(B, A, kind=kind), ["t"], tx)
+        meeting.pause()
+
+    with Server(str(tmp_path), metadata=Early(dsn, pool=2)) as server:
+        meeting.first(push)
+        assert server.ask("DELETE", f"/v2/r/{kind}s/{A}").status == status
 
 
 def test_a_review_that_is_asked_for_while_one_is_settled_is_not_lost(database: Postgresql) -> None:

@@ -20,7 +20,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from argosy.errors import ArgosyError
 from argosy.server.access import Access, Anonymous
 from argosy.server.http import Request, Response
-from argosy.server.metadata import Metadata, Work, repositories
+from argosy.server.metadata import ForeignKeyError, Metadata, Work, repositories
 from argosy.server.metadata.outbox import Change
 from argosy.server.presence import Presence
 from argosy.server.probe import Probe
@@ -214,6 +214,27 @@ class Registry:
     ) -> T:
         """A write in the database."""
         return await self.metadata.write(work, durable=durable, after=after)
+
+    async def settled(
+        self,
+        work: Work[T],
+        otherwise: ArgosyError,
+        *,
+        durable: bool = True,
+        after: Future[Any] | None = None,
+    ) -> T:
+        """A write that a foreign key may refuse because of another one at this moment: once more, it sees that one.
+
+        Raises:
+            ArgosyError: `otherwise`, where it was refused again.
+        """
+        try:
+            return await self.write(work, durable=durable, after=after)
+        except ForeignKeyError:
+            try:
+                return await self.write(work, durable=durable)
+            except ForeignKeyError as exc:
+                raise otherwise from exc
 
     def sign(self, name: str, upload: str, principal: str) -> str:
         """What binds an upload's location to its repository and its principal."""

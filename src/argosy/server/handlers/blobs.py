@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 
-from argosy.errors import BlobUnknownError
+from argosy.errors import BlobUnknownError, TooManyRequestsError
 from argosy.server.conditions import is_same, unchanged
 from argosy.server.http import File, Header, OutsideError, Pieces, Request, Response
 from argosy.server.metadata import Transaction, blobs
@@ -163,8 +163,10 @@ async def delete(registry: Registry, request: Request) -> Response:
         InvalidDigestError: the digest breaks the grammar.
         BlobUnknownError: it is not there.
         UnsupportedError: a manifest of the repository refers to it.
+        TooManyRequestsError: pushes of manifests that refer to it are always quicker.
     """
     digest = Digest(request.argument)
     change = registry.change(request)
-    await registry.write(lambda tx: blobs.unlink(tx, change, request.name, digest))
+    busy = TooManyRequestsError(f"blob {digest} is just being referred to", retry_after=1)
+    await registry.settled(lambda tx: blobs.unlink(tx, change, request.name, digest), busy)
     return Response(202)

@@ -12,13 +12,14 @@ from argosy.errors import (
     InvalidManifestError,
     ManifestBlobUnknownError,
     ManifestUnknownError,
+    TooManyRequestsError,
     UnsupportedError,
 )
 from argosy.server.access import TagGuard
 from argosy.server.conditions import allow, unchanged
 from argosy.server.handlers import referrers
 from argosy.server.http import Header, Limits, Request, Response, TooLongError
-from argosy.server.metadata import ForeignKeyError, Transaction, manifests, repositories
+from argosy.server.metadata import Transaction, manifests, repositories
 from argosy.server.metadata.manifests import New, Reference, Stored
 from argosy.server.registry import Registry
 from argosy.spec import distribution, mediatypes
@@ -235,17 +236,8 @@ async def _store(registry: Registry, request: Request, new: New, tags: list[str]
             tx, change, repo, new, tags, sparse=sparse, guard=guard, precondition=precondition
         )
 
-    try:
-        await registry.write(work)
-    except ForeignKeyError:
-        try:
-            await registry.write(
-                work
-            )  # the collector took a blob between two statements: look again
-        except ForeignKeyError:
-            raise ManifestBlobUnknownError(
-                f"manifest {new.digest} refers to a blob that was just collected: push it again"
-            ) from None
+    gone = f"manifest {new.digest} refers to a blob that was just collected: push it again"
+    await registry.settled(work, ManifestBlobUnknownError(gone))
 
 
 def _is_conditional(request: Request) -> bool:
@@ -272,6 +264,7 @@ async def delete(registry: Registry, request: Request) -> Response:
         ManifestUnknownError: not in this repository.
         ConflictError: `If-Match` or `If-None-Match` does not hold, for a tag inside the transaction.
         DeniedError: a tag that would go may not.
+        TooManyRequestsError: pushes of what lists it are always quicker.
     """
     digest = _checked(request.argument)
     change = registry.change(request)
@@ -285,5 +278,8 @@ async def delete(registry: Registry, request: Request) -> Response:
     elif not allow(request, digest):
         raise ConflictError(f"the precondition does not hold, it is {digest}")
     else:
-        await registry.write(lambda tx: manifests.delete(tx, change, request.name, digest, guard))
+        busy = TooManyRequestsError(f"manifest {digest} is just being referred to", retry_after=1)
+        await registry.settled(
+            lambda tx: manifests.delete(tx, change, request.name, digest, guard), busy
+        )
     return Response(202)

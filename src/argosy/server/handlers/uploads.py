@@ -458,10 +458,5 @@ async def _committed(
     registry: Registry, work: Work[T], *, durable: bool = True, after: Future[Any] | None = None
 ) -> T:
     """Commit, once more where the collector removed what it builds on this moment."""
-    try:
-        return await registry.write(work, durable=durable, after=after)
-    except ForeignKeyError:
-        try:
-            return await registry.write(work, durable=durable)
-        except ForeignKeyError as exc:
-            raise BlobUnknownError("the blob was just collected: push it again") from exc
+    gone = BlobUnknownError("the blob was just collected: push it again")
+    return await registry.settled(work, gone, durable=durable, after=after)

@@ -407,7 +407,10 @@ def delete(
 
 
 def _tags_above(tx: Transaction, repo_id: int, digest: str) -> list[tuple[str, str]]:
-    """The tags of a manifest and of all indexes that list it, at any height."""
+    """The tags of a manifest and of all indexes that list it, at any height.
+
+    The indexes are written to, too: a push that tags one this moment, with an older view, must begin again.
+    """
     seen, level = {digest}, [digest]
     found: list[tuple[str, str]] = []
     while level:
@@ -424,6 +427,12 @@ def _tags_above(tx: Transaction, repo_id: int, digest: str) -> list[tuple[str, s
             )
             level += [row[0] for row in parents if row[0] not in seen]
             seen.update(level)
+        for one in level:
+            tx.rows(
+                "UPDATE manifest SET protected_until = protected_until"
+                " WHERE repo_id = ? AND digest = ?",
+                (repo_id, one),
+            )
     return found
 
 
