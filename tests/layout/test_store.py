@@ -29,7 +29,7 @@ from argosy.errors import (
     StorageError,
     TransportError,
 )
-from argosy.layout import durable
+from argosy.layout import durable, names
 from argosy.layout.gc import fsck
 from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
@@ -52,6 +52,9 @@ def names_of(store: LayoutStore) -> list[tuple[str | None, str]]:
     return [
         (e.get("annotations", {}).get(REF_NAME), e["digest"]) for e in index_of(store)["manifests"]
     ]
+
+
+LONG_NAME = names.long_name
 
 
 class TestOpening:
@@ -182,6 +185,32 @@ class TestNames:
             ManifestUnknownError, match=r"several images: docker\.io/library/app:latest, "
         ):
             store.resolve("latest")
+
+    def test_a_name_by_digest_is_no_other_name(self, tmp_path: pathlib.Path) -> None:
+        store, one, other = self.two(tmp_path)
+        called = [f"docker.io/library/app@{desc.digest}" for desc in (one, other)]
+        store.tag(one, called[0])
+        with pytest.raises(ManifestUnknownError):
+            store.resolve("docker.io/library/app:latest")
+        store.tag(other, called[1])
+        assert [*store.tags()] == called
+        assert store.resolve(f"app@{one.digest}").digest == one.digest
+
+    def test_few_names_are_read_to_find_one_among_many(
+        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, one, _ = self.two(tmp_path)
+        read: set[str] = set()
+
+        def long_name(text: str) -> str | None:
+            read.add(text)
+            return LONG_NAME(text)
+
+        monkeypatch.setattr(names, "long_name", long_name)
+        for number in range(20):
+            store.tag(one, f"registry.example/app{number}:latest")
+        assert store.resolve("registry.example/app7").digest == one.digest
+        assert read == {"registry.example/app7", "registry.example/app7:latest"}
 
     def test_an_entry_is_found_by_its_place(self, tmp_path: pathlib.Path) -> None:
         store, one, other = self.two(tmp_path)

@@ -95,7 +95,8 @@ _MEANINGS: tuple[Callable[[Descriptor, str], bool], ...] = (_by_tag, _by_name, _
 
 
 def long_name(text: str) -> str | None:
-    """A name as `registry/repository:tag`, the tag `latest` if there is none; None where it is no reference.
+    """A name as `registry/repository:tag`, the tag `latest` if there is neither tag nor digest; None where it is no
+    reference.
 
     >>> long_name("busybox")
     'docker.io/library/busybox:latest'
@@ -104,14 +105,20 @@ def long_name(text: str) -> str | None:
         reference = Reference.parse(text)
     except InvalidError:
         return None
-    return str(reference if reference.tag else reference.with_tag("latest"))
+    return str(reference if reference.tag or reference.digest else reference.with_tag("latest"))
 
 
 def same_reference(one: str, other: str) -> bool:
     """Whether two names mean one image, as `busybox` and `docker.io/library/busybox:latest` do."""
+    if _last_part(one) != _last_part(other):
+        return False  # as most do, and to read a reference takes a hundred times as long
     if not set("/:") & {*one, *other}:
         return False  # two plain tags
     return long_name(one) is not None and long_name(one) == long_name(other)
+
+
+def _last_part(name: str) -> str:
+    return name.strip().rpartition("/")[2].removesuffix(":latest")
 
 
 def meant(entries: Iterable[Descriptor], tag: str) -> list[Descriptor]:
@@ -126,6 +133,25 @@ def meant(entries: Iterable[Descriptor], tag: str) -> list[Descriptor]:
         names = ", ".join(sorted(name for name in wholes if name))
         raise ManifestUnknownError(f"{tag} stands for several images: {names}")
     return found
+
+
+class Entries:
+    """The entries of one `index.json`, found without a look at every one.
+
+    Args:
+        entries: All of them.
+    """
+
+    def __init__(self, entries: Sequence[Descriptor]) -> None:
+        self._entries = entries
+        self.digests = frozenset(entry.digest for entry in entries)
+        self._tagged: dict[str | None, list[Descriptor]] = {}
+        for entry in entries:
+            self._tagged.setdefault(entry.annotations.get(REF_NAME), []).append(entry)
+
+    def meant(self, tag: str) -> list[Descriptor]:
+        """See `meant`."""
+        return meant(self._tagged.get(tag, self._entries), tag)
 
 
 def choose(found: Sequence[Descriptor]) -> Descriptor:
