@@ -1,12 +1,13 @@
-"""Kills a copy at every call to the operating system, one after the other, and looks at what is left.
+"""Kills a copy, or a removal, at every call to the operating system, one after the other, and looks at what is left.
 
-Run as `python -m tests.layout.crash_harness <transport> <folder>`: it prints how many times it was killed. A child
-process is forked for each; it does the copy with `os` wrapped, and kills itself with SIGKILL at the n-th call. A write
+Run as `python -m tests.layout.crash_harness <transport or "removal"> <folder>`: it prints how many times it was killed.
+A child process is forked for each; it acts with `os` wrapped, and kills itself with SIGKILL at the n-th call. A write
 is cut in half.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import shutil
@@ -18,7 +19,7 @@ from typing import Any
 from argosy.content.copy import copy
 from argosy.content.events import Copied, Event, Progressed
 from argosy.content.memory import MemoryStore
-from argosy.layout.gc import fsck
+from argosy.layout.gc import fsck, gc
 from argosy.layout.store import LayoutStore
 from argosy.testing import random
 from tests.layout.places import TAG, everything, reading, writing
@@ -48,24 +49,29 @@ def kill_at(number: int) -> None:
         setattr(os, name, wrapped(name, getattr(os, name)))
 
 
-def attempt(transport: str, source: MemoryStore, path: pathlib.Path, number: int) -> bool:
-    """Copy in a child that dies at the n-th call; whether it did not live long enough to reach it."""
+def attempt(act: Callable[[], object], number: int) -> bool:
+    """Act in a child that dies at the n-th call; whether it did not live long enough to reach it."""
     child = os.fork()
     if not child:
         status = 1
         try:
             kill_at(number)
-            with writing(transport, path) as target:
-                copy(source, "new", target, TAG, jobs=1)
+            act()
             status = 0
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status):
-        assert os.WEXITSTATUS(status) == 0, "the copy failed"
+        assert os.WEXITSTATUS(status) == 0, "it failed"
         return True
     assert os.WTERMSIG(status) == signal.SIGKILL
     return False
+
+
+def copied(transport: str, source: MemoryStore, path: pathlib.Path) -> None:
+    """Copy the new image."""
+    with writing(transport, path) as target:
+        copy(source, "new", target, TAG, jobs=1)
 
 
 def check(transport: str, source: MemoryStore, path: pathlib.Path, old: Any) -> None:
@@ -118,7 +124,7 @@ def main(transport: str, folder: pathlib.Path) -> int:
             if old is not None:
                 with writing(transport, path) as target:
                     copy(source, "old", target, "old:v1")
-            done = attempt(transport, source, path, number)
+            done = attempt(functools.partial(copied, transport, source, path), number)
             check(transport, source, path, old)
             again(transport, source, path)
             shutil.rmtree(path.parent)
@@ -128,5 +134,34 @@ def main(transport: str, folder: pathlib.Path) -> int:
     return count
 
 
+def removal(folder: pathlib.Path) -> int:
+    """Every place at which the removal of two images of three, and of their content, can be killed."""
+    for number in range(1, 5000):
+        store = LayoutStore.create(folder / str(number))
+        made = {tag: random.image(store, n, tag) for n, tag in enumerate(("stays", "goes", "too"))}
+        for file in store.blobs.files():
+            os.utime(file.path, (0, 0))
+        if attempt(functools.partial(removed, store), number):
+            return number - 1
+        left = LayoutStore.open(store.path)
+        problems = [p for p in fsck(left) if not p.harmless]
+        assert not problems, problems
+        assert {*left.tags()} in ({"stays"}, {*made}), "half of them"
+        for tag in left.tags():
+            everything(left, made[tag])
+        removed(left)
+        assert not [*fsck(left)]
+        shutil.rmtree(store.path)
+    raise AssertionError("it never ended")
+
+
+def removed(store: LayoutStore) -> None:
+    """Remove two images."""
+    if "goes" in store.tags():
+        store.untag("goes", "too")
+    gc(store, untagged=True, grace=0)
+
+
 if __name__ == "__main__":
-    print(main(sys.argv[1], pathlib.Path(sys.argv[2])))  # noqa: T201
+    where = pathlib.Path(sys.argv[2])
+    print(removal(where) if sys.argv[1] == "removal" else main(sys.argv[1], where))  # noqa: T201

@@ -88,6 +88,15 @@ def test_a_copy_writes_the_index_once(store: LayoutStore, counted: Counted) -> N
     assert again(store).resolve("latest") == root
 
 
+def test_several_names_are_removed_by_one_write(store: LayoutStore, counted: Counted) -> None:
+    for number in range(3):
+        pushed(store, number, f"v{number}")
+    counted.since()
+    store.untag("v0", "v1", "v2")
+    assert counted.since() == (0, 1)
+    assert not [*again(store).tags()]
+
+
 class TestTogether:
     def test_additions_are_seen_here_at_once_and_by_others_when_the_block_ends(
         self, store: LayoutStore, counted: Counted

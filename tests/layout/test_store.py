@@ -298,6 +298,20 @@ class TestKeeping:
         assert names_of(store) == [(None, desc.digest)]
         assert store.resolve(desc.digest) == desc
 
+    def test_several_names_go_at_once_and_those_that_are_gone_are_no_hindrance(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        store = LayoutStore.create(tmp_path / "l")
+        made = [random.image(store, n, f"v{n}") for n in range(3)]
+        store.untag("v9", "v0", "v2", "v0")
+        assert names_of(store) == [
+            ("v1", made[1].digest),
+            (None, made[0].digest),
+            (None, made[2].digest),
+        ]
+        with pytest.raises(ManifestUnknownError, match="'v0' is not in oci:"):
+            store.untag("v0", "v2")
+
     def test_a_manifest_no_index_leads_to_is_still_resolved_by_digest(
         self, tmp_path: pathlib.Path
     ) -> None:

@@ -1,9 +1,8 @@
-"""`argosy ps|logs|start|stop|kill|wait|exec|images|rmi|prune`: containers and images of this machine."""
+"""`argosy ps|logs|start|stop|kill|wait|exec`: containers of this machine."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import json
 import os
 import select
@@ -14,8 +13,9 @@ from collections.abc import Callable
 import click
 
 from argosy.cli import contained, engine, failure
-from argosy.cli.options import environment, json_option, typed
-from argosy.cli.output import document, lines, size, table
+from argosy.cli.images import ago
+from argosy.cli.options import environment, json_option
+from argosy.cli.output import document, lines, table
 from argosy.engine import logfile, rootless
 from argosy.engine.configure import find_user, one_more
 from argosy.engine.container import Container, End
@@ -28,16 +28,6 @@ from argosy.errors import ArgosyError, ContainerStatusError, ContainerUnknownErr
 
 _FOLLOW = 0.2
 """Seconds between two looks at a log that is followed."""
-
-_LENGTHS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
-
-
-def _ago(text: str) -> str:
-    """How long ago a time was, for people."""
-    seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(text)).total_seconds()
-    name, length = next((pair for pair in _LENGTHS if seconds >= pair[1]), _LENGTHS[-1])
-    number = int(seconds // length)
-    return f"{number} {name}{'' if number == 1 else 's'} ago" if number >= 0 else "in the future"
 
 
 @click.command()
@@ -78,7 +68,7 @@ def _row(container: Container) -> tuple[str, ...]:
         status = f"exited ({record.exit_code}{why})"
     return (
         container.id[:12], record.image.removeprefix("docker.io/library/"), words(record.command)[:40],
-        _ago(record.created) if record.created else "-", status, ", ".join(_ports(container)), record.name,
+        ago(record.created) if record.created else "-", status, ", ".join(_ports(container)), record.name,
     )  # fmt: skip
 
 
@@ -355,85 +345,6 @@ def _exec_failure(container: Container, before: int) -> int:
             except ValueError:
                 continue
     return 0
-
-
-@click.command()
-@click.option("-q", "--quiet", is_flag=True, help="Only ids.")
-@click.option("--digests", is_flag=True, help="Also digests.")
-@json_option
-def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
-    """List the images of this machine.
-
-    \b
-    Example:
-      argosy images --digests
-    """
-    found = list(engine.images().entries())
-    if quiet:
-        lines(dict.fromkeys(entry.image_id.encoded[:12] for entry in found))
-    elif as_json:
-        document(
-            [
-                {
-                    "Name": e.name, "Digest": e.digest, "Id": e.image_id, "Created": e.created, "Size": e.size,
-                    "Platform": str(e.platform) if e.platform else None,
-                }
-                for e in found
-            ]
-        )  # fmt: skip
-    else:
-        rows = [
-            (
-                e.name.removeprefix("docker.io/library/"),
-                *((e.digest,) if digests else ()),
-                e.image_id.encoded[:12],
-                str(e.platform) if e.platform else "-",
-                _ago(e.created) if e.created else "-",
-                size(e.size),
-            )
-            for e in found
-        ]
-        table(
-            rows, ("name", *(("digest",) if digests else ()), "id", "platform", "created", "size")
-        )
-    return None
-
-
-@click.command()
-@click.argument("named", nargs=-1, required=True, metavar="IMAGE...")
-def rmi(named: tuple[str, ...]) -> int | None:
-    """Remove images from this machine: a name, or by its id all names of an image.
-
-    What no other image and no container needs is freed by `argosy prune`, blobs an hour after they were written.
-
-    \b
-    Example:
-      argosy rmi alpine:3.20
-    """
-    store = engine.images()
-    for text in named:
-        lines(f"removed {name}" for name in typed(store.remove, text))
-    return None
-
-
-@click.command()
-@click.option("-a", "--all", "every", is_flag=True, help="Also images that no container uses.")
-def prune(every: bool) -> int | None:
-    """Remove containers that have ended or whose watcher was killed, their networks, and what nothing needs.
-
-    Blobs of the last hour stay, for a pull may be under way that needs them.
-
-    \b
-    Example:
-      argosy prune
-    """
-    if rootless.needed():
-        return rootless.enter(sys.argv[1:])
-    gone, layers, freed = engine.engine().prune(images=every)
-    lines(gone)
-    removed = f"removed {len(gone)} containers and {len(layers)} unpacked layers"
-    print(f"{removed}, freed {size(freed)} of blobs older than an hour", file=sys.stderr)
-    return None
 
 
 def remove(

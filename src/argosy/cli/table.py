@@ -136,9 +136,9 @@ COMMANDS: dict[str, Entry] = {
     "stop": Entry(_RUN, "containers", "End containers.", "stop"),
     "kill": Entry(_RUN, "containers", "Kill containers, or send them a signal.", "kill"),
     "wait": Entry(_RUN, "containers", "Wait for containers and print their exit codes.", "wait"),
-    "images": Entry(_RUN, "containers", "List the images of this machine.", "images"),
-    "rmi": Entry(_RUN, "containers", "Remove images of this machine.", "rmi"),
-    "prune": Entry(_RUN, "containers", "Remove what nothing needs any more.", "prune"),
+    "images": Entry(_RUN, "images", "List the images of this machine.", "images"),
+    "rmi": Entry(_RUN, "images", "Remove images of this machine.", "rmi"),
+    "prune": Entry(_RUN, "images", "Remove what nothing needs any more.", "prune"),
     "completion": Entry(_LOOK, "completion", "Print the shell's completion script."),
     "version": Entry(_LOOK, "version", "Print the version and what it was built with."),
 }

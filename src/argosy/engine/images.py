@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 from argosy import locate
 from argosy.content import graph
@@ -41,6 +42,10 @@ class LocalImage:
     platform: Platform | None
     created: str | None
     size: int
+
+    def begins(self, digits: str) -> bool:
+        """Whether its id or its digest begins with these hexadecimal digits."""
+        return any(it.encoded.startswith(digits) for it in (self.image_id, self.digest))
 
 
 class LocalImages:
@@ -133,11 +138,7 @@ class LocalImages:
         digits = typed_digits(place)
         if digits is None:
             return None
-        found = {
-            entry.image_id: entry
-            for entry in self.entries()
-            if entry.image_id.encoded.startswith(digits) or entry.digest.encoded.startswith(digits)
-        }
+        found = {entry.image_id: entry for entry in self.entries() if entry.begins(digits)}
         if len(found) != 1:
             return None
         entry = next(iter(found.values()))
@@ -148,7 +149,7 @@ class LocalImages:
         for name in self.store.tags():
             root = self.store.resolve(name)
             for desc in self._leaves(root):
-                if self.store.exists(desc):
+                if self.store.blobs.has(desc):
                     yield self._local(name, root, desc)
 
     def _leaves(self, root: Descriptor) -> Iterator[Descriptor]:
@@ -176,37 +177,41 @@ class LocalImages:
             size=sum(child.size for child in manifest.children()),
         )
 
-    def remove(self, text: str) -> list[str]:
-        """Remove a name; or, by the first digits of its id, every name of an image.
+    def finder(self) -> Callable[[str], list[str]]:
+        """Tells which names are meant by a name, or by the first digits of an image's id: all of that image.
 
-        Returns:
-            The names that are gone.
+        What is here is read once, however many are asked for.
 
         Raises:
             ManifestUnknownError: there is no such image.
-            UsageError: the digits fit several images.
+            UsageError: the digits fit several.
         """
-        place = Location.parse(text)
-        name = local_name(place)
-        if name in set(self.store.tags()):
-            self.store.untag(name)
-            return [name]
-        digits = typed_digits(place)
-        fits = [
-            entry
-            for entry in self.entries()
-            if digits
-            and (
-                entry.image_id.encoded.startswith(digits) or entry.digest.encoded.startswith(digits)
-            )
-        ]
-        if len({entry.image_id for entry in fits}) > 1:
-            raise UsageError(f"{text} fits several images: give more digits")
-        if not fits:
-            raise ManifestUnknownError(f"{text} is not among the local images")
-        for entry in fits:
-            self.store.untag(entry.name)
-        return [entry.name for entry in fits]
+        names = set(self.store.tags())
+        entries = functools.cache(lambda: list(self.entries()))
+
+        def find(text: str) -> list[str]:
+            place = Location.parse(text)
+            name, digits = local_name(place), typed_digits(place)
+            if name in names:
+                return [name]
+            fits = [entry for entry in entries() if entry.begins(digits)] if digits else []
+            if len({entry.image_id for entry in fits}) > 1:
+                raise UsageError(f"{text} fits several images: give more digits")
+            if not fits:
+                raise ManifestUnknownError(f"{text} is not among the local images")
+            return [entry.name for entry in fits]
+
+        return find
+
+    def remove(self, *names: str) -> tuple[str, ...]:
+        """Remove names, all in one step. Returns them.
+
+        Raises:
+            ManifestUnknownError: there is none of them.
+        """
+        if names:
+            self.store.untag(*names)
+        return names
 
     def collect(self) -> int:
         """Remove what no name leads to. Returns the bytes that are free again."""

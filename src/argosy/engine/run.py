@@ -434,8 +434,8 @@ class Engine:
         for lease in set(leases) - {container.id for container in kept}:
             self.bridge.down(lease)
         if images:
-            for name in set(self.images.store.tags()) - {c.record.image for c in kept}:
-                self.images.store.untag(name)
+            used = {container.record.image for container in kept}
+            self.images.remove(*(name for name in self.images.store.tags() if name not in used))
         freed = self.images.collect()
         with self.layers.settled(alone=True):
             containers = list(Container.every(self.places, damaged=True))

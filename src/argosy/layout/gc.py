@@ -96,16 +96,17 @@ def _drop_untagged(store: LayoutStore, *, dry_run: bool) -> tuple[Descriptor, ..
 
     def named(entries: list[Descriptor]) -> list[Descriptor]:
         kept = [e for e in entries if names.is_named(e) or not e.is_manifest()]
-        rest = [e for e in entries if e not in kept]
+        rest = [e for e in entries if e.is_manifest() and not names.is_named(e)]
         while True:
             led = {desc.digest for desc in store.catalog.content(kept)}
             more = [e for e in rest if _refers(store, e, led)]
             if not more:
                 break
             kept += more
-            rest = [e for e in rest if e not in more]
+            rest = [e for e in rest if not _refers(store, e, led)]
         dropped.extend(rest)
-        return entries if dry_run else [e for e in entries if e not in rest]
+        gone = {id(entry) for entry in rest}
+        return entries if dry_run else [e for e in entries if id(e) not in gone]
 
     store.change(named)
     return tuple(dropped)

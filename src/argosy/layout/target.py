@@ -69,7 +69,9 @@ class LayoutTarget(LayoutSource):
         """
         if not self.blobs.keep(desc):
             return False
-        return not desc.is_manifest() or any(d.digest == desc.digest for d in self.manifests())
+        if not desc.is_manifest() or desc.digest in self.entries().digests:
+            return True
+        return any(d.digest == desc.digest for d in self.manifests())
 
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`. Children may be missing (image-layout.md, "Blobs").
@@ -97,17 +99,22 @@ class LayoutTarget(LayoutSource):
             raise ManifestUnknownError(f"{desc.digest} is not in {self}")
         self._index.change(lambda entries: self._with(entries, desc, (tag,)), patient=True)
 
-    def untag(self, tag: str) -> None:
+    def untag(self, tag: str, *more: str) -> None:
         """See `Deleter.untag`. Every entry with the name loses it.
 
+        Args:
+            tag: The tag.
+            more: Other tags that go in the same step.
+
         Raises:
-            ManifestUnknownError: there is no such tag.
+            ManifestUnknownError: there is none of them.
         """
 
         def without(entries: list[Descriptor]) -> list[Descriptor]:
-            if not names.meant(entries, tag):
+            rest = self._without(entries, (tag, *more))
+            if rest is entries:
                 raise ManifestUnknownError(f"{tag!r} is not in {self}")
-            return self._without(entries, tag)
+            return rest
 
         self.change(without)
 
@@ -141,18 +148,21 @@ class LayoutTarget(LayoutSource):
         self, entries: list[Descriptor], desc: Descriptor, tags: Sequence[str]
     ) -> list[Descriptor]:
         """The entries with this manifest among them under the tags, and without those it now holds itself."""
-        for tag in tags:
-            entries = self._without(entries, tag)
+        entries = self._without(entries, tags)
         desc = names.unnamed(desc)
         facts = self.catalog.facts(desc)
-        below = {child.digest for child in facts.children} if facts and desc.is_index() else set()
-        entries = [e for e in entries if names.is_named(e) or e.digest not in {*below, desc.digest}]
+        held = {child.digest for child in facts.children} if facts and desc.is_index() else set()
+        held.add(desc.digest)
+        entries = [e for e in entries if e.digest not in held or names.is_named(e)]
         entries += [names.named(desc, tag) for tag in dict.fromkeys(tags)]
         return self._kept(entries, (desc,))
 
-    def _without(self, entries: Sequence[Descriptor], tag: str) -> list[Descriptor]:
-        """The entries without a name; those that have lost it are still there, without one."""
-        lost = {id(entry): names.unnamed(entry) for entry in names.meant(entries, tag)}
+    def _without(self, entries: list[Descriptor], tags: Sequence[str]) -> list[Descriptor]:
+        """The entries without some names; what has lost its name is still there. The same list where none is meant."""
+        named = names.Entries(entries)
+        lost = {id(entry): names.unnamed(entry) for tag in tags for entry in named.meant(tag)}
+        if not lost:
+            return entries
         rest = [entry for entry in entries if id(entry) not in lost]
         return self._kept(rest, lost.values()) if self.keeps_untagged else rest
 

@@ -82,6 +82,7 @@ class LayoutSource:
         self._name = name
         self.content = blobs
         self.catalog = Catalog(self.fetch)
+        self._known: tuple[Index, names.Entries] | None = None
 
     def __str__(self) -> str:
         return self._name
@@ -94,6 +95,13 @@ class LayoutSource:
     def index(self) -> Index:
         """What `index.json` says now, unknown properties included."""
         raise NotImplementedError
+
+    def entries(self) -> names.Entries:
+        """The entries of `index()`, to find some of them."""
+        index, known = self.index(), self._known
+        if known is None or known[0] is not index:
+            known = self._known = index, names.Entries(index.manifests)
+        return known[1]
 
     def manifests(self) -> Iterator[Descriptor]:
         """Every manifest here: the entries of `index.json`, then those that indexes among them hold, each once."""
@@ -111,12 +119,11 @@ class LayoutSource:
         """
         if tag_or_digest.partition(":")[0] in ALGORITHMS:
             return self._resolve_digest(Digest(tag_or_digest))
-        entries = self.index().manifests
         at = names.position(tag_or_digest)
         if at is not None:
-            found = list(entries[at : at + 1])
+            found = list(self.index().manifests[at : at + 1])
         else:
-            found = names.meant(entries, tag_or_digest)
+            found = self.entries().meant(tag_or_digest)
         if not found:
             raise ManifestUnknownError(f"{tag_or_digest!r} is not in {self}", hint=self._hint())
         return names.unnamed(names.choose(found))
