@@ -12,8 +12,11 @@ from argosy.engine.devices import Device
 from argosy.engine.mounts import Mount
 from argosy.engine.options import Published, RunOptions
 from argosy.engine.places import Places
+from argosy.engine.record import Record
 from argosy.engine.values import Ulimit
 from argosy.errors import ContainerUnknownError, InvalidConfigError
+
+DECODE = Record.decode
 
 
 @pytest.fixture
@@ -49,6 +52,24 @@ def test_the_record_of_a_newer_argosy_is_read_and_a_damaged_one_is_named(
     for nobody in ("web", "..", "", "/"):
         with pytest.raises(ContainerUnknownError):
             Container.find(places, nobody)
+
+
+def test_no_other_record_is_read_for_a_whole_id_and_a_name_goes_before_the_first_digits(
+    places: Places, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = RunOptions(name=container.id[:6])
+    other = Container.make(places, options, image="i", digest="d", detached=True)
+    other.release()
+    assert Container.find(places, container.id[:6]).id == other.id
+    read: list[str] = []
+
+    def decode(text: str, places: Places, container_id: str) -> Record:
+        read.append(container_id)
+        return DECODE(text, places, container_id)
+
+    monkeypatch.setattr(Record, "decode", decode)
+    assert Container.find(places, container.id).record.name == "web"
+    assert read == [container.id]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import datetime as dt
 import fcntl
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from argosy.errors import (
 from argosy.layer.removal import discard
 from argosy.layout.durable import storage_errors
 
+_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _RECORD = "container.json"
 _LOCK = "lock"
 _PATIENCE = 30.0
@@ -126,12 +128,17 @@ class Container:
         found: list[Self] = []
         for name in os.listdir(places.containers):
             with contextlib.suppress(ContainerUnknownError):
-                try:
-                    found.append(cls.load(places, name))
-                except InvalidConfigError:
-                    if damaged:
-                        found.append(cls._of_id(places, name))
+                found.append(cls._read(places, name))
+        found = [container for container in found if damaged or not container.damaged]
         yield from sorted(found, key=lambda c: c.record.created, reverse=True)
+
+    @classmethod
+    def _read(cls, places: Places, container_id: str) -> Self:
+        """By its whole id, damaged or not."""
+        try:
+            return cls.load(places, container_id)
+        except InvalidConfigError:
+            return cls._of_id(places, container_id)
 
     @classmethod
     def _of_id(cls, places: Places, container_id: str) -> Self:
@@ -176,19 +183,22 @@ class Container:
             InvalidConfigError: its record cannot be read.
             UsageError: the digits fit several.
         """
-        every = list(cls.every(places, damaged=True))
-        for container in every:
-            if text and text in (container.record.name, container.id):
-                return container if damaged else container._whole()
-        fits = [c for c in every if text and c.id.startswith(text)]
+        found = cls._called(places, text)
+        return found if damaged or not found.damaged else cls.load(places, found.id)
+
+    @classmethod
+    def _called(cls, places: Places, text: str) -> Self:
+        if _ID.fullmatch(text):  # or each of many would have the records of all read
+            with contextlib.suppress(ContainerUnknownError):
+                return cls._read(places, text)
+        every = list(cls.every(places, damaged=True)) if text else []
+        named = next((c for c in every if c.record.name == text), None)
+        fits = [named] if named else [c for c in every if c.id.startswith(text)]
         if len(fits) > 1:
             raise UsageError(f"{text} fits {len(fits)} containers: give more digits")
         if not fits:
             raise ContainerUnknownError(f"there is no container {text}")
-        return fits[0] if damaged else fits[0]._whole()
-
-    def _whole(self) -> Self:
-        return self.load(self.places, self.id) if self.damaged else self
+        return fits[0]
 
     @property
     def damaged(self) -> bool:

@@ -56,7 +56,7 @@ class Record:
             raise ValueError(exc.detail) from exc
         known = {field.name for field in dataclasses.fields(cls)}
         record = cls(**{key: value[key] for key in value if key in known})
-        record.options = {**dataclasses.asdict(RunOptions()), **record.options}
+        record.options = {**_defaults(), **record.options}
         record._judge(places, container_id)
         return record
 
@@ -82,6 +82,12 @@ def _is_time(text: str) -> bool:
         return dt.datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """None of them can be changed."""
+    return dataclasses.asdict(RunOptions())
 
 
 @functools.cache
