@@ -8,6 +8,7 @@ import os
 import select
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 
 import click
@@ -120,8 +121,7 @@ def logs(container: str, follow: bool, tail: int | None, timestamps: bool, since
             f"container {found.record.name} ran in the foreground: its output was not kept"
         )
     with contextlib.closing(logfile.LogReader(found.file("output.log"), since)) as log:
-        kept = list(log.lines())
-        for line in kept[len(kept) - tail :] if tail is not None else kept:
+        for line in log.lines() if tail is None else deque(log.lines(), tail):
             _say(line, timestamps)
         while follow:
             watched = found.watched
