@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import json
 import os
 import pathlib
+import resource
 import socket
 import subprocess
 import urllib.request
@@ -14,6 +16,7 @@ from collections.abc import Callable
 
 import pytest
 
+from argosy.engine import network
 from argosy.engine.network import Bridge, with_exposed
 from argosy.engine.options import Published
 from argosy.errors import LimitExceededError
@@ -72,6 +75,36 @@ def test_a_port_that_is_published_twice_and_exposed_is_not_published_again() -> 
 def test_an_image_that_exposes_all_there_are_is_refused() -> None:
     with pytest.raises(LimitExceededError, match="more than 1000 ports"):
         with_exposed([], ["1-65535/tcp"])
+
+
+def test_no_exposed_port_is_published_by_one_that_another_container_has(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = map(
+        int, pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    )
+    (other,) = Published.parse("1:1")
+    half = [dataclasses.replace(other, host_port=n) for n in range(first, (first + last) // 2)]
+    lease = {
+        "address": "10.87.0.2",
+        "engine": "/",
+        "published": [dataclasses.asdict(p) for p in half],
+    }
+    (tmp_path / ("0" * 64)).write_text(json.dumps(lease))
+    monkeypatch.setattr(network, "LEASES", str(tmp_path))
+    found = {port.host_port for port in with_exposed(half[:1], ["1001-1100/tcp"])}
+    assert found & {port.host_port for port in half} == {first}
+    assert len(found) == 101
+
+
+def test_an_image_may_expose_more_ports_than_files_can_be_open() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 30, before[1]))
+    try:
+        found = with_exposed([], ["1001-1200/tcp"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert len({port.host_port for port in found}) == 200
 
 
 def test_containers_reach_each_other_on_the_bridge(argosy: Argosy, images: pathlib.Path) -> None:

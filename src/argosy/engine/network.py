@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from argosy.engine.command import program, run
 from argosy.engine.options import GATEWAY, NETWORK, Published
@@ -266,17 +266,27 @@ def with_exposed(published: Sequence[Published], texts: Sequence[str]) -> tuple[
         )
     found = list(published)
     inside = {(port.container_port, port.protocol) for port in published}
-    with contextlib.ExitStack() as held:  # all at a time, so that none comes twice
-        for port in exposed:
-            key = port.container_port, port.protocol
-            if key not in inside:
-                inside.add(key)
-                kind = _KINDS.get(port.protocol, socket.SOCK_STREAM)
-                probe = held.enter_context(socket.socket(socket.AF_INET, kind))
-                probe.bind(("", 0))
-                free = probe.getsockname()[1]
-                found.append(dataclasses.replace(port, address="", host_port=free))
+    taken = {port.host_port for lease in _leases() for port in lease.published}
+    taken |= {port.host_port for port in published}
+    for port in exposed:
+        key = port.container_port, port.protocol
+        if key not in inside:
+            inside.add(key)
+            free = _free_port(_KINDS.get(port.protocol, socket.SOCK_STREAM), taken)
+            taken.add(free)
+            found.append(dataclasses.replace(port, address="", host_port=free))
     return tuple(found)
+
+
+def _free_port(kind: int, taken: Collection[int]) -> int:
+    """A port on which no process listens, and that is not `taken`: nothing listens on what is published."""
+    with contextlib.ExitStack() as held:  # so that none comes twice
+        while True:
+            probe = held.enter_context(socket.socket(socket.AF_INET, kind))
+            probe.bind(("", 0))
+            port: int = probe.getsockname()[1]
+            if port not in taken:
+                return port
 
 
 def _try_bind(port: Published) -> None:
