@@ -195,6 +195,25 @@ def test_a_rule_for_more_devices_takes_away_what_was_said_of_one() -> None:
     assert not decide(policy, "c", 10, 229, devices.READ)
 
 
+def test_a_rule_for_one_device_is_not_held_against_all_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: list[object] = []
+    overlap, covers = devices._overlap, devices._covers
+
+    def counted(one: devices.Device, other: devices.Device) -> bool:
+        held.append(other)
+        return overlap(one, other) and covers(one, other)
+
+    monkeypatch.setattr(devices, "_overlap", counted)
+    monkeypatch.setattr(devices, "_covers", counted)
+    ones = [{**MISC, "minor": n, "allow": n % 3 > 0} for n in range(300)]
+    policy = devices.policy([DENY_ALL, *ones, {**ones[1], "allow": False}])
+    assert not decide(policy, "c", 10, 1, devices.READ)
+    assert decide(policy, "c", 10, 2, devices.READ)
+    assert len(held) == 1
+
+
 @pytest.mark.parametrize(
     ("rule", "where"),
     [

@@ -63,15 +63,24 @@ class Policy:
         if allow != self.allow:
             self.exceptions[device] = self.exceptions.get(device, 0) | access
             return
-        for other, bits in list(self.exceptions.items()):
-            if not (bits & access and _overlap(device, other)):
-                continue
+        met = [other for other in self._overlapping(device) if self.exceptions[other] & access]
+        for other in met:
             if not _covers(device, other):
                 before = f"{('deny', 'allow')[allow]} {line(device, access)}"
-                raise ConfigError("", f"{before} cannot punch a hole in {line(other, bits)}")
-            self.exceptions[other] = bits & ~access
+                whole = line(other, self.exceptions[other])
+                raise ConfigError("", f"{before} cannot punch a hole in {whole}")
+        for other in met:
+            self.exceptions[other] &= ~access
             if not self.exceptions[other]:
                 del self.exceptions[other]
+
+    def _overlapping(self, device: Device) -> list[Device]:
+        """The exceptions that a device, or what stands for several, has a part of: one device is of four at most."""
+        if ANY in device:
+            return [other for other in self.exceptions if _overlap(device, other)]
+        kind, major, minor = device
+        wider = [(kind, a, b) for a in (major, ANY) for b in (minor, ANY)]
+        return [other for other in wider if other in self.exceptions]
 
 
 def _overlap(one: Device, other: Device) -> bool:
