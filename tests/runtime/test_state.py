@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -26,6 +27,23 @@ def test_a_damaged_state_is_named_and_hides_no_other_container(
     assert (failed.returncode, len(failed.stderr.splitlines())) == (1, 1)
     assert str(state) in failed.stderr
     state.unlink()
+
+
+@pytest.mark.parametrize("damage", ["", '{"id": "odd"', "[]"])
+def test_what_to_do_about_a_damaged_state_is_told_and_helps(
+    runtime: Runtime, bundle: Bundle, damage: str
+) -> None:
+    state = runtime.root / "odd/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(damage)
+    failed = runtime("delete", "--force", "odd")
+    assert failed.returncode == 1
+    told = re.search(rf"{state} is damaged: [^;]+; if nothing .* remove that file", failed.stderr)
+    assert told, failed.stderr
+    assert state.exists()
+    state.unlink()
+    runtime.ok("delete", "--force", "odd")
+    runtime.ok("delete", "--force", runtime.create(bundle, cid="odd"))
 
 
 @pytest.mark.parametrize(

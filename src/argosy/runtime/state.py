@@ -97,17 +97,20 @@ def read(directory: str) -> dict[str, Any]:
 
     Raises:
         UnknownError: it is not there (yet).
-        Failure: it is not what `write` wrote.
+        Failure: it is not what `write` wrote. Nothing else tells what runs, so only a person can say that it may go.
     """
     path = f"{directory}/state.json"
     try:
         state: dict[str, Any] = load(path)
+        _judge(state, directory.rpartition("/")[2])
     except FileNotFoundError:
         raise UnknownError from None
-    try:
-        _judge(state, directory.rpartition("/")[2])
-    except ConfigError as error:
-        raise Failure(f"{path} is damaged: {error.detail}") from None
+    except Failure as error:
+        why = error.detail if isinstance(error, ConfigError) else str(error)
+        raise Failure(
+            f"{path} is damaged: {why.removeprefix(f'{path}: ')}; if nothing of the container runs any more, remove "
+            "that file, and delete --force removes the rest"
+        ) from None
     return state
 
 
