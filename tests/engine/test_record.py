@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 
 import pytest
@@ -16,7 +17,7 @@ from argosy.engine.record import Record
 from argosy.engine.values import Ulimit
 from argosy.errors import ContainerUnknownError, InvalidConfigError
 
-DECODE = Record.decode
+DECODE, REALPATH = Record.decode, os.path.realpath
 
 
 @pytest.fixture
@@ -70,6 +71,23 @@ def test_no_other_record_is_read_for_a_whole_id_and_a_name_goes_before_the_first
     monkeypatch.setattr(Record, "decode", decode)
     assert Container.find(places, container.id).record.name == "web"
     assert read == [container.id]
+
+
+def test_where_the_layers_are_is_looked_up_once_for_all(
+    places: Places, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container.record.layers = [f"{places.layers}/sha256-{n}" for n in range(100)]
+    container.save()
+    looked: list[str] = []
+
+    def realpath(path: str) -> str:
+        looked.append(path)
+        return REALPATH(path)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    assert len(Container.find(places, container.id).record.layers) == 100
+    assert set(looked) == {places.layers}
+    assert len(looked) == 2
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ class Record:
     def _judge(self, places: Places, container_id: str) -> None:
         """See that it makes sense, beyond its shape."""
         layers = os.path.realpath(places.layers)
-        outside = [x for x in self.layers if os.path.realpath(os.path.dirname(x)) != layers]
+        folders = {os.path.dirname(layer) for layer in self.layers}  # one, of a hundred layers
+        others = {folder for folder in folders if os.path.realpath(folder) != layers}
+        outside = [layer for layer in self.layers if os.path.dirname(layer) in others]
         for wrong, name, expected, got in (
             (self.id != container_id, "id", container_id, self.id),
             (not _is_time(self.created), "created", "a time", self.created),
