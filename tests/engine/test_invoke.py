@@ -25,7 +25,27 @@ def test_a_runtime_that_hangs_is_an_error_and_no_defect(
     runtime = Runtime(container)
     with pytest.raises(InvocationError, match=r"more than 0\.1 seconds to start"):
         runtime.start()
+    pathlib.Path(places.state, container.id).mkdir()
     assert runtime.state() is None
+    container.discard()
+
+
+def test_a_runtime_that_has_nothing_of_a_container_is_not_called_for_it(
+    tmp_path: pathlib.Path,
+) -> None:
+    called = tmp_path / "called"
+    runtime = ("/bin/sh", "-c", f"echo $0 >> {called}; echo '{{}}'")
+    places = Places(data=str(tmp_path), run=str(tmp_path / "run"), runtime=runtime)
+    places.make()
+    container = Container.make(places, RunOptions(), image="i", digest="d", detached=False)
+    asked = Runtime(container)
+    asked.delete()
+    assert asked.state() is None
+    assert not called.exists()
+    pathlib.Path(places.state, container.id).mkdir()
+    asked.delete()
+    assert asked.state() == {}
+    assert len(called.read_text().splitlines()) == 2
     container.discard()
 
 

@@ -69,6 +69,7 @@ class Runtime:
     def __init__(self, container: Container) -> None:
         self._container = container
         self._log = container.file("runtime.log")
+        self._state = os.path.join(container.places.state, container.id)
         self._base = [
             *container.places.runtime, "--root", container.places.state,
             "--log", self._log, "--log-format", "json",
@@ -158,17 +159,24 @@ class Runtime:
         Raises:
             InvocationError: something is left.
         """
+        if not self._has_any():
+            return
         try:
             self.call("delete", "--force", self._container.id)
         except InvocationError as exc:
-            state = os.path.join(self._container.places.state, self._container.id)
-            if not os.path.lexists(state):
-                return  # the runtime removes it last, and makes it first
-            exc.hint = f"try again, or if nothing of it runs any more remove {state} first"
+            if not self._has_any():
+                return
+            exc.hint = f"try again, or if nothing of it runs any more remove {self._state} first"
             raise
+
+    def _has_any(self) -> bool:
+        """Whether the runtime has anything of it, without a process: its directory is made first and removed last."""
+        return os.path.lexists(self._state)
 
     def state(self) -> dict[str, Any] | None:
         """The runtime's state of it, or None."""
+        if not self._has_any():
+            return None
         try:
             found: dict[str, Any] = json.loads(self.call("state", self._container.id))
         except (InvocationError, ValueError):
