@@ -240,6 +240,21 @@ def test_the_first_list_is_written_only_where_there_is_none(
     assert len(store.entries()) == 2
 
 
+def test_a_list_is_read_once_before_an_entry_is_taken_out(
+    scripted: s.Scripted, client: Client
+) -> None:
+    store = TagStore(scripted)
+    (one, raw), (two, _) = referrer(1), referrer(2)
+    store.raw = Index(manifests=(one, two)).encode()
+    scripted.on("GET", f"/v2/app/manifests/{one.digest}", s.manifest(raw))
+    scripted.on("DELETE", ".*", s.answer(202))
+    client(referrers="tag").delete(one)
+    assert [seen.method for seen in scripted.requests("", TAG)] == ["GET", "PUT", "GET"]
+    left = decode_manifest(store.raw)
+    assert isinstance(left, Index)
+    assert [entry.digest for entry in left.manifests] == [two.digest]
+
+
 def test_a_referrers_tag_that_is_no_index_is_not_overwritten(
     scripted: s.Scripted, client: Client
 ) -> None:

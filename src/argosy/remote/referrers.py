@@ -137,12 +137,12 @@ def remove(name: str, subject: Digest, digest: Digest) -> Flow[Descriptor | None
     def change(entries: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
         return tuple(e for e in _unique(entries) if e.digest != digest)
 
-    index, raw, _ = yield from tagged(name, subject)
+    index, raw, etag = yield from tagged(name, subject)
     if index is None:
         return None
     if not change(index.manifests):
         return Descriptor.of(mediatypes.OCI_INDEX, raw)
-    yield from _update(name, subject, change)
+    yield from _update(name, subject, change, known=(index, raw, etag))
     return None
 
 
@@ -154,11 +154,15 @@ def _update(
     name: str,
     subject: Digest,
     change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]],
+    *,
+    known: tuple[Index | None, bytes, str] | None = None,
 ) -> Flow[None]:
+    """Change the list; `known` is what it was a moment ago, if it has just been read."""
     pause = 0.0
     with _updating:
         for _ in range(_ATTEMPTS):
-            index, _raw, etag = yield from tagged(name, subject, pause)
+            index, _raw, etag = known or (yield from tagged(name, subject, pause))
+            known = None
             entries = index.manifests if index else ()
             wanted = change(entries)
             if wanted == entries:
