@@ -214,6 +214,40 @@ def test_a_wider_scope_is_asked_for_when_it_is_needed(scripted: s.Scripted, clie
     ]
 
 
+def test_who_is_going_to_write_asks_for_one_token(scripted: s.Scripted, client: Client) -> None:
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    scripted.on("PUT", ".*", tokens.wants("repository:app:pull,push", s.answer(201)))
+    repository = client().registry.repository("app", mirrors=False)
+    repository.resolve("v1")
+    repository.push(Descriptor.of(mediatypes.OCI_MANIFEST, RAW), io.BytesIO(RAW), tags=["v1"])
+    assert list(tokens.valid.values()) == [{"repository:app:pull,push"}]
+    assert [seen.method for seen in scripted.requests()] == ["HEAD", "GET", "HEAD", "PUT"]
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_who_may_only_read_reads_where_a_token_to_write_is_refused(
+    scripted: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("GET", "/token.*push.*", s.answer(status))
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    repository = client().registry.repository("app", mirrors=False)
+    assert repository.resolve("v1").digest == DIGEST
+    assert list(tokens.valid.values()) == [{"repository:app:pull"}]
+
+
+def test_a_wrong_password_is_tried_once_by_who_is_going_to_write(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("GET", "/token.*", s.answer(401))
+    tokens = Tokens(scripted)
+    scripted.on("HEAD", TAG, tokens.wants("repository:app:pull", GOOD))
+    with pytest.raises(UnauthorizedError):
+        logged_in(client).registry.repository("app", mirrors=False).resolve("v1")
+    assert len(scripted.requests("GET", "/token.*")) == 1
+
+
 def test_insufficient_scope_as_403_is_answered_with_more(
     scripted: s.Scripted, client: Client
 ) -> None:

@@ -204,7 +204,7 @@ def _token_of(response: Response, request: Request, scopes: Sequence[str]) -> To
     where = redact_url(response.url)
     if response.status >= 400:
         told = error_of(response, request)
-        raise UnauthorizedError(f"the token server refused: {told}", hint=told.hint)
+        raise UnauthorizedError(f"the token server refused: {told}", hint=told.hint) from told
     try:
         answer = _json.loads_object(response.data, limit=MAX_TOKEN_ANSWER)
     except InvalidError as exc:
@@ -307,6 +307,7 @@ class Authenticator:
         self._basic = False
         self._ready = ""
         self._tokens: list[tuple[str, Token, float]] = []
+        self._meant: dict[str, str] = {}
         self._refresh: dict[str, str] = {}
         self._found: dict[str, Found | None] = {}
         self._failed: _Failed | None = None
@@ -367,6 +368,10 @@ class Authenticator:
             f"{self._registry} asks for {schemes}: only Basic, and Bearer with a realm, are known"
         )
 
+    def mean(self, scope: str) -> None:
+        """Ask for this with the first token for its repository: who is going to write needs no second one then."""
+        self._meant[repository_of((scope,))] = scope
+
     def known(self, scopes: Sequence[str]) -> bool:
         """Whether there is a credential for what these scopes are about."""
         return self._credential(scopes) is not None
@@ -404,7 +409,7 @@ class Authenticator:
                 if owner == key and covers(token.scopes, scopes):
                     return f"Bearer {token.value}"
             try:
-                token = self._new(merge_scopes(scopes, *narrow), found, key)
+                token = self._wider(merge_scopes(scopes, *narrow), found, key)
             except ArgosyError as exc:
                 self._failed = _Failed(_copy(exc), key, tuple(scopes))
                 raise
@@ -412,6 +417,17 @@ class Authenticator:
                 raise self._refused(found) if found else self._nobody()
             self._tokens.append((key, token, now + token.life * 0.9))
         return f"Bearer {token.value}"
+
+    def _wider(self, scopes: tuple[str, ...], found: Found | None, key: str) -> Token:
+        """A token for these scopes, and for what is meant to be done; for these alone where that is refused."""
+        meant = self._meant.get(repository_of(scopes))
+        if meant is not None and not covers(scopes, [meant]):
+            try:
+                return self._new(merge_scopes(scopes, [meant]), found, key)
+            except UnauthorizedError as exc:
+                if isinstance(exc.__cause__, UnauthorizedError):  # it is about who asks
+                    raise
+        return self._new(scopes, found, key)
 
     def _new(self, scopes: tuple[str, ...], found: Found | None, key: str) -> Token:
         if self._bearer is None:

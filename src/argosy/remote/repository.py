@@ -52,7 +52,7 @@ class Repository:
         registry: The registry it is in.
         name: Its name, such as `library/alpine`.
         mirrors: Whether its mirrors are asked before it. What is written to is better asked itself: an old mirror would
-            say that something is there, or is the same.
+            say that something is there, or is the same. And tokens for it allow writing from the first one on.
 
     Raises:
         InvalidNameError: the name breaks the specification's grammar.
@@ -72,6 +72,8 @@ class Repository:
         self._absent: set[Digest] = set()
         self._sessions: dict[Digest, flows.Opened] = {}
         self._api: bool | None = None
+        if not mirrors:
+            registry.session(self._home).mean(flows.push_scope(name))
         self._gathered = lists.Gathered(
             lambda subject, new: run(lists.add(self.name, subject, new), self._own)
         )

@@ -156,6 +156,10 @@ class Session:
         self.send(Request(method="GET", url="/v2/", scopes=scopes, statuses=(404,)))
         return self._auth.header(scopes)
 
+    def mean(self, scope: str) -> None:
+        """Have the first token for a repository allow this, too, which is going to be needed."""
+        self._auth.mean(scope)
+
     def introduce(self, scopes: tuple[str, ...]) -> None:
         """Have the registry know who asks, where there is a credential: some answer anybody, and those they know more.
 
