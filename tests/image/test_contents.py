@@ -13,6 +13,7 @@ from argosy.errors import InvalidConfigError, NotFoundError, UsageError
 from argosy.image.contents import Contents, write_flat
 from argosy.image.derive import append_layer
 from argosy.image.differences import document_differences, file_differences
+from argosy.image.draft import Spool
 from argosy.image.efficiency import Rules, report
 from argosy.image.flatten import flatten
 from argosy.image.view import Image
@@ -92,7 +93,7 @@ def test_an_exported_image_is_what_unpacking_gives(image: Image, tmp_path: pathl
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_upper_layers_hide_is_not_exported(image: Image, keep: bool) -> None:
-    found = flat(image, keep=keep)
+    found = flat(image, spool=Spool() if keep else None)
     assert found["etc/passwd"] == b"changed"
     assert "etc/motd" not in found
     assert "opt/a" not in found

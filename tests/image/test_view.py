@@ -13,6 +13,7 @@ from argosy.errors import (
     DigestMismatchError,
     InvalidConfigError,
     InvalidManifestError,
+    NotFoundError,
     PlatformUnknownError,
     UnsupportedError,
 )
@@ -158,6 +159,17 @@ def test_a_layer_is_read_only_when_it_is_asked_for() -> None:
     assert store.fetched == 2
     assert image.config.os == "linux"
     assert store.fetched == 2
+
+
+def test_what_was_read_of_an_image_is_not_read_again_elsewhere() -> None:
+    store = MemoryStore()
+    image = Image(source=store, descriptor=random.image(store, 1))
+    assert image.layers
+    moved = image.within(MemoryStore())
+    assert (moved.raw, moved.config) == (image.raw, image.config)
+    assert moved.layers[0].source is moved.source
+    with pytest.raises(NotFoundError):
+        _ = Image(source=store, descriptor=random.image(store, 2)).within(MemoryStore()).raw
 
 
 def test_views_are_frozen() -> None:

@@ -81,7 +81,7 @@ def repack(
         raise ConflictError(f"the bundle was unpacked from {expected}, not from {image.digest}")
     volumes = image.config.execution.volumes if mask_volumes else ()
     place = draft(image.source)
-    placed = Image(source=place, descriptor=image.descriptor)
+    placed = image.within(place)
     with bundle.root(epoch=epoch, warn=warn) as root:
         changes = list(root.diff(bundle.snapshot(root), masks=[*masks, *volumes]))
         if not changes:

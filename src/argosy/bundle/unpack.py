@@ -32,6 +32,7 @@ from argosy.errors import (
     UsageError,
 )
 from argosy.image.contents import Contents
+from argosy.image.draft import Spool
 from argosy.image.view import Image
 from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
@@ -179,7 +180,7 @@ def image_config(
     """
     if rootfs is not None:
         return generate_config(image.config, rootfs, trust_labels=trust_labels)
-    contents = Contents(image, keep=True)
+    contents = Contents(image, spool=Spool())
 
     def read(path: str, limit: int) -> bytes | None:
         try:

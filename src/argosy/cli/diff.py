@@ -14,6 +14,7 @@ from argosy.cli.options import PLACE, json_option, platform_option
 from argosy.cli.output import document
 from argosy.image.contents import Contents
 from argosy.image.differences import FileDifference, document_differences, file_differences
+from argosy.image.draft import Spool
 from argosy.image.view import Image
 from argosy.locate import Location
 from argosy.spec.platform import Platform
@@ -71,9 +72,10 @@ def _documents(old: bytes, new: bytes) -> Iterator[dict[str, object]]:
 def _files(
     one: Image, two: Image, old: Location, new: Location, *, times: bool
 ) -> Iterator[dict[str, object]]:
+    spool = Spool()
     contents = (
-        Contents(one, keep=old.reference is not None),
-        Contents(two, keep=new.reference is not None),
+        Contents(one, spool=spool if old.reference else None),
+        Contents(two, spool=spool if new.reference else None),
     )
     for difference in file_differences(*contents, times=times):
         yield {

@@ -11,6 +11,7 @@ from argosy.cli import files, making
 from argosy.cli.options import place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.contents import Contents, write_flat
+from argosy.image.draft import Spool
 from argosy.image.view import Image
 from argosy.locate import Location
 from argosy.spec.platform import Platform
@@ -37,7 +38,7 @@ def command(place: Location, output: str, path: str, platform: Platform | None) 
         if not image.is_image and len(image.layers) == 1:
             _raw(image, out)
         else:
-            write_flat(Contents(image, keep=place.reference is not None), out, path)
+            write_flat(Contents(image, spool=Spool() if place.reference else None), out, path)
 
 
 def _raw(image: Image, out: BinaryIO) -> None:

@@ -8,6 +8,7 @@ from argosy.cli import making
 from argosy.cli.options import PLACE, place_argument, platform_option
 from argosy.errors import UsageError
 from argosy.image.derive import is_based_on, padded_history
+from argosy.image.draft import Spool
 from argosy.image.flatten import flatten
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
@@ -58,6 +59,7 @@ def command(
             history=making.step(history, f"argosy flatten {image.digest}"),
             compression=compress or Compression.GZIP,
             level=level,
+            spool=Spool() if place.reference else None,
         )
 
     with making.opened(place, platform, destination) as view:

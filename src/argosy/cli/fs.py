@@ -17,6 +17,7 @@ from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, table
 from argosy.errors import UsageError
 from argosy.image.contents import Contents, write_flat
+from argosy.image.draft import Spool
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.options import Options
 from argosy.layer.rootfs import RootFS
@@ -139,7 +140,7 @@ def cat(place: Location, paths: tuple[str, ...], platform: Platform | None) -> N
       argosy fs cat alpine:3.20 /etc/os-release
     """
     with making.one_image(place, platform) as image:
-        contents = Contents(image, keep=place.reference is not None)
+        contents = Contents(image, spool=Spool() if place.reference else None)
         for path in paths:
             for chunk in contents.content(path):
                 sys.stdout.buffer.write(chunk)
@@ -164,7 +165,7 @@ def cp(place: Location, path: str, target: str, platform: Platform | None) -> No
             hint="fs cat prints a file, and export --path writes a tar archive",
         )
     with making.one_image(place, platform) as image:
-        contents = Contents(image, keep=place.reference is not None)
+        contents = Contents(image, spool=Spool() if place.reference else None)
         node = contents.tree.get(path)
         if node.inode.is_directory:
             _directory(contents, path, target)

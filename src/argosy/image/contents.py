@@ -46,7 +46,8 @@ class Contents:
 
     Args:
         image: The image.
-        keep: Keep what is fetched in a temporary file, because layers may be read twice.
+        spool: Keeps the layers that are fetched, because they may be read twice, or be in several images. Without it
+            nothing is kept.
 
     Example:
         >>> from argosy.content.memory import MemoryStore
@@ -57,9 +58,9 @@ class Contents:
         [b'dir6', b'dir6/file0']
     """
 
-    def __init__(self, image: Image, *, keep: bool = False) -> None:
+    def __init__(self, image: Image, *, spool: Spool | None = None) -> None:
         self.image = image
-        self._spool = Spool() if keep else None
+        self._spool = spool
 
     @functools.cached_property
     def tree(self) -> MergedTree:

@@ -171,7 +171,7 @@ def recompress(
         IntegrityError: a layer is not what manifest and configuration say.
     """
     place = draft(image.source)
-    placed = Image(source=place, descriptor=image.descriptor)
+    placed = image.within(place)
     if not image.is_image:
         return placed
     layers = [

@@ -82,7 +82,7 @@ def derive(
         fields["layers"] = tuple(layers)
     changed = dataclasses.replace(image.manifest, **fields)
     if changed == image.manifest:
-        return Image(source=place, descriptor=image.descriptor)
+        return image.within(place)
     desc = place.put(changed.media_type, changed.encode(), image.digest.algorithm)
     return Image(source=place, descriptor=desc)
 
@@ -144,7 +144,7 @@ def new_layer(
         InvalidLayerError: it is no tar archive, or is damaged.
     """
     place = draft(image.source)
-    placed = Image(source=place, descriptor=image.descriptor)
+    image = image.within(place)
     docker = is_docker(image)
     head = changeset.read(512)
     if not head:  # of a program that failed before it wrote anything
@@ -157,16 +157,16 @@ def new_layer(
             Pump(stream, packed) as pump,
         ):
             as_windows(pump, out)
-        return placed, out.layer
+        return image, out.layer
     if compression is packed or (compression is None and packed is not Compression.NONE):
-        return placed, place.upper.keep(stream, docker=docker)
+        return image, place.upper.keep(stream, docker=docker)
     compression = compression or Compression.GZIP
     with (
         place.upper.layer(compression, level=level, docker=docker) as out,
         Pump(stream, packed) as pump,
     ):
         check_tar(_written(pump, out.write))
-    return placed, out.layer
+    return image, out.layer
 
 
 def _written(pieces: Iterable[bytes], write: Callable[[bytes], object]) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from argosy.errors import UsageError
 from argosy.image.contents import Contents, Key, key_of, write_nodes
 from argosy.image.derive import derive, is_docker, padded_history
-from argosy.image.draft import draft
+from argosy.image.draft import Spool, draft
 from argosy.image.view import Image
 from argosy.layer.compression import Compression
 from argosy.layer.entry import WHITEOUT_PREFIX, Entry, EntryType
@@ -27,6 +27,7 @@ def flatten(
     history: History | None = None,
     compression: Compression = Compression.GZIP,
     level: int | None = None,
+    spool: Spool | None = None,
 ) -> Image:
     """An image whose layers are one; or whose layers above some of the lowest are.
 
@@ -37,6 +38,7 @@ def flatten(
         history: How the one layer came to be; the steps of what stays are kept.
         compression: Of the layer.
         level: See `Compressor`.
+        spool: See `Contents`: every layer is read twice.
 
     Raises:
         UsageError: the image has fewer layers than shall stay.
@@ -46,8 +48,8 @@ def flatten(
     if not 0 <= above < max(1, len(image.layers)):
         raise UsageError(f"{above} layers shall stay, the image has {len(image.layers)}")
     place = draft(image.source)
-    placed = Image(source=place, descriptor=image.descriptor)
-    contents = Contents(placed)
+    placed = image.within(place)
+    contents = Contents(placed, spool=spool)
     below = contents.laid(above)
     with (
         place.upper.layer(compression, level=level, docker=is_docker(image)) as out,

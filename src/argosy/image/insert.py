@@ -86,7 +86,7 @@ def with_written_layer(
 ) -> Image:
     """An image with one more layer, whose entries `write` puts into a tar archive."""
     place = draft(image.source)
-    placed = Image(source=place, descriptor=image.descriptor)
+    placed = image.within(place)
     with (
         place.upper.layer(compression, level=level, docker=is_docker(image)) as out,
         TarWriter(out) as tar,

@@ -70,7 +70,7 @@ def rewritten(image: Image, change: Callable[[Entry], Entry | None]) -> Image:
         change: Given an entry, the new one, of the same size; None leaves it out.
     """
     place = draft(image.source)
-    placed = Image(source=place, descriptor=image.descriptor)
+    placed = image.within(place)
     order = Order()
     made = [
         None

@@ -184,20 +184,28 @@ def _data(where: str, desc: Descriptor) -> Iterator[Finding]:
 
 
 def _changeset(layer: Layer) -> Iterator[Finding]:
-    with layer.compressed() as blob:
-        actual = Compression.sniff(blob.read(4))
+    failure: ArgosyError | None = None
+    with layer.uncompressed() as stream:
+        try:
+            _entries(TarReader(stream))
+        except ArgosyError as exc:
+            failure = exc
+    actual = stream.meter.compression
     expected = Compression.of_media_type(layer.descriptor.media_type)
-    if actual is not expected and expected is not None:
+    if actual and expected and actual is not expected:
         rule = f"the media type says {expected.value}, the bytes are {actual.value}"
         # Many tools write the gzip media type for what they left uncompressed, and read what is there.
         yield Finding(where=layer.name, rule=rule, warning=True)
-    with layer.uncompressed() as stream:
-        reader = TarReader(stream)
-        for entry in reader:
-            Whiteout.of(entry.path.rpartition(b"/")[2])
-        reader.drain()
-        padding = stream.meter.padding
-    if padding:
+    if failure is not None:
+        raise failure
+    if stream.meter.padding:
         # Their readers of gzip and of zstd look for another member there.
+        padding = stream.meter.padding
         rule = f"{padding} NUL bytes follow the compressed stream, which tools in Go refuse"
         yield Finding(where=layer.name, rule=rule, warning=True)
+
+
+def _entries(reader: TarReader) -> None:
+    for entry in reader:
+        Whiteout.of(entry.path.rpartition(b"/")[2])
+    reader.drain()

@@ -34,6 +34,8 @@ from argosy.spec.platform import Platform
 __all__ = ["Image", "ImageIndex", "Layer", "view"]
 
 _MAX_ENTRIES = 10_000
+_READ = frozenset({"raw", "manifest", "raw_config", "config"})
+"""What an `Image` keeps of what it read, wherever that was."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,13 @@ class Image:
         if platform is not None and image.is_image:
             _require(platform, image.platform)
         return image
+
+    def within(self, source: Source) -> Self:
+        """The same image in another place that has it; what was read of it is not read again."""
+        known = {name: value for name, value in vars(self).items() if name in _READ}
+        made = type(self)(source=source, descriptor=self.descriptor)
+        vars(made).update(known)
+        return made
 
     @property
     def digest(self) -> Digest:

@@ -115,6 +115,7 @@ def uncompressed(
         head += chunk
     if compression is None:
         compression = Compression.sniff(head)
+    meter.compression = compression
     for magic, name in _OTHERS.items():
         if compression is Compression.NONE and head.startswith(magic):
             raise InvalidLayerError(

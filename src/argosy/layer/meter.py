@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from argosy.errors import InvalidLayerError
 from argosy.layer.entry import Limits
+
+if TYPE_CHECKING:
+    from argosy.layer.compression import Compression
 
 __all__ = ["Meter"]
 
@@ -29,12 +32,14 @@ class Meter:
     argosy.errors.InvalidLayerError: 3 bytes have become 26: more than 2 for one is a bomb
     """
 
-    __slots__ = ("_filled", "_made", "_taken", "limits", "padding")
+    __slots__ = ("_filled", "_made", "_taken", "compression", "limits", "padding")
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.padding = 0
         """NUL bytes behind the compressed stream, which some readers take and others refuse."""
+        self.compression: Compression | None = None
+        """What the stream is compressed with; None while nothing of it was read."""
         self._taken = self._made = self._filled = 0
 
     def took(self, size: int) -> None:
