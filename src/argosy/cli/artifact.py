@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -27,6 +27,7 @@ from argosy.cli.output import document
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Source
+from argosy.content.workers import each
 from argosy.errors import InvalidConfigError, UsageError
 from argosy.image.deliver import deliver
 from argosy.image.pack import File, pack
@@ -176,7 +177,10 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
     """
     if not given["artifact_type"] and not given["config"]:
         raise UsageError("say what it is, with --artifact-type")
-    with places.image(place, platform, itself=True) as (source, subject):
+    with places.image(place, platform, itself=True, ahead=platform is not None) as (
+        source,
+        subject,
+    ):
         made = _packed(source, given, subject)
     _delivered(made, place, given)
 
@@ -256,13 +260,21 @@ def discover(
       argosy discover registry.example/app:v1
       argosy discover --artifact-type application/spdx+json --json registry.example/app:v1
     """
-    with places.image(place, platform) as (source, desc):
-        found = _tree(source, place, desc.bare(), artifact_type, depth, frozenset())
+    with places.image(place, platform, ahead=platform is not None) as (source, desc):
+        found = _tree(source, place, desc.bare(), artifact_type, depth)
     if as_json:
         document(found)
         return
     print(found["reference"])
     _draw(found["referrers"], "")
+
+
+class _Node(NamedTuple):
+    """A manifest in a tree of referrers: how it is shown, and what is above it."""
+
+    desc: Descriptor
+    shown: dict[str, Any]
+    above: frozenset[Digest]
 
 
 def _tree(
@@ -271,14 +283,28 @@ def _tree(
     desc: Descriptor,
     kind: str | None,
     depth: int,
-    above: frozenset[Digest],
 ) -> dict[str, Any]:
-    asked = depth > 0 and desc.digest not in above
-    below = [
-        _tree(source, place, entry, kind, depth - 1, above | {desc.digest})
-        for entry in (source.referrers(desc, kind) if asked else ())
-    ]
-    return {**desc.encode(), "reference": str(place.at(desc.digest)), "referrers": below}
+    """What refers to a manifest, and to that, a level at a time: all of a level is asked for together."""
+
+    def shown(desc: Descriptor) -> dict[str, Any]:
+        return {**desc.encode(), "reference": str(place.at(desc.digest)), "referrers": []}
+
+    def referrers(node: _Node) -> list[Descriptor]:
+        return list(source.referrers(node.desc, kind))
+
+    root = _Node(desc, shown(desc), frozenset())
+    level = [root]
+    for _ in range(depth):
+        asked = [node for node in level if node.desc.digest not in node.above]
+        level = []
+        for node, entries in zip(
+            asked, each(referrers, asked, jobs=places.jobs(place)), strict=True
+        ):
+            above = node.above | {node.desc.digest}
+            below = [_Node(entry, shown(entry), above) for entry in entries]
+            node.shown["referrers"] += [one.shown for one in below]
+            level += below
+    return root.shown
 
 
 def _draw(entries: list[dict[str, Any]], indent: str) -> None:

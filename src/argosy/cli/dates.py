@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from argosy.content import graph
 from argosy.content.protocols import Source
+from argosy.content.workers import JOBS, each
 from argosy.errors import ArgosyError, InvalidError, NotFoundError, UnsupportedError
 from argosy.spec.annotations import CREATED
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import Index
 
-JOBS = 8
-"""How many tags of a registry are looked at at a time."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -28,8 +26,7 @@ def by_date(source: Source, tags: Sequence[str], *, jobs: int = JOBS) -> list[st
     Raises:
         ArgosyError: the place fails. A tag that has gone meanwhile has no date; nor has one that cannot be read.
     """
-    with ThreadPoolExecutor(jobs) as pool:
-        dates = dict(zip(tags, pool.map(lambda tag: _made(source, tag), tags), strict=True))
+    dates = dict(zip(tags, each(lambda tag: _made(source, tag), tags, jobs=jobs), strict=True))
     return sorted(tags, key=dates.__getitem__)
 
 

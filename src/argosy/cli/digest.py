@@ -31,7 +31,7 @@ def command(place: Location, platform: Platform | None, full: bool, as_json: boo
       argosy digest alpine:3.20
       argosy digest --platform linux/arm64 oci:images:alpine
     """
-    with places.image(place, platform) as (_, desc):
+    with places.image(place, platform, ahead=platform is not None) as (_, desc):
         if as_json:
             document(desc.encode())
         else:

@@ -31,7 +31,7 @@ def command(place: Location, platform: Platform | None, as_json: bool) -> int:
     """
     held = True
     shown: list[dict[str, object]] = []
-    with places.source(place) as source:
+    with places.source(place, ahead=True) as source:
         for link in explain(source, locate.choose(source, place), platform):
             held = held and link.holds
             if as_json:

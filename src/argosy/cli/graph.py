@@ -41,7 +41,9 @@ def command(
       argosy graph -f dot alpine:3.20 | dot -Tpng > alpine.png
     """
     with places.image(place, platform) as (source, desc):
-        drawing = draw(source, desc, str(place), referrers=not no_referrers)
+        drawing = draw(
+            source, desc, str(place), referrers=not no_referrers, jobs=places.jobs(place)
+        )
     if as_json:
         document(_plain(drawing))
     else:

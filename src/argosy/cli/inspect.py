@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from argosy.cli.output import document, raw, size, table
 from argosy.cli.template import render
 from argosy.content import graph
 from argosy.content.protocols import Source
+from argosy.content.workers import each
 from argosy.errors import NotFoundError, UsageError
 from argosy.image.view import Image
 from argosy.locate import Location
@@ -87,28 +87,27 @@ def _facts(place: Location, source: Source, desc: Descriptor) -> dict[str, Any]:
     name = place.reference.repository if place.reference else str(place)
     facts: dict[str, Any] = {"Name": name, "Digest": desc.digest, "MediaType": desc.media_type}
     if desc.is_index():
-        facts["Manifests"] = list(_manifests(source, desc))
-        facts["Size"] = sum(entry["Size"] for entry in facts["Manifests"])
+        entries = graph.read_index(source, desc).manifests
+        told = each(lambda entry: _entry(source, entry), entries, jobs=places.jobs(place))
+        facts["Manifests"] = told
+        facts["Size"] = sum(entry["Size"] for entry in told)
         return facts
     return facts | _image_facts(Image(source=source, descriptor=desc))
 
 
-def _manifests(source: Source, desc: Descriptor) -> Iterator[dict[str, Any]]:
-    for entry in graph.read_index(source, desc).manifests:
-        total = entry.size
-        if entry.media_type in mediatypes.MANIFESTS:
-            with contextlib.suppress(
-                NotFoundError
-            ):  # a sparse index lists images that are not here
-                total += sum(c.size for c in graph.read_image(source, entry).children())
-        yield {
-            "Platform": str(entry.platform) if entry.platform else None,
-            "Digest": entry.digest,
-            "MediaType": entry.media_type,
-            "ArtifactType": entry.artifact_type,
-            "Size": total,
-            "Annotations": dict(entry.annotations),
-        }
+def _entry(source: Source, entry: Descriptor) -> dict[str, Any]:
+    total = entry.size
+    if entry.media_type in mediatypes.MANIFESTS:
+        with contextlib.suppress(NotFoundError):  # a sparse index lists images that are not here
+            total += sum(c.size for c in graph.read_image(source, entry).children())
+    return {
+        "Platform": str(entry.platform) if entry.platform else None,
+        "Digest": entry.digest,
+        "MediaType": entry.media_type,
+        "ArtifactType": entry.artifact_type,
+        "Size": total,
+        "Annotations": dict(entry.annotations),
+    }
 
 
 def _image_facts(image: Image) -> dict[str, Any]:

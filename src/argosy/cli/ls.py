@@ -80,7 +80,7 @@ def command(
     """
     places.check_whole(place, "ls", f"`argosy digest {place}` says whether that one is there")
     wanted, unwanted = patterns(include), patterns(exclude)
-    with places.source(place) as source:
+    with places.source(place, ahead=sort == "date") as source:
         tags = [
             tag
             for tag in source.tags()
@@ -90,7 +90,7 @@ def command(
         ]
         if sort == "date":
             dates = importlib.import_module("argosy.cli.dates")
-            tags = dates.by_date(source, tags, jobs=dates.JOBS if place.reference else 1)
+            tags = dates.by_date(source, tags, jobs=places.jobs(place))
     if sort in _ORDERS:
         tags.sort(key=_ORDERS[sort])
     if reverse:

@@ -45,7 +45,7 @@ def head(place: Location, platform: Platform | None) -> None:
     Example:
       argosy manifest head alpine:3.20
     """
-    with places.image(place, platform) as (_, desc):
+    with places.image(place, platform, ahead=platform is not None) as (_, desc):
         document(desc.encode())
 
 
@@ -91,7 +91,7 @@ def rm(place: Location) -> None:
     Example:
       argosy manifest rm oci:images@sha256:44136fa3…
     """
-    with places.target(place) as target:
+    with places.target(place, ahead=True) as target:
         if not isinstance(target, Deleter):
             raise UnsupportedError(f"{place.transport}: nothing can be removed there")
         desc = target.resolve(locate.choose(target, place))

@@ -13,6 +13,7 @@ import click
 from argosy import locate
 from argosy.content import graph
 from argosy.content.protocols import Forgetter, Source, Target
+from argosy.content.workers import JOBS
 from argosy.errors import ArgosyError, InvalidError, InvalidTagError, UnsupportedError, UsageError
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
@@ -23,30 +24,44 @@ from argosy.spec.reference import Reference, is_referrers_tag, parse_tag
 ARCHIVES = ("oci-archive", "docker-archive")
 
 
-def _connect(location: Location, side: str) -> Connect | None:
+def _connect(location: Location, side: str, *, ahead: bool) -> Connect | None:
     """How to reach a registry; its module is loaded only when a registry is named."""
     if location.reference is None:
         return None
     remotes = importlib.import_module("argosy.cli.remotes")
-    connect: Connect = remotes.connect(click.get_current_context(), side)
+    connect: Connect = remotes.connect(click.get_current_context(), side, ahead=ahead)
     return connect
 
 
 @contextlib.contextmanager
-def source(location: Location, side: str = "src", *, itself: bool = False) -> Iterator[Source]:
-    """Open a place to read from; `side` picks `--src-…` or `--dest-…` options where a command has both.
+def source(
+    location: Location, side: str = "src", *, itself: bool = False, ahead: bool = False
+) -> Iterator[Source]:
+    """Open a place to read from.
 
-    `itself`: see `locate.source`.
+    Args:
+        location: What was typed.
+        side: Whose options hold where a command has both: those of `--src-…` or `--dest-…`.
+        itself: See `locate.source`.
+        ahead: What is resolved is read: see `Repository`.
     """
-    with locate.source(location, _connect(location, side), itself=itself) as place:
+    connect = _connect(location, side, ahead=ahead)
+    with locate.source(location, connect, itself=itself) as place:
         yield place
 
 
 @contextlib.contextmanager
-def target(location: Location, side: str = "dest", *, anew: bool = False) -> Iterator[Target]:
-    """Open a place to write to; `anew` keeps nothing of an archive that is there."""
-    with locate.target(location, _connect(location, side), anew=anew) as place:
+def target(
+    location: Location, side: str = "dest", *, anew: bool = False, ahead: bool = False
+) -> Iterator[Target]:
+    """Open a place to write to; `anew` keeps nothing of an archive that is there. `ahead`: as of a source."""
+    with locate.target(location, _connect(location, side, ahead=ahead), anew=anew) as place:
         yield place
+
+
+def jobs(location: Location) -> int:
+    """How many things to ask of a place at a time: on this machine nothing waits for an answer."""
+    return JOBS if location.reference else 1
 
 
 def beside(location: Location) -> TextIO:
@@ -230,6 +245,7 @@ def image(
     *,
     single: bool = False,
     itself: bool = False,
+    ahead: bool = True,
 ) -> Iterator[tuple[Source, Descriptor]]:
     """Open a place and find what the location means in it.
 
@@ -238,8 +254,9 @@ def image(
         platform: Of an index, take the image for this platform.
         single: An index is not enough: without `platform`, take the host's image of it.
         itself: See `locate.source`.
+        ahead: Whether it is read, too, and not only found.
     """
-    with source(location, itself=itself) as place:
+    with source(location, itself=itself, ahead=ahead) as place:
         desc = place.resolve(locate.choose(place, location))
         if platform is not None:
             desc = graph.select(place, desc, platform)

@@ -81,7 +81,7 @@ def command(
                 place,
                 platform=platforms[0] if platforms else None,
                 pull="always",
-                connect=remotes.connect(ctx, "src"),
+                connect=remotes.connect(ctx, "src", ahead=True),
                 jobs=jobs,
                 on_event=on_event,
             )
@@ -122,7 +122,7 @@ def _write(
         together(given),
     ):
         for place in wanted:
-            with places.source(place) as source:
+            with places.source(place, ahead=True) as source:
                 tag = locate.choose(source, place)
                 tags = _tags(place, tag, whole=transport == "docker-archive" or len(wanted) > 1)
                 copy(

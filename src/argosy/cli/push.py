@@ -66,7 +66,7 @@ def command(
     }
     with places.target(target) as given, _shown(progress, quiet=quiet) as on_event:
         if len(named) == 2:
-            with places.source(named[0]) as source:
+            with places.source(named[0], ahead=True) as source:
                 chosen = locate.choose(source, named[0])
                 digest = copy(
                     source, chosen, given, *_tags(target), on_event=on_event, **options

@@ -46,7 +46,7 @@ def command(
       argosy rebase registry.example/app:v1 --old_base alpine:3.19 --new_base alpine:3.20 -t registry.example/app:v1
     """
     with contextlib.ExitStack() as stack:
-        opened = functools.cache(lambda base: stack.enter_context(places.source(base)))
+        opened = functools.cache(lambda base: stack.enter_context(places.source(base, ahead=True)))
 
         def based(base: Location, image: Image) -> Image:
             source = opened(base)

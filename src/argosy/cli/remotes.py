@@ -21,21 +21,26 @@ from argosy.remote.config import Options, certificates_in, host_of
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, Credential, CredentialStore, credential_files
 from argosy.remote.registry import Registry
+from argosy.remote.repository import Repository
 from argosy.remote.wire import Exchange
 from argosy.spec.reference import Reference, parse_registry
 
 _REGISTRIES = "argosy.registries"
+_REPOSITORIES = "argosy.repositories"
 _INSTEAD = ({"creds", "registry_token", "no_creds"}, {"insecure", "tls_verify"})
 """Options that say the same in different ways: one of them for a side stands for all of them for both."""
 _printing = threading.Lock()
 
 
-def connect(ctx: click.Context, side: str) -> Connect:
-    """How to make a client for a repository, with the options of one side of a command."""
+def connect(ctx: click.Context, side: str, *, ahead: bool = False) -> Connect:
+    """How to make a client for a repository, with the options of one side of a command. `ahead`: see `Repository`."""
+    known: dict[Any, Repository] = ctx.meta.setdefault(_REPOSITORIES, {})
 
     def made(reference: Reference, write: bool) -> Target:
         place = registry(ctx, reference.registry, side)
-        return place.repository(reference.name, mirrors=not write)
+        new = place.repository(reference.name, mirrors=not write, ahead=ahead)
+        # images of one repository are of one place, and what is known of it holds for all
+        return known.setdefault((place, reference.name, write), new) if ahead else new
 
     return made
 

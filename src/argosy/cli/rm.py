@@ -85,13 +85,15 @@ def _check(place: Location, referrers: bool) -> None:
 
 def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
     assert place.tag is not None
-    with places.target(place) as target:
+    with places.target(place, ahead=place.digest is not None) as target:
         if not isinstance(target, Deleter):
             raise UnsupportedError(f"{place.transport}: nothing can be removed there")
+        if place.digest is None and not dry_run:
+            target.untag(place.tag)
+            print(place.tag)
+            return
         desc = target.resolve(place.tag)
         if place.digest is None:
-            if not dry_run:
-                target.untag(place.tag)
             print(place.tag)
             return
         for entry in _with_referrers(target, desc) if referrers else (desc,):

@@ -289,7 +289,7 @@ def _connect(place: Location) -> Connect | None:
     if place.reference is None:
         return None
     remotes = importlib.import_module("argosy.cli.remotes")
-    connect: Connect = remotes.connect(click.get_current_context(), "src")
+    connect: Connect = remotes.connect(click.get_current_context(), "src", ahead=True)
     return connect
 
 

@@ -23,7 +23,7 @@ def command(place: Location, tags: tuple[str, ...]) -> None:
       argosy tag registry.example/app@sha256:44136fa3… stable
     """
     places.check_tags(place)
-    with places.target(place) as target:
+    with places.target(place, ahead=True) as target:
         chosen = locate.choose(target, place)
         wanted = [places.tag_in(place.at(chosen), tag) for tag in tags]
         desc = target.resolve(chosen)

@@ -53,7 +53,7 @@ def command(
     failed = False
     if all_tags:
         places.check_whole(place)
-    with places.source(place) as source:
+    with places.source(place, ahead=True) as source:
         tags = list(source.tags()) if all_tags else [locate.choose(source, place)]
         for tag in tags:
             desc = source.resolve(tag)

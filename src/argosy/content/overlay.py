@@ -105,9 +105,12 @@ class Union:
 
     def fetch(self, desc: Descriptor) -> BlobReader:
         """See `Source.fetch`."""
-        # Asked first: a repository says only at the first `read` that it has no such blob.
-        found = (source for source in self.sources[:-1] if source.exists(desc))
-        return next(found, self.sources[-1]).fetch(desc)
+        for source in self.sources[:-1]:
+            # Of a blob it is asked first: a repository says only at the first `read` that it has none.
+            if desc.is_manifest() or source.exists(desc):
+                with contextlib.suppress(NotFoundError):
+                    return source.fetch(desc)
+        return self.sources[-1].fetch(desc)
 
     def tags(self) -> Iterator[str]:
         """See `Source.tags`."""

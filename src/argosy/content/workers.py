@@ -8,7 +8,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, Generic, Self, TypeVar
 
@@ -154,3 +154,19 @@ def _wait_for_a_turn() -> None:
     with contextlib.suppress(OSError):
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+JOBS = 8
+"""How many things are asked of a registry at a time, where nobody said how many."""
+
+
+def each(ask: Callable[[T], R], wanted: Sequence[T], *, jobs: int = JOBS) -> list[R]:
+    """What is answered to each, in their order; what the first of them to fail raises, and then no more is asked.
+
+    >>> each(str.upper, ["a", "b"])
+    ['A', 'B']
+    """
+    if jobs == 1 or len(wanted) < 2:
+        return [ask(one) for one in wanted]
+    with Workers(jobs, "argosy-ask") as workers:
+        return list(workers.map(ask, wanted))

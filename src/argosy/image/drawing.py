@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from argosy.content import graph
 from argosy.content.protocols import Source, readable
+from argosy.content.workers import each
 from argosy.errors import ArgosyError, LimitExceededError
 from argosy.spec import mediatypes
 from argosy.spec.annotations import TITLE
@@ -70,7 +71,9 @@ class Drawing:
         return held + refer
 
 
-def draw(source: Source, root: Descriptor, title: str = "", *, referrers: bool = True) -> Drawing:
+def draw(
+    source: Source, root: Descriptor, title: str = "", *, referrers: bool = True, jobs: int = 1
+) -> Drawing:
     """Walk what a root holds; what is missing is drawn as missing.
 
     Args:
@@ -78,11 +81,13 @@ def draw(source: Source, root: Descriptor, title: str = "", *, referrers: bool =
         root: Where to begin.
         title: What to write above it, such as the tag.
         referrers: Ask for the manifests that refer to each manifest, too.
+        jobs: How many configs and layers to look for at a time.
 
     Raises:
         LimitExceededError: more than 5000 descriptors.
     """
     drawing = Drawing(root.digest, title)
+    leaves: list[Descriptor] = []
     todo = [root]
     while todo:
         desc = todo.pop()
@@ -91,7 +96,8 @@ def draw(source: Source, root: Descriptor, title: str = "", *, referrers: bool =
         if len(drawing.vertices) >= MAX_VERTICES:
             raise LimitExceededError(f"more than {MAX_VERTICES} descriptors below {root.digest}")
         if not desc.is_manifest():
-            drawing.vertices[desc.digest] = _leaf(source, desc)
+            drawing.vertices[desc.digest] = _leaf(desc, there=True)
+            leaves.append(desc)
             continue
         manifest = _read(source, desc)
         drawing.vertices[desc.digest] = _vertex(desc, manifest)
@@ -99,6 +105,9 @@ def draw(source: Source, root: Descriptor, title: str = "", *, referrers: bool =
             todo.extend(reversed(list(_connect(drawing, desc, manifest))))
         if referrers:
             todo.extend(source.referrers(desc))
+    found = each(lambda desc: desc.data is not None or readable(source, desc), leaves, jobs=jobs)
+    for desc, there in zip(leaves, found, strict=True):
+        drawing.vertices[desc.digest] = _leaf(desc, there=there)
     drawing.edges = [
         e for e in drawing.edges if e.head in drawing.vertices and e.tail in drawing.vertices
     ]
@@ -141,8 +150,8 @@ def _vertex(desc: Descriptor, manifest: Manifest | Index | None) -> Vertex:
     return Vertex(desc, "artifact", (f"artifact {manifest.kind}", short(desc.digest)))
 
 
-def _leaf(source: Source, desc: Descriptor) -> Vertex:
-    if desc.data is None and not readable(source, desc):
+def _leaf(desc: Descriptor, *, there: bool) -> Vertex:
+    if not there:
         return Vertex(desc, "missing", (f"missing {_brief(desc.media_type)}", short(desc.digest)))
     kind = "config" if desc.media_type in (*mediatypes.CONFIGS, mediatypes.OCI_EMPTY) else "layer"
     name = desc.annotations.get(TITLE) or _brief(desc.media_type)

@@ -107,8 +107,15 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     return Descriptor(media_type=media_type, digest=digest, size=size)
 
 
-def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]]:
+def get_manifest(
+    name: str, tag_or_digest: str, *, exact: bool = False
+) -> Flow[tuple[Descriptor, bytes]]:
     """A manifest and its descriptor (end-3): proved where asked for by digest, else its own digest is the truth.
+
+    Args:
+        name: The repository.
+        tag_or_digest: Which one.
+        exact: Refuse one whose own digest is not the one its answer states.
 
     Raises:
         ManifestUnknownError: there is none.
@@ -128,7 +135,7 @@ def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]
     if response.status == 404:
         raise missing(response, request, ManifestUnknownError)
     raw = response.data
-    digest = _own_digest(raw, tag_or_digest, response)
+    digest = _own_digest(raw, tag_or_digest, response, exact=exact)
     stated = mediatypes.essence(response.headers.get("Content-Type"))
     if stated in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
@@ -144,22 +151,28 @@ def get_manifest(name: str, tag_or_digest: str) -> Flow[tuple[Descriptor, bytes]
     return Descriptor(media_type=parsed.media_type, digest=digest, size=len(raw)), raw
 
 
-def _own_digest(raw: bytes, tag_or_digest: str, response: Response) -> Digest:
+def _own_digest(raw: bytes, tag_or_digest: str, response: Response, *, exact: bool) -> Digest:
     if is_digest(tag_or_digest):
-        wanted = Digest(tag_or_digest)
-        actual = Digest.of(raw, wanted.algorithm)
-        if actual != wanted:
-            raise DigestMismatchError(
-                "the registry sent another manifest", expected=wanted, actual=actual
-            )
-        return wanted
+        return _proved(raw, Digest(tag_or_digest))
     try:
         stated = Digest(response.headers.get(distribution.CONTENT_DIGEST_HEADER))
-        if stated.registered and Digest.of(raw, stated.algorithm) == stated:
-            return stated
+        if stated.registered:
+            return _proved(raw, stated)
+    except DigestMismatchError:
+        if exact:
+            raise
     except ArgosyError:
         pass
     return Digest.of(raw)
+
+
+def _proved(raw: bytes, wanted: Digest) -> Digest:
+    actual = Digest.of(raw, wanted.algorithm)
+    if actual != wanted:
+        raise DigestMismatchError(
+            "the registry sent another manifest", expected=wanted, actual=actual
+        )
+    return wanted
 
 
 def put_manifest(

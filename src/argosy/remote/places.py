@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
 from argosy.errors import ArgosyError, IntegrityError, RegistryError
+from argosy.remote import flows
 from argosy.remote.session import Session
-from argosy.remote.wire import Request, Response
+from argosy.remote.wire import Request, Response, Transport, run
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
@@ -37,6 +38,21 @@ class Mirror:
 def lied(name: str, failure: ArgosyError) -> str:
     """What to say of a place that sent something wrong, where another one is asked instead."""
     return f"{name} sent something else, and another place is asked: {failure}"
+
+
+def ask(session: Transport, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:
+    """A registry's answer to who wants a blob of a repository from `offset` on; it streams."""
+    return run(flows.open_blob(name, desc, offset, ranged=ranged), session)
+
+
+def ask_elsewhere(
+    session: Session, url: str, desc: Descriptor, offset: int, ranged: bool
+) -> Response:
+    """The answer of one of a layer's own `urls`: no credentials, no inner addresses (CVE-2020-15157)."""
+    headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset and ranged else {}
+    return session.send_elsewhere(
+        Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
+    )
 
 
 class Place(Value, kw_only=True):

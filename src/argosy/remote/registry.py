@@ -52,13 +52,13 @@ class Registry:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def repository(self, name: str, *, mirrors: bool = True) -> Repository:
-        """A repository of this registry; whether it exists is not asked. `mirrors`: see `Repository`.
+    def repository(self, name: str, *, mirrors: bool = True, ahead: bool = False) -> Repository:
+        """A repository of this registry; whether it exists is not asked. `mirrors`, `ahead`: see `Repository`.
 
         Raises:
             InvalidNameError: the name breaks the specification's grammar.
         """
-        return Repository(self, name, mirrors=mirrors)
+        return Repository(self, name, mirrors=mirrors, ahead=ahead)
 
     def ping(self) -> Ping:
         """Ask whether a registry is there, with credentials if it wants some (end-1).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
@@ -18,6 +19,7 @@ from argosy.errors import (
     AccessError,
     ArgosyError,
     BlobUnknownError,
+    DigestMismatchError,
     IntegrityError,
     NameUnknownError,
     NotFoundError,
@@ -28,9 +30,10 @@ from argosy.remote import flows, unfinished, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
 from argosy.remote.download import Download
-from argosy.remote.places import Mirror, Place, Places, lied
+from argosy.remote.known import MOST, Known
+from argosy.remote.places import Mirror, Place, Places, ask, ask_elsewhere, lied
 from argosy.remote.session import Session
-from argosy.remote.wire import Flow, Request, Response, Transport, redact_url, run
+from argosy.remote.wire import Flow, Transport, redact_url, run
 from argosy.spec import distribution, mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
@@ -53,6 +56,8 @@ class Repository:
         name: Its name, such as `library/alpine`.
         mirrors: Whether its mirrors are asked before it. What is written to is better asked itself: an old mirror would
             say that something is there, or is the same. And tokens for it allow writing from the first one on.
+        ahead: For who reads what is resolved, and is soon done: a manifest comes with its tag, in one request, which
+            a registry may count as a pull, instead of two; and tags and manifests are asked for once.
 
     Raises:
         InvalidNameError: the name breaks the specification's grammar.
@@ -66,8 +71,11 @@ class Repository:
     unordered: ClassVar[Literal[True]] = True
     """See `Unordered`."""
 
-    def __init__(self, registry: Registry, name: str, *, mirrors: bool = True) -> None:
+    def __init__(
+        self, registry: Registry, name: str, *, mirrors: bool = True, ahead: bool = False
+    ) -> None:
         self.registry, self.name, self.mirrors = registry, parse_name(name), mirrors
+        self._ahead, self._known = ahead, Known(MOST if ahead else 0)
         self._lock = threading.Lock()
         self._absent: set[Digest] = set()
         self._sessions: dict[Digest, flows.Opened] = {}
@@ -92,7 +100,13 @@ class Repository:
         """
         wanted = _checked(tag_or_digest)
         self._check(wanted)
-        return self._read(lambda name: flows.resolve(name, wanted), by_digest=":" in wanted)
+        by_digest = flows.is_digest(wanted)
+        if self._ahead:
+            with contextlib.suppress(
+                DigestMismatchError
+            ):  # then by the way that tells which is right
+                return self._manifest(wanted)[0]
+        return self._read(lambda name: flows.resolve(name, wanted), by_digest=by_digest)
 
     def exists(self, desc: Descriptor) -> bool:
         """Whether the registry itself has the content in this repository; mirrors are not asked."""
@@ -135,8 +149,7 @@ class Repository:
             return VerifyingReader(io.BytesIO(data), desc)
         self._check(desc.digest)
         if desc.is_manifest():
-            raw = self._read(lambda name: flows.get_manifest(name, desc.digest), by_digest=True)[1]
-            return VerifyingReader(io.BytesIO(raw), desc)
+            return VerifyingReader(io.BytesIO(self._manifest(desc.digest)[1]), desc)
         places = Places(desc, self._holding(desc), self._own.warn)
         stream = Download(
             desc,
@@ -227,8 +240,8 @@ class Repository:
         parse_tag(tag)
         check_tagged(desc)
         self._check(desc.digest, tag)
-        _, raw = run(flows.get_manifest(self.name, desc.digest), self._own)
-        run(flows.put_manifest(self.name, desc, raw, (tag,)), self._own)
+        self._known.forget(tag)
+        run(flows.put_manifest(self.name, desc, self._stored(desc), (tag,)), self._own)
 
     # ------------------------------------------------------------------------------------------ Deleter and Mounter
 
@@ -243,7 +256,8 @@ class Repository:
         if not desc.is_manifest():
             run(flows.delete_blob(self.name, desc.digest), self._own)
             return
-        _, raw = run(flows.get_manifest(self.name, desc.digest), self._own)
+        raw = self._stored(desc)
+        self._known.forget(desc.digest)
         if not run(flows.delete_manifest(self.name, desc.digest), self._own):
             raise UnsupportedError(f"{self.registry} does not delete manifests")
         subject = _subject(raw)
@@ -265,6 +279,7 @@ class Repository:
         """
         parse_tag(tag)
         self._check(tag)
+        self._known.forget(tag)
         run(flows.resolve(self.name, tag), self._own)
         if run(flows.delete_manifest(self.name, tag), self._own):
             return
@@ -357,20 +372,37 @@ class Repository:
         """Where a blob can be read from; its own `urls` only once the registry has said that it lacks it."""
         for place in self._places(by_digest=True):
             session = self.registry.session(place)
-            ask = functools.partial(_ask, self._at(place), place.name, desc)
+            asked = functools.partial(ask, self._at(place), place.name, desc)
             spared = ArgosyError if place.mirror else BlobUnknownError
             yield Place(
                 name=place.registry,
-                ask=ask,
+                ask=asked,
                 session=session,
                 spared=spared,
                 trusted=not place.mirror,
             )
         for url in desc.urls[:16] if self.registry.options.foreign else ():
-            ask = functools.partial(_ask_elsewhere, self._own, url, desc)
-            yield Place(name=redact_url(url), ask=ask, session=self._own)
+            asked = functools.partial(ask_elsewhere, self._own, url, desc)
+            yield Place(name=redact_url(url), ask=asked, session=self._own)
+
+    def _manifest(self, wanted: str) -> tuple[Descriptor, bytes]:
+        """A manifest from the first place that has it, or as it is known."""
+        found = self._known.get(wanted)
+        if found is None:
+            found = self._read(
+                lambda name: flows.get_manifest(name, wanted, exact=True),
+                by_digest=flows.is_digest(wanted),
+            )
+            self._known.put(wanted, *found)
+        return found
+
+    def _stored(self, desc: Descriptor) -> bytes:
+        """A manifest as the registry itself has it."""
+        found = None if self.mirrors else self._known.get(desc.digest)
+        return (found or run(flows.get_manifest(self.name, desc.digest), self._own))[1]
 
     def _push_manifest(self, desc: Descriptor, content: SupportsRead, tags: Sequence[str]) -> None:
+        self._known.forget(*tags)
         raw = VerifyingReader(content, desc, close=lambda: None).readall(limit=MAX_SIZE)
         processed, _ = run(flows.put_manifest(self.name, desc, raw, tags), self._own)
         subject = _subject(raw)
@@ -450,24 +482,6 @@ def _checked(tag_or_digest: str) -> str:
 def _found(name: str, desc: Descriptor) -> Flow[None]:
     if not (yield from flows.has(name, desc)):
         raise BlobUnknownError(f"{desc.digest} is not there")
-
-
-def _ask(session: Transport, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:
-    return run(flows.open_blob(name, desc, offset, ranged=ranged), session)
-
-
-def _ask_elsewhere(
-    session: Session,
-    url: str,
-    desc: Descriptor,
-    offset: int,
-    ranged: bool,
-) -> Response:
-    """One of a layer's own `urls`: no credentials, no inner addresses (CVE-2020-15157)."""
-    headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset and ranged else {}
-    return session.send_elsewhere(
-        Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
-    )
 
 
 def _subject(raw: bytes) -> Descriptor | None:
