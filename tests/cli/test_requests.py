@@ -253,3 +253,22 @@ def test_dates_are_found_by_one_request_a_manifest(argosy: Run, far: Far) -> Non
     far.server.on("GET", "/v2/app/tags/.*", s.answer(200, {}, b'{"tags":["v2","v1"]}'))
     argosy("ls", "--sort", "date", far.name)
     assert sorted(far.asked()[1:]) == ["GET config-v1", "GET config-v2", "GET v1", "GET v2"]
+
+
+@pytest.mark.parametrize("tags", ["", ":v1,v2"], ids=["image", "tags"])
+def test_what_is_copied_is_asked_for_once(
+    argosy: Run, far: Far, tmp_path: pathlib.Path, tags: str
+) -> None:
+    if tags:
+        argosy("backup", "--no-referrers", far.place(tags), "-o", f"{tmp_path}/out")
+    else:
+        argosy("cp", far.place(":v2"), f"oci:{tmp_path}/out:v2")
+    wanted = {*V2, *LAYERS} | ({"GET v1", "GET config-v1"} if tags else set())
+    assert sorted(far.asked()) == sorted(wanted)
+
+
+def test_tags_are_told_without_reading_images(
+    argosy: Run, far: Far, tmp_path: pathlib.Path
+) -> None:
+    argosy("backup", "--dry-run", far.place(":v1,v2"), "-o", f"{tmp_path}/out")
+    assert sorted(far.asked()) == ["HEAD v1", "HEAD v2"]

@@ -148,7 +148,7 @@ def _all(
 ) -> None:
     referrers, dry_run, jobs = options
     places.check_tags(source)
-    with places.source(source) as taken:
+    with places.source(source, ahead=not dry_run) as taken:
         wanted = tags or tuple(places.images(taken))
         places.check_room(target, wanted)
         if dry_run:

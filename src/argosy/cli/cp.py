@@ -157,7 +157,7 @@ def command(
     with (
         _renamed(quiet=quiet) as renamed,
         files.digest(digest_file) as told,
-        places.source(source) as taken,
+        places.source(source, ahead=True) as taken,
         places.target(target) as given,
         _shown(progress, quiet=quiet) as on_event,
     ):

@@ -15,6 +15,9 @@ from typing import Any, Generic, Self, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+JOBS = 8
+"""How many things are asked of a registry at a time, where nobody said how many."""
+
 
 class Cancelled(Exception):  # noqa: N818 - nothing has failed
     """What was begun is not done, because nobody wants it any more. It never leaves this room."""
@@ -154,10 +157,6 @@ def _wait_for_a_turn() -> None:
     with contextlib.suppress(OSError):
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-JOBS = 8
-"""How many things are asked of a registry at a time, where nobody said how many."""
 
 
 def each(ask: Callable[[T], R], wanted: Sequence[T], *, jobs: int = JOBS) -> list[R]:
