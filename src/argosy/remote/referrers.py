@@ -137,13 +137,7 @@ def remove(name: str, subject: Digest, digest: Digest) -> Flow[Descriptor | None
     def change(entries: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
         return tuple(e for e in _unique(entries) if e.digest != digest)
 
-    index, raw, etag = yield from tagged(name, subject)
-    if index is None:
-        return None
-    if not change(index.manifests):
-        return Descriptor.of(mediatypes.OCI_INDEX, raw)
-    yield from _update(name, subject, change, known=(index, raw, etag))
-    return None
+    return (yield from _update(name, subject, change))
 
 
 def _unique(entries: Iterable[Descriptor]) -> tuple[Descriptor, ...]:
@@ -154,19 +148,18 @@ def _update(
     name: str,
     subject: Digest,
     change: Callable[[tuple[Descriptor, ...]], tuple[Descriptor, ...]],
-    *,
-    known: tuple[Index | None, bytes, str] | None = None,
-) -> Flow[None]:
-    """Change the list; `known` is what it was a moment ago, if it has just been read."""
+) -> Flow[Descriptor | None]:
+    """Change the list; one that would be left with nothing in it is not written, and its descriptor returned."""
     pause = 0.0
     with _updating:
         for _ in range(_ATTEMPTS):
-            index, _raw, etag = known or (yield from tagged(name, subject, pause))
-            known = None
+            index, raw, etag = yield from tagged(name, subject, pause)
             entries = index.manifests if index else ()
             wanted = change(entries)
+            if index and not wanted:
+                return Descriptor.of(mediatypes.OCI_INDEX, raw)
             if wanted == entries:
-                return
+                return None
             began = time.monotonic()
             made = replace(index or Index(), manifests=wanted)
             try:
