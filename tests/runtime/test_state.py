@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -33,17 +34,18 @@ def test_a_damaged_state_is_named_and_hides_no_other_container(
 def test_what_to_do_about_a_damaged_state_is_told_and_helps(
     runtime: Runtime, bundle: Bundle, damage: str
 ) -> None:
-    state = runtime.root / "odd/state.json"
+    cid = f"odd{os.getpid()}"  # its cgroup is one of the machine's
+    state = runtime.root / cid / "state.json"
     state.parent.mkdir(parents=True)
     state.write_text(damage)
-    failed = runtime("delete", "--force", "odd")
+    failed = runtime("delete", "--force", cid)
     assert failed.returncode == 1
     told = re.search(rf"{state} is damaged: [^;]+; if nothing .* remove that file", failed.stderr)
     assert told, failed.stderr
     assert state.exists()
     state.unlink()
-    runtime.ok("delete", "--force", "odd")
-    runtime.ok("delete", "--force", runtime.create(bundle, cid="odd"))
+    runtime.ok("delete", "--force", cid)
+    runtime.ok("delete", "--force", runtime.create(bundle, cid=cid))
 
 
 @pytest.mark.parametrize(
