@@ -81,15 +81,14 @@ class Shipping:
 
     def send(self, freight: Freight, desc: Descriptor) -> None:
         """Have a blob moved, unless it is there; for another freight it may be on its way already."""
+        mine = Task(functools.partial(self._move, freight, desc))
         with self._lock:
             if desc.digest in self._there:
                 return
-            task = self._moving.get(desc.digest)
-            own = task is None
-            if task is None:
-                task = self._workers.begin(functools.partial(self._move, freight, desc))
-                self._moving[desc.digest] = task
-        freight.sent.append(_Sent(desc, task, own))
+            task = self._moving.setdefault(desc.digest, mine)
+        freight.sent.append(_Sent(desc, task, task is mine))
+        if task is mine:
+            self._workers.start(mine)
 
     def wait(self, freight: Freight) -> None:
         """Wait until all that was sent is there. What failed for another freight is tried again for this one.

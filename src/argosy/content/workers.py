@@ -80,7 +80,7 @@ class Workers:
     """
 
     def __init__(self, most: int, name: str) -> None:
-        self.most = most
+        self._most = self._room = most
         self._name = name
         self._threads: list[threading.Thread] = []
         self.cancelled = False
@@ -96,13 +96,27 @@ class Workers:
 
     def begin(self, work: Callable[[], R]) -> Task[R]:
         """Have something done."""
-        task: Task[R] = Task(work)
-        self._todo.put(task)
-        if len(self._threads) < self.most:
-            thread = threading.Thread(target=self._run, name=self._name)
-            self._threads.append(thread)
-            thread.start()
+        task = Task(work)
+        self.start(task)
         return task
+
+    def start(self, task: Task[Any]) -> None:
+        """Have a task done: here and now, where this process may have no thread for it."""
+        if len(self._threads) < self._room:
+            self._add()
+        if self._threads:
+            self._todo.put(task)
+        else:
+            task.run()
+
+    def _add(self) -> None:
+        thread = threading.Thread(target=self._run, name=self._name)
+        self._threads.append(thread)  # before an interrupt can come while it starts
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads may be had: as many as there are will do
+            self._threads.pop()
+            self._room = len(self._threads)
 
     def ahead(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, Task[R]]]:
         """What is done with each item, in their order, of which some are begun before they are asked for.
@@ -114,7 +128,7 @@ class Workers:
         failure: Exception | None = None
         while True:
             try:
-                for item in itertools.islice(rest, 2 * self.most - len(begun)):
+                for item in itertools.islice(rest, 2 * self._most - len(begun)):
                     begun.append((item, self.begin(functools.partial(work, item))))
             except Exception as exc:  # noqa: BLE001 - it is raised below
                 rest, failure = iter(()), exc
