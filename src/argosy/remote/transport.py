@@ -72,7 +72,7 @@ class HTTPTransport:
         max_idle: How many unused connections to keep for a host.
     """
 
-    def __init__(self, net: Network | None = None, *, max_idle: int = 16) -> None:
+    def __init__(self, net: Network | None = None, *, max_idle: int = 64) -> None:
         self._net = net or Network()
         self._max_idle = max_idle
         self._idle: dict[tuple[str, str, int], list[Connection]] = {}
@@ -191,24 +191,26 @@ class HTTPTransport:
     # ---------------------------------------------------------------------------------------------------- connecting
 
     def _kept(self, where: tuple[str, str, int], request: Request) -> Connection | None:
-        with self._lock:
-            if self._pid != os.getpid():  # a fork must not share its parent's connections
-                self._idle, self._pid = {}, os.getpid()
-            kept = self._idle.get(where, [])
-            while kept:
+        while True:
+            with self._lock:
+                if self._pid != os.getpid():  # a fork must not share its parent's connections
+                    self._idle, self._pid = {}, os.getpid()
+                kept = self._idle.get(where)
+                if not kept:
+                    return None
                 _check_lead(request, kept[-1].peer or where[1])
                 connection = kept.pop()
-                if not connection.readable():
-                    return connection
-                connection.destroy()
-        return None
+            if not connection.readable():  # asked of the system while others go on
+                return connection
+            connection.destroy()
 
     def _keep(self, where: tuple[str, str, int], connection: Connection) -> None:
-        with self._lock:
-            kept = self._idle.setdefault(where, [])
-            if len(kept) < self._max_idle and not connection.readable():
-                kept.append(connection)
-                return
+        if not connection.readable():
+            with self._lock:
+                kept = self._idle.setdefault(where, [])
+                if len(kept) < self._max_idle:
+                    kept.append(connection)
+                    return
         connection.destroy()
 
     def _connect(self, where: tuple[str, str, int], request: Request) -> Connection:
