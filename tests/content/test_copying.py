@@ -392,3 +392,19 @@ def test_content_is_as_it_was() -> None:
             for child in node.manifest.children():
                 with source.fetch(child) as old, target.fetch(child) as new:
                     assert io.BytesIO(old.readall()).getvalue() == new.readall()
+
+
+@pytest.mark.parametrize("order", [("old", "new"), ("new", "old")])
+def test_a_layer_that_one_image_leaves_where_it_is_moves_for_another(
+    order: tuple[str, str],
+) -> None:
+    source, target, events = MemoryStore(), MemoryStore(), list[Event]()
+    image_of(source, "new", b"windows")
+    config = source.add(mediatypes.OCI_CONFIG, b"{}")
+    layer = Descriptor.of(mediatypes.OCI_NONDISTRIBUTABLE, b"windows")
+    raw = Manifest(config=config, layers=(layer,)).encode()
+    source.add(mediatypes.OCI_MANIFEST, raw, "old")
+    with Copying(source, target, on_event=events.append, jobs=1) as run:
+        all_of(run.each(order, as_tagged))
+    assert target.exists(layer)
+    assert Skipped(layer, "foreign") in events

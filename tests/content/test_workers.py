@@ -9,8 +9,14 @@ import pytest
 from argosy.content.copy import Copying, copy
 from argosy.content.graph import walk
 from argosy.content.memory import MemoryStore
+from argosy.content.verify import VerifyingReader
+from argosy.content.workers import Workers
 from argosy.errors import BlobUnknownError
+from argosy.spec.descriptor import Descriptor
 from argosy.testing import random
+
+PATIENCE = 30.0
+"""Seconds after which what was waited for is not coming."""
 
 
 def test_an_interrupt_while_a_thread_is_started_is_the_interrupt(
@@ -63,3 +69,72 @@ def test_a_failure_is_the_same_where_no_thread_may_be_had(monkeypatch: pytest.Mo
     with pytest.raises(BlobUnknownError):
         copy(source, "v1", target, "v1")
     assert not list(target.tags())
+
+
+def test_a_second_interrupt_leaves_no_thread_that_waits_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, gate, join = threading.Event(), threading.Event(), threading.Thread.join
+    interrupted: list[threading.Thread] = []
+
+    class Slow(MemoryStore):
+        def fetch(self, desc: Descriptor) -> VerifyingReader:
+            if desc == second:
+                asked.set()
+                assert gate.wait(PATIENCE), "waited in vain"
+            return super().fetch(desc)
+
+    def interrupt(thread: threading.Thread, timeout: float | None = None) -> None:
+        if not interrupted:
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+        gate.set()
+        join(thread, timeout)
+
+    source, target = Slow(), MemoryStore()
+    random.image(source, 1, "v1")
+    second = random.image(source, 2, "v2")
+    monkeypatch.setattr(threading.Thread, "join", interrupt)
+
+    def run() -> None:
+        with Copying(source, target) as copying:
+            for _, copied in copying.each(["v1", "v2"], lambda tag: (tag, (tag,))):
+                copied()
+                assert asked.wait(PATIENCE), "waited in vain"
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    gate.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("argosy-"):
+            join(thread, PATIENCE)
+            assert not thread.is_alive(), f"{thread.name} does not end"
+    assert interrupted
+    assert list(target.tags()) == ["v1"]
+
+
+def test_who_asks_for_a_thread_that_cannot_be_had_does_the_work_while_others_ask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start, done = threading.Thread.start, list[int]()
+
+    def also() -> None:
+        task = workers.begin(lambda: done.append(2))
+        begun.set()
+        task.result()
+
+    other, begun = threading.Thread(target=also, daemon=True), threading.Event()
+
+    def refused(thread: threading.Thread) -> None:
+        if thread.name == "example":
+            start(other)
+            begun.wait(0.1)  # it must not come meanwhile
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with Workers(1, "example") as workers:
+        workers.begin(lambda: done.append(1)).result()
+        other.join(PATIENCE)
+    assert sorted(done) == [1, 2]

@@ -239,8 +239,9 @@ class Copying:
     def __exit__(self, kind: object, exc: object, trace: object) -> None:
         if kind is not None:
             self._movers.cancel()
-        for workers in (self._images, self._movers):  # those wait for these
-            workers.__exit__(kind, exc, trace)
+        with self._movers, self._images:  # these wait for those, and may be interrupted
+            if kind is not None:
+                self._images.cancel()
 
     def one(self, tag_or_digest: str, *tags: str, expected: Digest | None = None) -> Done:
         """Copy one image: see `copy`."""
@@ -323,7 +324,7 @@ class Copying:
             _check_number(image.met)
             found.append(_Manifest(desc, self._kept(image, node.raw), height))
             self._told.plan(desc)
-            blobs = {child.digest: child for child in children if not child.is_manifest()}
+            blobs = {(one.digest, one.media_type): one for one in children if not one.is_manifest()}
             for blob in blobs.values():
                 self._told.plan(blob)
             # the largest first: one that is begun late is alone at the end

@@ -69,6 +69,7 @@ class Shipping:
         self._lock = threading.Lock()
         self._moving: dict[Digest, Task[None]] = {}
         self._there: set[Digest] = set()
+        self._left: set[Digest] = set()
 
     def check(self, freight: Freight) -> None:
         """Go on only where somebody still wants it.
@@ -81,6 +82,9 @@ class Shipping:
 
     def send(self, freight: Freight, desc: Descriptor) -> None:
         """Have a blob moved, unless it is there; for another freight it may be on its way already."""
+        if desc.media_type in mediatypes.NONDISTRIBUTABLE and not self._foreign:
+            self._leave(desc)
+            return
         mine = Task(functools.partial(self._move, freight, desc))
         with self._lock:
             if desc.digest in self._there:
@@ -89,6 +93,14 @@ class Shipping:
         freight.sent.append(_Sent(desc, task, task is mine))
         if task is mine:
             self._workers.start(mine)
+
+    def _leave(self, desc: Descriptor) -> None:
+        """Tell once of a blob that does not move. Elsewhere it may be a layer like any other, and that one moves."""
+        with self._lock:
+            if desc.digest in self._left:
+                return
+            self._left.add(desc.digest)
+        self._told.tell(Skipped(desc, "foreign"))
 
     def wait(self, freight: Freight) -> None:
         """Wait until all that was sent is there. What failed for another freight is tried again for this one.
@@ -127,8 +139,6 @@ class Shipping:
 
     def _moved(self, freight: Freight, desc: Descriptor) -> Event:
         self.check(freight)
-        if desc.media_type in mediatypes.NONDISTRIBUTABLE and not self._foreign:
-            return Skipped(desc, "foreign")
         with Noted(f"while copying {desc.digest} to {self.target}"):
             if self.target.exists(desc):
                 return Skipped(desc, "exists")

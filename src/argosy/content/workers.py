@@ -84,6 +84,7 @@ class Workers:
         self._name = name
         self._threads: list[threading.Thread] = []
         self.cancelled = False
+        self._lock = threading.Lock()  # several threads may begin something, also while it ends
         self._todo: SimpleQueue[Task[Any] | None] = SimpleQueue()
 
     def __enter__(self) -> Self:
@@ -102,12 +103,13 @@ class Workers:
 
     def start(self, task: Task[Any]) -> None:
         """Have a task done: here and now, where this process may have no thread for it."""
-        if len(self._threads) < self._room:
-            self._add()
-        if self._threads:
-            self._todo.put(task)
-        else:
-            task.run()
+        with self._lock:
+            if len(self._threads) < self._room and not self.cancelled:
+                self._add()
+            if self._threads and not self.cancelled:
+                self._todo.put(task)
+                return
+        self._do(task)
 
     def _add(self) -> None:
         thread = threading.Thread(target=self._run, name=self._name)
@@ -145,7 +147,8 @@ class Workers:
 
     def cancel(self) -> None:
         """Do no more than what the threads are at; the rest is `Cancelled`."""
-        self.cancelled = True
+        with self._lock:
+            self.cancelled = True
 
     def _close(self) -> None:
         for _ in self._threads:
@@ -157,9 +160,12 @@ class Workers:
     def _run(self) -> None:
         _wait_for_a_turn()
         while (task := self._todo.get()) is not None:
-            if self.cancelled:
-                task.cancel()
-            task.run()
+            self._do(task)
+
+    def _do(self, task: Task[Any]) -> None:
+        if self.cancelled:
+            task.cancel()
+        task.run()
 
 
 def _wait_for_a_turn() -> None:
