@@ -408,3 +408,56 @@ def test_a_layer_that_one_image_leaves_where_it_is_moves_for_another(
         all_of(run.each(order, as_tagged))
     assert target.exists(layer)
     assert Skipped(layer, "foreign") in events
+
+
+def test_a_list_of_tags_that_broke_off_is_read_again_for_the_next_image() -> None:
+    class Breaking(MemoryStore):
+        def tags(self) -> Iterator[str]:
+            yield from sorted(super().tags())[:1]
+            if not broken:
+                broken.append(True)
+                raise StorageError("broke off")
+            yield from sorted(super().tags())[1:]
+
+    source, target, broken = Breaking(), MemoryStore(), list[bool]()
+    for name in ("a", "b"):
+        image = image_of(source, name, name.encode())
+        random.artifact(source, len(name) + ord(name), f"sha256-{image.digest.encoded}.sig")
+    told: list[str] = []
+    with Copying(source, target, digest_tags=True, jobs=1) as run:
+        for name, copied in run.each("ab", as_tagged):
+            try:
+                copied()
+            except StorageError:
+                told.append(name)
+    assert told == ["a"]
+    assert sorted(target.tags()) == ["b", f"sha256-{source.resolve('b').digest.encoded}.sig"]
+
+
+def test_each_image_tells_of_its_own_failure() -> None:
+    both, small = threading.Event(), list[Digest]()
+    base = b"base" * 100  # sent first, and waited for by both
+
+    class Failing(MemoryStore):
+        def fetch(self, desc: Descriptor) -> VerifyingReader:
+            if desc.media_type == mediatypes.OCI_LAYER:
+                if desc.size == len(base):
+                    assert both.wait(PATIENCE), "waited in vain"
+                else:
+                    with lock:
+                        small.append(desc.digest)
+                    if len(small) == 2:
+                        both.set()
+                raise StorageError(desc.digest)
+            return super().fetch(desc)
+
+    source, lock = Failing(), threading.Lock()
+    for name in ("a", "b"):
+        image_of(source, name, base, name.encode())
+    failures: list[StorageError] = []
+    with Copying(source, MemoryStore()) as run:
+        for _, copied in run.each("ab", as_tagged):
+            with pytest.raises(StorageError) as caught:
+                copied()
+            failures.append(caught.value)
+    assert failures[0] is not failures[1]

@@ -28,7 +28,7 @@ def ago(text: str) -> str:
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @click.option("--digests", is_flag=True, help="Also digests.")
 @json_option
-def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
+def images(quiet: bool, digests: bool, as_json: bool) -> None:
     """List the images of this machine.
 
     \b
@@ -63,7 +63,6 @@ def images(quiet: bool, digests: bool, as_json: bool) -> int | None:
         table(
             rows, ("name", *(("digest",) if digests else ()), "id", "platform", "created", "size")
         )
-    return None
 
 
 @click.command()

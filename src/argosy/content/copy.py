@@ -7,6 +7,7 @@ blobs nobody refers to yet, which the next run finds and skips.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import itertools
@@ -21,7 +22,7 @@ from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
 from argosy.content.protocols import Source, Target, Unordered, together
 from argosy.content.shipping import Freight, Noted, Shipping
-from argosy.content.workers import Task, Workers
+from argosy.content.workers import MAX_JOBS, Cancelled, Task, Workers, times
 from argosy.errors import (
     DigestMismatchError,
     LimitExceededError,
@@ -35,7 +36,6 @@ from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
 from argosy.spec.reference import digest_tag
 
-MAX_JOBS = 64
 _ASKING = 4
 """How many things are looked for at a time for each blob that moves."""
 _BEGUN = 2
@@ -224,8 +224,8 @@ class Copying:
         self._unordered = isinstance(target, Unordered)
         self._told = Told(on_event)
         # they wait for nobody, so that anybody may wait for them
-        self._movers = Workers(_times(jobs, _ASKING), "argosy-copy")
-        self._images = Workers(_times(jobs, _BEGUN), "argosy-image")
+        self._movers = Workers(times(jobs, _ASKING), "argosy-copy")
+        self._images = Workers(times(jobs, _BEGUN), "argosy-image")
         self._blobs = Shipping(source, target, self._movers, jobs, self._told, foreign=foreign)
         self._known: set[Digest] = set()
         self._lists: dict[Digest, set[Digest]] = {}
@@ -294,10 +294,12 @@ class Copying:
         source = _with(self.source, choice.made) if choice.made else self.source
         image = _Image(source, choice.root)
         try:
-            self._read(image, (choice.root,), choice.keep)
-            if self._referrers or self._digest_tags:
-                self._read_beside(image)
+            with contextlib.suppress(Cancelled):  # `wait` says why, or nobody wants to know
+                self._read(image, (choice.root,), choice.keep)
+                if self._referrers or self._digest_tags:
+                    self._read_beside(image)
             self._blobs.wait(image)
+            self._blobs.check(image)
         except BaseException:
             image.failed = True  # its other blobs stop
             self._let_go(image)
@@ -312,8 +314,7 @@ class Copying:
         heights: dict[Digest, int] = {}
         image.rounds.append(found)
         for node in graph.walk(image.source, *roots, keep=keep, workers=self._movers):
-            if image.failed:
-                return  # `wait` says why
+            self._blobs.check(image)
             desc, children = node.descriptor, node.manifest.children()
             height = 1 + max((heights.get(child.digest, -1) for child in children), default=-1)
             heights[desc.digest] = height
@@ -333,38 +334,39 @@ class Copying:
 
     def _read_beside(self, image: _Image) -> None:
         """Read what stands beside an image, and what stands beside that: who refers to it, and tags for its digest."""
-        asked: set[Digest] = set()
-        while todo := [desc for desc in image.manifests.values() if desc.digest not in asked]:
-            if image.failed:
-                return
-            asked.update(desc.digest for desc in todo)
+        while todo := [one.descriptor for one in image.rounds[-1]]:
             found: dict[Digest, Descriptor] = {}
-            tags = [tag for desc in todo for tag in self._standing_for(desc)]
+            tags = [tag for desc in todo for tag in self._standing_for(image, desc)]
             for tag, desc in zip(tags, self.map(self.source.resolve, tags), strict=True):
                 image.beside.append((desc, tag))
                 found[desc.digest] = desc
-            listed = functools.partial(self._referrers_of, itertools.count(1))
+            listed = functools.partial(self._referrers_of, image, itertools.count(1))
             for entries in self.map(listed, todo) if self._referrers else ():
                 found.update((entry.digest, entry) for entry in entries)
             self._read(image, (desc for key, desc in found.items() if key not in image.manifests))
 
-    def _referrers_of(self, met: Iterator[int], desc: Descriptor) -> list[Descriptor]:
+    def _referrers_of(
+        self, image: _Image, met: Iterator[int], desc: Descriptor
+    ) -> list[Descriptor]:
         found: list[Descriptor] = []
         for entry in self.source.referrers(desc):
+            self._blobs.check(image)
             _check_number(next(met))
             found.append(entry.bare())
         return found
 
-    def _standing_for(self, desc: Descriptor) -> Sequence[str]:
+    def _standing_for(self, image: _Image, desc: Descriptor) -> Sequence[str]:
         """The tags at the source that stand for a digest. All its tags are looked through once."""
         if not self._digest_tags:
             return ()
         with self._lock:
             if self._standing is None:
-                self._standing = {}
+                found: dict[tuple[str, str], list[str]] = {}
                 for tag in self.source.tags():
+                    self._blobs.check(image)
                     if (digest := digest_tag(tag)) is not None:
-                        self._standing.setdefault(digest, []).append(tag)
+                        found.setdefault(digest, []).append(tag)
+                self._standing = found
         return self._standing.get((desc.digest.algorithm, desc.digest.encoded), ())
 
     def _kept(self, image: _Image, raw: bytes) -> bytes | None:
@@ -390,9 +392,9 @@ class Copying:
             with together(self.target):
                 for found in image.rounds:
                     self._write(image, found, () if more else tags)
-                self._tag(image.beside)
+                self._tag(image, image.beside)
             if more:  # what clients keep lists of is listed now
-                self._tag((image.root, tag) for tag in tags)
+                self._tag(image, ((image.root, tag) for tag in tags))
         finally:
             self._let_go(image)
         return Done(image.root, image.moved)
@@ -412,8 +414,9 @@ class Copying:
             for _ in self.map(write, (first, *others)) if others else ():
                 pass
 
-    def _tag(self, tags: Iterable[tuple[Descriptor, str]]) -> None:
+    def _tag(self, image: _Image, tags: Iterable[tuple[Descriptor, str]]) -> None:
         for desc, tag in tags:
+            self._blobs.check(image)
             self.target.tag(desc, tag)
             self._told.tell(Tagged(desc, tag))
 
@@ -480,11 +483,6 @@ class Copying:
         if subject.digest not in self._lists:
             self._lists[subject.digest] = {e.digest for e in self.target.referrers(subject)}
         return desc.digest in self._lists[subject.digest]
-
-
-def _times(jobs: int, factor: int) -> int:
-    """So many times the jobs, but of one job, which means one thing after another, nothing else."""
-    return min(MAX_JOBS, jobs * min(jobs, factor))
 
 
 def _check_number(met: int) -> None:

@@ -113,12 +113,12 @@ class Shipping:
             try:
                 one.task.result()
             except Exception as exc:  # noqa: BLE001 - whatever it is, it is raised
-                if not (one.own or freight.failed or self._workers.cancelled):
+                if one.own:
+                    freight.failed = True
+                    if failure is None or isinstance(failure, Cancelled):
+                        failure = exc
+                elif not (freight.failed or self._workers.cancelled):
                     self.send(freight, one.descriptor)
-                    continue
-                freight.failed = True
-                if failure is None or isinstance(failure, Cancelled):
-                    failure = exc
         freight.sent.clear()
         if failure is not None:
             raise failure

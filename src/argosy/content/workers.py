@@ -15,8 +15,14 @@ from typing import Any, Generic, Self, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
+MAX_JOBS = 64
 JOBS = 8
 """How many things are asked of a registry at a time, where nobody said how many."""
+
+
+def times(jobs: int, factor: int) -> int:
+    """So many times the jobs, 64 at most; of one job, which means one thing after another, one."""
+    return min(MAX_JOBS, jobs * min(jobs, factor))
 
 
 class Cancelled(Exception):  # noqa: N818 - nothing has failed
