@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +14,9 @@ from argosy.cli.options import json_option, typed
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import rootless
 from argosy.errors import ArgosyError
+
+if TYPE_CHECKING:
+    from argosy.engine.images import LocalImage
 
 _LENGTHS = (("year", 365 * 86400), ("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -31,6 +36,8 @@ def ago(text: str) -> str:
 def images(quiet: bool, digests: bool, as_json: bool) -> None:
     """List the images of this machine.
 
+    Of one that is damaged the manifest or configuration cannot be read; `argosy rmi` removes it.
+
     \b
     Example:
       argosy images --digests
@@ -43,7 +50,7 @@ def images(quiet: bool, digests: bool, as_json: bool) -> None:
             [
                 {
                     "Name": e.name, "Digest": e.digest, "Id": e.image_id, "Created": e.created, "Size": e.size,
-                    "Platform": str(e.platform) if e.platform else None,
+                    "Platform": str(e.platform) if e.platform else None, "Damaged": e.damaged or None,
                 }
                 for e in found
             ]
@@ -54,15 +61,26 @@ def images(quiet: bool, digests: bool, as_json: bool) -> None:
                 e.name.removeprefix("docker.io/library/"),
                 *((e.digest,) if digests else ()),
                 e.image_id.encoded[:12],
-                str(e.platform) if e.platform else "-",
+                "damaged" if e.damaged else str(e.platform or "-"),
                 ago(e.created) if e.created else "-",
-                size(e.size),
+                "-" if e.damaged else size(e.size),
             )
             for e in found
         ]
         table(
             rows, ("name", *(("digest",) if digests else ()), "id", "platform", "created", "size")
         )
+    _warn_of(found)
+
+
+def _warn_of(found: Iterable[LocalImage]) -> None:
+    """A line for each that is damaged."""
+    for entry in found:
+        if entry.damaged:
+            failure.warn(
+                f"{entry.name} is damaged: {entry.damaged}; argosy rmi {entry.name} removes it, "
+                "to be pulled anew, and until then prune frees neither blobs nor layers"
+            )
 
 
 @click.command()
@@ -94,7 +112,8 @@ def rmi(named: tuple[str, ...]) -> int | None:
 def prune(every: bool) -> int | None:
     """Remove containers that have ended or whose watcher was killed, their networks, and what nothing needs.
 
-    Blobs of the last hour stay, for a pull may be under way that needs them.
+    Blobs of the last hour stay, for a pull may be under way that needs them. While an image is damaged, all blobs and
+    unpacked layers do, for nobody knows what it needs.
 
     \b
     Example:
@@ -102,8 +121,10 @@ def prune(every: bool) -> int | None:
     """
     if rootless.needed():
         return rootless.enter(sys.argv[1:])
-    gone, layers, freed = engine.engine().prune(images=every)
+    made = engine.engine()
+    gone, layers, freed = made.prune(images=every)
     lines(gone)
+    _warn_of(made.images.entries())
     removed = f"removed {len(gone)} containers and {len(layers)} unpacked layers"
     print(f"{removed}, freed {size(freed)} of blobs older than an hour", file=sys.stderr)
     return None

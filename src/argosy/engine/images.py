@@ -14,6 +14,8 @@ from argosy.content.events import OnEvent, ignore
 from argosy.content.protocols import Source
 from argosy.engine.names import local_name, typed_digits
 from argosy.errors import (
+    ArgosyError,
+    IntegrityError,
     InvalidConfigError,
     ManifestUnknownError,
     NotFoundError,
@@ -22,6 +24,7 @@ from argosy.errors import (
 )
 from argosy.image.view import Image
 from argosy.layout.gc import gc
+from argosy.layout.names import is_named
 from argosy.layout.store import LayoutStore
 from argosy.locate import Connect, Location
 from argosy.spec import mediatypes
@@ -34,14 +37,19 @@ PULL_POLICIES = ("missing", "always", "never")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LocalImage:
-    """One line of `argosy images`. `size` is what its blobs take, in bytes, compressed."""
+    """One line of `argosy images`. `size` is what its blobs take, in bytes, compressed.
+
+    Of one whose manifest or configuration cannot be read, name and digest are all that is known, the digest for its id,
+    too; and `damaged` says why.
+    """
 
     name: str
     digest: Digest
     image_id: Digest
-    platform: Platform | None
-    created: str | None
-    size: int
+    platform: Platform | None = None
+    created: str | None = None
+    size: int = 0
+    damaged: str = ""
 
     def begins(self, digits: str) -> bool:
         """Whether its id or its digest begins with these hexadecimal digits."""
@@ -106,12 +114,9 @@ class LocalImages:
                 source, chosen, self.store, name,
                 platforms=[wanted], sparse=True, jobs=jobs, on_event=on_event,
             )  # fmt: skip
-        return name, Image.open(
-            self.store, name, wanted if platform or self._is_index(name) else None
-        )
-
-    def _is_index(self, name: str) -> bool:
-        return self.store.resolve(name).is_index()
+        with _here(name):
+            is_index = self.store.resolve(name).is_index()
+            return name, Image.open(self.store, name, wanted if platform or is_index else None)
 
     def _check_platform(self, source: Source, chosen: str, platform: Platform | None) -> None:
         """An image that is no index must still be for the platform that was asked for."""
@@ -124,13 +129,11 @@ class LocalImages:
 
     def _whole(self, name: str, wanted: Platform) -> tuple[str, Image] | None:
         """The image by its name, if nothing of it is missing."""
-        try:
+        with contextlib.suppress(NotFoundError), _here(name):
             desc = graph.select(self.store, self.store.resolve(name), wanted)
             image = Image(source=self.store, descriptor=desc)
-            if all(self.store.exists(child) for child in image.manifest.children()):
-                return name, image
-        except NotFoundError:
-            return None
+            whole = all(self.store.exists(child) for child in image.manifest.children())
+            return (name, image) if whole and image.raw_config else None
         return None
 
     def _by_id(self, place: Location) -> tuple[str, Image] | None:
@@ -142,23 +145,33 @@ class LocalImages:
         if len(found) != 1:
             return None
         entry = next(iter(found.values()))
-        return entry.name, Image.select(self.store, self.store.resolve(entry.name), entry.platform)
+        with _here(entry.name):
+            image = Image.open(self.store, entry.name, entry.platform)
+            return (entry.name, image) if image.raw_config else None
 
     def entries(self) -> Iterator[LocalImage]:
-        """Every image, one entry a name and platform that is here."""
+        """Every image, one entry a name and platform that is here, or is damaged."""
         for name in self.store.tags():
             root = self.store.resolve(name)
+            found = False
             for desc in self._leaves(root):
-                if self.store.blobs.has(desc):
+                found = True
+                try:
                     yield self._local(name, root, desc)
+                except ArgosyError as exc:
+                    yield LocalImage(
+                        name=name, digest=root.digest, image_id=root.digest, damaged=str(exc)
+                    )
+            if not found:
+                why = "none of its manifests is here"
+                yield LocalImage(name=name, digest=root.digest, image_id=root.digest, damaged=why)
 
     def _leaves(self, root: Descriptor) -> Iterator[Descriptor]:
-        if not root.is_index():
-            yield root
-            return
-        for entry in graph.read_index(self.store, root).manifests:
-            if entry.media_type in mediatypes.MANIFESTS:
-                yield entry
+        """The images that are here below a manifest, and what is damaged on the way to them."""
+        for desc in self.store.catalog.manifests([root]):
+            here = self.store.blobs.find(desc.digest) is not None
+            if here and not (desc.is_index() and self.store.catalog.facts(desc)):
+                yield desc
 
     def _local(self, name: str, root: Descriptor, desc: Descriptor) -> LocalImage:
         manifest = graph.read_image(self.store, desc)
@@ -176,6 +189,15 @@ class LocalImages:
             created=config.created if config else None,
             size=sum(child.size for child in manifest.children()),
         )
+
+    def chain_ids(self) -> Iterator[Digest]:
+        """What the layers of all images are, unpacked. An artifact, and what cannot be run, has none."""
+        for entry in self.entries():
+            if entry.platform is None:
+                continue
+            image = Image.select(self.store, self.store.resolve(entry.name), entry.platform)
+            with contextlib.suppress(ValueError, LookupError):
+                yield from image.config.chain_ids()
 
     def finder(self) -> Callable[[str], list[str]]:
         """Tells which names are meant by a name, or by the first digits of an image's id: all of that image.
@@ -204,15 +226,49 @@ class LocalImages:
         return find
 
     def remove(self, *names: str) -> tuple[str, ...]:
-        """Remove names, all in one step. Returns them.
+        """Remove names, all in one step, and what is damaged of theirs, which would be in the way of the next pull.
+
+        Returns:
+            The names.
 
         Raises:
             ManifestUnknownError: there is none of them.
         """
         if names:
+            entries = self.store.entries()
+            roots = [entry for name in names for entry in entries.meant(name)]
+            below = self.store.catalog.content(roots)
+            damaged = {desc.digest for desc in below if self._is_damaged(desc)}
             self.store.untag(*names)
+            for digest in damaged:
+                with contextlib.suppress(NotFoundError):  # somebody else has
+                    self.store.blobs.remove(digest)
         return names
+
+    def _is_damaged(self, desc: Descriptor) -> bool:
+        """Whether a manifest or configuration is here that is not what its name says."""
+        try:
+            if desc.is_manifest() or desc.media_type in mediatypes.CONFIGS:
+                graph.read(self.store, desc)
+        except ArgosyError as exc:
+            return isinstance(exc, IntegrityError)
+        return False
 
     def collect(self) -> int:
         """Remove what no name leads to. Returns the bytes that are free again."""
+        unnamed = [e for e in self.store.index().manifests if e.is_manifest() and not is_named(e)]
+        for entry in unnamed:
+            if self.store.catalog.facts(entry) is None:  # of no use to anybody
+                self.store.forget(entry)
         return gc(self.store, untagged=True).size
+
+
+@contextlib.contextmanager
+def _here(name: str) -> Iterator[None]:
+    """Reading an image that is here: of damage it is told which image it is, and what to do."""
+    try:
+        yield
+    except IntegrityError as exc:
+        exc.add_note(f"in {name}, which is damaged")
+        exc.hint = f"argosy rmi {name} removes it; then it can be pulled anew"
+        raise

@@ -415,7 +415,7 @@ class Engine:
     def prune(self, *, images: bool = False) -> tuple[list[str], list[str], int]:
         """Remove containers nobody watches, networks without a container, and layers no image or container needs.
 
-        While one runs whose record is damaged, all layers stay.
+        While one runs whose record is damaged, all layers stay; while an image is damaged, all blobs, too.
 
         Args:
             images: Also images that no container uses.
@@ -436,25 +436,15 @@ class Engine:
         if images:
             used = {container.record.image for container in kept}
             self.images.remove(*(name for name in self.images.store.tags() if name not in used))
-        freed = self.images.collect()
+        damaged = any(entry.damaged for entry in self.images.entries())
+        freed = 0 if damaged else self.images.collect()
         with self.layers.settled(alone=True):
             containers = list(Container.every(self.places, damaged=True))
-            if any(container.damaged for container in containers):  # it runs, on nobody knows what
-                return gone, [], freed
+            if damaged or any(container.damaged for container in containers):
+                return gone, [], freed  # nobody knows what it needs
             needed = {os.path.basename(x) for c in containers for x in c.record.layers}
-            return gone, self.layers.collect(needed | self._of_images()), freed
-
-    def _of_images(self) -> set[str]:
-        found: set[str] = set()
-        for entry in self.images.entries():
-            if entry.platform is None:  # an artifact has no layers to unpack
-                continue
-            image = Image.select(
-                self.images.store, self.images.store.resolve(entry.name), entry.platform
-            )
-            with contextlib.suppress(ValueError, LookupError):
-                found.update(map(name_of, image.config.chain_ids()))
-        return found
+            needed.update(map(name_of, self.images.chain_ids()))
+            return gone, self.layers.collect(needed), freed
 
 
 def _refusal(answer: bytes) -> InvocationError:
