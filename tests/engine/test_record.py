@@ -55,7 +55,7 @@ def test_the_record_of_a_newer_argosy_is_read_and_a_damaged_one_is_named(
             Container.find(places, nobody)
 
 
-def test_no_other_record_is_read_for_a_whole_id_and_a_name_goes_before_the_first_digits(
+def test_no_other_record_is_decoded_and_a_name_goes_before_the_first_digits(
     places: Places, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = RunOptions(name=container.id[:6])
@@ -69,8 +69,11 @@ def test_no_other_record_is_read_for_a_whole_id_and_a_name_goes_before_the_first
         return DECODE(text, places, container_id)
 
     monkeypatch.setattr(Record, "decode", decode)
-    assert Container.find(places, container.id).record.name == "web"
-    assert read == [container.id]
+    for text in (container.id, "web", container.id[:7]):
+        assert Container.find(places, text).id == container.id
+    with pytest.raises(ContainerUnknownError):
+        Container.find(places, "nosuch")
+    assert read == [container.id] * 3
 
 
 def test_where_the_layers_are_is_looked_up_once_for_all(

@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from argosy.engine.options import RunOptions
@@ -101,7 +101,7 @@ class Container:
         )
         made = cls(places, record)
         with _names_locked(places):
-            if any(other.record.name == record.name for other in cls.every(places)):
+            if cls._named(places, record.name):
                 raise ContainerExistsError(
                     f"a container named {record.name} is there already",
                     hint="remove it, or choose another name",
@@ -125,11 +125,8 @@ class Container:
     @classmethod
     def every(cls, places: Places, *, damaged: bool = False) -> Iterator[Self]:
         """All containers that have a record, the newest first; those whose record cannot be read last, if at all."""
-        found: list[Self] = []
-        for name in os.listdir(places.containers):
-            with contextlib.suppress(ContainerUnknownError):
-                found.append(cls._read(places, name))
-        found = [container for container in found if damaged or not container.damaged]
+        there = cls._there(places, os.listdir(places.containers))
+        found = [container for container in there if damaged or not container.damaged]
         yield from sorted(found, key=lambda c: c.record.created, reverse=True)
 
     @classmethod
@@ -188,17 +185,37 @@ class Container:
 
     @classmethod
     def _called(cls, places: Places, text: str) -> Self:
-        if _ID.fullmatch(text):  # or each of many would have the records of all read
-            with contextlib.suppress(ContainerUnknownError):
-                return cls._read(places, text)
-        every = list(cls.every(places, damaged=True)) if text else []
-        named = next((c for c in every if c.record.name == text), None)
-        fits = [named] if named else [c for c in every if c.id.startswith(text)]
+        """There may be many: the record of none is decoded that cannot be meant."""
+        fits = list(cls._there(places, [text])) if _ID.fullmatch(text) else []
+        if text and not fits:
+            ids = [one for one in os.listdir(places.containers) if one.startswith(text)]
+            fits = cls._named(places, text) or list(cls._there(places, ids))
         if len(fits) > 1:
             raise UsageError(f"{text} fits {len(fits)} containers: give more digits")
         if not fits:
             raise ContainerUnknownError(f"there is no container {text}")
         return fits[0]
+
+    @classmethod
+    def _named(cls, places: Places, name: str) -> list[Self]:
+        """The container of a name, if there is one."""
+        quoted, ids = json.dumps(name).encode(), []
+        for one in os.listdir(places.containers):
+            path = os.path.join(places.containers, one, _RECORD)
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                open(path, "rb") as file,
+            ):
+                if quoted in file.read():
+                    ids.append(one)
+        return [found for found in cls._there(places, ids) if found.record.name == name]
+
+    @classmethod
+    def _there(cls, places: Places, ids: Iterable[str]) -> Iterator[Self]:
+        """Those of some that have a record, damaged or not."""
+        for one in ids:
+            with contextlib.suppress(ContainerUnknownError):
+                yield cls._read(places, one)
 
     @property
     def damaged(self) -> bool:
