@@ -118,13 +118,40 @@ def test_two_engines_give_no_address_twice(tmp_path: pathlib.Path) -> None:
     needs_containers()
     find_peer("nft")
     with contextlib.ExitStack() as down:
-        addresses = set()
+        addresses: dict[str, str] = {}
         for name in ("one", "two"):
+            (tmp_path / name).mkdir()
             bridge, container = Bridge(str(tmp_path / name)), os.urandom(32).hex()
             down.callback(bridge.down, container)
-            addresses.add(bridge.up(container).address)
-            assert bridge.leased() == [container]
+            address = bridge.up(container).address
+            assert bridge.leased() & {*addresses.values(), container} == {container}
+            addresses[address] = container
     assert len(addresses) == 2
+
+
+def test_the_address_of_an_engine_that_is_gone_is_free_once_no_process_is_there(
+    tmp_path: pathlib.Path,
+) -> None:
+    needs_containers()
+    find_peer("nft")
+    run = tmp_path / "run"
+    run.mkdir()
+    bridge, container = Bridge(str(run)), os.urandom(32).hex()
+    other = Bridge(str(tmp_path))
+    try:
+        name = os.path.basename(bridge.up(container).namespace)
+        assert container not in other.leased()
+        run.rmdir()
+        with subprocess.Popen(
+            ["ip", "netns", "exec", name, "cat"], stdin=subprocess.PIPE
+        ) as inside:
+            there = os.stat(f"/run/netns/{name}").st_ino
+            while os.stat(f"/proc/{inside.pid}/ns/net").st_ino != there:
+                pass
+            assert container not in other.leased()
+        assert container in other.leased()
+    finally:
+        bridge.down(container)
 
 
 def test_who_gets_the_address_of_one_that_ended_is_reached_where_that_one_was(

@@ -144,9 +144,12 @@ class Bridge:
         with contextlib.suppress(FileNotFoundError, PermissionError):
             os.unlink(os.path.join(LEASES, container_id))
 
-    def leased(self) -> list[str]:
-        """The ids of this engine's containers that have an address."""
-        return [lease.container for lease in _leases() if lease.engine == self._engine]
+    def leased(self) -> set[str]:
+        """The ids of containers that have an address: this engine's, and those that an engine left that is gone."""
+        leases = _leases()
+        mine = {lease.container for lease in leases if lease.engine == self._engine}
+        left = {lease.container for lease in leases if not os.path.exists(lease.engine)}
+        return mine | (left and left - _inhabited(left))
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -231,6 +234,20 @@ def _read(container_id: str) -> _Lease | None:
         address=value["address"],
         published=tuple(Published(**item) for item in value["published"]),
     )
+
+
+def _inhabited(containers: Collection[str]) -> set[str]:
+    """Those of some containers in whose network namespace a process is."""
+    there = {_inode(f"/proc/{name}/ns/net") for name in os.listdir("/proc") if name.isdecimal()}
+    there.discard(None)
+    return {x for x in containers if _inode(f"/run/netns/{_names(x)[0]}") in there}
+
+
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
 
 
 def _names(container_id: str) -> tuple[str, str]:

@@ -431,7 +431,7 @@ class Engine:
                     gone.append(container.id)
         leases = self.bridge.leased()  # first, for a container has its record before its lease
         kept = list(Container.every(self.places, damaged=True))
-        for lease in set(leases) - {container.id for container in kept}:
+        for lease in leases - {container.id for container in kept}:
             self.bridge.down(lease)
         if images:
             used = {container.record.image for container in kept}
