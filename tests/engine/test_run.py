@@ -306,3 +306,18 @@ def test_real_images_run(argosy: Argosy, images: pathlib.Path, tmp_path: pathlib
         "run", "-q", "--rm", f"oci:{tmp_path}/alpine:3.20", "cat", "/etc/os-release", code=None
     )
     assert "Alpine" in done.out, done.err
+
+
+@pytest.mark.parametrize(
+    ("said", "command", "out"),
+    [
+        ('["echo", "a b"]', ["c"], "a b c\n"),
+        ("[]", ["echo", "d"], "d\n"),
+        ("[", ["-d", "/", "]"], ""),
+    ],
+)
+def test_an_entry_point_may_be_a_json_array(
+    argosy: Argosy, images: pathlib.Path, said: str, command: list[str], out: str
+) -> None:
+    options = ("--entrypoint", said)
+    assert alone(argosy, f"oci:{images}/busybox:latest", *command, options=options).out == out

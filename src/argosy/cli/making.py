@@ -27,7 +27,6 @@ from argosy.image.convert import each
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
 from argosy.locate import Location
-from argosy.spec import _json
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History
 from argosy.spec.imagelayout import HEADER_FILE
@@ -256,23 +255,6 @@ def _own_tag(location: Location) -> str | None:
     return location.tag
 
 
-def arguments(values: Sequence[str]) -> list[str] | None:
-    """A list of arguments: the option repeated, or once with a JSON array; None where it was not given.
-
-    >>> arguments(['["sh", "-c"]']), arguments(["sh", "-c"]), arguments([""])
-    (['sh', '-c'], ['sh', '-c'], [])
-    """
-    if not values:
-        return None
-    values = [utf8(value) for value in values]
-    if len(values) == 1 and values[0].startswith("["):
-        found = _json.loads(values[0].encode(), error=UsageError)
-        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
-            raise UsageError(f"{values[0][:100]!r}: expected a JSON array of strings")
-        return found
-    return [] if list(values) == [""] else list(values)
-
-
 def epoch() -> int | None:
     """SOURCE_DATE_EPOCH, in seconds since 1970; None where it is not set.
 
@@ -383,7 +365,7 @@ level_option = click.option(
 )
 
 __all__ = [
-    "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "arguments", "changed", "claimed",
+    "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "changed", "claimed",
     "compress_option", "destination_options", "epoch", "history_options", "level_option",
     "one_image", "opened", "put", "seen", "step", "time",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from argosy.cli import files, making
 from argosy.cli.options import (
     FILE,
     PLATFORM,
+    arguments,
     many,
     one,
     pairs,
@@ -137,17 +138,17 @@ def changes(given: dict[str, Any]) -> Changes:
         utf8(text)
     ports, no_ports = _with_removed(given["ports"])
     volumes, no_volumes = _with_removed(given["volumes"])
-    entrypoint = making.arguments(given["entrypoint"])
+    entrypoint = arguments(given["entrypoint"])
     clear = set(given["clear"])
     if entrypoint is not None:
         clear.add("config.cmd")
     else:
-        entrypoint = making.arguments(given["config_entrypoint"])
+        entrypoint = arguments(given["config_entrypoint"])
     return Changes(
         user=given["user"],
         env=pairs_or_removed(given["env"], "--env", "NAME=VALUE"),
         entrypoint=entrypoint,
-        cmd=making.arguments(given["cmd"]),
+        cmd=arguments(given["cmd"]),
         labels=pairs_or_removed(given["labels"], "--label"),
         annotations=pairs_or_removed(given["annotations"], "--annotation"),
         working_dir=given["workdir"],

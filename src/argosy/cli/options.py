@@ -21,6 +21,7 @@ from argosy.errors import (
     UsageError,
 )
 from argosy.locate import Location
+from argosy.spec import _json
 from argosy.spec.platform import Platform
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -214,6 +215,25 @@ jobs_option = click.option(
     help="How many blobs move at a time.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+
+
+def arguments(values: Sequence[str]) -> list[str] | None:
+    """A list of arguments: the option repeated, or once with a JSON array; None where it was not given.
+
+    `[` and `[[` alone are programs.
+
+    >>> arguments(['["sh", "-c"]']), arguments(["sh", "-c"]), arguments([""]), arguments(["["])
+    (['sh', '-c'], ['sh', '-c'], [], ['['])
+    """
+    if not values:
+        return None
+    values = [utf8(value) for value in values]
+    if len(values) == 1 and values[0].startswith("[") and values[0].strip("["):
+        found = _json.loads(values[0].encode(), error=UsageError)
+        if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+            raise UsageError(f"{values[0][:100]!r}: expected a JSON array of strings")
+        return found
+    return [] if list(values) == [""] else list(values)
 
 
 def environment(given: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from argosy.cli import contained, engine, failure, progress
-from argosy.cli.options import PLACE, PLATFORM, environment, jobs_option
+from argosy.cli.options import PLACE, PLATFORM, arguments, environment, jobs_option
 from argosy.cli.unpacking import max_ratio_option
 from argosy.engine import rootless, security
 from argosy.engine.container import Container, unheard
@@ -91,7 +91,9 @@ if TYPE_CHECKING:
     help="One more group, by the image's name or number.",
 )
 @click.option(
-    "--entrypoint", metavar="PROGRAM", default=None, help="Instead of the image's entry point."
+    "--entrypoint",
+    metavar="PROGRAM|JSON",
+    help="Instead of the image's entry point; an empty one is none, a JSON array has arguments.",
 )
 @click.option("--read-only", is_flag=True, help="Its root file system cannot be written.")
 @click.option(
@@ -299,9 +301,10 @@ def _options(given: dict[str, Any]) -> RunOptions:
     network = given["network"] or (
         "bridge" if os.geteuid() == 0 and "ARGOSY_ROOTLESS" not in os.environ else "pasta"
     )
+    entrypoint, first = _entrypoint(given["entrypoint"])
     return RunOptions(
-        command=given["command"],
-        entrypoint=given["entrypoint"],
+        command=(*first, *given["command"]),
+        entrypoint=entrypoint,
         name=given["name"],
         hostname=given["hostname"],
         env=(*_from_files(given["env_file"]), *environment(given["env"])),
@@ -338,6 +341,14 @@ def _options(given: dict[str, Any]) -> RunOptions:
         stop_signal=given["stop_signal"],
         stop_timeout=given["stop_timeout"],
     )
+
+
+def _entrypoint(text: str | None) -> tuple[str | None, list[str]]:
+    """The entry point that is said, if one is, and its arguments: Docker takes a program, podman JSON, too."""
+    if text is None:
+        return None, []
+    program, *rest = arguments([text]) or [""]
+    return program, rest
 
 
 def _from_files(paths: Sequence[str]) -> list[str]:
