@@ -106,7 +106,7 @@ def configure(
         UsageError: an option cannot be, on this machine or with this image.
     """
     check(options, rootless=rootless)
-    hostname = options.hostname or container_id[:12]
+    hostname = options.hostname_of(container_id)
     made = runtime_config(config, user=user, terminal=options.tty, hostname=hostname, volumes=False)
     made["ociVersion"] = "1.2.0"
     made["root"] = {"path": rootfs, "readonly": options.read_only}

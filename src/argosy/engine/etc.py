@@ -8,7 +8,8 @@ from argosy.engine.container import Container
 from argosy.engine.options import RunOptions, parse_host
 
 _HOSTS = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-_MAX_RESOLV = 65536
+_OWN_HOSTS = "/etc/hosts"
+_MAX = 65536
 _LOOPBACK = ("nameserver 127.", "nameserver ::1")
 _RESOLV = "/etc/resolv.conf"
 _STUBBED = "/run/systemd/resolve/resolv.conf"
@@ -21,8 +22,10 @@ def write(container: Container, options: RunOptions) -> dict[str, str]:
     Returns:
         What is to be mounted: the path in the container, and the file of the host.
     """
-    hostname = options.hostname or container.id[:12]
-    hosts = _HOSTS + f"{container.record.address or '127.0.1.1'}\t{hostname}\n"
+    hostname = options.hostname_of(container.id)
+    hosts = _hosts(options)
+    if options.hostname or options.network != "host":
+        hosts += f"{container.record.address or '127.0.1.1'}\t{hostname}\n"
     for entry in options.add_hosts:
         host, address = parse_host(entry, options.network)
         hosts += f"{address}\t{host}\n"
@@ -37,6 +40,12 @@ def write(container: Container, options: RunOptions) -> dict[str, str]:
         os.chmod(path, 0o644)
         found[place] = path
     return found
+
+
+def _hosts(options: RunOptions) -> str:
+    """In the host's network what it calls others counts."""
+    lines = _lines(_OWN_HOSTS) if options.network == "host" else []
+    return "".join(f"{line}\n" for line in lines) or _HOSTS
 
 
 def _resolv(options: RunOptions) -> str:
@@ -55,6 +64,6 @@ def _resolv(options: RunOptions) -> str:
 def _lines(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(_MAX_RESOLV).splitlines()
+            return file.read(_MAX).splitlines()
     except OSError:
         return []

@@ -170,6 +170,11 @@ class RunOptions:
         except (TypeError, KeyError) as exc:
             raise InvalidConfigError(f"the options of the container: {exc}") from exc
 
+    def hostname_of(self, container_id: str) -> str:
+        """What the container is called: in the host's network as this machine, as with Docker."""
+        own = os.uname().nodename if self.network == "host" else container_id[:12]
+        return self.hostname or own
+
     def _check_encoding(self) -> None:
         """What is no UTF-8 was read with surrogates in its place, which no configuration of a container can have."""
         for text in _texts(dataclasses.astuple(self)):

@@ -61,7 +61,7 @@ def parse_name(text: str) -> str:
     """
     if not _NAME.fullmatch(text):
         raise UsageError(
-            f"container name {text[:140]!r}: expected letters, digits, '_', '.' and '-'"
+            f"container name {text[:140]!r}: expected 1 to 128 letters, digits, '_', '.' and '-'"
         )
     return text
 
