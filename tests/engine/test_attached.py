@@ -92,6 +92,23 @@ def test_a_terminal_nobody_sees_any_more_is_hung_up(argosy: Argosy, image: str) 
     assert (row["Status"], row["ExitCode"]) == ("exited", 3)
 
 
+def test_a_terminal_that_is_closed_costs_neither_the_container_nor_its_exit_code(
+    argosy: Argosy, image: str
+) -> None:
+    person, slave = os.openpty()
+    argv = ["run", "-q", "-it", "--network", "none", image, "sh", "-c", "echo up; cat; exit 3"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "argosy", *argv],
+        env=argosy.env, stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,  # type: ignore[attr-defined]
+    ) as process:  # fmt: skip
+        os.close(slave)
+        assert os.read(person, 4) == b"up\r\n"
+        os.close(person)
+        assert process.wait(timeout=60) == 3
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert (row["Status"], row["ExitCode"]) == ("exited", 3)
+
+
 def test_a_signal_reaches_the_program(argosy: Argosy, image: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "argosy", "run", "-q", "--rm", "--network", "none", image, "sh", "-c",

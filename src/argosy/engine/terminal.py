@@ -60,7 +60,8 @@ def raw_mode(fd: int) -> Iterator[None]:
         tty.setraw(fd, termios.TCSANOW)  # what has been typed already is the program's, too
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # its window was closed meanwhile
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def copy_size(source: int, target: int) -> None:
