@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from argosy.runtime.foreground import Terminal
 from tests.runtime.bundlekit import Bundle, Runtime, listener, terminal
 
 
@@ -158,6 +159,14 @@ class TestTerminal:
                 "exec", "-t", cid, "sh", "-c", "tty; test -t 2 && echo yes", stdin=ours
             )
         assert told == "/dev/pts/0\nyes\n"
+
+
+def test_a_terminal_that_is_gone_is_not_given_back() -> None:
+    person, slave = os.openpty()
+    held = Terminal(slave, -1)
+    os.close(person)
+    held.close()
+    os.close(slave)
 
 
 def test_a_pidfd_of_init_is_sent(runtime: Runtime, bundle: Bundle, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from _signal import (
 )
 from fcntl import ioctl
 from termios import TCSANOW, tcgetattr, tcsetattr
+from termios import error as terminal_error
 
 from argosy.runtime.errors import Failure
 from argosy.runtime.flow import Flow
@@ -105,8 +106,11 @@ class Terminal:
             pass
 
     def close(self) -> None:
-        """Give the caller's terminal back as it was."""
-        tcsetattr(self.host, TCSANOW, self._saved)
+        """Give the caller's terminal back as it was, unless it is gone: its window was closed."""
+        try:
+            tcsetattr(self.host, TCSANOW, self._saved)
+        except terminal_error:
+            pass
 
 
 def receive_master(end: socket) -> int:
