@@ -158,7 +158,7 @@ def test_devices_are_read_as_docker_reads_them(text: str, path: str, access: str
 
 @pytest.mark.parametrize("text", ["", "-a", "a b", "a/b", "ä", "x" * 129])
 def test_what_is_no_name_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="expected 1 to 128 letters, "):
         parse_name(text)
 
 
