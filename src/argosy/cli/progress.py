@@ -106,7 +106,9 @@ def _json() -> Iterator[OnEvent]:
                 return
             told[desc.digest] = now
             line["done"] = event.done
-        elif isinstance(event, Skipped):
+        else:
+            told.pop(desc.digest, None)
+        if isinstance(event, Skipped):
             line["reason"] = event.reason
         elif isinstance(event, Tagged):
             line["tag"] = event.tag

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, TypeVar
 
 from argosy.content import graph
+from argosy.content.bounds import Place, Room
 from argosy.content.events import Copied, OnEvent, Skipped, Tagged, Told, ignore
 from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
 from argosy.content.protocols import Source, Target, Unordered, together
-from argosy.content.shipping import Freight, Noted, Shipping
+from argosy.content.shipping import Freight, Noted, Present, Shipping
 from argosy.content.workers import MAX_JOBS, Cancelled, Task, Workers, times
 from argosy.errors import (
     DigestMismatchError,
@@ -42,6 +43,9 @@ _BEGUN = 2
 """How many images are on their way for each blob that moves."""
 _RAW_BUDGET = 64 * 1024 * 1024
 """Bytes of manifests that are kept until they are written; those over it are read again."""
+
+_ROOM = 1024 * 1024
+"""Bytes of manifests that images read which are not the first of those on their way: fifteen times as much memory."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -160,9 +164,9 @@ class _Manifest(Value):
 class _Image(Freight):
     """What is known of one of the images of a run."""
 
-    def __init__(self, source: Source, root: Descriptor) -> None:
+    def __init__(self, source: Source, root: Descriptor, place: Place) -> None:
         super().__init__()
-        self.source, self.root = source, root
+        self.source, self.root, self.place = source, root, place
         self.manifests: dict[Digest, Descriptor] = {}
         self.rounds: list[list[_Manifest]] = []
         """What is written: the root with all below it, then what stands beside that, and so on."""
@@ -227,10 +231,11 @@ class Copying:
         self._movers = Workers(times(jobs, _ASKING), "argosy-copy")
         self._images = Workers(times(jobs, _BEGUN), "argosy-image")
         self._blobs = Shipping(source, target, self._movers, jobs, self._told, foreign=foreign)
-        self._known: set[Digest] = set()
-        self._lists: dict[Digest, set[Digest]] = {}
+        self._present = Present(target, self._blobs.fresh)
         self._lock = threading.Lock()
         self._held = 0
+        self._ended = False
+        self._room = Room(_ROOM)
         self._standing: dict[tuple[str, str], list[str]] | None = None
 
     def __enter__(self) -> Self:
@@ -239,13 +244,16 @@ class Copying:
     def __exit__(self, kind: object, exc: object, trace: object) -> None:
         if kind is not None:
             self._movers.cancel()
+        self._ended = True
+        self._room.wake()
         with self._movers, self._images:  # these wait for those, and may be interrupted
             if kind is not None:
                 self._images.cancel()
 
     def one(self, tag_or_digest: str, *tags: str, expected: Digest | None = None) -> Done:
         """Copy one image: see `copy`."""
-        return self._written(self._begun(tag_or_digest, tags, expected), tags)
+        with self._room.enter() as place:
+            return self._written(self._begun(place, tag_or_digest, tags, expected), tags)
 
     def each(
         self, items: Iterable[T], wanted: Callable[[T], tuple[str, Sequence[str]] | None]
@@ -261,18 +269,22 @@ class Copying:
             nothing was to be done, and raises what `copy` raises; other images are copied all the same.
         """
 
-        def begun(item: T) -> tuple[_Image, Sequence[str]] | Done | None:
-            found = wanted(item)
-            if found is None:
-                return None
-            image = self._begun(*found)
-            return self._written(image, found[1]) if self._unordered else (image, found[1])
+        def begun(at: tuple[T, Place]) -> tuple[_Image, Sequence[str]] | Done | None:
+            item, place = at
+            with place:
+                found = wanted(item)
+                if found is None:
+                    place.leave()
+                    return None
+                image = self._begun(place, *found)
+                return self._written(image, found[1]) if self._unordered else (image, found[1])
 
         def done(task: Task[tuple[_Image, Sequence[str]] | Done | None]) -> Done | None:
             found = task.result()
             return self._written(*found) if isinstance(found, tuple) else found
 
-        for item, task in self._images.ahead(begun, items):
+        placed = ((item, self._room.enter()) for item in items)
+        for (item, _), task in self._images.ahead(begun, placed):
             yield item, functools.partial(done, task)
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -281,7 +293,9 @@ class Copying:
 
     # --------------------------------------------------------------------------------------- reading, and moving blobs
 
-    def _begun(self, name: str, tags: Sequence[str], expected: Digest | None = None) -> _Image:
+    def _begun(
+        self, place: Place, name: str, tags: Sequence[str], expected: Digest | None = None
+    ) -> _Image:
         """Read what an image is made of, and bring its blobs to the target."""
         for tag in tags:
             self.target.check_tag(tag)
@@ -292,7 +306,7 @@ class Copying:
                 "manifest to be copied", expected=expected, actual=choice.root.digest
             )
         source = _with(self.source, choice.made) if choice.made else self.source
-        image = _Image(source, choice.root)
+        image = _Image(source, choice.root, place)
         try:
             with contextlib.suppress(Cancelled):  # `wait` says why, or nobody wants to know
                 self._read(image, (choice.root,), choice.keep)
@@ -313,7 +327,8 @@ class Copying:
         found: list[_Manifest] = []
         heights: dict[Digest, int] = {}
         image.rounds.append(found)
-        for node in graph.walk(image.source, *roots, keep=keep, workers=self._movers):
+        admit = functools.partial(self._admit, image)
+        for node in graph.walk(image.source, *roots, keep=keep, workers=self._movers, admit=admit):
             self._blobs.check(image)
             desc, children = node.descriptor, node.manifest.children()
             height = 1 + max((heights.get(child.digest, -1) for child in children), default=-1)
@@ -331,6 +346,9 @@ class Copying:
             # the largest first: one that is begun late is alone at the end
             for blob in sorted(blobs.values(), key=lambda one: -one.size):
                 self._blobs.send(image, blob)
+
+    def _admit(self, image: _Image, manifest: Descriptor) -> None:
+        image.place.take(manifest.size, lambda: not self._ended)
 
     def _read_beside(self, image: _Image) -> None:
         """Read what stands beside an image, and what stands beside that: who refers to it, and tags for its digest."""
@@ -379,6 +397,7 @@ class Copying:
 
     def _let_go(self, image: _Image) -> None:
         image.rounds.clear()
+        image.place.leave()
         with self._lock:
             self._held -= image.held
         image.held = 0
@@ -426,11 +445,11 @@ class Copying:
         raw = graph.read(image.source, desc) if one.raw is None else one.raw
         manifest = decode_manifest(raw, desc.media_type)
         with Noted(f"while writing {desc.digest} to {self.target}"):
-            there = self._is_there(desc, manifest)
+            there = self._present.has(desc, manifest)
             if mine or not there:
                 self._push_manifest(desc, manifest, raw, mine)
         image.moved = image.moved or not there
-        if self._is_new(desc):
+        if self._present.add(desc):
             self._told.tell(Skipped(desc, "exists") if there else Copied(desc))
         for tag in mine:
             self._told.tell(Tagged(desc, tag))
@@ -454,35 +473,6 @@ class Copying:
             content = io.BytesIO(graph.read_inner(self.source, child))
             self.target.push(graph.as_blob(child), content)
         return bool(inner)
-
-    def _is_there(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
-        """Whether the target has a manifest; it is not asked where some content was missing: then it was itself."""
-        if desc.digest in self._known:
-            return True
-        if any(child.digest in self._blobs.fresh for child in manifest.children()):
-            self._blobs.fresh.add(desc.digest)
-            return False
-        return self.target.exists(desc) and self._listed(desc, manifest)
-
-    def _is_new(self, desc: Descriptor) -> bool:
-        """Whether this is the first to find or make a manifest at the target."""
-        with self._lock:
-            new = desc.digest not in self._known
-            self._known.add(desc.digest)
-        return new
-
-    def _listed(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
-        """Whether what is at the target is found there by its subject too, if it has one.
-
-        Where clients keep the list it may have been lost; to push the manifest again puts it there. A subject's list is
-        read once.
-        """
-        subject = manifest.subject
-        if subject is None:
-            return True
-        if subject.digest not in self._lists:
-            self._lists[subject.digest] = {e.digest for e in self.target.referrers(subject)}
-        return desc.digest in self._lists[subject.digest]
 
 
 def _check_number(met: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from argosy.content.bounds import Recent
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -68,7 +69,7 @@ class Told:
         self.listening = on_event is not ignore
         self._on_event = on_event
         self._telling = threading.Lock()
-        self._planned: set[Digest] = set()
+        self._planned: Recent[Digest] = Recent()
 
     def tell(self, event: Event) -> None:
         """Tell of something."""
@@ -77,7 +78,5 @@ class Told:
 
     def plan(self, desc: Descriptor) -> None:
         """Tell that content belongs to what is copied, once."""
-        with self._telling:
-            if desc.digest not in self._planned:
-                self._planned.add(desc.digest)
-                self._on_event(Planned(desc))
+        if self.listening and self._planned.add(desc.digest):
+            self.tell(Planned(desc))

@@ -37,6 +37,8 @@ MAX_NODES = 100_000
 
 _AHEAD = 8
 """How many manifests a walk reads ahead."""
+_AHEAD_SIZE = 256 * 1024
+"""Bytes of the largest manifest that is read ahead."""
 
 
 def read(source: Source, desc: Descriptor, *, limit: int = manifests.MAX_SIZE) -> bytes:
@@ -157,6 +159,7 @@ def walk(
     keep: frozenset[Digest] | None = None,
     missing_ok: bool = False,
     workers: Workers | None = None,
+    admit: Callable[[Descriptor], object] | None = None,
 ) -> Iterator[Node]:
     """Every manifest below and including some, children before parents, each once.
 
@@ -166,13 +169,14 @@ def walk(
         keep: Of every index, only the children with these digests; None for all.
         missing_ok: Leave out children that are not there, instead of raising.
         workers: Read some manifests ahead on these threads.
+        admit: Called before a manifest is taken into memory, and may wait.
 
     Raises:
         LimitExceededError: manifests nest deeper than 16, or there are more than 100 000 descriptors.
         ManifestUnknownError: a child is not in the source.
         InvalidManifestError: a manifest breaks the image-spec.
     """
-    walker = _Walker(source, keep, missing_ok, workers)
+    walker = _Walker(source, keep, missing_ok, workers, admit)
     for root, begun in walker.ahead(roots):
         yield from walker.visit(root, 0, begun)
 
@@ -184,8 +188,10 @@ class _Walker:
         keep: frozenset[Digest] | None,
         missing_ok: bool,
         workers: Workers | None,
+        admit: Callable[[Descriptor], object] | None,
     ) -> None:
         self._source, self._keep, self._missing_ok = source, keep, missing_ok
+        self._admit = admit
         self._seen: set[Digest] = set()
         self._met = 0
         self._workers = workers
@@ -234,7 +240,7 @@ class _Walker:
                 self._free += 1
 
     def _begun(self, desc: Descriptor) -> Task[bytes] | None:
-        if self._workers is None or desc.digest in self._seen:
+        if self._workers is None or desc.size > _AHEAD_SIZE or desc.digest in self._seen:
             return None
         self._free -= 1
         return self._workers.begin(functools.partial(read, self._source, desc))
@@ -253,6 +259,8 @@ class _Walker:
         begun: Task[bytes] | None,
         reads: Callable[[Source, Descriptor], bytes],
     ) -> Node | None:
+        if self._admit is not None:
+            self._admit(desc)
         try:
             raw = begun.result() if begun else reads(self._source, desc)
         except ManifestUnknownError:

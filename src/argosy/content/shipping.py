@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable
 
+from argosy.content.bounds import Recent
 from argosy.content.events import Copied, Event, Mounted, Progressed, Skipped, Told
 from argosy.content.protocols import Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
@@ -15,6 +16,10 @@ from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index, Manifest
+
+_MOST_LISTS = 1000
+"""Of how many subjects it is remembered who refers to them."""
 
 
 class _Sent(Value):
@@ -61,15 +66,15 @@ class Shipping:
         foreign: bool,
     ) -> None:
         self.source, self.target = source, target
-        self.fresh: set[Digest] = set()
+        self.fresh: Recent[Digest] = Recent()
         """What was missing at the target."""
         self._workers, self._told, self._foreign = workers, told, foreign
         self._mounter = target if isinstance(target, Mounter) else None
         self._turn = threading.Semaphore(most)
         self._lock = threading.Lock()
         self._moving: dict[Digest, Task[None]] = {}
-        self._there: set[Digest] = set()
-        self._left: set[Digest] = set()
+        self._there: Recent[Digest] = Recent()
+        self._left: Recent[Digest] = Recent()
 
     def check(self, freight: Freight) -> None:
         """Go on only where somebody still wants it.
@@ -96,11 +101,8 @@ class Shipping:
 
     def _leave(self, desc: Descriptor) -> None:
         """Tell once of a blob that does not move. Elsewhere it may be a layer like any other, and that one moves."""
-        with self._lock:
-            if desc.digest in self._left:
-                return
-            self._left.add(desc.digest)
-        self._told.tell(Skipped(desc, "foreign"))
+        if self._left.add(desc.digest):
+            self._told.tell(Skipped(desc, "foreign"))
 
     def wait(self, freight: Freight) -> None:
         """Wait until all that was sent is there. What failed for another freight is tried again for this one.
@@ -180,6 +182,50 @@ class Shipping:
             self._told.tell(Progressed(desc, done))
 
         return moved
+
+
+class Present:
+    """Which manifests are at a target, as far as that is known.
+
+    Args:
+        target: Where they may be.
+        fresh: Content that was missing there.
+    """
+
+    def __init__(self, target: Target, fresh: Recent[Digest]) -> None:
+        self._target, self._fresh = target, fresh
+        self._known: Recent[Digest] = Recent()
+        self._lists: dict[Digest, set[Digest]] = {}
+
+    def add(self, desc: Descriptor) -> bool:
+        """Remember that one is there; whether that is news."""
+        return self._known.add(desc.digest)
+
+    def has(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
+        """Whether one is there; it is not asked where some content was missing: then it was itself."""
+        if desc.digest in self._known:
+            return True
+        if any(child.digest in self._fresh for child in manifest.children()):
+            self._fresh.add(desc.digest)
+            return False
+        return self._target.exists(desc) and self._listed(desc, manifest)
+
+    def _listed(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
+        """Whether what is at the target is found there by its subject too, if it has one.
+
+        Where clients keep the list it may have been lost; to push the manifest again puts it there. A subject's list is
+        read once.
+        """
+        subject = manifest.subject
+        if subject is None:
+            return True
+        listed = self._lists.get(subject.digest)
+        if listed is None:
+            listed = {entry.digest for entry in self._target.referrers(subject)}
+            if len(self._lists) >= _MOST_LISTS:
+                self._lists.clear()
+            self._lists[subject.digest] = listed
+        return desc.digest in listed
 
 
 class Noted:
