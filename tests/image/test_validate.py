@@ -7,12 +7,13 @@ import pathlib
 import pytest
 
 from argosy.content.memory import MemoryStore
+from argosy.content.verify import VerifyingReader
 from argosy.image.convert import recompress
 from argosy.image.derive import derive
 from argosy.image.draft import draft
 from argosy.image.indexes import annotate, create
 from argosy.image.pack import pack
-from argosy.image.validate import validate
+from argosy.image.validate import Known, validate
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
 from argosy.layout.store import LayoutStore
@@ -169,3 +170,27 @@ def test_a_manifest_that_cannot_be_read_is_found_and_the_others_still_checked() 
     (line,) = _found(mixed)
     assert str(bad.digest) in line
     assert index.digest != mixed.digest
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_layer_of_several_images_is_read_once_and_told_for_each(fast: bool) -> None:
+    read: list[Digest] = []
+
+    class Watched(MemoryStore):
+        def fetch(self, desc: Descriptor) -> VerifyingReader:
+            read.append(desc.digest)
+            return super().fetch(desc)
+
+    store = Watched()
+    base = Image(source=store, descriptor=random.image(store, 1, layers=1))
+    (shared,) = base.manifest.layers
+    lost = Descriptor.of(mediatypes.OCI_LAYER_GZIP, b"lost")
+    one, two = derive(base, layers=[lost]), derive(base, layers=[shared, lost])
+    index = create(store, one, two)
+    read.clear()
+    known: Known = {}
+    for what in (index, two):
+        list(validate(what, fast=fast, known=known))
+    assert read.count(shared.digest) == (0 if fast else 1)
+    again = [f.where for f in validate(index, fast=fast, known=known) if "layer" in f.where]
+    assert again == [f"layer {position} ({lost.digest})" for position in (0, 1)]

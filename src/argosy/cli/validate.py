@@ -13,7 +13,7 @@ from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document
 from argosy.content import graph
 from argosy.errors import IntegrityError
-from argosy.image.validate import validate
+from argosy.image.validate import Known, validate
 from argosy.image.view import Image, ImageIndex
 from argosy.locate import Location
 from argosy.spec.platform import Platform
@@ -51,6 +51,7 @@ def command(
     """
     found: list[dict[str, object]] = []
     failed = False
+    known: Known = {}
     if all_tags:
         places.check_whole(place)
     with places.source(place, ahead=True) as source:
@@ -61,7 +62,8 @@ def command(
                 desc = graph.select(source, desc, platform)
             kind = ImageIndex if desc.is_index() else Image
             wrong = False
-            for finding in validate(kind(source=source, descriptor=desc), fast=fast):
+            image = kind(source=source, descriptor=desc)
+            for finding in validate(image, fast=fast, known=known):
                 wrong = True
                 failed = failed or strict or not finding.warning
                 level = "warning" if finding.warning else "error"

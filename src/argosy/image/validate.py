@@ -23,7 +23,10 @@ from argosy.spec.digest import Digest
 from argosy.spec.manifest import problems
 from argosy.spec.platform import Platform
 
-__all__ = ["Finding", "validate"]
+__all__ = ["Finding", "Known", "validate"]
+
+Known = dict[tuple[object, ...], "tuple[Finding, ...]"]
+"""What was found in layers, by all that it depends on: images share many, and each is read once."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,12 +47,15 @@ class Finding:
         return f"{self.where}: {self.rule}"
 
 
-def validate(what: Image | ImageIndex, *, fast: bool = False) -> Iterator[Finding]:
+def validate(
+    what: Image | ImageIndex, *, fast: bool = False, known: Known | None = None
+) -> Iterator[Finding]:
     """Everything that is wrong with an image or an index.
 
     Args:
         what: What to check.
         fast: Look whether layers are there, but do not read them.
+        known: What was found in layers before, of the same place and as `fast`; what is found now joins it.
 
     Raises:
         RegistryError: the place itself fails.
@@ -61,36 +67,72 @@ def validate(what: Image | ImageIndex, *, fast: bool = False) -> Iterator[Findin
         >>> [str(finding) for finding in validate(Image(source=store, descriptor=image(store, 1)))]
         []
     """
+    run = _Run(fast, {} if known is None else known)
     if isinstance(what, ImageIndex):
-        yield from _index(what, fast, 0, set())
+        yield from run.index(what, 0)
     else:
-        yield from _image(what, fast)
+        yield from run.image(what)
 
 
-def _index(index: ImageIndex, fast: bool, depth: int, seen: set[Digest]) -> Iterator[Finding]:
-    where = f"index {index.digest}"
-    try:
-        parsed = index.index
-    except (ArgosyError, StorageError) as exc:
-        yield Finding(where=where, rule=str(exc))
-        return
-    for problem in problems(parsed):
-        yield Finding(where=where, rule=problem, warning=True)
-    if depth > graph.MAX_DEPTH:
-        yield Finding(where=where, rule=f"indexes are nested deeper than {graph.MAX_DEPTH}")
-        return
-    for entry in parsed.manifests:
-        yield from _data(f"manifest {entry.digest}", entry)
-        new = entry.digest not in seen
-        seen.add(entry.digest)
-        if entry.is_index() and new:
-            nested = ImageIndex(source=index.source, descriptor=entry)
-            yield from _index(nested, fast, depth + 1, seen)
-        elif entry.media_type in mediatypes.MANIFESTS:
-            image = Image(source=index.source, descriptor=entry)
-            if new:
-                yield from _image(image, fast)
-            yield from _agrees(image, entry)
+class _Run:
+    def __init__(self, fast: bool, known: Known) -> None:
+        self._fast, self._known = fast, known
+        self._seen: set[Digest] = set()
+
+    def index(self, index: ImageIndex, depth: int) -> Iterator[Finding]:
+        """What is wrong with an index, and below it."""
+        where = f"index {index.digest}"
+        try:
+            parsed = index.index
+        except (ArgosyError, StorageError) as exc:
+            yield Finding(where=where, rule=str(exc))
+            return
+        for problem in problems(parsed):
+            yield Finding(where=where, rule=problem, warning=True)
+        if depth > graph.MAX_DEPTH:
+            yield Finding(where=where, rule=f"indexes are nested deeper than {graph.MAX_DEPTH}")
+            return
+        for entry in parsed.manifests:
+            yield from _data(f"manifest {entry.digest}", entry)
+            new = entry.digest not in self._seen
+            self._seen.add(entry.digest)
+            if entry.is_index() and new:
+                nested = ImageIndex(source=index.source, descriptor=entry)
+                yield from self.index(nested, depth + 1)
+            elif entry.media_type in mediatypes.MANIFESTS:
+                image = Image(source=index.source, descriptor=entry)
+                if new:
+                    yield from self.image(image)
+                yield from _agrees(image, entry)
+
+    def image(self, image: Image) -> Iterator[Finding]:
+        """What is wrong with an image or an artifact, and with its layers."""
+        where = f"manifest {image.digest}"
+        try:
+            manifest = image.manifest
+        except ArgosyError as exc:
+            yield Finding(where=where, rule=str(exc))
+            return
+        for problem in problems(manifest):
+            yield Finding(where=where, rule=problem, warning=True)
+        yield from _config(image)
+        try:
+            layers = image.layers
+        except ArgosyError:
+            layers = tuple(
+                Layer(source=image.source, descriptor=desc, position=position)
+                for position, desc in enumerate(manifest.layers)
+            )
+        for layer in layers:
+            yield from self._layer(layer, changeset=image.is_image)
+
+    def _layer(self, layer: Layer, *, changeset: bool) -> Iterator[Finding]:
+        desc = layer.descriptor
+        key = (desc.digest, desc.size, desc.media_type, desc.data, layer.diff_id, changeset)
+        if key not in self._known:
+            self._known[key] = tuple(_layer(layer, self._fast, changeset=changeset))
+        for finding in self._known[key]:
+            yield dataclasses.replace(finding, where=layer.name)
 
 
 def _agrees(image: Image, entry: Descriptor) -> Iterator[Finding]:
@@ -109,27 +151,6 @@ def _agrees(image: Image, entry: Descriptor) -> Iterator[Finding]:
 
 def _machine(platform: Platform) -> tuple[str, str]:
     return platform.os, platform.architecture
-
-
-def _image(image: Image, fast: bool) -> Iterator[Finding]:
-    where = f"manifest {image.digest}"
-    try:
-        manifest = image.manifest
-    except ArgosyError as exc:
-        yield Finding(where=where, rule=str(exc))
-        return
-    for problem in problems(manifest):
-        yield Finding(where=where, rule=problem, warning=True)
-    yield from _config(image)
-    try:
-        layers = image.layers
-    except ArgosyError:
-        layers = tuple(
-            Layer(source=image.source, descriptor=desc, position=position)
-            for position, desc in enumerate(manifest.layers)
-        )
-    for layer in layers:
-        yield from _layer(layer, fast, changeset=image.is_image)
 
 
 def _config(image: Image) -> Iterator[Finding]:
