@@ -4,7 +4,7 @@ import pytest
 
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
-from argosy.errors import ManifestUnknownError, PlatformUnknownError
+from argosy.errors import InvalidManifestError, ManifestUnknownError, PlatformUnknownError
 from argosy.image import indexes
 from argosy.image.view import Image, ImageIndex
 from argosy.spec import mediatypes
@@ -39,6 +39,9 @@ def test_an_empty_index_is_one() -> None:
     store = MemoryStore()
     assert indexes.create(store, docker=True).index.media_type == mediatypes.DOCKER_LIST
     assert indexes.create(store).manifests == ()
+    for wrong in ("nonsense", "a/b;c=1"):
+        with pytest.raises(InvalidManifestError, match="artifactType: "):
+            indexes.create(store, artifact_type=wrong)
 
 
 def test_adding_an_entry_twice_lists_it_once() -> None:

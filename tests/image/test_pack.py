@@ -64,6 +64,8 @@ def test_what_nobody_would_read_is_not_made(here: pathlib.Path) -> None:
         pack(MemoryStore(), [File(path="a.txt", media_type=wrong)])
     with pytest.raises(InvalidManifestError, match=r"config\.mediaType: .*'nonsense'"):
         pack(MemoryStore(), config=File(path="a.txt", media_type=wrong))
+    with pytest.raises(InvalidManifestError, match="artifactType: a/b;c=1 has parameters"):
+        pack(MemoryStore(), artifact_type="a/b;c=1")
 
 
 def test_a_configuration_and_a_subject(here: pathlib.Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -149,6 +150,14 @@ def test_a_filter_is_applied_and_told(server: Server) -> None:
     answer = referrers(server, of, "?artifactType=application/x.b%2Bjson")
     assert answer.header("oci-filters-applied") == "artifactType"
     assert [one["artifactType"] for one in answer.json()["manifests"]] == ["application/x.b+json"]
+
+
+def test_a_type_with_parameters_is_found_as_it_is_written(server: Server) -> None:
+    of = server.push_image("a", "t")
+    kind = 'application/x.bundle+json; version="0.2"'
+    server.push_manifest("a", image(subject=subject(of), artifactType=kind))
+    (entry,) = referrers(server, of, f"?artifactType={quote(kind)}").json()["manifests"]
+    assert entry["artifactType"] == kind
 
 
 def test_many_referrers_come_in_pages(tmp_path: Any) -> None:

@@ -14,7 +14,7 @@ from argosy.errors import ArgosyError, InvalidManifestError, LimitExceededError,
 from argosy.spec import mediatypes as mt
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest, problems
+from argosy.spec.manifest import Index, Manifest, check_types, decode_manifest, problems
 from argosy.spec.platform import Platform
 
 D = {"mediaType": mt.OCI_CONFIG, "digest": str(Digest.of(b"c")), "size": 1}
@@ -110,6 +110,9 @@ def test_unknown_properties_survive_everywhere(
         (IMAGE | {"mediaType": "a/b\n" + "c" * 5000}, None, "mediaType: expected a media type"),
         (IMAGE | {"layers": [D | {"data": "!"}]}, None, "layers[0].data: not Base 64"),
         (IMAGE | {"artifactType": "x"}, None, "artifactType: expected a media type"),
+        (IMAGE | {"artifactType": "x/y;"}, None, "artifactType: expected a media type"),
+        (IMAGE | {"artifactType": "x/y; a=b\n"}, None, "artifactType: expected a media type"),
+        (IMAGE | {"artifactType": "x/y" + ";a=b" * 300}, None, "artifactType: expected a media"),
         (IMAGE | {"schemaVersion": 2.0}, None, "schemaVersion: expected a whole number, got 2.0"),
         (IMAGE | {"annotations": {"a": 1}}, None, "annotations.a: expected a string, got a number"),
         (INDEX | {"manifests": None}, None, "manifests: this property is required"),
@@ -201,6 +204,21 @@ def test_too_many_bytes_are_refused() -> None:
 def test_no_document_crashes(value: object) -> None:
     with contextlib.suppress(ArgosyError):
         decode_manifest(raw(value))
+
+
+def test_parameters_of_media_types_are_kept_and_told() -> None:
+    odd = "application/x.bundle+json;version=0.2"
+    image = IMAGE | {"artifactType": odd, "config": D | {"mediaType": odd}, "layers": [L]}
+    index = INDEX | {"manifests": [M | {"artifactType": 'text/plain; charset="utf-8"'}]}
+    for value, where in (
+        (image, ["artifactType", "config.mediaType"]),
+        (index, ["manifests[0].artifactType"]),
+    ):
+        read = decode_manifest(raw(value))
+        assert json.loads(read.encode()) == value
+        assert [line.split(":")[0] for line in problems(read)] == where
+        with pytest.raises(InvalidManifestError, match="has parameters"):
+            check_types(read)
 
 
 def test_problems_of_portability_are_told() -> None:

@@ -13,7 +13,7 @@ from argosy.image.view import Image, ImageIndex
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index
+from argosy.spec.manifest import Index, check_types
 from argosy.spec.platform import Platform
 
 __all__ = ["add", "annotate", "create", "entries_of", "filtered", "remove"]
@@ -56,6 +56,9 @@ def create(
         flatten: List the entries of indexes instead of the indexes.
         subject: What the index refers to.
         artifact_type: What sort of artifact it is.
+
+    Raises:
+        InvalidManifestError: `artifact_type` is no media type, or has parameters.
     """
     kind = mediatypes.DOCKER_LIST if docker else mediatypes.OCI_INDEX
     empty = Index(
@@ -64,6 +67,7 @@ def create(
         subject=subject,
         artifact_type=artifact_type,
     )
+    check_types(empty)
     place = draft(source)
     base = ImageIndex(source=place, descriptor=place.put(kind, empty.encode()))
     return add(base, *views, flatten=flatten) if views else base

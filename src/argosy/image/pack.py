@@ -21,7 +21,7 @@ from argosy.layer.tarwriter import TarWriter
 from argosy.spec import annotations as keys
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
-from argosy.spec.manifest import Manifest, decode_manifest
+from argosy.spec.manifest import Manifest, check_types, decode_manifest
 
 __all__ = ["DIGEST", "UNKNOWN_ARTIFACT", "UNKNOWN_CONFIG", "UNPACK", "File", "check_title", "pack"]
 
@@ -100,6 +100,7 @@ def pack(
     raw = manifest.encode()
     # What would be refused by whoever reads it is not made.
     decode_manifest(raw, manifest.media_type)
+    check_types(manifest)
     return Image(source=place, descriptor=place.put(manifest.media_type, raw))
 
 

@@ -182,8 +182,41 @@ _CLASSES: dict[str, type[Manifest | Index]] = {
 }
 
 
+def check_types(made: Manifest | Index) -> None:
+    """See that a manifest that is made has only media types that every registry takes.
+
+    Raises:
+        InvalidManifestError: one is none, or has parameters.
+    """
+    for where, media_type in _types(made):
+        MEDIA_TYPE.decode(media_type, where, InvalidManifestError)
+    for problem in _with_parameters(made):
+        raise InvalidManifestError(problem)
+
+
+def _with_parameters(manifest: Manifest | Index) -> Iterator[str]:
+    for where, media_type in _types(manifest):
+        if not mediatypes.plain(media_type):
+            yield f"{where}: {media_type} has parameters, which some registries refuse"
+
+
+def _types(manifest: Manifest | Index) -> Iterator[tuple[str, str]]:
+    """The media types that a manifest names, each with its place."""
+    found = [("artifactType", manifest.artifact_type)]
+    if isinstance(manifest, Manifest):
+        found.append(("config.mediaType", manifest.config.media_type))
+        name, entries = "layers", manifest.layers
+    else:
+        name, entries = "manifests", manifest.manifests
+    for position, entry in enumerate(entries):
+        found.append((f"{name}[{position}].mediaType", entry.media_type))
+        found.append((f"{name}[{position}].artifactType", entry.artifact_type))
+    return ((where, media_type) for where, media_type in found if media_type is not None)
+
+
 def problems(manifest: Manifest | Index) -> Iterator[str]:
     """What a readable manifest does against a MUST or a portability SHOULD of the image-spec, one line each."""
+    yield from _with_parameters(manifest)
     if isinstance(manifest, Manifest):
         if manifest.config.media_type == mediatypes.OCI_EMPTY and not manifest.artifact_type:
             yield "artifactType: must be set where config.mediaType is the empty value"

@@ -88,6 +88,8 @@ _OCI_TO_DOCKER = {oci: docker for docker, oci in _DOCKER_TO_OCI.items()}
 _RFC6838 = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII
 )
+_PARAMETERS = r"""(?:[ \t]*;[ \t]*[\w!#$%&'*+.^`|~-]+=(?:[\w!#$%&'*+.^`|~-]+|"[ !#-\[\]-~]*"))*"""
+_LONGEST = 1024
 
 
 def to_oci(media_type: str) -> str:
@@ -120,14 +122,33 @@ def layer_media_type(compression: str, *, docker: bool = False) -> str:
 
 
 def parse_media_type(text: str) -> str:
-    """A media type that complies with RFC 6838, section 4.2 (no parameters).
+    """A media type whose name complies with RFC 6838, section 4.2; parameters may follow, 1024 characters in all.
+
+    Whether parameters may be there the image-spec leaves open, and they are: signatures of Sigstore and SBOMs tell
+    their version so. See `plain`.
+
+    >>> parse_media_type("application/vnd.cyclonedx+json;version=1.5")
+    'application/vnd.cyclonedx+json;version=1.5'
 
     Raises:
-        InvalidManifestError: it does not.
+        InvalidManifestError: it does not comply.
     """
-    if not _RFC6838.fullmatch(text):
+    name, mark, rest = text.partition(";")
+    complies = _RFC6838.fullmatch(name.rstrip(" \t") if mark else name)
+    if complies and mark and len(text) <= _LONGEST:  # hardly ever: it is compiled only then
+        complies = re.fullmatch(_PARAMETERS, mark + rest, re.ASCII)
+    if not complies or len(text) > _LONGEST:
         raise InvalidManifestError(f"expected a media type <type>/<subtype>, got {text[:200]!r}")
     return text
+
+
+def plain(media_type: str) -> bool:
+    """Whether a media type is a name without parameters, which every registry takes.
+
+    >>> plain("text/markdown"), plain("text/plain; charset=utf-8")
+    (True, False)
+    """
+    return ";" not in media_type
 
 
 def essence(content_type: str) -> str:

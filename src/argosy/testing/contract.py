@@ -148,6 +148,17 @@ class TargetContract:
         only = list(place.referrers(subject, "application/x.note"))
         assert [d.digest for d in only] == [note.digest]
 
+    def test_types_with_parameters_are_kept_and_found(self, tmp_path: pathlib.Path) -> None:
+        memory, place = MemoryStore(), self.make(tmp_path)
+        kind = "application/x.bundle+json;version=0.2"
+        subject = random.image(memory, 1, "v1")
+        made = random.artifact(memory, 2, subject=subject, kind=kind)
+        copy(memory, "v1", place, "v1", referrers=True)
+        place = self.reopen(place)
+        found = [(entry.digest, entry.artifact_type) for entry in place.referrers(subject, kind)]
+        assert found == [(made.digest, kind)]
+        assert list(place.referrers(subject, kind.partition(";")[0])) == []
+
     def test_an_unknown_subject_has_no_referrers(self, tmp_path: pathlib.Path) -> None:
         place = self.make(tmp_path)
         assert list(place.referrers(random.image(MemoryStore(), 9))) == []
