@@ -29,7 +29,7 @@ from argosy.errors import (
     StorageError,
     TransportError,
 )
-from argosy.layout import durable, names
+from argosy.layout import names
 from argosy.layout.gc import fsck
 from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
@@ -473,42 +473,6 @@ class TestPartialBlobs:
         assert list(fsck(store)) == []
 
 
-class TestDurability:
-    def test_content_is_synced_before_it_is_named_and_its_name_after(
-        self, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        store = LayoutStore.create(tmp_path)
-        (tmp_path / "blobs/sha256").mkdir()
-        calls: list[str] = []
-        fsync, rename = os.fsync, os.rename
-
-        def path_of(fd: int) -> str:
-            return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
-
-        def synced(fd: int) -> None:
-            calls.append(f"sync {path_of(fd)}")
-            fsync(fd)
-
-        def renamed(old: str, new: str) -> None:
-            calls.append(f"name {os.path.basename(new)}")
-            rename(old, new)
-
-        monkeypatch.setattr(os, "fsync", synced)
-        monkeypatch.setattr(os, "rename", renamed)
-        raw = b'{"schemaVersion":2,"manifests":[]}'
-        desc = Descriptor.of(mediatypes.OCI_INDEX, raw)
-        store.push(desc, io.BytesIO(raw), tags=["v1"])
-        name = desc.digest.encoded
-        assert calls == [
-            f"sync .{name}.partial",
-            f"name {name}",
-            "sync sha256",
-            "sync .index.json.tmp",
-            "name index.json",
-            f"sync {tmp_path.name}",
-        ]
-
-
 class TestLocks:
     def test_many_processes_and_threads_lose_no_tag(self, tmp_path: pathlib.Path) -> None:
         LayoutStore.create(tmp_path / "l")
@@ -533,9 +497,3 @@ class TestLocks:
         store = LayoutStore.open(tmp_path / "l")
         assert len(list(store.tags())) == 24
         assert list(fsck(store)) == []
-
-    def test_readers_are_not_kept_out(self, tmp_path: pathlib.Path) -> None:
-        store = LayoutStore.create(tmp_path)
-        desc = random.image(store, 1, "v1")
-        with durable.locked(str(tmp_path)):
-            assert LayoutStore.open(tmp_path).resolve("v1") == desc

@@ -230,9 +230,10 @@ def locked(folder: str) -> Iterator[None]:
         except OSError as exc:
             if exc.errno not in _LOCKLESS:
                 raise
-            os.close(fd)
             name = os.path.join(folder, LOCK_FILE)
-            fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            os.close(fd)
+            fd = file
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:
