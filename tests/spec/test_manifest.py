@@ -228,6 +228,10 @@ def test_problems_of_portability_are_told() -> None:
     assert list(problems(Manifest(config=EMPTY, artifact_type="a/b"))) == [
         "layers: should have at least one entry"
     ]
+    inner = Descriptor.of(mt.OCI_MANIFEST, b"{}")
+    assert list(problems(Manifest(config=inner, layers=(inner,)))) == [
+        f"config.mediaType: {mt.OCI_MANIFEST} is a manifest"
+    ]
     assert len(list(problems(Index(manifests=(EMPTY,))))) == 1
 
 

@@ -54,11 +54,11 @@ class IndexFile:
         held = self._read
         with storage_errors(self._path):
             stamp = stamp_of(self._path)
-            if held is not None and stamp is not None and held[0] == stamp:
+            if held is not None and held[0] == stamp:
                 return held[1]
         index = decode_index(read_file(self._path, imagelayout.MAX_INDEX_SIZE), self._path)
-        # Only if it did not change meanwhile is it known to be what the stamp stands for.
-        self._read = (stamp, index) if stamp is not None and stamp == stamp_of(self._path) else None
+        # It was taken before: what changed meanwhile has another one.
+        self._read = (stamp, index) if stamp is not None else None
         return index
 
     def change(self, change: Change, *, patient: bool = False) -> None:

@@ -222,7 +222,7 @@ def problems(manifest: Manifest | Index) -> Iterator[str]:
             yield "artifactType: must be set where config.mediaType is the empty value"
         if not manifest.layers:
             yield "layers: should have at least one entry"
-        if manifest.media_type in mediatypes.MANIFESTS and manifest.config.is_manifest():
+        if manifest.config.is_manifest():
             yield f"config.mediaType: {manifest.config.media_type} is a manifest"
         return
     for position, entry in enumerate(manifest.manifests):
