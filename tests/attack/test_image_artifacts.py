@@ -80,6 +80,14 @@ def test_ghsa_m37j_52j7_pjw7_a_chain_of_links_does_not_lead_out(out: pathlib.Pat
         assert os.listdir(out) == []
 
 
+@pytest.mark.parametrize("target", ["/etc/passwd", "/", "/d/a", "../..", "a/../../x", "../s/.."])
+def test_a_symbolic_link_out_of_its_title_is_refused(out: pathlib.Path, target: str) -> None:
+    tree = tar_of(folder("d/"), folder("d/s/"), link("d/s/l", target))
+    with pytest.raises(InvalidLayerError, match=f"a link to '{target}', outside of 'd'"):
+        deliver(archive("d", tree), str(out))
+    assert os.listdir(out) == []
+
+
 def test_ghsa_8xwf_rjm4_xvhv_a_sibling_whose_name_begins_alike_is_outside(
     out: pathlib.Path,
 ) -> None:

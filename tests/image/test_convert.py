@@ -65,7 +65,8 @@ def test_what_has_its_media_types_already_keeps_its_digest() -> None:
     index = indexes.add(indexes.create(artifact.source, artifact), image_of(TAR))
     changed = dataclasses.replace(index.index, manifests=(noted, *index.manifests[1:]))
     place = draft(index.source)
-    index = ImageIndex(source=place, descriptor=place.put(changed.media_type, changed.encode()))
+    spaced = changed.encode() + b"\n"
+    index = ImageIndex(source=place, descriptor=place.put(changed.media_type, spaced))
     assert to_oci(artifact).digest == artifact.digest
     assert retyped(index, docker=False).digest == index.digest
 

@@ -53,6 +53,17 @@ def test_a_missing_layer_is_found_even_fast() -> None:
     assert any("not there" in line for line in _found(derive(image, layers=[lost]), fast=True))
 
 
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_layer_that_is_not_to_be_distributed_may_be_elsewhere(fast: bool) -> None:
+    image = image_of(TAR)
+    (layer,) = image.manifest.layers
+    elsewhere = Descriptor(
+        media_type=mediatypes.OCI_NONDISTRIBUTABLE_GZIP, digest=Digest.of(b"x"), size=layer.size
+    )
+    found = _found(derive(image, layers=[elsewhere]), fast=fast)
+    assert not any(line.startswith("layer") for line in found), found
+
+
 def test_data_that_is_not_the_content_of_its_descriptor_is_found() -> None:
     image = image_of(TAR)
     config, (layer,) = image.manifest.config, image.manifest.layers

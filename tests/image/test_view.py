@@ -21,6 +21,7 @@ from argosy.image.derive import derive
 from argosy.image.view import Image, ImageIndex, view
 from argosy.layer.compression import Compression
 from argosy.spec.digest import Digest
+from argosy.spec.imageconfig import History
 from argosy.spec.platform import Platform
 from argosy.testing import random
 from tests.image.kit import AMD64, file, image_of, tar_of
@@ -50,6 +51,13 @@ def test_the_platform_of_a_lone_image_is_not_silently_ignored() -> None:
     random.image(store, 1, "v1", platform="linux/amd64")
     with pytest.raises(PlatformUnknownError, match="linux/arm64"):
         Image.open(store, "v1", Platform.parse("linux/arm64"))
+
+
+def test_an_artifact_suits_every_platform() -> None:
+    store = MemoryStore()
+    artifact = random.artifact(store, 1)
+    wanted = Platform.parse("plan9/mips")
+    assert Image.select(store, artifact, wanted).descriptor == artifact
 
 
 def test_raw_bytes_are_those_that_were_stored() -> None:
@@ -136,11 +144,13 @@ def test_an_index_is_no_image_and_an_image_no_index() -> None:
 
 def test_history_steps_stand_at_their_layers() -> None:
     image = image_of(tar_of(file("a")), tar_of(file("b")), env={"A": "1"})
-    steps = image.histories()
-    assert [(step.created_by, layer.position if layer else None) for step, layer in steps] == [
-        ("layer 0", 0),
-        ("layer 1", 1),
-    ]
+    config = image.config
+    told = [History(created_by="FROM", empty_layer=True), config.history[0]]
+    told += [History(created_by="ENV", empty_layer=True)]
+    image = derive(image, config=dataclasses.replace(config, history=tuple(told)))
+    assert [
+        (step.created_by, layer.position if layer else None) for step, layer in image.histories()
+    ] == [("FROM", None), ("layer 0", 0), ("ENV", None), ("", 1)]
 
 
 def test_a_layer_is_read_only_when_it_is_asked_for() -> None:

@@ -139,6 +139,8 @@ def test_devices_are_made(tmp_path: Path) -> None:  # umoci unpack.bats [mknod]
     assert (loop.st_mode, loop.st_rdev, loop.st_gid) == (stat.S_IFBLK | 0o660, os.makedev(7, 0), 6)
     with pytest.raises(InvalidLayerError, match="outside what Linux has"):
         put(tmp_path, char("big", device=(4096, 0)))
+    with pytest.raises(InvalidLayerError, match="outside what Linux has"):
+        put(tmp_path, char("big", device=(0, 1 << 20)))
 
 
 @needs_root

@@ -116,6 +116,13 @@ def test_a_whiteout_gives_spared_directories_their_times_back(tmp_path: Path) ->
     assert {(tmp_path / p).stat().st_mtime_ns for p in ("d", "d/e")} == {NOON}
 
 
+def test_an_opaque_whiteout_is_no_change_of_its_directory(tmp_path: Path) -> None:
+    put(tmp_path, folder("d", mtime=NOON), file("d/low"))
+    put(tmp_path, file("d/.wh..wh..opq"))
+    assert os.listdir(tmp_path / "d") == []
+    assert (tmp_path / "d").stat().st_mtime_ns == NOON
+
+
 def test_what_aufs_kept_aside_is_not_there_in_the_end(tmp_path: Path) -> None:
     # storage: TestOverlayTarAUFSUntar, diff.go's WhiteoutLinkDir
     put(

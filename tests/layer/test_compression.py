@@ -70,7 +70,11 @@ def test_members_and_frames_may_follow_each_other(compression: Compression) -> N
 def test_skippable_frames_are_skipped_wherever_they_are() -> None:
     frame = zstd.compress(b"text")
     for data in (SKIPPABLE + frame, frame + SKIPPABLE, frame + SKIPPABLE + frame + SKIPPABLE):
-        assert whole(data) == b"text" * data.count(frame)
+        for magic in (b"\x50", b"\x5a", b"\x5f"):
+            assert whole(data.replace(b"\x5a", magic)) == b"text" * data.count(frame)
+    for magic in (b"\x4f", b"\x60"):
+        with pytest.raises(InvalidLayerError, match="neither another nor padding"):
+            whole(frame + magic + SKIPPABLE[1:])
 
 
 @PACKED

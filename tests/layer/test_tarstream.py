@@ -16,6 +16,7 @@ from argosy.errors import InvalidLayerError
 from argosy.layer.compression import uncompressed
 from argosy.layer.entry import Entry, EntryType, Limits
 from argosy.layer.tarheader import number, octal
+from argosy.layer.tarsparse import checked
 from argosy.layer.tarstream import TarReader
 from argosy.layer.tarwriter import TarWriter, header
 from tests.layer.making import NOON, file, folder, gzip, tar
@@ -181,6 +182,7 @@ def test_numbers_that_no_file_has_are_refused(at: int, value: bytes) -> None:
         b"-1 path=a\n",
         b"11 path:a/b\n",
         b"6 =ab\n",
+        b"12 pa\0h=a/b\n",
         b"0 \n",
         b"9999999999999999999 a=b\n",
     ],
@@ -189,6 +191,21 @@ def test_pax_records_that_lie_about_their_length_are_refused(record: bytes) -> N
     block = patched(header(Entry(name=b"pax", size=len(record))), 156, b"x")
     with pytest.raises(InvalidLayerError, match="PAX record"):
         read(block + record + bytes(-len(record) % 512) + tar(file("f")))
+
+
+def test_a_file_has_no_more_regions_than_the_limit() -> None:
+    regions = [(0, 1), (2, 1), (4, 0), (4, 0)]
+    assert checked(regions, 4, 2, Limits(sparse=2)) == ((0, 1), (2, 1))
+    with pytest.raises(InvalidLayerError, match="more than 1 sparse regions"):
+        checked(regions, 4, 2, Limits(sparse=1))
+
+
+@pytest.mark.parametrize("key", [b"path", b"linkpath"])
+def test_a_name_of_the_limit_is_read_and_one_byte_more_is_not(key: bytes) -> None:
+    data = patched(header(Entry(name=b"l")), 156, b"2")
+    assert read(pax((key, b"a" * 300)) + data, path=300)
+    with pytest.raises(InvalidLayerError, match="more than 300 bytes"):
+        read(pax((key, b"a" * 301)) + data, path=300)
 
 
 @pytest.mark.parametrize(

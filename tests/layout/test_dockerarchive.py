@@ -105,6 +105,13 @@ class TestOldForms:
         with pytest.raises(InvalidLayoutError, match=r"b.tar: b*/layer.tar: .*cut off"):
             DockerArchive.open(cut)
 
+    @pytest.mark.parametrize("top", [1, None, "../../etc", ""])
+    def test_a_name_for_what_is_no_layer_is_refused(self, tmp_path: pathlib.Path, top: Any) -> None:
+        repositories = json.dumps({"app": {"v1": top}}).encode()
+        path = tar(tmp_path / "a.tar", [("repositories", repositories)])
+        with pytest.raises(InvalidLayoutError, match="repositories: app:v1: no layer's id"):
+            DockerArchive.open(path)
+
     def test_the_oldest_form_has_only_repositories(self, tmp_path: pathlib.Path) -> None:
         low, top = "a" * 64, "b" * 64
         below = {
@@ -230,6 +237,17 @@ class TestWriting:
             in item["Config"]
         )
         assert all(index.find(layer) for layer in item["Layers"])
+        index.close()
+
+    def test_of_an_index_without_images_old_dockers_get_nothing(
+        self, tmp_path: pathlib.Path
+    ) -> None:
+        memory, path = MemoryStore(), tmp_path / "a.tar"
+        memory.add(mediatypes.OCI_INDEX, b'{"schemaVersion":2,"manifests":[]}', "v1")
+        with DockerArchive.create(path) as archive:
+            copy(memory, "v1", archive, "app:v1")
+        index = TarIndex(path)
+        assert json.loads(index.small("manifest.json", 1 << 20) or b"") == []
         index.close()
 
     def test_of_an_index_old_dockers_get_the_machines_image(self, tmp_path: pathlib.Path) -> None:

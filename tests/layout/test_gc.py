@@ -110,11 +110,13 @@ class TestGC:
 
     def test_files_that_are_not_the_layouts_stay(self, tmp_path: pathlib.Path) -> None:
         store, _, _ = self.store(tmp_path)
-        foreign = pathlib.Path(store.blobs.path, "sha256", "README")
-        foreign.write_text("mine")
-        os.utime(foreign, (0, 0))
+        top = pathlib.Path(store.path)
+        foreign = [top / "blobs/sha256/README", top / ".hidden", top / "a.tmp", top / ".lock"]
+        for path in foreign:
+            path.write_text("mine")
+            os.utime(path, (0, 0))
         gc(store)
-        assert foreign.exists()
+        assert [path for path in foreign if not path.exists()] == []
 
     def test_nested_indexes_and_referrers_stay(self, tmp_path: pathlib.Path) -> None:
         store = LayoutStore.create(tmp_path)

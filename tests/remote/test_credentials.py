@@ -128,6 +128,15 @@ def test_the_old_flat_file_is_read(tmp_path: pathlib.Path) -> None:
     assert user(store, "r.example") == "old"
 
 
+def test_the_old_flat_file_stays_flat_while_it_can(tmp_path: pathlib.Path) -> None:
+    """Who reads it knows no `auths`."""
+    path = tmp_path / ".dockercfg"
+    store = CredentialStore([write(path, {"r.example": auth("old", "x")})])
+    store.login("s.example", ADA)
+    assert set(json.loads(path.read_text())) == {"r.example", "s.example"}
+    assert (user(store, "r.example"), user(store, "s.example")) == ("old", "ada")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -201,6 +210,12 @@ def test_logout_takes_the_credential_from_every_file(tmp_path: pathlib.Path) -> 
         store.logout("r.example")
 
 
+def test_logout_takes_away_an_entry_of_nothing(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "a.json", {"auths": {"r.example": {}}})
+    assert CredentialStore([path]).logout("r.example") == (path,)
+    assert json.loads(pathlib.Path(path).read_text()) == {"auths": {}}
+
+
 HELPER = """#!/bin/sh
 read text
 case "$1" in
@@ -256,6 +271,16 @@ def test_not_found_is_no_error_and_the_file_is_next(helped: CredentialStore) -> 
 def test_a_helper_that_fails_says_why(helped: CredentialStore) -> None:
     with pytest.raises(UnauthorizedError, match="keychain is locked"):
         helped.lookup("broken.example")
+
+
+def test_a_helper_that_could_not_store_is_not_believed_to_have(
+    tmp_path: pathlib.Path, helped: CredentialStore
+) -> None:
+    (tmp_path / "bin/docker-credential-test").write_text(
+        "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n"
+    )
+    with pytest.raises(UnauthorizedError, match="test store: credentials not found"):
+        helped.login("r.example", ADA)
 
 
 @pytest.mark.parametrize("where", ["", ">&2"])

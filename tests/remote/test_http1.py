@@ -70,6 +70,7 @@ def test_chunks_are_joined(parts: list[bytes], piece: int) -> None:
         OK + b"Content-Length: -1\r\n\r\n",
         OK + b"Content-Length: +1\r\n\r\na",
         OK + b"Content-Length: 1_0\r\n\r\n",
+        OK + b"Content-Length: \xb2\r\n\r\nab",
         OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
         OK + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
@@ -102,6 +103,8 @@ def test_a_connection_is_not_used_again_after_an_answer_that_could_be_read_in_tw
     assert answer(both).fields == [("Transfer-Encoding", "chunked")]
     assert answer(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").closes
     assert answer(OK + b"Connection: Close\r\nContent-Length: 0\r\n\r\n").closes
+    last = OK + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"a")
+    assert answer(last).closes
     assert not answer(OK + b"Content-Length: 0\r\n\r\n").closes
 
 

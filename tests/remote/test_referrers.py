@@ -9,8 +9,9 @@ import pytest
 from argosy.remote import referrers
 from argosy.remote.wire import Request, Response, run
 from argosy.spec import mediatypes
+from argosy.spec._value import replace
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.manifest import Index, decode_manifest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 
 SUBJECT, MINE, THEIRS = (
     Descriptor.of(mediatypes.OCI_MANIFEST, text) for text in (b"subject", b"mine", b"theirs")
@@ -37,6 +38,17 @@ class Registry:
         assert isinstance(request.body, bytes)
         self.raw = request.body
         return Response(201)
+
+
+@pytest.mark.parametrize("kind", [None, "application/x.sbom"])
+def test_an_entry_has_the_type_of_its_artifact_or_else_of_its_config(kind: str | None) -> None:
+    config = Descriptor.of(mediatypes.OCI_CONFIG, b"{}")
+    manifest = Manifest(config=config, artifact_type=kind, annotations={"a": "1"})
+    entry = referrers.entry_of(replace(MINE, annotations={"b": "2"}), manifest)
+    assert entry.artifact_type == (kind or mediatypes.OCI_CONFIG)
+    assert entry.annotations == {"a": "1"}
+    listed = referrers.entry_of(MINE, Index(manifests=(), artifact_type=kind))
+    assert listed.artifact_type == kind
 
 
 @pytest.mark.parametrize("late", [0.0, 0.5, 1.5])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from argosy.content import graph
 from argosy.errors import (
     ArgosyError,
     DeniedError,
@@ -259,6 +260,22 @@ def test_what_came_before_a_reset_is_kept(scripted: s.Scripted, client: Client) 
         assert reader.read(1 << 20) == DATA[:900_000]
         with pytest.raises(TransportError, match="reset"):
             reader.read(1 << 20)
+
+
+def test_a_limit_that_a_registry_tells_is_shown(scripted: s.Scripted, client: Client) -> None:
+    told = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "98;w=21600"}
+    scripted.on("GET", "/v2/", s.answer(200, {**told, "RateLimit-Reset": "1"}))
+    assert client().registry.ping().rate_limit == told
+
+
+@pytest.mark.parametrize("ending", [b"", b"0\r\n"], ids=["no last chunk", "half of it"])
+def test_what_is_whole_before_its_answer_breaks_is_not_asked_for_again(
+    scripted: s.Scripted, client: Client, ending: bytes
+) -> None:
+    head = b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n"
+    scripted.on("GET", ".*", s.raw(head + b"3\r\nabc\r\n" + ending))
+    assert graph.readall(client().fetch(SMALL)) == b"abc"
+    assert len(scripted.requests()) == 1
 
 
 def test_large_reads_stay_large(scripted: s.Scripted, client: Client) -> None:

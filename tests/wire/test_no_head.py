@@ -21,7 +21,7 @@ Client = Callable[..., Repository]
 RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
 MANIFEST = Descriptor.of(mediatypes.OCI_MANIFEST, RAW)
 BLOB = f"/v2/app/blobs/{LAYER.digest}"
-EMPTY = s.answer(416, {"Content-Range": "bytes */0"})
+EMPTY = s.answer(416, {"Content-Range": "bytes */0"}, b"no such range")
 
 
 @pytest.mark.parametrize("status", [400, 405, 501])

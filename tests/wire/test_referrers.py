@@ -149,9 +149,12 @@ class TestTogether:
                 repository.push(*pair(1))
                 raise KeyboardInterrupt
 
+        repository = client()
         with pytest.raises(KeyboardInterrupt):
-            half(client())
+            half(repository)
         assert not store.raw
+        repository.push(*pair(2))
+        assert len(store.entries()) == 2
 
 
 def broken_off(repository: Repository) -> None:

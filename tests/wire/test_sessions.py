@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ import pytest
 
 from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay, Union
-from argosy.errors import RegistryError, SizeMismatchError, UnauthorizedError
+from argosy.errors import DeniedError, RegistryError, SizeMismatchError, UnauthorizedError
 from argosy.remote.credentials import Credential, CredentialStore
 from argosy.remote.repository import Repository
 from argosy.remote.unfinished import remembered
@@ -64,6 +65,20 @@ def test_a_session_of_an_earlier_run_that_cannot_be_asked_is_left(
     assert os.listdir(state) == []
 
 
+@pytest.mark.parametrize("days", [8, None])
+def test_a_session_of_a_week_ago_is_not_asked_for(
+    scripted: s.Scripted, client: Client, state: str, days: int | None
+) -> None:
+    (path,) = pathlib.Path(state).iterdir()
+    saved = json.loads(path.read_bytes())
+    saved["saved"] = saved["saved"] - days * 86400 if days else "long ago"
+    path.write_text(json.dumps(saved))
+    uploads = Uploads(scripted)
+    client(state_dir=state).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert not scripted.requests("GET")
+
+
 def test_a_session_of_an_earlier_run_whose_host_is_gone_is_left(
     scripted: s.Scripted, client: Client, tmp_path: pathlib.Path
 ) -> None:
@@ -84,6 +99,18 @@ def test_a_session_that_cannot_be_asked_after_a_failure_is_replaced(
     client(attempts=2).push(LAYER, io.BytesIO(DATA))
     assert uploads.stored == DATA
     assert uploads.sessions == 2
+
+
+def test_a_session_that_may_not_be_ended_now_is_kept_for_a_later_run(
+    scripted: s.Scripted, client: Client, tmp_path: pathlib.Path
+) -> None:
+    uploads = Uploads(scripted)
+    scripted._routes.insert(0, ("PUT", re.compile(".*"), [s.answer(403), uploads.put]))
+    with pytest.raises(DeniedError):
+        client(state_dir=str(tmp_path)).push(LAYER, io.BytesIO(DATA))
+    client(state_dir=str(tmp_path)).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert (uploads.sessions, uploads.cancelled, uploads.received) == (1, 0, len(DATA))
 
 
 # ------------------------------------------------------------------------------------------------------------- mounts
@@ -212,6 +239,14 @@ def test_a_session_is_ended_with_one_digest_the_right_one(
     scripted.on("PUT", ".*", s.answer(201))
     client().push(SMALL, io.BytesIO(b"abc"))
     assert [seen.target for seen in scripted.requests("PUT")] == [ended.format(SMALL.digest)]
+
+
+def test_the_last_chunk_may_be_a_small_one(scripted: s.Scripted, client: Client) -> None:
+    uploads = Uploads(scripted)
+    client(chunk_size=len(DATA) - 1).push(LAYER, io.BytesIO(DATA))
+    assert uploads.stored == DATA
+    assert uploads.ranges == ["0-5999998", "5999999-5999999", ""]
+    assert not scripted.requests("GET")
 
 
 @pytest.mark.parametrize("chunk", [None, 1000])

@@ -23,6 +23,7 @@ from argosy.errors import (
     DigestMismatchError,
     IntegrityError,
     InvalidTagError,
+    ManifestUnknownError,
     NameUnknownError,
     NotFoundError,
     SizeMismatchError,
@@ -115,6 +116,15 @@ class TargetContract:
         raises(NotFoundError, lambda: place.resolve("nowhere"))
         raises(NotFoundError, lambda: place.resolve(absent.digest))
         raises(NotFoundError, lambda: place.fetch(absent).read())
+
+    def test_a_manifest_that_is_absent_is_told_as_one(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        random.image(place, 1, "v1")
+        absent = random.image(MemoryStore(), 2)
+        place = self.reopen(place)
+        assert not place.exists(absent)
+        raises(ManifestUnknownError, lambda: place.resolve("nowhere"))
+        raises(ManifestUnknownError, lambda: place.fetch(absent).read())
 
     def test_content_with_another_digest_is_not_kept(self, tmp_path: pathlib.Path) -> None:
         place = self.make(tmp_path)
