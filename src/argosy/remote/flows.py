@@ -423,22 +423,21 @@ def _meant(response: Response, text: str) -> str:
 
 
 def page(
-    name: str, url: str, member: str, *, scopes: Sequence[str] = ()
+    url: str, member: str, scopes: Sequence[str]
 ) -> Flow[tuple[Mapping[str, object], Response]]:
     """One page of a list (end-8): the decoded object, and the answer that it came in.
 
     Args:
-        name: The repository, or an empty string for the catalog.
         url: A path on the registry, or where the page before said to go.
         member: The member of the object that is the list.
-        scopes: What a token must allow, where it is no repository's `pull`.
+        scopes: What a token must allow.
 
     Raises:
         NameUnknownError: there is no such repository.
         RegistryError: what came is no list.
         ArgosyError: what came is an error, whatever its status.
     """
-    request = Request(method="GET", url=url, scopes=tuple(scopes) or (pull_scope(name),))
+    request = Request(method="GET", url=url, scopes=tuple(scopes))
     response = yield request
     try:
         value = _json.loads_object(response.data)

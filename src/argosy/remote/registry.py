@@ -92,7 +92,7 @@ class Registry:
         scopes = ("registry:catalog:*",)
         self.session().introduce(scopes)
         try:
-            yield from self.listed("", "/v2/_catalog", "repositories", scopes)
+            yield from self.listed("/v2/_catalog", "repositories", scopes)
         except NotFoundError:
             raise UnsupportedError(f"{self.name} has no list of its repositories") from None
 
@@ -127,7 +127,6 @@ class Registry:
 
     def listed(
         self,
-        name: str,
         path: str,
         member: str,
         scopes: Sequence[str],
@@ -143,7 +142,7 @@ class Registry:
         visited: set[str] = set()
         while url and url not in visited:
             visited.add(url)
-            value, page = run(flows.page(name, url, member, scopes=scopes), session)
+            value, page = run(flows.page(url, member, scopes), session)
             found = value.get(member)
             if not isinstance(found, list) and found is not None:
                 raise RegistryError(f"{self.name}: {path}: {member}: expected an array")

@@ -170,7 +170,7 @@ class Repository:
         """
         place = self._itself
         path, scopes = distribution.tags_path(place.name), (flows.pull_scope(place.name),)
-        return self.registry.listed(place.name, path, "tags", scopes, place)
+        return self.registry.listed(path, "tags", scopes, place)
 
     def referrers(
         self, subject: Descriptor, artifact_type: str | None = None
