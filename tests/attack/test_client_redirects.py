@@ -208,6 +208,47 @@ def test_https_leads_to_no_http() -> None:
     assert len(transport.sent) == 1
 
 
+def test_https_leads_to_https() -> None:
+    repository, transport = public(GET=Response(307, {"Location": "https://cdn.example/blob"}))
+    answer = repository.registry.session().send(
+        Request(method="GET", url=f"/v2/app/blobs/{BLOB.digest}")
+    )
+    assert answer.data == b"layer"
+    assert "Authorization" not in transport.sent[-1].headers
+
+
+class Named(Hosts):
+    """As they are, but for one registry with a name, whose address only the connection tells, or a proxy knows."""
+
+    def __init__(self, peer: str, realm: str) -> None:
+        challenge = {"WWW-Authenticate": f'Bearer realm="{realm}/token"'}
+        super().__init__({INSIDE: Response(200, data=b'{"token":"t"}')})
+        self.peer, self.challenge = peer, Response(401, challenge)
+
+    def send(self, request: Request) -> Response:
+        if network.origin(request.url)[1] != "registry.example":
+            return super().send(request)
+        known = "Authorization" in request.headers
+        answer = Response(200) if known else self.challenge
+        return Response(answer.status, answer.headers, peer=self.peer)
+
+
+@pytest.mark.parametrize(("peer", "led"), [("10.0.0.1", True), ("8.8.8.8", False), ("", False)])
+def test_where_a_registry_may_lead_is_said_by_its_address_and_not_by_its_name(
+    peer: str, led: bool
+) -> None:
+    """Behind a proxy nobody knows the address: it is taken for a public one."""
+    hosts = Named(peer, f"http://{INSIDE}")
+    options = Options(attempts=1, plain_http=True)
+    with Registry("registry.example", options, transport=hosts) as place:
+        if led:
+            place.ping()
+        else:
+            with pytest.raises(TransportError, match="may not lead"):
+                place.ping()
+    assert hosts.asked == ([INSIDE] if led else [])
+
+
 def test_an_https_registry_names_no_http_realm() -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://auth.example/token"'}
     repository, transport = public(HEAD=Response(401, challenge))

@@ -45,6 +45,31 @@ def test_the_diff_id_is_over_all_of_the_stream(
         assert root.apply(io.BytesIO(data), diff_id=sha512) == sha512
 
 
+@pytest.mark.parametrize("openat2", [True, False])
+def test_no_descriptor_stays_open(tmp_path: Path, openat2: bool) -> None:
+    low = (folder("d/e"), file("d/e/f", b"1"), symlink("l", "d/../d"), file("gone/a/b"), file("x"))
+    high = (
+        file("l/e/new"),
+        file("gone/.wh.a"),
+        file("d/.wh..wh..opq"),
+        link("y", "x"),
+        file("d/g"),
+    )
+    wrong = (file("d/f", b"1"), link("z", "nowhere"))
+
+    def carried_out(root: Path) -> None:
+        root.mkdir()
+        put(root, *low, openat2=openat2)
+        put(root, *high, openat2=openat2)
+        with pytest.raises(InvalidLayerError):
+            put(root, *wrong, openat2=openat2)
+
+    carried_out(tmp_path / "first")  # what is opened once and for all
+    before = os.listdir("/proc/self/fd")
+    carried_out(tmp_path / "second")
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
 def test_another_layer_than_promised_is_told(tmp_path: Path) -> None:
     with RootFS(tmp_path) as root, pytest.raises(DigestMismatchError, match=r"^layer 3: diff_id"):
         root.apply(io.BytesIO(tar(file("a"))), layer="layer 3", diff_id=Digest.of(b""))

@@ -136,6 +136,10 @@ def test_later_layers_reach_into_closed_directories(tmp_path: Path) -> None:
         )
         assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0
         assert sorted(os.listdir(tmp_path / "d")) == ["e"]
+        put(
+            tmp_path, folder("d", mode=0o500), file("d/e/g"), folder("d", mode=0o755), rootless=True
+        )
+        assert stat.S_IMODE((tmp_path / "d").stat().st_mode) == 0o755
         put(tmp_path, file(".wh.closed"), file("d", b"now a file"), rootless=True)
         assert not (tmp_path / "closed").exists()
         assert (tmp_path / "d").read_bytes() == b"now a file"

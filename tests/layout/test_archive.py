@@ -19,8 +19,9 @@ from typing import Any
 import pytest
 
 from argosy.content.copy import copy
+from argosy.content.graph import read, read_image
 from argosy.content.memory import MemoryStore
-from argosy.errors import ConflictError, InvalidLayoutError, NameUnknownError
+from argosy.errors import BlobUnknownError, ConflictError, InvalidLayoutError, NameUnknownError
 from argosy.layout.archive import OCIArchive, sniff
 from argosy.layout.directory import DirectoryStore
 from argosy.layout.dockerarchive import DockerArchive
@@ -111,6 +112,21 @@ class TestWriting:
         with kind.open(path) as archive:
             assert list(archive.tags()) == ["app:v1", "app:v2"]
             assert archive.resolve("app:v2") == desc
+
+    def test_what_was_removed_is_not_read_from_the_old_archive(
+        self, tmp_path: pathlib.Path, kind: Any
+    ) -> None:
+        path = tmp_path / "a.tar"
+        with kind.create(path) as archive:
+            desc = random.image(archive, 1, "app:v1", layers=1)
+        with kind.create(path) as archive:
+            (layer,) = read_image(archive, desc).layers
+            content = read(archive, layer)
+            archive.delete(layer)
+            with pytest.raises(BlobUnknownError):
+                archive.fetch(layer)
+            archive.push(layer, io.BytesIO(content))
+            assert read(archive, layer) == content
 
     def test_an_image_that_loses_its_last_tag_leaves_the_archive(
         self, tmp_path: pathlib.Path, kind: Any

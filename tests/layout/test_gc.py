@@ -112,6 +112,9 @@ class TestGC:
         store, _, _ = self.store(tmp_path)
         top = pathlib.Path(store.path)
         foreign = [top / "blobs/sha256/README", top / ".hidden", top / "a.tmp", top / ".lock"]
+        foreign += [
+            top / "blobs/sha256" / name for name in (f".{'a' * 64}.another", f"x{'a' * 64}.partial")
+        ]
         for path in foreign:
             path.write_text("mine")
             os.utime(path, (0, 0))

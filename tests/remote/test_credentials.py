@@ -178,6 +178,18 @@ def test_login_writes_privately_and_keeps_what_it_does_not_know(tmp_path: pathli
     assert os.listdir(path.parent) == ["auth.json"]
 
 
+def test_an_identity_token_is_written_as_docker_writes_it(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.json"
+    store = CredentialStore([str(path)])
+    store.login("r.example", Credential(identity_token="idt"))
+    entry = json.loads(path.read_text())["auths"]["r.example"]
+    assert base64.b64decode(entry["auth"]) == b"<token>:"
+    assert entry["identitytoken"] == "idt"
+    found = store.lookup("r.example")
+    assert found is not None
+    assert found.credential.identity_token == "idt"
+
+
 def test_login_makes_the_folder_and_the_file(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "new" / "containers" / "auth.json"
     CredentialStore([str(path)]).login("r.example", ADA)

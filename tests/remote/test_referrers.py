@@ -6,8 +6,9 @@ import types
 
 import pytest
 
+from argosy.errors import ArgosyError
 from argosy.remote import referrers
-from argosy.remote.wire import Request, Response, run
+from argosy.remote.wire import Request, Response, error_of, run
 from argosy.spec import mediatypes
 from argosy.spec._value import replace
 from argosy.spec.descriptor import Descriptor
@@ -49,6 +50,27 @@ def test_an_entry_has_the_type_of_its_artifact_or_else_of_its_config(kind: str |
     assert entry.annotations == {"a": "1"}
     listed = referrers.entry_of(MINE, Index(manifests=(), artifact_type=kind))
     assert listed.artifact_type == kind
+
+
+@pytest.mark.parametrize(("status", "asked"), [(400, 2), (500, 2), (409, 4), (412, 4)])
+def test_a_list_is_written_again_only_where_another_came_first(status: int, asked: int) -> None:
+    class Refusing(Registry):
+        methods: list[str] = []
+
+        def send(self, request: Request) -> Response:
+            self.methods.append(request.method)
+            if self.methods == ["GET", "PUT"]:
+                raise error_of(Response(status), request)
+            return super().send(request)
+
+    registry = Refusing(0.0)
+    registry.methods = []
+    if asked == 2:
+        with pytest.raises(ArgosyError):
+            run(referrers.add("app", SUBJECT.digest, [MINE]), registry)
+    else:
+        run(referrers.add("app", SUBJECT.digest, [MINE]), registry)
+    assert registry.methods[:4] == ["GET", "PUT", "GET", "PUT"][:asked]
 
 
 @pytest.mark.parametrize("late", [0.0, 0.5, 1.5])

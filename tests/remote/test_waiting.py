@@ -103,6 +103,14 @@ def test_the_delay_doubles_and_has_an_end() -> None:
     assert clock.slept[3] > clock.slept[0]
 
 
+def test_who_is_not_told_how_long_waits_longer_each_time() -> None:
+    one, says, clock = session(Response(503), attempts=4, retry_delay=1.0)
+    with pytest.raises(ResponseError):
+        one.send(GET)
+    assert len(says.sent) == 4
+    assert [round(slept / 2**count) for count, slept in enumerate(clock.slept)] == [1, 1, 1]
+
+
 def test_more_than_the_most_wait_is_not_waited() -> None:
     one, says, _ = session(Response(429, {"Retry-After": "300"}), max_wait=60.0)
     with pytest.raises(TooManyRequestsError):

@@ -232,7 +232,9 @@ def test_problems_of_portability_are_told() -> None:
     assert list(problems(Manifest(config=inner, layers=(inner,)))) == [
         f"config.mediaType: {mt.OCI_MANIFEST} is a manifest"
     ]
-    assert len(list(problems(Index(manifests=(EMPTY,))))) == 1
+    assert list(problems(Index(manifests=(inner, EMPTY)))) == [
+        f"manifests[1].mediaType: {mt.OCI_EMPTY} is no manifest"
+    ]
 
 
 def test_the_empty_descriptor_is_that_of_the_specification() -> None:

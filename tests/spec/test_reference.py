@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.errors import ArgosyError, InvalidNameError
+from argosy.errors import ArgosyError, InvalidNameError, InvalidReferenceError
 from argosy.spec.digest import Digest
 from argosy.spec.reference import Reference, parse_name, parse_registry, parse_tag
 
@@ -111,6 +111,13 @@ def test_the_digest_decides_over_the_tag() -> None:
 def test_a_default_registry_takes_the_place_of_docker_hub() -> None:
     reference = Reference.parse("app", default_registry="localhost:5000")
     assert str(reference) == "localhost:5000/app"
+
+
+@pytest.mark.parametrize("text", ["quay.example/", "quay.example/:v1", ":v1"])
+def test_a_reference_without_a_repository_is_told_as_one(text: str) -> None:
+    with pytest.raises(InvalidReferenceError, match="names no repository") as caught:
+        Reference.parse(text)
+    assert "expected [registry/]name" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

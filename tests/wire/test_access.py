@@ -15,8 +15,6 @@ import pytest
 from argosy.errors import (
     ArgosyError,
     DeniedError,
-    ManifestUnknownError,
-    RegistryError,
     TransportError,
     UnauthorizedError,
 )
@@ -309,48 +307,6 @@ def test_a_registry_that_leaves_out_the_challenge_is_pinged_for_it(
         "GET", "/v2/", s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token",service="svc"'})
     )
     assert client().resolve("v1").digest == DIGEST
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        s.answer(200, {"Content-Type": "text/html"}, b"<html>welcome</html>"),
-        s.answer(200, {}, b"{}"),
-        s.answer(200, {}, b'{"token": 5}'),
-        s.answer(200, {}, b'{"token": ""}'),
-        s.answer(200, {}, b'{"token": "a\\r\\nX-Evil: 1"}'),
-        s.answer(200, {}, b'{"token": "\\ud800"}'),
-        s.answer(200, {}, b"[]"),
-    ],
-    ids=[
-        "HTML",
-        "empty",
-        "a number",
-        "an empty string",
-        "a header injection",
-        "half a letter",
-        "a list",
-    ],
-)
-def test_a_token_server_that_lies_is_an_error(
-    scripted: s.Scripted, client: Client, reply: s.Answer
-) -> None:
-    scripted.on("GET", "/token.*", reply)
-    scripted.on("*", TAG, s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'}))
-    with pytest.raises(RegistryError, match="sent no token"):
-        client().resolve("v1")
-
-
-def test_a_refresh_token_that_is_none_is_not_kept(scripted: s.Scripted, client: Client) -> None:
-    answers = [b'{"token":"t%d","refresh_token":"\\ud800"}' % count for count in range(2)]
-    scripted.on("GET", "/token.*", *(s.answer(200, {}, body) for body in answers))
-    challenge = s.answer(401, {"WWW-Authenticate": 'Bearer realm="/token"'})
-    scripted.on("*", ".*", challenge, s.answer(404), challenge, s.answer(404))
-    repository = client(credentials=given(**ADA))
-    for _ in range(2):  # the second time it would be sent, in the place of the password
-        with pytest.raises(ManifestUnknownError):
-            repository.resolve("v1")
-    assert not scripted.requests("POST")
 
 
 def test_a_token_that_is_never_accepted_ends_in_an_error(

@@ -278,6 +278,18 @@ def test_what_is_whole_before_its_answer_breaks_is_not_asked_for_again(
     assert len(scripted.requests()) == 1
 
 
+def test_a_body_of_unknown_length_that_ends_early_goes_on(
+    scripted: s.Scripted, client: Client
+) -> None:
+    unknown = s.raw(b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n" + DATA[:700_000])
+    scripted.on("GET", BLOB, unknown, s.blob(DATA))
+    assert graph.readall(client().fetch(LAYER)) == DATA
+    assert [seen.headers.get("range") for seen in scripted.requests()] == [
+        None,
+        f"bytes=700000-{len(DATA) - 1}",
+    ]
+
+
 def test_large_reads_stay_large(scripted: s.Scripted, client: Client) -> None:
     scripted.on("GET", BLOB, s.answer(200, {}, DATA))
     with client().fetch(LAYER) as reader:

@@ -70,6 +70,22 @@ class TagStore:
         return list(index.manifests)
 
 
+@pytest.mark.parametrize(
+    ("mode", "found"), [("auto", {1}), ("api", {1}), ("tag", {2}), ("both", {1, 2})]
+)
+def test_the_list_is_the_apis_or_the_tags_or_both_joined(
+    scripted: s.Scripted, client: Client, mode: str, found: set[int]
+) -> None:
+    by_number = {number: referrer(number)[0] for number in (1, 2)}
+    listed = {number: Index(manifests=(desc,)).encode() for number, desc in by_number.items()}
+    scripted.on("GET", "/v2/app/referrers/.*", s.manifest(listed[1], mediatypes.OCI_INDEX))
+    scripted.on("GET", TAG, s.manifest(listed[2], mediatypes.OCI_INDEX))
+    repository = client(referrers=mode)
+    for _ in range(2):
+        told = [desc.digest for desc in repository.referrers(SUBJECT)]
+        assert sorted(told) == sorted(by_number[number].digest for number in found)
+
+
 def test_a_registry_that_minds_subjects_is_left_alone(scripted: s.Scripted, client: Client) -> None:
     desc, raw = referrer(1)
     scripted.on("PUT", ".*", s.answer(201, {"OCI-Subject": SUBJECT.digest}))

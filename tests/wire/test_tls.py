@@ -67,6 +67,20 @@ def test_the_certificate_is_shown_whatever_the_registry_is_called(
         assert made.ping().url == f"https://{registry}"
 
 
+def test_the_users_certificate_is_shown_to_the_registry_alone(tmp_path: pathlib.Path) -> None:
+    """A host that a redirect leads to gets what certs.d has for that host."""
+    (tmp_path / "cdn.example").mkdir()
+    for name in ("c.cert", "c.key"):
+        (tmp_path / "cdn.example" / name).touch()
+    mine = TLS(ca_files=("ca",), cert_file="cert", key_file="key")
+    options = Options(tls=mine, cert_dirs=(str(tmp_path),))
+    assert options.tls_of("r.example", own=True, insecure=False) == mine
+    other = options.tls_of("other.example", own=False, insecure=False)
+    assert other == TLS(ca_files=("ca",))
+    found = options.tls_of("cdn.example", own=False, insecure=False)
+    assert found.cert_file == str(tmp_path / "cdn.example" / "c.cert")
+
+
 def test_who_shows_no_certificate_is_told_how() -> None:
     """As OpenSSL says it, where the alert comes before the end of the connection: by chance."""
     wanted = ssl.SSLError(1, "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED]")

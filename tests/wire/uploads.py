@@ -14,6 +14,7 @@ from tests.wire import scripted as s
 DATA = os.urandom(6_000_000)
 LAYER = Descriptor.of(mediatypes.OCI_LAYER_GZIP, DATA)
 UPLOADS = r"/v2/app/blobs/uploads/"
+UNKNOWN = b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}'
 
 
 class Uploads:
@@ -52,13 +53,18 @@ class Uploads:
 
     def status(self, seen: s.Seen, peer: s.Peer) -> bool:
         if not self.live(seen):
-            return s.answer(404, {}, b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}')(seen, peer)
+            return s.answer(404, {}, UNKNOWN)(seen, peer)
         end = max(len(self.data) - 1, 0)
         return s.answer(204, {**self.where(), "Range": f"0-{end}"})(seen, peer)
 
     def cancel(self, seen: s.Seen, peer: s.Peer) -> bool:
         self.cancelled += 1
         return s.answer(204)(seen, peer)
+
+    def stale(self, seen: s.Seen) -> bool:
+        """Whether its state is not that of the last answer."""
+        state = re.search(r"state=(\d+)", seen.target)
+        return state is not None and int(state[1]) != len(self.data)
 
     def take(self, seen: s.Seen, peer: s.Peer) -> bool:
         self.ranges.append(seen.headers.get("content-range", ""))
@@ -77,6 +83,8 @@ class Uploads:
 
     def patch(self, seen: s.Seen, peer: s.Peer) -> bool:
         start = int(seen.headers.get("content-range", f"{len(self.data)}-").partition("-")[0])
+        if self.stale(seen):
+            return s.answer(404, {}, UNKNOWN)(seen, peer)
         if start != len(self.data):
             return s.answer(416, {**self.where(), "Range": f"0-{len(self.data) - 1}"})(seen, peer)
         if not self.take(seen, peer):
@@ -85,6 +93,8 @@ class Uploads:
         return s.answer(202, fields)(seen, peer)
 
     def put(self, seen: s.Seen, peer: s.Peer) -> bool:
+        if self.stale(seen):
+            return s.answer(404, {}, UNKNOWN)(seen, peer)
         if not self.take(seen, peer):
             return False
         digest = re.search(r"digest=([^&]*)", seen.target)
