@@ -40,10 +40,11 @@ def test_steps_have_the_sizes_of_their_layers() -> None:
 
 
 def test_a_dockerfile_ends_with_what_only_the_configuration_tells() -> None:
-    image = image_of(tar_of(file("a")), env={"A": "1"}, cmd=["sh", "-c"])
+    image = image_of(tar_of(file("a")), env={"A": "1"}, user="ada", cmd=["sh", "-c"])
     assert list(as_dockerfile(image))[1:] == [
         "FROM scratch",
         "# layer 0",
         'ENV A="1"',
+        "USER ada",
         'CMD ["sh", "-c"]',
     ]

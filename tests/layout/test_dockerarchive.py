@@ -264,6 +264,16 @@ class TestWriting:
             index.close()
         assert config.architecture == Platform.host().architecture
 
+    def test_an_image_without_a_name_is_listed_without_one(self, tmp_path: pathlib.Path) -> None:
+        path = tmp_path / "a.tar"
+        with DockerArchive.create(path) as archive:
+            random.image(archive, 1)
+        index = TarIndex(path)
+        (item,) = json.loads(index.small("manifest.json", 1 << 20) or b"")
+        assert item["RepoTags"] is None
+        assert all(index.find(layer) for layer in item["Layers"])
+        index.close()
+
     def test_artifacts_are_kept_but_not_listed(self, tmp_path: pathlib.Path) -> None:
         path = tmp_path / "a.tar"
         with DockerArchive.create(path) as archive:
