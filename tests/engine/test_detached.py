@@ -52,6 +52,42 @@ def test_a_detached_container_is_listed_logged_entered_stopped_and_removed(
     assert argosy("ps", "-a", "-q").out == ""
 
 
+def test_containers_are_found_by_what_they_are_of(argosy: Argosy, image: str) -> None:
+    ids = [
+        argosy("run", "-q", "-d", "--network", "none", *more, image, *program).out.strip()
+        for more, program in (
+            (("--name", "web-1", "-l", "job=17", "-l", "kind"), ("sleep", "100")),
+            (("--name", "web-2", "-l", "job=18", "-l", "kind"), ("sleep", "100")),
+            (("--name", "db", "-l", "job=17"), ("true",)),
+        )
+    ]
+    argosy("wait", "db")
+
+    def found(*filters: str) -> set[int]:
+        options = [text for one in filters for text in ("--filter", one)]
+        return {ids.index(one) for one in argosy("ps", "-a", "-q", *options).out.split()}
+
+    assert found("name=web") == {0, 1}
+    assert found("name=web-1", "name=^d") == {0, 2}
+    assert found("label=kind") == {0, 1}
+    assert found("label=kind", "label=job=17") == {0}
+    assert found("label=kind=17") == set()
+    assert found("status=exited") == {2}
+    assert found("status=running", "status=exited", "label=job=17") == {0, 2}
+    assert found(f"id={ids[1][:12]}") == {1}
+    assert found(f"ancestor={image}") == {0, 1, 2}
+    assert found("ancestor=nosuch") == set()
+    assert argosy("ps", "-q", "-f", "status=exited").out.split() == [ids[2]]
+    (row,) = json.loads(argosy("ps", "--json", "--filter", "name=web-2").out)
+    assert row["Labels"] == {"job": "18", "kind": ""}
+    for wrong, told in (
+        ("name", "expected KEY=VALUE"),
+        ("color=red", "KEY one of id, name"),
+        ("name=(", "'(' is not a regular expression"),
+    ):
+        assert told in argosy("ps", "--filter", wrong, code=64).err
+
+
 def test_a_dry_run_of_rm_removes_no_container(argosy: Argosy, image: str) -> None:
     argosy("run", "-q", "-d", "--name", "w", "--network", "none", image, "sleep", "100")
     argosy("rm", "--dry-run", "w", code=1)

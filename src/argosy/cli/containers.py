@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import click
 
-from argosy.cli import contained, engine, failure
+from argosy.cli import contained, containerfilter, engine, failure
 from argosy.cli.images import ago
 from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, table
@@ -33,23 +33,37 @@ _FOLLOW = 0.2
 
 @click.command()
 @click.option("-a", "--all", "every", is_flag=True, help="Also those that have ended.")
+@click.option(
+    "-f",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only those of this id, name (an expression), label, status or ancestor (an image). Repeatable.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @json_option
-def ps(every: bool, quiet: bool, as_json: bool) -> int | None:
+def ps(every: bool, filters: tuple[str, ...], quiet: bool, as_json: bool) -> int | None:
     """List containers.
+
+    Of several filters with one key any must fit, but of labels all; and one for each key. One for a status finds those
+    that have ended, too.
 
     One is `orphaned` where the process that watched it was killed and it runs on, and `dead` where it does not: nobody
     knows its exit code. `argosy prune` removes both. Of one that is `damaged` the record cannot be read; `argosy rm -f`
     removes it.
 
     \b
-    Example:
+    Examples:
       argosy ps -a
+      argosy ps -q --filter label=job=17 --filter status=running
     """
+    wanted = containerfilter.parse(filters)
+    every = every or "status" in wanted
     found = [
         c
         for c in Container.every(engine.places(), damaged=True)
-        if every or status_of(c) not in ("exited", "dead")
+        if (every or status_of(c) not in ("exited", "dead")) and containerfilter.fits(c, wanted)
     ]
     if quiet:
         lines(c.id for c in found)
@@ -93,6 +107,7 @@ def _plain(container: Container) -> dict[str, object]:
         "OOMKilled": record.oom_killed,
         "Address": record.address or None,
         "Ports": _ports(container),
+        "Labels": containerfilter.labels(container),
     }
 
 
