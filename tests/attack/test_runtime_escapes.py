@@ -332,7 +332,7 @@ def test_cve_2025_52565_the_console_is_bound_on_no_link(
     assert "/dev/console" in done.stderr
 
 
-@pytest.mark.parametrize("kind", ["file", "link"])
+@pytest.mark.parametrize("kind", ["file", "link", "node"])
 def test_cve_2026_88264_the_terminal_comes_from_a_real_devpts(
     runtime: Runtime, bundle: Bundle, kind: str
 ) -> None:
@@ -342,7 +342,12 @@ def test_cve_2026_88264_the_terminal_comes_from_a_real_devpts(
     bundle.config["mounts"] = [
         mount for mount in bundle.config["mounts"] if mount["destination"] != "/dev/pts"
     ]
-    bundle.mount("/dev/pts", "none", str(pts), "bind")
+    if kind == "node":  # the first file of a tmpfs has the number that a devpts gives its own
+        node = {"path": "/dev/pts/ptmx", "type": "c", "major": 5, "minor": 2}
+        bundle.mount("/dev/pts", "tmpfs", "tmpfs")
+        bundle.linux["devices"] = [node]
+    else:
+        bundle.mount("/dev/pts", "none", str(pts), "bind")
     bundle.process["terminal"] = True
     with terminal() as ours:
         done = runtime.run(bundle, stdin=ours)

@@ -18,7 +18,7 @@ from argosy.server.handlers import catalog, uploads
 from argosy.server.settings import Content, Settings
 from argosy.spec.digest import Digest
 from tests.server.client import image, index
-from tests.server.doors import As, Door, basic, htpasswd, rule
+from tests.server.doors import As, Door, basic, bearer, htpasswd, rule
 
 MINE_AND_YOURS = {
     "rules": [
@@ -227,6 +227,14 @@ def test_cve_2022_46463_names_one_may_not_read_are_not_listed(door: Door) -> Non
     listed = As(door, "bob").ask("GET", "/v2/_catalog")
     assert (listed.status, listed.json()) == (200, {"repositories": []})
     assert door.ask("GET", "/v2/_catalog").status == 401
+
+
+def test_a_token_for_the_catalog_reads_nothing_that_is_listed_there(door: Door) -> None:
+    As(door, "ann").push_image("ann/secret", "v1")
+    token = bearer(door.token("ann", "registry:catalog:*"))
+    assert door.ask("GET", "/v2/_catalog", headers=token).json()["repositories"] == ["ann/secret"]
+    for target in ("tags/list", "manifests/v1"):
+        assert door.ask("GET", f"/v2/ann/secret/{target}", headers=token).status == 401
 
 
 def test_cve_2022_46463_the_name_is_listed_without_the_guard(

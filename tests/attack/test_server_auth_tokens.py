@@ -120,6 +120,13 @@ def test_many_scopes_are_refused(door: Door) -> None:
     assert door.ask("GET", f"/token?{scopes}").status == 400
 
 
+def test_a_scope_of_another_kind_grants_nothing_of_a_repository(door: Door) -> None:
+    token = door.token("ann", "plugin:a:pull", "registry:a:pull")
+    assert door.signer.verify(token).grants == {}
+    claim = [{"type": "plugin", "name": "a", "actions": ["pull"]}]
+    assert ask(door, forge(door, access=claim)) == 401
+
+
 # -- others' tokens --------------------------------------------------------------------------------
 
 
@@ -266,15 +273,24 @@ def test_an_identity_token_is_a_password_at_the_token_endpoint_and_buys_its_own_
     jwk = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
     rules = {"rules": [{"repositories": ["a"], "groups": ["devs"], "allow": ["pull"]}]}
     with Door(tmp_path, rules, issuers=[issuer(tmp_path, {"one": jwk})]) as door:
-        basic = base64.b64encode(f"x:{theirs(key, groups=['devs'])}".encode()).decode()
-        answer = door.ask(
-            "GET",
-            "/token?scope=repository:a:pull,push",
-            headers={"authorization": f"Basic {basic}"},
-        )
-        claims = door.signer.verify(answer.json()["token"])
-        assert (claims.user, claims.grants) == ("job", {"a": frozenset({"pull"})})
-        assert ask(door, answer.json()["token"]) == 404
+        token = theirs(key, groups=["devs"])
+        basic = base64.b64encode(f"x:{token}".encode()).decode()
+        for credentials in (f"Basic {basic}", f"Bearer {token}"):
+            answer = door.ask(
+                "GET",
+                "/token?scope=repository:a:pull,push",
+                headers={"authorization": credentials},
+            )
+            claims = door.signer.verify(answer.json()["token"])
+            assert (claims.user, claims.grants) == ("job", {"a": frozenset({"pull"})})
+            assert ask(door, answer.json()["token"]) == 404
+
+
+def test_a_registry_that_knows_issuers_alone_asks_who_it_is(tmp_path: pathlib.Path) -> None:
+    pulling = frozenset({"pull"})
+    with Door(tmp_path, users=(), issuers=[issuer(tmp_path, {})], anonymous=pulling) as door:
+        assert door.ask("GET", "/v2/").status == 401
+        assert door.ask("GET", "/v2/a/tags/list").status == 404
 
 
 def test_the_guards_hold_and_not_the_library_alone(

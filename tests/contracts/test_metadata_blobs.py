@@ -60,6 +60,7 @@ def test_a_push_heals_a_damaged_blob(engine: Engine) -> None:
 def test_damaged_blobs_are_read_again_and_healed(engine: Engine) -> None:
     engine.blob(A)
     engine.blob(B)
+    assert not engine.write(lambda tx: collect.damage(tx, CHANGE, A, 2)), "it is another one now"
     assert engine.write(lambda tx: collect.damage(tx, CHANGE, A, 1))
     first, second = engine.read(lambda tx: collect.unverified(tx, NOW + 1, 10))
     assert (first.is_damaged, second.is_damaged) == (True, False)

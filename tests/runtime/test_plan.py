@@ -243,6 +243,7 @@ class TestMountOptions:
         assert self.parsed(*must.split())["data"] == []
 
 
+MAPPED = {"containerID": 0, "hostID": 0, "size": 1}
 BAD: list[tuple[str, Any, str]] = [
     ("ociVersion", "2.0.0", "ociVersion: unsupported version 2.0.0"),
     ("ociVersion", "one", "ociVersion: expected a version like 1.3.0"),
@@ -276,7 +277,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.namespaces", [{"type": "pid", "path": "x"}], "must be absolute"),
     (
         "linux.uidMappings",
-        [{"containerID": 0, "hostID": 0, "size": 1}],
+        [MAPPED],
         "user namespace isn't enabled",
     ),
     ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "time namespace isn't enabled"),
@@ -325,6 +326,61 @@ BAD: list[tuple[str, Any, str]] = [
     ("linux.netDevices", {"eth0": {"name": "a/b"}}, "invalid network device name"),
     ("hooks", {"poststop": [{"path": "x"}]}, r"hooks.poststop\[0\].path: must be absolute"),
     ("hooks", {"prestart": [{"path": "/x", "timeout": 0}]}, "timeout: must be above 0"),
+    ("process.cwd", "", "Cwd property must not be empty"),
+    ("process.env", ["=x"], "name cannot be empty"),
+    ("process.rlimits", [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}], "is above the hard limit"),
+    ("process.scheduler", {"nice": 1}, "scheduler policy is required"),
+    ("process.scheduler", {"policy": "SCHED_BATCH", "nice": 20}, "invalid scheduler.nice: 20"),
+    ("process.scheduler", {"policy": "SCHED_OTHER", "nice": -21}, "invalid scheduler.nice: -21"),
+    (
+        "process.scheduler",
+        {"policy": "SCHED_IDLE", "flags": ["X"]},
+        "process.scheduler.flags: unknown value",
+    ),
+    *[
+        ("process.scheduler", {"policy": "SCHED_RR", name: 1}, "only be specified for SchedDeadl")
+        for name in ("runtime", "deadline", "period")
+    ],
+    ("process.ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": -1}, "ioPriority.Priority: -1"),
+    ("linux.namespaces", [{"type": "mount"}], "without a private UTS namespace"),
+    ("linux.personality", {"domain": "LINUX", "flags": ["X"]}, "personality.flags: no flags are"),
+    ("linux.intelRdt", {"closID": "a/b"}, 'invalid intelRdt.ClosID "a/b"'),
+    ("linux.intelRdt", {"closID": ".."}, r'invalid intelRdt.ClosID "\.\."'),
+    ("linux.mountLabel", "x", "linux.mountLabel: SELinux is disabled or not supported"),
+    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL", "flags": ["X"]}, "invalid memory policy flag"),
+    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL", "nodes": "0"}, "requires 0 nodes but got 1"),
+    ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "65536"}, "is not a range of 0 to 65535"),
+    ("linux.readonlyPaths", ["x"], r"linux.readonlyPaths\[0\]: must be absolute"),
+    ("linux.devices", [{"path": "x", "type": "p"}], r"linux.devices\[0\].path: must be absolute"),
+    ("linux.netDevices", {"a" * 16: {}}, "invalid network device name"),
+    *[
+        ("linux", {"namespaces": [{"type": "uts"}, *spaces], **more}, why)
+        for spaces, more, why in (
+            ([], {"maskedPaths": ["/x"]}, "without a private MNT namespace"),
+            ([], {"readonlyPaths": ["/x"]}, "without a private MNT namespace"),
+            ([], {"netDevices": {"eth0": {}}}, "without a NET namespace"),
+            ([], {"sysctl": {"net.core.somaxconn": "1"}}, "not allowed in host network namespace"),
+            ([], {"sysctl": {"kernel.msgmax": "1"}}, "not allowed in the hosts ipc namespace"),
+            ([], {"sysctl": {"fs.mqueue.x": "1"}}, "not allowed in the hosts ipc namespace"),
+            ([{"type": "user"}], {}, "nor mappings to apply specified"),
+            ([{"type": "user"}], {"uidMappings": [MAPPED]}, "nor mappings to apply specified"),
+            (
+                [{"type": "user"}],
+                {"uidMappings": [MAPPED], "gidMappings": [{**MAPPED, "size": 0}]},
+                r"linux.gidMappings\[0\].size: must be above 0",
+            ),
+            (
+                [{"type": "time", "path": "/proc/1/ns/time"}],
+                {"timeOffsets": {"monotonic": {"secs": 1}}},
+                "both namespace path and time offsets specified",
+            ),
+            (
+                [{"type": "time"}],
+                {"timeOffsets": {"tai": {"secs": 1}}},
+                "linux.timeOffsets.tai: unknown clock",
+            ),
+        )
+    ],
 ]
 
 
@@ -344,6 +400,14 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_it(
     with pytest.raises(ConfigError, match=why) as caught:
         validate(read_config(str(tmp_path))[0])
     assert "\n" not in str(caught.value)
+
+
+def test_without_privileges_no_network_device_is_moved() -> None:
+    config = starting()
+    config["linux"]["netDevices"] = {"eth0": {}}
+    validate(config)
+    with pytest.raises(ConfigError, match="not supported for rootless containers"):
+        validate(config, rootless=True)
 
 
 def test_what_is_unknown_or_null_is_ignored(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from argosy.server.handlers import bodies
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.presence import Presence
 from argosy.spec.digest import Digest
@@ -304,6 +305,24 @@ def test_a_worker_that_lives_or_is_not_known_is_not_gone(tmp_path: pathlib.Path)
     one.end()
     two.end()
     assert [path.name for path in (tmp_path / "workers").iterdir()] == ["1" * 32]
+
+
+def test_nobody_waits_for_the_body_of_a_worker_that_died(server: Server) -> None:
+    location = server.ask("POST", "/v2/a/blobs/uploads/", b"").location
+    sql = "UPDATE upload SET holder = 'dead', lease_until = ?"
+    until = server.clock() + bodies.LEASE
+    server.run(server.registry.metadata.write(lambda tx: tx.rows(sql, (until,))))
+    asked: list[str | None] = []
+
+    class Knowing(Presence):
+        def is_gone(self, name: str | None) -> bool:
+            asked.append(name)
+            return True
+
+    server.registry.presence = Knowing()
+    server.registry.patience = 0.0
+    assert server.ask("GET", location).status == 204
+    assert asked == ["dead"]
 
 
 def test_the_files_of_the_long_dead_go(tmp_path: pathlib.Path) -> None:

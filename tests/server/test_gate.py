@@ -80,6 +80,12 @@ def test_credentials_that_are_wrong_cost_the_delay(door: Door, header: str) -> N
     assert door.delays.seconds == [1.0]
 
 
+def test_credentials_over_the_limit_are_not_looked_at(door: Door) -> None:
+    answer = door.ask("GET", "/v2/", headers=basic("ann", PASSWORD + " " * 20_000))
+    assert answer.status == 401
+    assert b"over the limit of 20480 bytes" in answer.body
+
+
 def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(door: Door) -> None:
     wrong = door.ask("GET", "/v2/", headers=basic("ann", "x"))
     unknown = door.ask("GET", "/v2/", headers=basic("nobody", "x"))
@@ -238,6 +244,8 @@ def test_the_catalog_is_for_those_who_may_read_something_and_shows_no_more(
         assert door.ask("GET", "/v2/_catalog").status == 401
         listed = door.ask("GET", "/v2/_catalog", headers=basic("bob"))
         assert listed.json() == {"repositories": ["open/a"]}
+        ruled_out = door.ask("GET", "/v2/_catalog", headers=basic("ann"))
+        assert (ruled_out.status, ruled_out.json()) == (200, {"repositories": []})
         by_token = bearer(door.token("bob", "registry:catalog:*"))
         assert door.ask("GET", "/v2/_catalog", headers=by_token).json() == listed.json()
         narrow = bearer(door.token("bob", "repository:open/a:pull"))
@@ -261,6 +269,14 @@ def test_who_may_create_may_not_move(tmp_path: pathlib.Path) -> None:
         assert bob.put_manifest("a", other, "v3").status == 403
 
 
+def test_who_may_all_but_update_moves_no_tag(tmp_path: pathlib.Path) -> None:
+    with Door(tmp_path, {"rules": [rule(["pull", "create", "delete"], "ann")]}) as door:
+        ann = As(door, "ann")
+        ann.push_image("a", "v1")
+        assert ann.put_manifest("a", image(annotations={"n": "2"}), "v1").status == 403
+        assert ann.ask("DELETE", "/v2/a/manifests/v1").status == 202
+
+
 def test_a_tag_that_stays_where_it_is_is_no_move(tmp_path: pathlib.Path) -> None:
     document = {
         "rules": [rule(["pull", "create"], "ann")],
@@ -274,7 +290,7 @@ def test_a_tag_that_stays_where_it_is_is_no_move(tmp_path: pathlib.Path) -> None
 def test_immutable_tags_neither_move_nor_go(tmp_path: pathlib.Path) -> None:
     document = {
         "rules": [rule(["admin"], "admin")],
-        "immutable": [{"repositories": ["**"], "tags": ["v*"], "exclude": ["v-test"]}],
+        "immutable": [{"repositories": ["*"], "tags": ["v*"], "exclude": ["v-test"]}],
     }
     with Door(tmp_path, document) as door:
         admin = As(door, "admin")
@@ -288,6 +304,8 @@ def test_immutable_tags_neither_move_nor_go(tmp_path: pathlib.Path) -> None:
         assert admin.ask("DELETE", f"/v2/a/manifests/{digest}").status == 403
         assert admin.ask("DELETE", "/v2/a/manifests/latest").status == 202
         assert admin.ask("GET", "/v2/a/manifests/v1").status == 200
+        admin.push_image("other/a", "v1")
+        assert admin.put_manifest("other/a", other, "v1").status == 201
 
 
 # -- the settings ----------------------------------------------------------------------------------

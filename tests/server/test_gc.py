@@ -98,6 +98,18 @@ def test_untagged_manifests_go_with_their_referrers_where_the_policy_says_so(tmp
         assert server.rows("SELECT count(*) FROM repository") == [(0,)]
 
 
+def test_an_image_whose_tag_moved_on_goes_where_the_policy_says_so(tmp_path: Any) -> None:
+    with Server(str(tmp_path), settings=Settings(gc=Collection(untagged=True))) as server:
+        old = server.push_image("a", "t", b"layer")
+        pass_time(server, 100_000)
+        new = server.push_manifest("a", index(), "t")
+        pass_time(server, 86_000)
+        assert server.ask("GET", f"/v2/a/manifests/{old}").status == 200
+        pass_time(server, 86_401)
+        assert server.ask("GET", f"/v2/a/manifests/{old}").status == 404
+        assert server.ask("GET", f"/v2/a/manifests/{new}").status == 200
+
+
 def test_a_dry_run_counts_and_changes_nothing(server: Server) -> None:
     server.push_blob("a", b"layer")
     server.clock.now += 86_401  # type: ignore[attr-defined]

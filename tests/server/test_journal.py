@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import itertools
 import json
 import shutil
 from typing import Any
@@ -108,6 +110,21 @@ def test_a_journal_in_which_a_manifest_changed_its_type_is_replayed(tmp_path: An
             answer = second.ask("GET", "/v2/a/manifests/t")
             assert (answer.body, answer.header("content-type")) == (raw, mediatypes.OCI_MANIFEST)
         assert digest != other
+
+
+def test_what_was_deleted_after_it_was_written_is_not_rebuilt(
+    server: Server, tmp_path: Any
+) -> None:
+    manifest = server.push_image("a", "t", b"layer")
+    blob = server.push_blob("a", b"alone")
+    write(server)
+    for target in (f"manifests/{manifest}", f"blobs/{blob}"):
+        assert server.ask("DELETE", f"/v2/a/{target}").status == 202
+    write(server)
+    with rebuilt(server, tmp_path) as second:
+        for target in ("manifests/t", f"manifests/{manifest}", f"blobs/{blob}"):
+            assert second.ask("GET", f"/v2/a/{target}").status == 404
+        assert second.ask("GET", f"/v2/a/blobs/{Digest.of(b'layer')}").body == b"layer"
 
 
 def test_a_rebuild_survives_collected_content(server: Server, tmp_path: Any) -> None:
@@ -250,3 +267,19 @@ def test_a_backup_is_a_whole_registry(server: Server, tmp_path: Any) -> None:
         assert everything(second) == everything(server)
     with pytest.raises(StorageError, match="exists"):
         server.run(server.registry.metadata.backup(f"{tmp_path}/registry.db"))
+
+
+def test_small_objects_are_merged_now_and_then(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MergingError(Exception):
+        pass
+
+    def merge(_: object) -> None:
+        raise MergingError
+
+    monkeypatch.setattr(journal, "merge", merge)
+    monkeypatch.setattr(journal, "_PAUSE", 0.0)
+    server.registry.clock = itertools.count(0.0, 600.0).__next__
+    with pytest.raises(MergingError):
+        server.run(asyncio.wait_for(journal.run(server.registry), 60))

@@ -10,6 +10,7 @@ import pytest
 from argosy.errors import RangeNotSatisfiableError
 from argosy.server.gc import Upkeep
 from argosy.server.handlers.blobs import parse_range
+from argosy.server.registry import ManifestCache
 from argosy.server.settings import Collection, Settings
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
@@ -152,8 +153,19 @@ def test_a_manifest_is_pulled_when_the_cache_is_empty(server: Server) -> None:
         assert Digest.of(server.ask("GET", "/v2/a/manifests/t").body) == digest
 
 
+def test_of_manifests_those_asked_for_last_are_kept_in_memory_up_to_a_limit() -> None:
+    cache = ManifestCache(limit=8192)
+    for name in "abcdefgh":
+        cache.put(name, bytes(1024))
+    assert cache.get("a")
+    cache.put("i", bytes(1024))
+    cache.put("j", bytes(1025))
+    assert [name for name in "abcdefghij" if cache.get(name)] == list("acdefghi")
+
+
 def test_pulling_writes_nothing(server: Server) -> None:
     digest = server.push_image("a", "t", b"layer")
+    server.clock.now += 200_000  # type: ignore[attr-defined]
     before = server.rows("PRAGMA data_version")
 
     for target in (
@@ -176,6 +188,10 @@ def test_a_head_near_the_end_of_a_lease_starts_it_again(server: Server) -> None:
     server.clock.now += 80_000  # type: ignore[attr-defined]
     assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
     server.ask("HEAD", f"/v2/a/blobs/{Digest.of(b'layer')}")
+    before = server.rows("PRAGMA data_version")
+    server.clock.now += 1  # type: ignore[attr-defined]
+    assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
+    assert server.rows("PRAGMA data_version") == before, "many who ask cost one write a grace"
     server.clock.now += 80_000  # type: ignore[attr-defined]
     server.run(server.upkeep.collect())
     assert server.ask("HEAD", f"/v2/a/blobs/{digest}").status == 200
@@ -238,6 +254,10 @@ def test_a_head_starts_the_lease_of_an_untagged_manifest_where_such_ones_go(
         server.clock.now += 80_000  # type: ignore[attr-defined]
         asked = server.ask("HEAD", f"/v2/a/manifests/{child}", headers=headers).status
         assert asked == (304 if headers else 200)
+        before = server.rows("PRAGMA data_version")
+        server.clock.now += 1  # type: ignore[attr-defined]
+        server.ask("HEAD", f"/v2/a/manifests/{child}", headers=headers)
+        assert server.rows("PRAGMA data_version") == before, "its lease is long enough"
         server.clock.now += 80_000  # type: ignore[attr-defined]
         server.run(server.upkeep.collect())
         assert server.ask("GET", f"/v2/a/manifests/{other}").status == 404

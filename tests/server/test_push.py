@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from argosy.errors import DeniedError
 from argosy.server.access import Access, Anonymous, Principal, Verb
 from argosy.server.handlers import bodies
+from argosy.server.metadata import uploads
 from argosy.server.settings import Collection, Content, Limits, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
@@ -425,3 +427,10 @@ def test_a_mount_needs_to_be_allowed_to_pull_from_the_source(tmp_path: Any) -> N
             assert mount(server, query).status == 202
         server.push_blob("open", DATA)
         assert mount(server, "").status == 201
+
+
+def test_the_name_of_a_session_is_a_uuid_of_version_7() -> None:
+    for now in (0.0, 1.8e9, 2.0**48):
+        for _ in range(20):
+            found = uuid.UUID(uploads.new_id(now))
+            assert (found.version, found.variant) == (7, uuid.RFC_4122)

@@ -90,6 +90,38 @@ def test_what_fails_is_told_again_later_and_nothing_overtakes_it(
     assert [event["subject"] for event in receiver.told] == ["a:v1", "a:v2"]
 
 
+def test_what_was_told_before_one_that_fails_is_not_told_again(
+    server: Server, receiver: Receiver
+) -> None:
+    one = sink(receiver, types=("tag.set",))
+    deliver(server, one)
+    server.push_image("a", "v1")
+    server.push_image("a", "v2")
+    receiver.statuses = [204, 500]
+    deliver(server, one)
+    assert isinstance(server.clock, Clock)
+    server.clock.now += 10
+    deliver(server, one)
+    assert [event["subject"] for event in receiver.told] == ["a:v1", "a:v2"]
+
+
+def test_many_that_nobody_asked_for_do_not_keep_the_next_one_back(
+    server: Server, receiver: Receiver
+) -> None:
+    one = sink(receiver, types=("tag.set",))
+    deliver(server, one)
+    change = server.upkeep.change("ann")
+
+    def many(tx: Transaction) -> None:
+        for kind in (*[outbox.BLOB_PUSHED] * 101, outbox.TAG_SET):
+            outbox.add(tx, change, kind, "a", tag="v1")
+
+    server.run(server.registry.metadata.write(many))
+    courier = deliverer(one, once=True)
+    server.run(asyncio.wait_for(courier(server.registry), 60))
+    assert [event["subject"] for event in receiver.told] == ["a:v1"]
+
+
 def test_a_clock_that_was_wrong_puts_no_try_off_for_years(
     server: Server, receiver: Receiver
 ) -> None:

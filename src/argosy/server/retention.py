@@ -51,7 +51,7 @@ def doomed(rule: Retention, tags: Iterable[TagAge], now: float) -> list[TagAge]:
     ['v1']
     """
     newest_first = sorted(_spoken_of(rule, tags), key=lambda t: (-t.updated, t.name))
-    old = newest_first[rule.keep_last or 0 :]
+    old = newest_first[rule.keep_last :]
     if rule.keep_days is not None:
         old = [t for t in old if now - t.updated > rule.keep_days * 86400.0]
     return old

@@ -89,6 +89,6 @@ def covers(grants: Grants, verb: str, repository: str | None) -> bool:
     (False, True)
     """
     if repository is None:
-        return verb == "ping" or (verb == "catalog" and "*" in grants.get(CATALOG, ()))
+        return verb == "catalog" and "*" in grants.get(CATALOG, ())
     actions = grants.get(repository, frozenset())
     return verb in actions or "*" in actions

@@ -56,7 +56,7 @@ class _Writer:
         self._done = False
 
     def write(self, *data: bytes | bytearray | memoryview) -> None:
-        views = [memoryview(one) for one in data if one]
+        views = [memoryview(one) for one in data]
         try:
             while views:
                 count = os.writev(self._fd, views[:_MOST])
