@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import threading
 from collections.abc import Callable
@@ -288,6 +289,19 @@ def test_cve_2025_31133_masks_are_a_null_device(
     assert done.stdout in ("1:3\n", "")
     if not done.stdout:
         assert "invalid" in done.stderr
+
+
+def test_cve_2025_31133_nor_is_a_disk_of_the_same_number(runtime: Runtime, bundle: Bundle) -> None:
+    dev = bundle.path / "dev"
+    dev.mkdir()
+    os.mknod(dev / "null", stat.S_IFBLK | 0o666, os.makedev(1, 3))
+    (bundle.rootfs / "masked").write_text("secret")
+    without_dev(bundle)
+    bundle.mount("/dev", "none", str(dev), "bind")
+    bundle.linux["maskedPaths"] = ["/masked"]
+    bundle.process["args"] = ["stat", "-c", "%F", "/masked"]
+    done = runtime.run(bundle, stdin=subprocess.PIPE)
+    assert done.stdout == "character special file\n", done.stderr
 
 
 @pytest.mark.parametrize("own", [True, False])

@@ -239,9 +239,28 @@ def test_a_key_is_used_for_its_own_kind_alone(tmp_path: pathlib.Path) -> None:
         known.verify(theirs(mine, "ES256", kid="two"))
 
 
+@pytest.mark.parametrize("keys", [["x"], [None], {}, [{"kty": "EC"}] * 101])
+def test_a_key_set_that_is_none_is_refused_in_one_line(tmp_path: pathlib.Path, keys: Any) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(json.dumps({"keys": keys}))
+    one = Issuer(issuer="https://ci.example", audience="registry", jwks=str(path))
+    with pytest.raises(InvalidConfigError, match="not a key set"):
+        Issuers([one])
+
+
 def test_a_key_set_with_a_shared_secret_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(InvalidConfigError, match="symmetric"):
         Issuers([issuer(tmp_path, {"one": {"kty": "oct", "k": "AAAA"}})])
+
+
+def test_a_key_for_no_signature_at_all_is_left_out(tmp_path: pathlib.Path) -> None:
+    mine = rsa.generate_private_key(65537, 2048)
+    keys = {"one": RSAAlgorithm.to_jwk(mine.public_key(), as_dict=True) | {"alg": "none"}}
+    keys["two"] = {k: v for k, v in keys["one"].items() if k != "alg"}
+    known = Issuers([issuer(tmp_path, keys, algorithms=("RS256",))], lambda: NOW)
+    with pytest.raises(UnauthorizedError, match="key"):
+        known.verify(theirs(mine, "RS256"))
+    assert known.verify(theirs(mine, "RS256", kid="two")).user == "job"
 
 
 def test_cve_2025_23208_groups_are_those_of_this_token_alone(tmp_path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -9,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.bundlekit import Bundle, Runtime
+from argosy.runtime import kernel as k
+from argosy.runtime import mountplan, mounts
+from argosy.runtime.errors import Failure
+from argosy.runtime.kernel import KernelError, LinuxKernel
+from tests.runtime.bundlekit import Bundle, Runtime, needs_root
 
 
 def line(output: str, destination: str) -> list[str]:
@@ -36,6 +41,37 @@ def source(tmp_path: Path) -> Path:
 def test_attributes_of_a_bind(runtime: Runtime, bundle: Bundle, source: Path, option: str) -> None:
     bundle.mount("/data", "none", str(source), "bind", option)
     assert option in mounted(runtime, bundle, "/data")[5].split(",")
+
+
+def test_a_bind_that_asks_for_nothing_is_as_its_source(
+    runtime: Runtime, bundle: Bundle, source: Path
+) -> None:
+    assert os.system(f"mount -t tmpfs -o ro,nosuid,nodev,noexec tmpfs {source}/sub") == 0
+    try:
+        bundle.mount("/data", "none", f"{source}/sub", "bind", "private")
+        found = mounted(runtime, bundle, "/data")[5].split(",")
+        assert {"ro", "nosuid", "nodev", "noexec"} <= set(found)
+    finally:
+        os.system(f"umount {source}/sub")
+
+
+@needs_root
+def test_an_attribute_that_is_locked_is_named_where_it_is_asked_away() -> None:
+    """What a mount namespace of others has made nosuid stays so; that the source is not is not pretended."""
+
+    class Locking(LinuxKernel):
+        def mount_setattr(self, *_: object, **__: object) -> None:
+            raise KernelError(errno.EPERM, "Operation not permitted", "mount_setattr")
+
+    entry = mountplan.parse(
+        {"destination": "/d", "source": "/", "options": ["bind", "suid", "dev"]}, "mounts[0]"
+    )
+    tree = mounts.new(LinuxKernel(), "tmpfs", "tmpfs", {}, [], k.MOUNT_ATTR_NOSUID)
+    try:
+        with pytest.raises(Failure, match="cannot clear locked flags nosuid: mount_setattr"):
+            mounts.set_attributes(Locking(), entry, tree)
+    finally:
+        os.close(tree)
 
 
 def test_strictatime_is_neither_relatime_nor_noatime(runtime: Runtime, bundle: Bundle) -> None:

@@ -210,3 +210,18 @@ class TestEnvironment:
         found = status(runtime, bundle)
         assert int(found["SigIgn"], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1) == 0
         assert int(found["SigBlk"], 16) == 0
+
+
+@pytest.mark.parametrize(("of_its_own", "search"), [(False, 0x80000), (True, 0x8)])
+def test_the_session_keyring_is_the_containers_and_its_user_may_search_it(
+    runtime: Runtime, bundle: Bundle, of_its_own: bool, search: int
+) -> None:
+    if not os.path.exists("/proc/keys"):
+        pytest.skip("keyrings: this kernel shows none")
+    if of_its_own:
+        bundle.userns()
+    bundle.linux["maskedPaths"] = []
+    cid = runtime.name()
+    keys = runtime.run(bundle.sh("cat /proc/keys"), cid=cid).stdout.splitlines()
+    (ring,) = [line.split() for line in keys if f"_ses.{cid}:" in line]
+    assert int(ring[4], 16) & search

@@ -58,15 +58,17 @@ def parse_jwks(raw: bytes, where: str) -> Keys:
         raise InvalidConfigError(f"{where}: not a key set: {error}") from None
 
 
-def _keys(listed: Sequence[Mapping[str, Any]]) -> Any:
+def _keys(listed: Sequence[object]) -> Any:
     for index, jwk in enumerate(listed):
+        if not isinstance(jwk, Mapping):
+            raise TypeError(f"key {index}: expected an object")
         if jwk.get("kty") == "oct":
             raise ValueError("symmetric keys are not taken")
         if jwk.get("use", "sig") != "sig" or jwk.get("kty") not in {"OKP", "EC", "RSA"}:
             continue
         try:
             yield str(jwk.get("kid", f"#{index}")), jwt.PyJWK(dict(jwk))
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, NotImplementedError):  # the library has no key for "none"
             continue
 
 
