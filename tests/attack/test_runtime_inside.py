@@ -396,3 +396,15 @@ def test_the_launcher_refuses_code_that_others_may_change(runtime: Runtime, tmp_
     )
     assert done.returncode == 1
     assert "can be changed by others than root" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["maskedPaths", "readonlyPaths"])
+def test_a_path_to_hide_that_cannot_be_opened_is_not_passed_over(
+    runtime: Runtime, bundle: Bundle, name: str
+) -> None:
+    """Only what is not there needs no mask: a link in a circle is there, and may be something else later."""
+    (bundle.rootfs / "circle").symlink_to("circle")
+    bundle.linux[name] = ["/not/there", "/etc/passwd/x", "/circle"]
+    done = runtime.run(bundle.sh("echo reached"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert 'can\'t open \\"/circle\\"' in done.stderr

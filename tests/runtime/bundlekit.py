@@ -47,6 +47,19 @@ def make_rootfs(path: Path) -> Path:
     return path
 
 
+MAPPED = {"containerID": 0, "hostID": 0, "size": 1}
+
+
+def starting() -> dict[str, Any]:
+    """A configuration as it begins, with a namespace of every usual kind."""
+    config = starter.configuration()
+    config["linux"]["namespaces"] = [
+        {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")
+    ]
+    config["process"]["terminal"] = False
+    return config
+
+
 class Bundle:
     """A bundle whose configuration a test changes."""
 

@@ -144,6 +144,17 @@ class TestRecursive:
         finally:
             os.system(f"umount {source}/sub")
 
+    def test_what_the_source_has_below_can_be_taken_away(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        self.tree(bundle, source, "rrw", "rexec")
+        try:
+            assert os.system(f"mount -o remount,bind,ro,noexec {source}/sub") == 0
+            output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+            assert not {"ro", "noexec"} & set(line(output, "/data/sub")[5].split(","))
+        finally:
+            os.system(f"umount {source}/sub")
+
     def test_they_can_be_taken_away_below(
         self, runtime: Runtime, bundle: Bundle, source: Path
     ) -> None:
@@ -235,6 +246,12 @@ class TestIdMapped:
 
 
 class TestPropagation:
+    @pytest.mark.parametrize("place", ["/proc", "/sys"])
+    def test_of_proc_and_sys(self, runtime: Runtime, bundle: Bundle, place: str) -> None:
+        (entry,) = [one for one in bundle.config["mounts"] if one["destination"] == place]
+        entry["options"] = [*entry.get("options", ()), "shared"]
+        assert mounted(runtime, bundle, place)[6].startswith("shared:")
+
     @pytest.mark.parametrize(
         ("option", "mark"),
         [
@@ -320,7 +337,9 @@ class TestDevices:
                 "gid": 4,
             },
             {"path": "/dev/pipe", "type": "p", "fileMode": 384},
+            {"path": "/there", "type": "p"},
         ]
+        os.mkfifo(bundle.rootfs / "there")
         script = "stat -c '%F %t:%T %a %u %g' /dev/deep/fuse; stat -c '%F %a' /dev/pipe"
         assert runtime.output(bundle.sh(script)).splitlines() == [
             "character special file a:e5 660 3 4",
@@ -344,6 +363,30 @@ class TestDevices:
         done = runtime.run(bundle)
         assert "not the requested device exists there" in done.stderr
         assert (bundle.rootfs / "data").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("kind", "major", "minor"), [("c", 1, 5), ("b", 1, 3), ("p", 0, 0)], ids=str
+    )
+    def test_nor_does_a_node_of_another_kind_or_number_stand_in_for_one(
+        self, runtime: Runtime, bundle: Bundle, kind: str, major: int, minor: int
+    ) -> None:
+        os.mknod(bundle.rootfs / "data", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        bundle.linux["devices"] = [{"path": "/data", "type": kind, "major": major, "minor": minor}]
+        done = runtime.run(bundle)
+        assert "not the requested device exists there" in done.stderr
+
+    def test_a_node_of_the_host_is_bound_where_it_is_the_device_alone(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        bundle.userns()
+        bundle.linux["devices"] = [{"path": "/dev/full", "type": "c", "major": 1, "minor": 3}]
+        done = runtime.run(bundle)
+        assert "the host's /dev/full is not the device c 1:3" in done.stderr
+
+    def test_block_devices_are_made(self, runtime: Runtime, bundle: Bundle) -> None:
+        bundle.linux["devices"] = [{"path": "/dev/disk", "type": "b", "major": 7, "minor": 3}]
+        output = runtime.output(bundle.sh("stat -c '%F %t:%T' /dev/disk"))
+        assert output == "block special file 7:3\n"
 
 
 class TestMasks:
@@ -403,7 +446,9 @@ class TestCgroupMount:
         lines = runtime.output(bundle.sh("cat /proc/self/cgroup")).splitlines()
         assert {text.split(":", 2)[2] for text in lines} == {"/"}
         output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
-        assert {text.split()[3] for text in output.splitlines() if " - cgroup " in text} <= {"/"}
+        mounts = [text.split() for text in output.splitlines() if " - cgroup" in text]
+        assert mounts
+        assert all(fields[3] == "/" and "ro" in fields[5].split(",") for fields in mounts)
 
 
 def test_sysfs_in_a_user_namespace_without_network_is_the_hosts(

@@ -9,24 +9,15 @@ from typing import Any
 import pytest
 
 from argosy.runtime import kernel as k
-from argosy.runtime import starter
 from argosy.runtime.errors import ConfigError
 from argosy.runtime.mountplan import parse
 from argosy.runtime.plan import PROGRAM, Situation, capability_masks, devices, exec_plan, plan
 from argosy.runtime.request import read_config
 from argosy.runtime.steps import STEPS
 from argosy.runtime.validate import validate
+from tests.runtime.bundlekit import MAPPED, starting
 
 GOLDEN = Path(__file__).parent / "golden"
-
-
-def starting() -> dict[str, Any]:
-    config = starter.configuration()
-    config["linux"]["namespaces"] = [
-        {"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")
-    ]
-    config["process"]["terminal"] = False
-    return config
 
 
 def everything() -> dict[str, Any]:
@@ -178,6 +169,11 @@ def test_file_modes_are_decimal_numbers_of_json() -> None:
     assert found[4] == 0o666
 
 
+def test_of_a_file_mode_the_permission_bits_count() -> None:
+    given = {"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o60640}
+    assert devices({"devices": [given]})[-1][4] == 0o640
+
+
 def test_sysctl_names_may_have_slashes_for_dots() -> None:
     paths = [step[1] for step in plan(everything(), Situation("c", "/r")) if step[0] == "sysctl"]
     assert paths == ["net/ipv4/ip_forward", "net/ipv4/conf/eth0.1/forwarding", "kernel/shmmax"]
@@ -224,6 +220,30 @@ class TestMountOptions:
         with pytest.raises(ConfigError, match="both uid and gid mappings"):
             self.parsed("bind", uidMappings=[{"containerID": 0, "hostID": 1, "size": 1}])
 
+    def test_a_mount_of_type_bind_is_one_and_recursive_where_that_is_asked_for(self) -> None:
+        assert self.parsed(fstype="bind")["bind"] == "bind"
+        assert self.parsed("rbind", fstype="bind")["bind"] == "rbind"
+
+    @pytest.mark.parametrize(
+        ("options", "more", "why"),
+        [
+            (["bind"], {"source": ""}, r"mounts\[0\].source: is missing for a bind mount"),
+            ([], {"destination": ""}, r"mounts\[0\].destination: is missing"),
+            (["bind", "tmpcopyup"], {}, "tmpcopyup is for tmpfs only"),
+            ([], {"uidMappings": [MAPPED], "gidMappings": [MAPPED]}, "only supported for bind-"),
+        ],
+    )
+    def test_what_contradicts_the_mount_is_refused(
+        self, options: list[str], more: dict[str, Any], why: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=why):
+            self.parsed(*options, **more)
+
+    def test_a_destination_below_the_root_file_system_of_the_host_is_meant_in_it(self) -> None:
+        for destination, meant in (("/b/rootfs/d", "/d"), ("/b/rootfsx", "/b/rootfsx")):
+            entry = {"destination": destination, "source": "/s", "options": ["bind"]}
+            assert parse(entry, "mounts[0]", "/b", "/b/rootfs")["destination"] == meant
+
     def test_only_binds_are_id_mapped(self) -> None:
         with pytest.raises(ConfigError, match="only supported for bind-mounts"):
             self.parsed("idmap")
@@ -243,173 +263,6 @@ class TestMountOptions:
         assert self.parsed(*must.split())["data"] == []
 
 
-MAPPED = {"containerID": 0, "hostID": 0, "size": 1}
-BAD: list[tuple[str, Any, str]] = [
-    ("ociVersion", "2.0.0", "ociVersion: unsupported version 2.0.0"),
-    ("ociVersion", "one", "ociVersion: expected a version like 1.3.0"),
-    ("process.user", {"uid": -1}, "process.user.uid: expected an integer from 0 to 4294967294"),
-    ("process.user", {"uid": True}, "process.user.uid: expected an integer"),
-    ("process.args", [], "process.args: must not be empty"),
-    ("process.args", ["a", 1], r"process.args\[1\]: expected a string"),
-    ("process.args", ["a\0b"], r"process.args\[0\]: contains a NUL byte"),
-    ("process.cwd", "here", "Cwd must be an absolute path"),
-    ("process.env", ["NOVALUE"], "invalid environment variable: missing '='"),
-    ("process.rlimits", [{"type": "RLIMIT_X"}], 'invalid rlimit type "RLIMIT_X"'),
-    ("process.rlimits", [{"type": "RLIMIT_CPU"}] * 2, "is there twice"),
-    ("process.selinuxLabel", "x", "selinux is disabled or not supported"),
-    ("process.scheduler", {"policy": "SCHED_X"}, "process.scheduler.policy: unknown value"),
-    (
-        "process.scheduler",
-        {"policy": "SCHED_OTHER", "priority": 3},
-        "priority can only be specified",
-    ),
-    ("process.ioPriority", {"class": "IOPRIO_CLASS_X"}, "invalid ioPriority.Class"),
-    ("process.ioPriority", {"priority": 1}, 'invalid ioPriority.Class: ""'),
-    ("process.execCPUAffinity", {"initial": "x"}, "process.execCPUAffinity.initial: "),
-    ("process.execCPUAffinity", {"final": ""}, "process.execCPUAffinity.final: '' names no CPU"),
-    (
-        "process.ioPriority",
-        {"class": "IOPRIO_CLASS_BE", "priority": 8},
-        "invalid ioPriority.Priority: 8",
-    ),
-    ("linux.namespaces", [{"type": "pid"}, {"type": "pid"}], "duplicated ns"),
-    ("linux.namespaces", [{"type": "moon"}], "does not exist"),
-    ("linux.namespaces", [{"type": "pid", "path": "x"}], "must be absolute"),
-    (
-        "linux.uidMappings",
-        [MAPPED],
-        "user namespace isn't enabled",
-    ),
-    ("linux.timeOffsets", {"monotonic": {"secs": 1}}, "time namespace isn't enabled"),
-    ("linux.sysctl", {"kernel.panic": "1"}, "is not in a separate kernel namespace"),
-    ("linux.sysctl", {"net.../x": "1"}, "is not the name of a sysctl"),
-    ("linux.sysctl", {"net.//.kernel.panic": "1"}, "is not the name of a sysctl"),
-    ("linux.sysctl", {"net/../kernel/core_pattern": "|x"}, "is not the name of a sysctl"),
-    ("linux.sysctl", {"fs/mqueue/./x": "1"}, "is not the name of a sysctl"),
-    ("linux.sysctl", {"user.max_user_namespaces": "1"}, "without a user namespace"),
-    ("linux.sysctl", {"kernel.hostname": "x"}, "conflicts with the OCI"),
-    ("linux.rootfsPropagation", "sideways", "linux.rootfsPropagation: unknown value"),
-    ("linux.personality", {"domain": "DOS"}, "linux.personality.domain: unknown value"),
-    ("linux.memoryPolicy", {"nodes": "0"}, 'invalid memory policy mode ""'),
-    ("linux.memoryPolicy", {"mode": "MPOL_X"}, "invalid memory policy mode"),
-    ("linux.memoryPolicy", {"mode": "MPOL_BIND"}, "requires at least one node"),
-    ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "9-1"}, "is not a range"),
-    ("linux.devices", [{"path": "/dev/x", "type": "z"}], r"linux.devices\[0\].type: unknown value"),
-    ("linux.devices", [{"path": "/dev/x", "type": "c"}], "needs major and minor"),
-    (
-        "linux.devices",
-        [{"path": "/dev/x", "type": "c", "major": 1 << 12, "minor": 0}],
-        r"linux.devices\[0\].major: expected an integer from 0 to 4095, got 4096",
-    ),
-    ("linux.namespaces", ["pid"], r"linux.namespaces\[0\]: expected an object, got 'pid'"),
-    ("linux.namespaces", [{"type": ["pid"]}], r"linux.namespaces\[0\].type: expected a string"),
-    ("hostname", "\ud800", r"hostname: '\\ud800' has half of a surrogate pair"),
-    ("process.args", ["sh", "\ud800"], r"process.args\[1\]: .* has half of a surrogate pair"),
-    ("annotations", {"\ud800": "x"}, "annotations: .* has half of a surrogate pair"),
-    ("process", "sh", "process: expected an object, got 'sh'"),
-    (
-        "mounts",
-        [{"destination": "/x", "uidMappings": [{"containerID": 0, "hostID": 1}]}],
-        r"mounts\[0\].uidMappings\[0\].size: is missing",
-    ),
-    (
-        "linux.resources",
-        {"blockIO": {"throttleReadBpsDevice": [{"rate": 1}]}},
-        r"blockIO.throttleReadBpsDevice\[0\].major: is missing",
-    ),
-    (
-        "linux.resources",
-        {"network": {"priorities": [{"name": "lo"}]}},
-        r"network.priorities\[0\].priority: is missing",
-    ),
-    ("linux.maskedPaths", ["x"], "must be absolute"),
-    ("linux.netDevices", {"eth0": {"name": "a/b"}}, "invalid network device name"),
-    ("hooks", {"poststop": [{"path": "x"}]}, r"hooks.poststop\[0\].path: must be absolute"),
-    ("hooks", {"prestart": [{"path": "/x", "timeout": 0}]}, "timeout: must be above 0"),
-    ("process.cwd", "", "Cwd property must not be empty"),
-    ("process.env", ["=x"], "name cannot be empty"),
-    ("process.rlimits", [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}], "is above the hard limit"),
-    ("process.scheduler", {"nice": 1}, "scheduler policy is required"),
-    ("process.scheduler", {"policy": "SCHED_BATCH", "nice": 20}, "invalid scheduler.nice: 20"),
-    ("process.scheduler", {"policy": "SCHED_OTHER", "nice": -21}, "invalid scheduler.nice: -21"),
-    (
-        "process.scheduler",
-        {"policy": "SCHED_IDLE", "flags": ["X"]},
-        "process.scheduler.flags: unknown value",
-    ),
-    *[
-        ("process.scheduler", {"policy": "SCHED_RR", name: 1}, "only be specified for SchedDeadl")
-        for name in ("runtime", "deadline", "period")
-    ],
-    ("process.ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": -1}, "ioPriority.Priority: -1"),
-    ("linux.namespaces", [{"type": "mount"}], "without a private UTS namespace"),
-    ("linux.personality", {"domain": "LINUX", "flags": ["X"]}, "personality.flags: no flags are"),
-    ("linux.intelRdt", {"closID": "a/b"}, 'invalid intelRdt.ClosID "a/b"'),
-    ("linux.intelRdt", {"closID": ".."}, r'invalid intelRdt.ClosID "\.\."'),
-    ("linux.mountLabel", "x", "linux.mountLabel: SELinux is disabled or not supported"),
-    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL", "flags": ["X"]}, "invalid memory policy flag"),
-    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL", "nodes": "0"}, "requires 0 nodes but got 1"),
-    ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "65536"}, "is not a range of 0 to 65535"),
-    ("linux.readonlyPaths", ["x"], r"linux.readonlyPaths\[0\]: must be absolute"),
-    ("linux.devices", [{"path": "x", "type": "p"}], r"linux.devices\[0\].path: must be absolute"),
-    ("linux.netDevices", {"a" * 16: {}}, "invalid network device name"),
-    *[
-        ("linux", {"namespaces": [{"type": "uts"}, *spaces], **more}, why)
-        for spaces, more, why in (
-            ([], {"maskedPaths": ["/x"]}, "without a private MNT namespace"),
-            ([], {"readonlyPaths": ["/x"]}, "without a private MNT namespace"),
-            ([], {"netDevices": {"eth0": {}}}, "without a NET namespace"),
-            ([], {"sysctl": {"net.core.somaxconn": "1"}}, "not allowed in host network namespace"),
-            ([], {"sysctl": {"kernel.msgmax": "1"}}, "not allowed in the hosts ipc namespace"),
-            ([], {"sysctl": {"fs.mqueue.x": "1"}}, "not allowed in the hosts ipc namespace"),
-            ([{"type": "user"}], {}, "nor mappings to apply specified"),
-            ([{"type": "user"}], {"uidMappings": [MAPPED]}, "nor mappings to apply specified"),
-            (
-                [{"type": "user"}],
-                {"uidMappings": [MAPPED], "gidMappings": [{**MAPPED, "size": 0}]},
-                r"linux.gidMappings\[0\].size: must be above 0",
-            ),
-            (
-                [{"type": "time", "path": "/proc/1/ns/time"}],
-                {"timeOffsets": {"monotonic": {"secs": 1}}},
-                "both namespace path and time offsets specified",
-            ),
-            (
-                [{"type": "time"}],
-                {"timeOffsets": {"tai": {"secs": 1}}},
-                "linux.timeOffsets.tai: unknown clock",
-            ),
-        )
-    ],
-]
-
-
-@pytest.mark.parametrize(
-    ("place", "value", "why"), BAD, ids=[f"{place}-{why[:24]}" for place, _, why in BAD]
-)
-def test_a_wrong_value_is_refused_in_one_line_that_names_it(
-    tmp_path: Path, place: str, value: Any, why: str
-) -> None:
-    config = starting()
-    target = config
-    *path, last = place.split(".")
-    for name in path:
-        target = target.setdefault(name, {})
-    target[last] = value
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match=why) as caught:
-        validate(read_config(str(tmp_path))[0])
-    assert "\n" not in str(caught.value)
-
-
-def test_without_privileges_no_network_device_is_moved() -> None:
-    config = starting()
-    config["linux"]["netDevices"] = {"eth0": {}}
-    validate(config)
-    with pytest.raises(ConfigError, match="not supported for rootless containers"):
-        validate(config, rootless=True)
-
-
 def test_what_is_unknown_or_null_is_ignored(tmp_path: Path) -> None:
     config = starting()
     config["vm"] = {"hypervisor": 1}
@@ -420,15 +273,3 @@ def test_what_is_unknown_or_null_is_ignored(tmp_path: Path) -> None:
     read, _ = read_config(str(tmp_path))
     validate(read)
     assert plan(read, Situation("c", "/rootfs"))
-
-
-@pytest.mark.parametrize("version", ["1.0.0", "1.0.2-dev", "1.2.1", "1.3.0", "1.99.0+build"])
-def test_every_version_1_is_accepted(version: str) -> None:
-    validate({**starting(), "ociVersion": version})
-
-
-def test_hostname_without_a_uts_namespace_is_refused() -> None:
-    config = starting()
-    config["linux"]["namespaces"] = [{"type": "mount"}]
-    with pytest.raises(ConfigError, match="unable to set hostname without a private UTS namespace"):
-        validate(config)

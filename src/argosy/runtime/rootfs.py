@@ -113,10 +113,7 @@ def _make_node(
     fd = posix.open(name, O_PATH | posix.O_NOFOLLOW, dir_fd=directory)
     try:
         found = posix.fstat(fd)
-        same = found.st_mode & S_IFMT == mode & S_IFMT and (
-            mode & S_IFMT == S_IFIFO or found.st_rdev == number
-        )
-        if not same:
+        if found.st_mode & S_IFMT != mode & S_IFMT or found.st_rdev != number:
             raise Failure("a file that is not the requested device exists there")
         if made:
             place = b"self/fd/%d" % fd
