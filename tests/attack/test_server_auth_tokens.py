@@ -87,7 +87,7 @@ def test_the_public_key_is_no_shared_secret(door: Door) -> None:
     "claims",
     [
         {"iss": "somebody"}, {"iss": None}, {"aud": "other"}, {"aud": None}, {"aud": []},
-        {"exp": NOW - 11}, {"exp": None}, {"exp": "never"}, {"exp": True}, {"nbf": NOW + 60}, {"sub": None},
+        {"exp": NOW - 11}, {"exp": None}, {"exp": "never"}, {"exp": True}, {"nbf": NOW + 60}, {"nbf": True}, {"sub": None},
     ],
     ids=str,
 )  # fmt: skip
@@ -281,6 +281,13 @@ def test_an_issuers_token_without_a_policy_grants_only_its_access_claim(
     with Door(tmp_path, issuers=[issuer(tmp_path, {"one": jwk})]) as door:
         assert ask(door, theirs(key)) == 401
         assert ask(door, theirs(key, access=ALL)) == 404
+        bought = door.ask(
+            "GET",
+            "/token?scope=registry:catalog:*&scope=repository:a:pull&scope=repository:b:pull",
+            headers=bearer(theirs(key, access=ALL)),
+        )
+        grants = door.signer.verify(bought.json()["token"]).grants
+        assert grants == {"a": frozenset({"pull"})}, "a token bought more than it was made for"
         broken = [{"type": "repository", "name": "../a", "actions": ["*"]}, "x", {"actions": None}]
         assert ask(door, theirs(key, access=broken)) == 401
 

@@ -6,14 +6,17 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from argosy.errors import InvalidConfigError
-from argosy.server.access import Anonymous
+from argosy.errors import AccessError, DeniedError, InvalidConfigError
+from argosy.server.access import Anonymous, Principal
 from argosy.server.assemble import build
 from argosy.server.auth.gate import Gate, open_gate
 from argosy.server.auth.htpasswd import parse
+from argosy.server.auth.tokens import TokenSigner
 from argosy.server.front import Metered
 from argosy.server.loopback import Loopback
 from argosy.server.settings import (
@@ -25,7 +28,7 @@ from argosy.server.settings import (
     Tokens,
 )
 from argosy.spec.digest import Digest
-from tests.server.client import image
+from tests.server.client import Server, image
 from tests.server.doors import PASSWORD, As, Door, basic, bearer, htpasswd, rule
 
 EVERYTHING = {"rules": [rule(["pull", "push", "delete"], "ann"), rule(["pull"], "bob")]}
@@ -55,6 +58,23 @@ def test_the_version_check_asks_who_it_is_and_takes_an_anonymous_token(door: Doo
     assert door.ask("GET", "/v2/").status == 401
     assert door.ask("GET", "/v2/", headers=basic("ann")).status == 200
     assert door.ask("GET", "/v2/", headers=bearer(door.token(None))).status == 200
+
+
+def test_where_there_are_users_a_version_check_asks_who_it_is(tmp_path: pathlib.Path) -> None:
+    """Or no client would ever say who it is, and push as nobody."""
+    with Door(tmp_path, anonymous=frozenset({"pull"})) as door:
+        assert door.ask("GET", "/v2/").status == 401
+        assert door.ask("GET", "/v2/a/tags/list").status == 404
+
+
+def test_the_challenge_names_the_registry_as_it_is_called(tmp_path: pathlib.Path) -> None:
+    signer = TokenSigner(ed25519.Ed25519PrivateKey.generate(), issuer="argosy", service="argosy")
+    gate = Gate(signer=signer, public_url="https://registry.example/")
+    with Server(str(tmp_path), access=gate) as server:
+        answer = server.ask("GET", "/v2/", headers={"host": "elsewhere.example"})
+    assert (answer.header("www-authenticate") or "").startswith(
+        'Bearer realm="https://registry.example/token",'
+    )
 
 
 def test_without_a_signer_basic_credentials_are_asked_for(tmp_path: pathlib.Path) -> None:
@@ -252,6 +272,53 @@ def test_the_catalog_is_for_those_who_may_read_something_and_shows_no_more(
         assert door.ask("GET", "/v2/_catalog", headers=narrow).status == 401
 
 
+def test_the_catalog_is_open_where_a_rule_is_about_everybody(tmp_path: pathlib.Path) -> None:
+    rules = [
+        rule(["admin"], "admin"),
+        rule(["pull"], repositories=["open/*"], anonymous=True),
+    ]
+    with Door(tmp_path, {"rules": rules}) as door:
+        for name in ("open/a", "closed/b"):
+            As(door, "admin").push_image(name, "v1")
+        for headers in ({}, bearer(door.token(None, "registry:catalog:*"))):
+            listed = door.ask("GET", "/v2/_catalog", headers=headers)
+            assert listed.json() == {"repositories": ["open/a"]}
+
+
+@pytest.mark.parametrize(
+    ("user", "anonymous", "granted"),
+    [(None, set(), False), (None, {"pull"}, True), ("bob", set(), True)],
+)
+def test_a_token_for_the_catalog_is_for_those_who_may_see_it(
+    tmp_path: pathlib.Path, user: str | None, anonymous: set[str], granted: bool
+) -> None:
+    rules = {"rules": [rule(["pull"], "ann")]}
+    with Door(tmp_path, rules, anonymous=frozenset(anonymous)) as door:
+        claims = door.signer.verify(door.token(user, "registry:catalog:*"))
+    assert claims.grants == ({"registry:catalog": frozenset({"*"})} if granted else {})
+
+
+def test_who_is_an_admin_is_none_with_a_token_for_less(tmp_path: pathlib.Path) -> None:
+    with Door(tmp_path, {"rules": [rule(["admin"], "admin"), rule(["pull"], "ann")]}) as door:
+        gate = door.gate
+        gate.authorize(Principal(name="admin"), "admin", None)
+        cut_down = Principal(name="admin", grants={"a": frozenset({"*"})})
+        for who in (cut_down, Principal(name="ann"), Principal()):
+            assert not gate.is_admin(who)
+            with pytest.raises(AccessError):
+                gate.authorize(who, "admin", None)
+
+
+@pytest.mark.parametrize("repository", [None, "a"])
+def test_what_the_table_of_rights_does_not_name_is_refused_to_all(
+    tmp_path: pathlib.Path, repository: str | None
+) -> None:
+    with Door(tmp_path, {"rules": [rule(["admin"], "admin")]}) as door:
+        unknown: Any = "format"
+        with pytest.raises(DeniedError):
+            door.gate.authorize(Principal(name="admin"), unknown, repository)
+
+
 # -- tags ------------------------------------------------------------------------------------------
 
 
@@ -343,8 +410,6 @@ def test_anonymous_may_what_is_configured(
 ) -> None:
     access = AccessSettings(htpasswd=htpasswd(tmp_path, "ann"), anonymous=anonymous)  # type: ignore[arg-type]
     gate = open_gate(Settings(access=access), str(tmp_path))
-    from tests.server.client import Server
-
     with Server(str(tmp_path), access=gate) as server:
         for verb, (method, target) in REQUESTS.items():
             status = server.ask(method, target, b"" if method == "POST" else None).status
