@@ -13,6 +13,17 @@ from argosy.runtime.request import read_config
 from argosy.runtime.validate import validate
 from tests.runtime.bundlekit import MAPPED, starting
 
+
+def put(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
+    """The configuration with another value at a place."""
+    target = config
+    *path, last = place.split(".")
+    for name in path:
+        target = target.setdefault(name, {})
+    target[last] = value
+    return config
+
+
 BAD: list[tuple[str, Any, str]] = [
     ("ociVersion", "2.0.0", "ociVersion: unsupported version 2.0.0"),
     ("ociVersion", "one", "ociVersion: expected a version like 1.3.0"),
@@ -166,43 +177,35 @@ BAD: list[tuple[str, Any, str]] = [
 def test_a_wrong_value_is_refused_in_one_line_that_names_it(
     tmp_path: Path, place: str, value: Any, why: str
 ) -> None:
-    config = starting()
-    target = config
-    *path, last = place.split(".")
-    for name in path:
-        target = target.setdefault(name, {})
-    target[last] = value
+    config = put(starting(), place, value)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=why) as caught:
         validate(read_config(str(tmp_path))[0])
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
-        ("process.rlimits", [{"type": "RLIMIT_CPU", "soft": 2, "hard": 2}]),
-        ("process.scheduler", {"policy": "SCHED_OTHER", "nice": 19}),
-        ("process.scheduler", {"policy": "SCHED_RR", "priority": 5}),
-        ("process.scheduler", {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2}),
-        ("process.execCPUAffinity", {"initial": "0-3,7", "final": "65535"}),
-        ("linux.memoryPolicy", {"mode": "MPOL_LOCAL"}),
-        ("linux.memoryPolicy", {"mode": "MPOL_PREFERRED"}),
-        ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0"}),
-        ("linux.intelRdt", {"closID": "/"}),
-        ("linux.intelRdt", {"closID": "guaranteed"}),
-        ("linux.sysctl", {"kernel.domainname": "x", "net/ipv4/ip_forward": "1"}),
-        ("linux.devices", [{"path": "/p", "type": "p"}]),
-        ("linux.devices", [{"path": "/c", "type": "c", "major": 1, "minor": 3}]),
-        ("linux.namespaces", [{"type": "uts"}, {"type": "user", "path": "/proc/1/ns/user"}]),
-    ],
-    ids=str,
-)
+RIGHT: list[tuple[str, Any]] = [
+    ("process.rlimits", [{"type": "RLIMIT_CPU", "soft": 2, "hard": 2}]),
+    ("process.scheduler", {"policy": "SCHED_OTHER", "nice": 19}),
+    ("process.scheduler", {"policy": "SCHED_RR", "priority": 5}),
+    ("process.scheduler", {"policy": "SCHED_DEADLINE", "runtime": 1, "deadline": 2}),
+    ("process.execCPUAffinity", {"initial": "0-3,7", "final": "65535"}),
+    ("linux.memoryPolicy", {"mode": "MPOL_LOCAL"}),
+    ("linux.memoryPolicy", {"mode": "MPOL_PREFERRED"}),
+    ("linux.memoryPolicy", {"mode": "MPOL_BIND", "nodes": "0"}),
+    ("linux.intelRdt", {"closID": "/"}),
+    ("linux.intelRdt", {"closID": "guaranteed"}),
+    ("linux.sysctl", {"kernel.domainname": "x", "net/ipv4/ip_forward": "1"}),
+    ("linux.devices", [{"path": "/p", "type": "p"}]),
+    ("linux.devices", [{"path": "/c", "type": "c", "major": 1, "minor": 3}]),
+    ("linux.namespaces", [{"type": "uts"}, {"type": "user", "path": "/proc/1/ns/user"}]),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), RIGHT, ids=str)
 def test_a_right_value_is_taken(place: str, value: Any) -> None:
-    config = starting()
-    above, _, last = place.partition(".")
-    config[above][last] = value
-    if last == "namespaces":
+    config = put(starting(), place, value)
+    if place == "linux.namespaces":
         del config["linux"]["maskedPaths"], config["linux"]["readonlyPaths"]
     validate(config)
 

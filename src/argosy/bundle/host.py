@@ -169,12 +169,15 @@ def _page_size(name: str) -> str:
     return ""
 
 
+_LONGEST = 21  # signs of a range: longer ones are no numbers that a runtime takes
+
+
 def _numbers(text: str) -> set[int]:
     """The numbers of a list such as 0-3,7; none for what is no such list."""
     found: set[int] = set()
     for part in text.replace(" ", "").strip().split(","):
         first, _, last = part.partition("-")
-        if first.isdigit() and (not last or last.isdigit()):
+        if first.isdigit() and (not last or last.isdigit()) and len(part) <= _LONGEST:
             found.update(range(int(first), min(int(last or first), 1 << 16) + 1))
     return found
 
@@ -259,7 +262,7 @@ def _process(config: Config, host: Host) -> Iterator[Finding]:
     if process.get("selinuxLabel") and "selinux" not in host.security_modules:
         yield refused("process.selinuxLabel", "SELinux is not enabled here")
     if (config.get("linux") or {}).get("mountLabel") and "selinux" not in host.security_modules:
-        yield ignored("linux.mountLabel", "SELinux is not enabled here")
+        yield refused("linux.mountLabel", "SELinux is not enabled here")
     for name in ("initial", "final"):
         cpus = _numbers((process.get("execCPUAffinity") or {}).get(name) or "")
         if cpus and min(cpus) >= host.cpus:

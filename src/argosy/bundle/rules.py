@@ -7,6 +7,7 @@ what a runtime must refuse, `ignored` what has no effect, `doubtful` what is all
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
@@ -113,6 +114,9 @@ def _process(config: Config) -> Iterator[Finding]:
         return
     if not process.get("args"):
         yield refused("process.args", "expected at least one argument")
+    for n, item in enumerate(process.get("args") or ()):
+        if "\0" in item:
+            yield refused(f"process.args[{n}]", "it has a NUL in it")
     for n, item in enumerate(process.get("env") or ()):
         if "=" not in item or item.startswith("=") or "\0" in item:
             yield refused(f"process.env[{n}]", f"expected NAME=value, got {item[:64]!r}")
@@ -253,13 +257,44 @@ def _namespaces(config: Config) -> Iterator[Finding]:
     ):
         if linux.get(name) and needed not in seen:
             yield refused(f"linux.{name}", f"it needs a {needed} namespace")
-    if namespaces_of(config).get("user") == "" and "user" in seen and not linux.get("uidMappings"):
-        yield refused("linux.uidMappings", "a new user namespace needs mappings")
+    if namespaces_of(config).get("user") == "":
+        for name in ("uidMappings", "gidMappings"):
+            if not linux.get(name):
+                yield refused(f"linux.{name}", "a new user namespace needs mappings")
     for name in linux.get("timeOffsets") or ():
         if name not in ("monotonic", "boottime"):
             yield refused(f"linux.timeOffsets.{name}", "expected monotonic or boottime")
     if "mount" not in seen and linux:
         yield refused("linux.namespaces", "a root file system of its own needs a mount namespace")
+
+
+def _numbers(config: Config) -> Iterator[Finding]:
+    """Lists of processors and of memory nodes, such as 0-3,7."""
+    linux = config.get("linux") or {}
+    policy = linux.get("memoryPolicy") or {}
+    affinity = (config.get("process") or {}).get("execCPUAffinity") or {}
+    listed = {f"process.execCPUAffinity.{name}": text for name, text in affinity.items()}
+    for where, text in (*listed.items(), ("linux.memoryPolicy.nodes", policy.get("nodes"))):
+        if text is not None and not _is_list(text):
+            yield refused(where, f"expected numbers like 0-3,7, got {text[:64]!r}")
+        elif where in listed and text is not None and not text.strip():
+            yield refused(where, "it names no CPU")
+    mode, nodes = policy.get("mode"), (policy.get("nodes") or "").strip()
+    if mode in ("MPOL_DEFAULT", "MPOL_LOCAL") and nodes:
+        yield refused("linux.memoryPolicy.nodes", f"{mode} takes none")
+    if mode not in (None, "MPOL_DEFAULT", "MPOL_LOCAL", "MPOL_PREFERRED") and not nodes:
+        yield refused("linux.memoryPolicy.nodes", f"{mode} needs at least one")
+    if (linux.get("personality") or {}).get("flags"):
+        yield refused("linux.personality.flags", "there are none")
+
+
+_RANGE = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
+
+
+def _is_list(text: str) -> bool:
+    """Whether a runtime can read it: no number is above 65535."""
+    found = [_RANGE.fullmatch(part.strip()) for part in text.split(",")] if text.strip() else []
+    return all(one and int(one[1]) <= int(one[2] or one[1]) <= 65535 for one in found)
 
 
 def _sysctls(config: Config) -> Iterator[Finding]:
@@ -297,8 +332,12 @@ def _devices(config: Config) -> Iterator[Finding]:
         if device["path"] in seen:
             yield doubtful(where + ".path", f"{device['path']} is there twice")
         seen.add(device["path"])
-        if device["type"] != "p" and (device.get("major") is None or device.get("minor") is None):
+        if device["type"] == "p":
+            continue
+        if device.get("major") is None or device.get("minor") is None:
             yield refused(where, "a device needs major and minor")
+        elif not (0 <= device["major"] < 1 << 12 and 0 <= device["minor"] < 1 << 20):
+            yield refused(where, "expected a major number to 4095 and a minor one to 1048575")
 
 
 def _seccomp(config: Config) -> Iterator[Finding]:
@@ -420,6 +459,6 @@ def _deprecated(config: Config) -> Iterator[Finding]:
 
 Rule = Callable[[Config], Iterable[Finding]]
 RULES: tuple[Rule, ...] = (
-    _version, _process, _rlimits, _capabilities, _schedule, _mounts, _names, _namespaces, _sysctls, _devices, _seccomp,
-    _memory, _limits, _net_devices, _cgroup_mount, _annotations, _platforms, _deprecated,
+    _version, _process, _rlimits, _capabilities, _schedule, _mounts, _names, _namespaces, _numbers, _sysctls,
+    _devices, _seccomp, _memory, _limits, _net_devices, _cgroup_mount, _annotations, _platforms, _deprecated,
 )  # fmt: skip
