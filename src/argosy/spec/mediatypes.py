@@ -125,7 +125,7 @@ def parse_media_type(text: str) -> str:
     """A media type whose name complies with RFC 6838, section 4.2; parameters may follow, 1024 characters in all.
 
     Whether parameters may be there the image-spec leaves open, and they are: signatures of Sigstore and SBOMs tell
-    their version so. See `plain`.
+    their version so. A manifest's media type has none. See `plain`.
 
     >>> parse_media_type("application/vnd.cyclonedx+json;version=1.5")
     'application/vnd.cyclonedx+json;version=1.5'
@@ -133,13 +133,18 @@ def parse_media_type(text: str) -> str:
     Raises:
         InvalidManifestError: it does not comply.
     """
-    name, mark, rest = text.partition(";")
-    complies = _RFC6838.fullmatch(name.rstrip(" \t") if mark else name)
-    if complies and mark and len(text) <= _LONGEST:  # hardly ever: it is compiled only then
-        complies = re.fullmatch(_PARAMETERS, mark + rest, re.ASCII)
-    if not complies or len(text) > _LONGEST:
+    if not (_RFC6838.fullmatch(text) or _has_parameters(text)):
         raise InvalidManifestError(f"expected a media type <type>/<subtype>, got {text[:200]!r}")
     return text
+
+
+def _has_parameters(text: str) -> bool:
+    """A manifest's has none: who cuts them off, and who does not, would take it for different things."""
+    name, mark, rest = text.partition(";")
+    name = name.rstrip(" \t")
+    if not mark or len(text) > _LONGEST or not _RFC6838.fullmatch(name) or is_manifest(name):
+        return False
+    return re.fullmatch(_PARAMETERS, mark + rest, re.ASCII) is not None
 
 
 def plain(media_type: str) -> bool:
