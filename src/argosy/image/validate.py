@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from argosy.content import graph
+from argosy.content.bounds import MOST_RECENT
 from argosy.content.protocols import readable
 from argosy.content.verify import embedded
 from argosy.errors import ArgosyError, StorageError
@@ -127,12 +128,18 @@ class _Run:
             yield from self._layer(layer, changeset=image.is_image)
 
     def _layer(self, layer: Layer, *, changeset: bool) -> Iterator[Finding]:
-        desc = layer.descriptor
-        key = (desc.digest, desc.size, desc.media_type, desc.data, layer.diff_id, changeset)
-        if key not in self._known:
-            self._known[key] = tuple(_layer(layer, self._fast, changeset=changeset))
-        for finding in self._known[key]:
-            yield dataclasses.replace(finding, where=layer.name)
+        desc, name = layer.descriptor, layer.name
+        yield from _data(name, desc)
+        at_hand = embedded(desc) is not None
+        key = (desc.digest, desc.size, desc.media_type, at_hand, layer.diff_id, changeset)
+        found = self._known.get(key)
+        if found is None:
+            found = tuple(_layer(layer, self._fast, changeset=changeset))
+            if len(self._known) >= MOST_RECENT:
+                self._known.clear()
+            self._known[key] = found
+        for finding in found:
+            yield dataclasses.replace(finding, where=name)
 
 
 def _agrees(image: Image, entry: Descriptor) -> Iterator[Finding]:
@@ -178,7 +185,6 @@ def _config(image: Image) -> Iterator[Finding]:
 
 def _layer(layer: Layer, fast: bool, *, changeset: bool) -> Iterator[Finding]:
     desc = layer.descriptor
-    yield from _data(layer.name, desc)
     if changeset and not layer.is_changeset:
         rule = f"{desc.media_type} is no media type of a layer"
         yield Finding(where=layer.name, rule=rule, warning=True)
