@@ -84,6 +84,8 @@ def test_containers_are_found_by_what_they_are_of(argosy: Argosy, image: str) ->
         ("name", "expected KEY=VALUE"),
         ("color=red", "KEY one of id, name"),
         ("name=(", "'(' is not a regular expression"),
+        ("status=stopped", "expected one of created, running, exited"),
+        ("ancestor=Bad Name", "Bad Name"),
     ):
         assert told in argosy("ps", "--filter", wrong, code=64).err
 

@@ -4,44 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from argosy.cli.options import patterns
+from argosy.cli.options import patterns, typed_place
 from argosy.engine.container import Container
 from argosy.engine.invoke import status_of
 from argosy.engine.names import local_name, typed_digits
 from argosy.engine.values import pairs
 from argosy.errors import UsageError
-from argosy.locate import Location
 
-Wanted = Mapping[str, list[str]]
-"""Values by what they are of."""
+Fits = Callable[[Container], bool]
+Wanted = Mapping[str, list[Fits]]
+"""What is asked of a container, by what it is about."""
+
+STATUSES = ("created", "running", "exited", "dead", "orphaned", "damaged")
 
 
 def parse(filters: Iterable[str]) -> Wanted:
     """What `KEY=VALUE` texts say.
 
     Raises:
-        UsageError: one is of another shape, has another key, or is a name that is no regular expression.
+        UsageError: one is of another shape or has another key, or its value can be none of that key.
 
-    >>> parse(["label=a=1", "label=b"])
-    {'label': ['a=1', 'b']}
+    >>> wanted = parse(["label=a=1", "label=b", "status=exited"])
+    >>> {key: len(asked) for key, asked in wanted.items()}
+    {'label': 2, 'status': 1}
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[Fits]] = {}
     for text in filters:
         key, mark, value = text.partition("=")
-        if not mark or key not in _FITS:
+        if not mark or key not in _FILTERS:
             raise UsageError(
-                f"--filter {text[:100]!r}: expected KEY=VALUE, KEY one of {', '.join(_FITS)}"
+                f"--filter {text[:100]!r}: expected KEY=VALUE, KEY one of {', '.join(_FILTERS)}"
             )
-        found.setdefault(key, []).append(value)
-    patterns(found.get("name", ()))
+        found.setdefault(key, []).append(_FILTERS[key](value))
     return found
 
 
 def fits(container: Container, wanted: Wanted) -> bool:
     """Whether a container is meant: of each key any value must fit, of labels all."""
     return all(
-        (all if key == "label" else any)(_FITS[key](container, value) for value in values)
-        for key, values in wanted.items()
+        (all if key == "label" else any)(one(container) for one in asked)
+        for key, asked in wanted.items()
     )
 
 
@@ -50,25 +52,46 @@ def labels(container: Container) -> dict[str, str]:
     return pairs(container.record.options["labels"], "label")
 
 
-def _is_labelled(container: Container, value: str) -> bool:
+def _id(value: str) -> Fits:
+    return lambda container: container.id.startswith(value)
+
+
+def _name(value: str) -> Fits:
+    (pattern,) = patterns([value])
+    return lambda container: pattern.search(container.record.name) is not None
+
+
+def _label(value: str) -> Fits:
     name, mark, text = value.partition("=")
-    found = labels(container)
-    return name in found and (not mark or found[name] == text)
+
+    def fits(container: Container) -> bool:
+        found = labels(container).get(name)
+        return found is not None and (not mark or found == text)
+
+    return fits
 
 
-def _is_of(container: Container, image: str) -> bool:
-    place = Location.parse(image)
-    digits = typed_digits(place)
-    of_image = container.record.digest.partition(":")[2]
-    return container.record.image == local_name(place) or bool(
-        digits and of_image.startswith(digits)
-    )
+def _status(value: str) -> Fits:
+    if value not in STATUSES:
+        raise UsageError(f"--filter status={value[:100]}: expected one of {', '.join(STATUSES)}")
+    return lambda container: status_of(container) == value
 
 
-_FITS: dict[str, Callable[[Container, str], bool]] = {
-    "id": lambda container, value: container.id.startswith(value),
-    "name": lambda container, value: bool(patterns([value])[0].search(container.record.name)),
-    "label": _is_labelled,
-    "status": lambda container, value: status_of(container) == value,
-    "ancestor": _is_of,
+def _ancestor(value: str) -> Fits:
+    place = typed_place(value)
+    name, digits = local_name(place), typed_digits(place)
+
+    def fits(container: Container) -> bool:
+        image_id = container.record.digest.partition(":")[2]
+        return container.record.image == name or bool(digits and image_id.startswith(digits))
+
+    return fits
+
+
+_FILTERS: dict[str, Callable[[str], Fits]] = {
+    "id": _id,
+    "name": _name,
+    "label": _label,
+    "status": _status,
+    "ancestor": _ancestor,
 }

@@ -39,15 +39,15 @@ _FOLLOW = 0.2
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only those of this id, name (an expression), label, status or ancestor (an image). Repeatable.",
+    help="Only those of this id, name (an expression), label (of run), status or ancestor (an image).",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @json_option
 def ps(every: bool, filters: tuple[str, ...], quiet: bool, as_json: bool) -> int | None:
     """List containers.
 
-    Of several filters with one key any must fit, but of labels all; and one for each key. One for a status finds those
-    that have ended, too.
+    Of several filters with the same key one must fit, of labels all. Those for a status find containers that have
+    ended, too.
 
     One is `orphaned` where the process that watched it was killed and it runs on, and `dead` where it does not: nobody
     knows its exit code. `argosy prune` removes both. Of one that is `damaged` the record cannot be read; `argosy rm -f`
