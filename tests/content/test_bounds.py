@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from argosy.content import associated, shipping
 from argosy.content import copy as copying
 from argosy.content.bounds import Recent, Room
 from argosy.content.copy import Copying
@@ -20,6 +21,7 @@ from argosy.content.verify import VerifyingReader
 from argosy.content.workers import Workers
 from argosy.errors import NotFoundError
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Index
 from argosy.testing import random
 
 PATIENCE = 30.0
@@ -161,6 +163,67 @@ def test_items_of_which_nothing_is_wanted_or_that_fail_leave_the_row(log: list[s
             with contextlib.suppress(NotFoundError):
                 copied()
     assert sorted(target.tags()) == sorted(set(NAMES) - {"v3", "v5"})
+
+
+class Referred(Logged):
+    """Writes down which referrers are listed; each image has three."""
+
+    def __init__(self, log: list[str]) -> None:
+        super().__init__(log)
+        self.roots = [random.image(self, number, name) for number, name in enumerate(NAMES)]
+        self.theirs = [
+            [random.artifact(self, 10 * number + n, subject=root) for n in range(3)]
+            for number, root in enumerate(self.roots)
+        ]
+        log.clear()
+
+    def referrers(
+        self, subject: Descriptor, artifact_type: str | None = None
+    ) -> Iterator[Descriptor]:
+        for entry in super().referrers(subject, artifact_type):
+            self.log.append(f"listed {entry.digest}")
+            yield entry
+
+
+@pytest.mark.parametrize("few", [2, 3, 4])
+@pytest.mark.parametrize("kind", [Logged, Registry])
+def test_all_that_refers_is_copied_however_long_the_list_is(
+    kind: type[Logged], few: int, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(associated, "_FEW", few)
+    source, target = Referred(log), kind(log)
+    with Copying(source, target, referrers=True) as run:
+        for _, copied in run.each(NAMES, lambda tag: (tag, (tag,))):
+            copied()
+    assert all(target.exists(entry) for entries in source.theirs for entry in entries)
+
+
+def test_of_a_long_list_the_rest_is_read_when_its_image_is_the_first(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(associated, "_FEW", 2)
+    source, target = Referred(log), Logged(log)
+    with Copying(source, target, referrers=True) as run:
+        for _, copied in run.each(NAMES, lambda tag: (tag, (tag,))):
+            copied()
+    for root, entries in zip(source.roots, source.theirs[1:], strict=False):
+        assert log.index(f"wrote {root.digest}") < log.index(f"listed {entries[-1].digest}")
+
+
+def test_what_is_remembered_of_a_targets_lists_has_a_bound(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "_MOST_LISTED", 8)
+    target = Referred(log)
+    present = shipping.Present(target, Recent())
+    for root, entries in zip(target.roots, target.theirs, strict=True):
+        for entry in entries:
+            assert present.has(entry, Index(subject=root))
+        log.clear()
+        assert present.has(entries[0], Index(subject=root))
+        assert log == []
+    assert present.has(target.theirs[0][0], Index(subject=target.roots[0]))
+    assert len(log) == 3
 
 
 def test_a_large_manifest_is_not_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import pytest
 
@@ -139,3 +140,22 @@ def test_who_asks_for_a_thread_that_cannot_be_had_does_the_work_while_others_ask
         workers.begin(lambda: done.append(1)).result()
         other.join(PATIENCE)
     assert sorted(done) == [1, 2]
+
+
+def test_a_failure_that_waits_to_be_asked_for_holds_nothing_that_was_at_hand() -> None:
+    class Large:
+        pass
+
+    held: list[weakref.ref[Large]] = []
+
+    def work() -> None:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ValueError("no")
+
+    with Workers(1, "example") as workers:
+        task = workers.begin(work)
+    assert held[0]() is None
+    with pytest.raises(ValueError, match="no") as caught:
+        task.result()
+    assert caught.traceback[-1].name == "work"

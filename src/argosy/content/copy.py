@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self, TypeVar
 
 from argosy.content import graph
+from argosy.content.associated import Associated, check_number
 from argosy.content.bounds import Place, Room
 from argosy.content.events import Copied, OnEvent, Skipped, Tagged, Told, ignore
 from argosy.content.memory import MemoryStore
@@ -26,7 +27,6 @@ from argosy.content.shipping import Freight, Noted, Present, Shipping
 from argosy.content.workers import MAX_JOBS, Cancelled, Task, Workers, times
 from argosy.errors import (
     DigestMismatchError,
-    LimitExceededError,
     ManifestBlobUnknownError,
     UsageError,
 )
@@ -35,7 +35,6 @@ from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
-from argosy.spec.reference import digest_tag
 
 _ASKING = 4
 """How many things are looked for at a time for each blob that moves."""
@@ -224,19 +223,20 @@ class Copying:
             raise UsageError(f"jobs: expected 1 to {MAX_JOBS}, got {jobs}")
         self.source, self.target = source, target
         self._platforms, self._sparse = platforms, sparse
-        self._referrers, self._digest_tags = referrers, digest_tags
         self._unordered = isinstance(target, Unordered)
         self._told = Told(on_event)
         # they wait for nobody, so that anybody may wait for them
         self._movers = Workers(times(jobs, _ASKING), "argosy-copy")
         self._images = Workers(times(jobs, _BEGUN), "argosy-image")
+        self._associated = Associated(
+            source, self._movers, referrers=referrers, digest_tags=digest_tags
+        )
         self._blobs = Shipping(source, target, self._movers, jobs, self._told, foreign=foreign)
         self._present = Present(target, self._blobs.fresh)
         self._lock = threading.Lock()
         self._held = 0
         self._ended = False
         self._room = Room(_ROOM)
-        self._standing: dict[tuple[str, str], list[str]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -310,7 +310,7 @@ class Copying:
         try:
             with contextlib.suppress(Cancelled):  # `wait` says why, or nobody wants to know
                 self._read(image, (choice.root,), choice.keep)
-                if self._referrers or self._digest_tags:
+                if self._associated.wanted:
                     self._read_beside(image)
             self._blobs.wait(image)
             self._blobs.check(image)
@@ -327,8 +327,13 @@ class Copying:
         found: list[_Manifest] = []
         heights: dict[Digest, int] = {}
         image.rounds.append(found)
-        admit = functools.partial(self._admit, image)
-        for node in graph.walk(image.source, *roots, keep=keep, workers=self._movers, admit=admit):
+        for node in graph.walk(
+            image.source,
+            *roots,
+            keep=keep,
+            workers=self._movers,
+            admit=lambda manifest: self._take(image, manifest.size),
+        ):
             self._blobs.check(image)
             desc, children = node.descriptor, node.manifest.children()
             height = 1 + max((heights.get(child.digest, -1) for child in children), default=-1)
@@ -337,7 +342,7 @@ class Copying:
                 continue
             image.manifests[desc.digest] = desc
             image.met += 1 + len(children)
-            _check_number(image.met)
+            check_number(image.met)
             found.append(_Manifest(desc, self._kept(image, node.raw), height))
             self._told.plan(desc)
             blobs = {(one.digest, one.media_type): one for one in children if not one.is_manifest()}
@@ -347,45 +352,22 @@ class Copying:
             for blob in sorted(blobs.values(), key=lambda one: -one.size):
                 self._blobs.send(image, blob)
 
-    def _admit(self, image: _Image, manifest: Descriptor) -> None:
-        image.place.take(manifest.size, lambda: not self._ended)
+    def _take(self, image: _Image, size: int) -> None:
+        """Take room for what as many bytes of manifests need."""
+        image.place.take(size, lambda: not self._ended)
 
     def _read_beside(self, image: _Image) -> None:
         """Read what stands beside an image, and what stands beside that: who refers to it, and tags for its digest."""
+        check = functools.partial(self._blobs.check, image)
+        take = functools.partial(self._take, image)
         while todo := [one.descriptor for one in image.rounds[-1]]:
-            found: dict[Digest, Descriptor] = {}
-            tags = [tag for desc in todo for tag in self._standing_for(image, desc)]
-            for tag, desc in zip(tags, self.map(self.source.resolve, tags), strict=True):
-                image.beside.append((desc, tag))
-                found[desc.digest] = desc
-            listed = functools.partial(self._referrers_of, image, itertools.count(1))
-            for entries in self.map(listed, todo) if self._referrers else ():
-                found.update((entry.digest, entry) for entry in entries)
+            tagged = list(self._associated.tags(todo, check))
+            image.beside += tagged
+            listed = itertools.chain(
+                (desc for desc, _ in tagged), self._associated.referrers(todo, check, take)
+            )
+            found = {desc.digest: desc for desc in listed}
             self._read(image, (desc for key, desc in found.items() if key not in image.manifests))
-
-    def _referrers_of(
-        self, image: _Image, met: Iterator[int], desc: Descriptor
-    ) -> list[Descriptor]:
-        found: list[Descriptor] = []
-        for entry in self.source.referrers(desc):
-            self._blobs.check(image)
-            _check_number(next(met))
-            found.append(entry.bare())
-        return found
-
-    def _standing_for(self, image: _Image, desc: Descriptor) -> Sequence[str]:
-        """The tags at the source that stand for a digest. All its tags are looked through once."""
-        if not self._digest_tags:
-            return ()
-        with self._lock:
-            if self._standing is None:
-                found: dict[tuple[str, str], list[str]] = {}
-                for tag in self.source.tags():
-                    self._blobs.check(image)
-                    if (digest := digest_tag(tag)) is not None:
-                        found.setdefault(digest, []).append(tag)
-                self._standing = found
-        return self._standing.get((desc.digest.algorithm, desc.digest.encoded), ())
 
     def _kept(self, image: _Image, raw: bytes) -> bytes | None:
         with self._lock:
@@ -406,7 +388,7 @@ class Copying:
 
     def _written(self, image: _Image, tags: Sequence[str]) -> Done:
         """Write an image's manifests, now that its blobs are there, and its tags."""
-        more = self._referrers or self._digest_tags
+        more = self._associated.wanted
         try:
             with together(self.target):
                 for found in image.rounds:
@@ -473,12 +455,6 @@ class Copying:
             content = io.BytesIO(graph.read_inner(self.source, child))
             self.target.push(graph.as_blob(child), content)
         return bool(inner)
-
-
-def _check_number(met: int) -> None:
-    # each walk has its limit, but a registry can name new referrers, and theirs, for ever
-    if met > graph.MAX_NODES:
-        raise LimitExceededError(f"more than {graph.MAX_NODES} descriptors in one copy")
 
 
 def _with(source: Source, made: tuple[Descriptor, bytes]) -> Source:

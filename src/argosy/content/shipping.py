@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -18,8 +19,8 @@ from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.manifest import Index, Manifest
 
-_MOST_LISTS = 1000
-"""Of how many subjects it is remembered who refers to them."""
+_MOST_LISTED = 100_000
+"""How many referrers and subjects it is remembered of who refers to whom; a longer list is not read to its end."""
 
 
 class _Sent(Value):
@@ -196,6 +197,7 @@ class Present:
         self._target, self._fresh = target, fresh
         self._known: Recent[Digest] = Recent()
         self._lists: dict[Digest, set[Digest]] = {}
+        self._remembered = 0
 
     def add(self, desc: Descriptor) -> bool:
         """Remember that one is there; whether that is news."""
@@ -221,9 +223,11 @@ class Present:
             return True
         listed = self._lists.get(subject.digest)
         if listed is None:
-            listed = {entry.digest for entry in self._target.referrers(subject)}
-            if len(self._lists) >= _MOST_LISTS:
-                self._lists.clear()
+            found = itertools.islice(self._target.referrers(subject), _MOST_LISTED)
+            listed = {entry.digest for entry in found}
+            self._remembered += 1 + len(listed)
+            if self._remembered > _MOST_LISTED:
+                self._lists, self._remembered = {}, 1 + len(listed)
             self._lists[subject.digest] = listed
         return desc.digest in listed
 

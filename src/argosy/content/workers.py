@@ -29,6 +29,15 @@ class Cancelled(Exception):  # noqa: N818 - nothing has failed
     """What was begun is not done, because nobody wants it any more. It never leaves this room."""
 
 
+def _release(failure: BaseException) -> None:
+    """Let go of what was at hand where something failed: who waits for it may be far behind."""
+    trace = failure.__traceback__
+    while trace is not None:
+        with contextlib.suppress(RuntimeError):  # that one is running
+            trace.tb_frame.clear()
+        trace = trace.tb_next
+
+
 class Task(Generic[R]):
     """Something that is done on another thread.
 
@@ -51,6 +60,7 @@ class Task(Generic[R]):
                 raise Cancelled
             self._found = self._work()
         except BaseException as exc:  # noqa: BLE001 - it is raised where its end is waited for
+            _release(exc)
             self._failure = exc
         finally:
             self._work = None
