@@ -121,7 +121,8 @@ def test_a_token_request_repeats_the_scope_parameter() -> None:
         "https://t/x?y=1", "svc", ["a:b:c", "d:e:f"], Credential(username="u", password="p")
     )
     request = next(flow)
-    assert request.url == "https://t/x?y=1&service=svc&scope=a%3Ab%3Ac&scope=d%3Ae%3Af&account=u"
+    query = "service=svc&scope=a%3Ab%3Ac&scope=d%3Ae%3Af&account=u&client_id=argosy"
+    assert request.url == f"https://t/x?y=1&{query}"
     with pytest.raises(StopIteration) as stop:
         flow.send(Response(200, data=b'{"access_token":"v","expires_in":5,"refresh_token":"r"}'))
     assert (stop.value.value.value, stop.value.value.life, stop.value.value.refresh) == (

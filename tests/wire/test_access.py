@@ -83,7 +83,7 @@ def test_public_content_needs_only_an_anonymous_token(scripted: s.Scripted, clie
     assert repository.resolve("v1").digest == DIGEST
     repository.resolve("v1")
     (asked,) = tokens.asked
-    assert asked.target == "/token?service=svc&scope=repository%3Aapp%3Apull"
+    assert asked.target == "/token?service=svc&scope=repository%3Aapp%3Apull&client_id=argosy"
     assert "authorization" not in asked.headers
 
 

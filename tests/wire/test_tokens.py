@@ -83,7 +83,7 @@ def test_a_token_is_for_what_is_done_though_the_challenge_does_not_say_so(
         ask(client())
     (asked,) = scripted.requests("", "/token.*")
     query = parse_qs(urlsplit(asked.target).query)
-    assert query == {"service": ["svc"], "scope": ["repository:app:pull"]}
+    assert query == {"service": ["svc"], "scope": ["repository:app:pull"], "client_id": ["argosy"]}
 
 
 @pytest.mark.parametrize("challenge", ["Basic realm=x", 'Bearer service="x"'])

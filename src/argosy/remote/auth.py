@@ -163,12 +163,13 @@ def _get(
     headers: dict[str, str] = {}
     if credential is not None and credential.username:
         query += [("account", credential.username)]
+    query += [("client_id", CLIENT_ID)]
     if credential is not None and (credential.username or credential.identity_token):
         headers["Authorization"] = _as_password(credential).basic()
     joint = "&" if urlsplit(realm).query else "?"
     return Request(
         method="GET",
-        url=f"{realm}{joint}{urlencode(query)}" if query else realm,
+        url=f"{realm}{joint}{urlencode(query)}",
         headers=headers,
         limit=MAX_TOKEN_ANSWER,
         statuses=(400, 401, 403, 404, 405),

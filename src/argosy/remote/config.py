@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from argosy._version import __version__
 from argosy.errors import DeniedError, InvalidConfigError, StorageError, UsageError
+from argosy.remote import userheaders
 from argosy.remote.connection import TLS, Address
 from argosy.remote.credentials import INLINE, CredentialStore, credential_files
 from argosy.remote.wire import Exchange
@@ -63,7 +64,7 @@ class Options(Value, kw_only=True):
         insecure: Do not check certificates, and speak http where the registry does not speak TLS.
         tls: Authorities, and a client's certificate, for the registry itself (redirects get only the authorities).
         cert_dirs: Directories with one folder a registry, `host[:port]`, as certs.d has them.
-        headers: Sent to the registry itself, with every request.
+        headers: Sent to the registry itself, with every request, beside `HttpHeaders` of the credential files.
         user_agent: What we call ourselves.
         proxies: Proxy URLs by scheme. `no_proxy`: hosts without one.
         resolve: Addresses to use instead of what names resolve to.
@@ -81,7 +82,8 @@ class Options(Value, kw_only=True):
         warn: Told each warning of a registry, once.
 
     Raises:
-        UsageError: a number without sense: negative, not a number, or over 1e6 (seconds, eleven days).
+        UsageError: a number without sense: negative, not a number, or over 1e6 (seconds, eleven days); or a header
+            that cannot be sent.
 
     Example:
         >>> Options(plain_http=True).plain_http, Options().max_wait
@@ -113,13 +115,18 @@ class Options(Value, kw_only=True):
     warn: Callable[[str, str], object] = ignore_warning
 
     def __post_init__(self) -> None:
-        """Refuse numbers without sense: NaN would be no limit at all."""
+        """Refuse numbers without sense, for NaN would be no limit at all, and headers that cannot be sent."""
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if not least <= value <= MOST_SECONDS:
                 raise UsageError(
                     f"{name.replace('_', ' ')}: expected {least:g} to {MOST_SECONDS:.0f}, got {value:g}"
                 )
+        for name, text in self.headers.items():
+            try:
+                userheaders.check(name, text)
+            except ValueError as exc:
+                raise UsageError(f"header: {exc}") from None
 
     @classmethod
     def from_environment(

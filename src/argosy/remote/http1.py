@@ -59,12 +59,21 @@ def head(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
         raise HeadError("a request's target has white space or control characters")
     lines = [f"{method} {target} HTTP/1.1"]
     for name, value in fields:
-        if not _NAME.fullmatch(name.encode("latin-1", "replace")):
-            raise HeadError(f"not a header's name: {name[:100]!r}")
-        if not _VALUE.fullmatch(value):
-            raise HeadError(f"the value of the header {name} has characters that cannot be sent")
+        check_field(name, value)
         lines.append(f"{name}: {value}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def check_field(name: str, value: str) -> None:
+    """Refuse a header field that cannot be sent.
+
+    Raises:
+        HeadError: why.
+    """
+    if not _NAME.fullmatch(name.encode("latin-1", "replace")):
+        raise HeadError(f"not a header's name: {name[:100]!r}")
+    if not _VALUE.fullmatch(value):
+        raise HeadError(f"the value of the header {name} has characters that cannot be sent")
 
 
 class Answer:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from argosy.errors import RegistryError, TransportError
-from argosy.remote import network
+from argosy.remote import network, userheaders
 from argosy.remote.auth import Authenticator, Token, fetch_token
 from argosy.remote.challenges import Challenge, parse_challenges
 from argosy.remote.config import MOST_SECONDS, Options, host_of, ignore_exchange
@@ -107,6 +107,7 @@ class Session:
         self._lock = threading.Lock()
         self._base = ""
         self._class: str | None = None
+        self._headers: Mapping[str, str] | None = None
         self._warned: set[str] = set()
         self.rate_limit: dict[str, str] = {}
 
@@ -334,14 +335,21 @@ class Session:
 
     # -------------------------------------------------------------------------------------------------- where it leads
 
+    def _wanted(self) -> Mapping[str, str]:
+        """What the user has sent to the registry with every request."""
+        if self._headers is None:
+            written = userheaders.written(self.options.credentials.files)
+            self._headers = userheaders.merged(written, self.options.headers)
+        return self._headers
+
     def _followed(self, request: Request, authorization: str) -> Response:
         own = self._is_own(request.url)
         if not own:
             request = request.replace(named_by=request.named_by or self._named_by())
             self._check_step(self.base, request.url)
-        headers = dict(self.options.headers) if own else {}
+        headers = self._wanted() if own else {}
         if authorization:
-            headers["Authorization"] = authorization
+            headers = userheaders.merged(headers, {"Authorization": authorization})
         asked = not own
         for _ in range(MAX_REDIRECTS):
             response = self._exchange(request, headers)
@@ -392,8 +400,8 @@ class Session:
             raise SettledError(f"refused to go from https to {redact_url(after)}")
 
     def _exchange(self, request: Request, headers: Mapping[str, str]) -> Response:
-        fields = {"User-Agent": self.options.user_agent, **headers, **request.headers}
-        request = request.replace(headers=fields)
+        ours = {"User-Agent": self.options.user_agent}
+        request = request.replace(headers=userheaders.merged(ours, headers, request.headers))
         started = time.perf_counter()
         try:
             response = self._transport.send(request)
@@ -421,7 +429,7 @@ class Session:
     ) -> None:
         if self.options.observe is ignore_exchange:
             return
-        own = self.options.headers
+        own = self._wanted()
         self.options.observe(
             Exchange(
                 method=request.method,
