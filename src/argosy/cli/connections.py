@@ -65,7 +65,7 @@ SETTINGS = (
     Setting("key-file", "The certificate's key.", _FILE),
     Setting("resolve", "Connect to this address instead; repeatable.",
             {"multiple": True, "metavar": "HOST:PORT:ADDRESS[:PORT]"}),
-    Setting("header", "Send this header to the registry; repeatable.",
+    Setting("header", "Send this header to the registry, beside HttpHeaders of Docker's config.json; repeatable.",
             {"multiple": True, "metavar": "NAME:VALUE"}),
     Setting("timeout", "Give up after so long without progress. [default: 60]", _SECONDS),
     Setting("retry", "Send a request again so often. [default: 4]", _COUNT, other="retry-times"),
