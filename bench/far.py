@@ -1,6 +1,8 @@
 """A way to a server that is far: every byte takes a while in each direction, and a connection twice that to begin.
 
-python bench/far.py LISTEN TO SECONDS
+python bench/far.py LISTEN TO SECONDS [RATE]
+
+With a RATE, no connection brings more bytes a second than that.
 """
 
 from __future__ import annotations
@@ -9,19 +11,22 @@ import asyncio
 import contextlib
 import sys
 
-MOST = 1 << 18
+MOST = 1 << 16
 
 
-async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
-    """Hand on what is read, each piece so many seconds later, and the end too."""
+async def carry(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float, rate: float
+) -> None:
+    """Hand on what is read, each piece so many seconds later, no faster than `rate`, and the end too."""
     loop = asyncio.get_running_loop()
-    pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+    pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
 
     async def hand_on() -> None:
-        data = b" "
+        data, free = b" ", 0.0
         while data:
             due, data = await pieces.get()
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            await asyncio.sleep(max(0.0, max(due, free) - loop.time()))
+            free = max(due, free, loop.time() - 0.1) + len(data) / rate
             writer.write(data)
             await writer.drain()
         writer.write_eof()
@@ -32,10 +37,10 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, dela
             data = b" "
             while data:
                 data = await reader.read(MOST)
-                pieces.put_nowait((loop.time() + delay, data))
+                await pieces.put((loop.time() + delay, data))
 
 
-async def main(listen: int, to: int, delay: float) -> None:
+async def main(listen: int, to: int, delay: float, rate: float) -> None:
     """Take connections until the process is ended."""
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,8 +49,8 @@ async def main(listen: int, to: int, delay: float) -> None:
         try:
             with contextlib.suppress(ExceptionGroup):
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(carry(reader, far_writer, delay))
-                    tasks.create_task(carry(far_reader, writer, delay))
+                    tasks.create_task(carry(reader, far_writer, delay, rate))
+                    tasks.create_task(carry(far_reader, writer, delay, rate))
         finally:
             writer.close()
             far_writer.close()
@@ -55,4 +60,5 @@ async def main(listen: int, to: int, delay: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    numbers = [float(text) for text in (*sys.argv[3:], "inf")]
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), numbers[0], numbers[1]))

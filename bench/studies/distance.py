@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,19 +19,19 @@ from studies.client import QUIET, SKOPEO, peer, plain
 
 AWAY = 0.01
 """Seconds a byte takes from here to there."""
+NARROW = 15e6
+"""Bytes a second that one connection brings, as some networks and CDNs have it."""
 
 
 @contextlib.contextmanager
-def far(stage: Stage) -> Iterator[str]:
-    """The host of a registry that is far, with `small` in its repository `from`."""
+def far(stage: Stage, layout: Path, rate: float) -> Iterator[str]:
+    """The host of a registry that is far, with a layout in its repository `from`."""
     way = Path(__file__).parents[1] / "far.py"
     with servers.several(stage, peer()) as found:
         (one,) = found.values()
-        process(
-            argosy("cp", *QUIET, "--all-tags", f"oci:{inputs.small(stage)}", f"{one.host}/from")
-        )
+        process(argosy("cp", *QUIET, "--all-tags", f"oci:{layout}", f"{one.host}/from"))
         port = servers.free_port()
-        command = [sys.executable, str(way), str(port), str(one.port), str(AWAY)]
+        command = [sys.executable, str(way), str(port), str(one.port), str(AWAY), str(rate)]
         with harness.server(command, lambda: servers.answers(port)):
             away = servers.Registry(one.name, port, one.pid, one.seconds, one.data)
             with plain(away):
@@ -42,14 +43,14 @@ Commands = Callable[[str, Path, str], Mapping[str, list[str]]]
 
 
 def turns(
-    row: str, commands: Commands
+    row: str, commands: Commands, layout: Callable[[Stage], Path], rate: float
 ) -> Callable[[Stage], contextlib.AbstractContextManager[dict[str, Attempt]]]:
     """One command of each tool, each time to a new place."""
 
     @contextlib.contextmanager
     def prepare(stage: Stage) -> Iterator[dict[str, Attempt]]:
         numbers = itertools.count()
-        with far(stage) as host, stage.folder() as folder:
+        with far(stage, layout(stage), rate) as host, stage.folder() as folder:
 
             def made() -> dict[str, list[str]]:
                 number = next(numbers)
@@ -103,9 +104,29 @@ def backup(host: str, path: Path, _: str) -> Mapping[str, list[str]]:
     }
 
 
-def _study(row: str, says: str, commands: Commands, peers: tuple[str, ...], target: str) -> Study:
+def narrow(host: str, path: Path, _: str) -> Mapping[str, list[str]]:
+    image, out = f"{host}/from:v1", str(path)
+    return {
+        OURS: argosy("cp", *QUIET, image, f"oci:{out}:v1"),
+        "crane": ["crane", "pull", "--format", "oci", image, out],
+        "oras": ["oras", "cp", "--no-tty", "--from-plain-http", image, "--to-oci-layout", f"{out}:v1"],
+        "skopeo": [*SKOPEO, "--src-tls-verify=false", f"docker://{image}", f"oci:{out}:v1"],
+        "regctl": ["regctl", "image", "copy", image, f"ocidir://{out}:v1"],
+    }  # fmt: skip
+
+
+def _study(
+    row: str,
+    says: str,
+    commands: Commands,
+    peers: tuple[str, ...],
+    target: str,
+    layout: Callable[[Stage], Path] = inputs.small,
+    rate: float = math.inf,
+) -> Study:
     rows = (Row(row, "ms", (Target(1, (target,)),)),)
-    return Study(row, says, rows, turns(row, commands), ("registry", *peers), runs=5, quick=1)
+    prepare = turns(row, commands, layout, rate)
+    return Study(row, says, rows, prepare, ("registry", *peers), runs=5, quick=1)
 
 
 STUDIES = (
@@ -131,4 +152,13 @@ STUDIES = (
         "crane",
     ),
     _study("backup from far", "The same tags to a layout.", backup, ("oras",), "oras"),
+    _study(
+        "pull over narrow connections",
+        "Two large layers to a layout, where one connection brings 15 MB a second.",
+        narrow,
+        ("crane", "oras", "skopeo", "regctl"),
+        "crane",
+        inputs.opaque,
+        NARROW,
+    ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from argosy.content.copy import Copying, copy
 from argosy.content.graph import walk
 from argosy.content.memory import MemoryStore
 from argosy.content.verify import VerifyingReader
-from argosy.content.workers import Workers
+from argosy.content.workers import Turns, Workers
 from argosy.errors import BlobUnknownError
 from argosy.spec.descriptor import Descriptor
 from argosy.testing import random
@@ -159,3 +160,19 @@ def test_a_failure_that_waits_to_be_asked_for_holds_nothing_that_was_at_hand() -
     with pytest.raises(ValueError, match="no") as caught:
         task.result()
     assert caught.traceback[-1].name == "work"
+
+
+def test_a_turn_for_which_somebody_waits_is_not_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns, spare = Turns(1), []
+
+    def waits(ready: Callable[[], object]) -> bool:
+        while not ready():
+            turns.give_back()
+            spare.append(turns.spare())
+        return True
+
+    monkeypatch.setattr(turns._changed, "wait_for", waits)
+    assert turns.spare()
+    with turns:
+        assert spare == [False]
+    assert turns.spare()

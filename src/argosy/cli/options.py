@@ -212,7 +212,7 @@ jobs_option = click.option(
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="How many blobs move at a time.",
+    help="How many blobs move at a time; a large one that comes slowly, in as many parts as others leave over.",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 

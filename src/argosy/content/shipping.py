@@ -11,7 +11,7 @@ from argosy.content.bounds import Recent
 from argosy.content.events import Copied, Event, Mounted, Progressed, Skipped, Told
 from argosy.content.protocols import Mounter, Source, Target
 from argosy.content.verify import VerifyingReader
-from argosy.content.workers import Cancelled, Task, Workers
+from argosy.content.workers import Cancelled, Task, Turns, Workers
 from argosy.errors import DigestMismatchError
 from argosy.spec import mediatypes
 from argosy.spec._value import Value
@@ -71,7 +71,7 @@ class Shipping:
         """What was missing at the target."""
         self._workers, self._told, self._foreign = workers, told, foreign
         self._mounter = target if isinstance(target, Mounter) else None
-        self._turn = threading.Semaphore(most)
+        self._turns = Turns(most)
         self._lock = threading.Lock()
         self._moving: dict[Digest, Task[None]] = {}
         self._there: Recent[Digest] = Recent()
@@ -148,7 +148,7 @@ class Shipping:
             self.fresh.add(desc.digest)
             if self._mounter is not None and self._mounter.mount(desc, self.source):
                 return Mounted(desc)
-            with self._turn:
+            with self._turns:
                 self.check(freight)
                 with self._opened(freight, desc) as reader:
                     self._pushed(desc, reader)
@@ -169,6 +169,7 @@ class Shipping:
             reader = self.source.fetch(desc)
         watched = reader if isinstance(reader, VerifyingReader) else VerifyingReader(reader, desc)
         watched.observe(self._observer(freight, desc))
+        watched.spread(self._turns)
         return watched
 
     def _observer(self, freight: Freight, desc: Descriptor) -> Callable[[int], object]:

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 from weakref import WeakSet
 
 from argosy.content.protocols import Resumable, SupportsRead
+from argosy.content.workers import Turns
 from argosy.errors import (
     ArgosyError,
     DigestMismatchError,
@@ -254,6 +255,12 @@ class VerifyingReader:
             return self.rewind()
         other: Callable[[ArgosyError], bool] | None = getattr(self._stream, "elsewhere", None)
         return other is not None and other(failure) and self.rewind()
+
+    def spread(self, turns: Turns) -> None:
+        """Let the stream, where it can, read several parts of itself at a time, one for each turn to spare."""
+        spread: Callable[[Turns], object] | None = getattr(self._stream, "spread", None)
+        if spread is not None:
+            spread(turns)
 
     def observe(self, on_bytes: Callable[[int], object]) -> None:
         """Have `on_bytes` told the size of every piece that is read; what it raises, `read` raises.

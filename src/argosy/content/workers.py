@@ -174,7 +174,7 @@ class Workers:
                 thread.join()
 
     def _run(self) -> None:
-        _wait_for_a_turn()
+        _at_leisure()
         while (task := self._todo.get()) is not None:
             self._do(task)
 
@@ -184,7 +184,52 @@ class Workers:
         task.run()
 
 
-def _wait_for_a_turn() -> None:
+class Turns:
+    """So many things are done at a time. It is a context: who enters it waits for a turn, and has it until the end.
+
+    Args:
+        most: How many.
+
+    Example:
+        >>> turns = Turns(2)
+        >>> with turns:
+        ...     turns.spare(), turns.spare()
+        (True, False)
+    """
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+        self._waiting = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: self._free)
+            finally:
+                self._waiting -= 1
+            self._free -= 1
+
+    def __exit__(self, *exc: object) -> None:
+        self.give_back()
+
+    def spare(self) -> bool:
+        """Have one more turn, where nobody waits for it; whether that is so. It must be given back."""
+        with self._changed:
+            if self._free <= self._waiting:
+                return False
+            self._free -= 1
+            return True
+
+    def give_back(self) -> None:
+        """End a turn."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify()
+
+
+def _at_leisure() -> None:
     """Have this thread take no core from another when it wakes up: it moves data, and is in no hurry.
 
     Where the other end of a connection is on this machine, it would stop the one it waits for. A policy that somebody

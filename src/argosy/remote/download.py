@@ -27,7 +27,8 @@ class Download:
 
     Args:
         desc: The blob.
-        ask: Asks the registry for its bytes from an offset on, with a range or without; the answer streams.
+        ask: Asks the registry for its bytes from an offset up to another, or without a range; the answer streams.
+        stop: The offset behind the last byte; None for all of the blob.
         attempts: How many failures end it while fewer than `PROGRESS` bytes come.
         pause: Called with the number of failures so far before it is asked again.
         leave: Called with a failure that is final here: whether another place is asked from now on.
@@ -37,14 +38,16 @@ class Download:
     def __init__(
         self,
         desc: Descriptor,
-        ask: Callable[[int, bool], Response],
+        ask: Callable[[int, int | None], Response],
         *,
+        stop: int | None = None,
         attempts: int,
         pause: Callable[[int], object],
         leave: Callable[[ArgosyError], bool] = lambda _failure: False,
         elsewhere: Callable[[ArgosyError], bool] = lambda _failure: False,
     ) -> None:
         self._desc, self._ask, self._attempts, self._pause = desc, ask, attempts, pause
+        self._stop = desc.size if stop is None else stop
         self._leave, self._elsewhere = leave, elsewhere
         self._response: Response | None = None
         self._at = 0
@@ -73,7 +76,7 @@ class Download:
             try:
                 body = self._body()
                 data = body.read(size) if body else b""
-                if not data and self._at < self._desc.size and body:
+                if not data and self._at < self._stop and body:
                     raise TransportError(f"{self._desc.digest}: the body ended at byte {self._at}")
             except ArgosyError as exc:
                 self._failed(exc)
@@ -101,12 +104,12 @@ class Download:
         self._failures, self._mark, self._ranged = 0, self._at, True
 
     def _body(self) -> SupportsRead | None:
-        if self._response is None and (self._at < self._desc.size or self._at == 0):
+        if self._response is None and (self._at < self._stop or self._at == 0):
             self._response = self._opened()
         return self._response.body if self._response else None
 
     def _opened(self) -> Response:
-        response = self._ask(self._at, self._ranged)
+        response = self._ask(self._at, self._stop if self._ranged else None)
         try:
             drop = self._check(response)
             while drop and response.body and (data := response.body.read(min(drop, _DROP))):
@@ -123,7 +126,7 @@ class Download:
             match = re.fullmatch(_CONTENT_RANGE, response.headers.get("Content-Range").strip())
             start, end, total = match.groups() if match else ("", "", "")
             size = str(self._desc.size)
-            if (start, end) == (str(asked), str(self._desc.size - 1)) and total in {size, "*"}:
+            if (start, end) == (str(asked), str(self._stop - 1)) and total in {size, "*"}:
                 return 0
             return self._without_ranges(
                 f"wrong Content-Range {response.headers.get('Content-Range')!r}"
@@ -132,6 +135,8 @@ class Download:
             return self._without_ranges("416 to a range inside the blob")
         if response.status != 200:
             raise RegistryError(f"{self._desc.digest}: unexpected status {response.status}")
+        if self._stop != self._desc.size:
+            raise RegistryError(f"{self._desc.digest}: asked for a part, the registry sends it all")
         length = response.length
         if length not in {None, self._desc.size}:
             if self._at:  # no word on what came before, which may well be right

@@ -307,19 +307,23 @@ def _looked(
     return request, response
 
 
+def range_of(start: int, stop: int | None) -> dict[str, str]:
+    """The header that asks for bytes from `start` up to `stop`; none for all of them, or where that is None."""
+    return {"Range": f"bytes={start}-{stop - 1}"} if start and stop is not None else {}
+
+
 def open_blob(
-    name: str, desc: Descriptor, offset: int = 0, *, ranged: bool = True
+    name: str, desc: Descriptor, start: int = 0, stop: int | None = None
 ) -> Flow[Response]:
-    """A blob's bytes from `offset` on, or all of them (end-2); the answer streams.
+    """A blob's bytes from `start` up to `stop`, or without a range all of them (end-2); the answer streams.
 
     Raises:
         BlobUnknownError: there is none.
     """
-    headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset and ranged else {}
     request = Request(
         method="GET",
         url=distribution.blob_path(name, desc.digest),
-        headers=headers,
+        headers=range_of(start, stop),
         scopes=(pull_scope(name),),
         stream=True,
         statuses=(404, 416),

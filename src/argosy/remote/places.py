@@ -40,16 +40,14 @@ def lied(name: str, failure: ArgosyError) -> str:
     return f"{name} sent something else, and another place is asked: {failure}"
 
 
-def ask(session: Transport, name: str, desc: Descriptor, offset: int, ranged: bool) -> Response:
-    """A registry's answer to who wants a blob of a repository from `offset` on; it streams."""
-    return run(flows.open_blob(name, desc, offset, ranged=ranged), session)
+def ask(session: Transport, name: str, desc: Descriptor, start: int, stop: int | None) -> Response:
+    """A registry's answer to who wants a blob of a repository from `start` up to `stop`; it streams."""
+    return run(flows.open_blob(name, desc, start, stop), session)
 
 
-def ask_elsewhere(
-    session: Session, url: str, desc: Descriptor, offset: int, ranged: bool
-) -> Response:
+def ask_elsewhere(session: Session, url: str, start: int, stop: int | None) -> Response:
     """The answer of one of a layer's own `urls`: no credentials, no inner addresses (CVE-2020-15157)."""
-    headers = {"Range": f"bytes={offset}-{desc.size - 1}"} if offset and ranged else {}
+    headers = flows.range_of(start, stop)
     return session.send_elsewhere(
         Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
     )
@@ -60,14 +58,14 @@ class Place(Value, kw_only=True):
 
     Args:
         name: What to call it.
-        ask: Asks it for the bytes from an offset on, with a range or without; the answer streams.
+        ask: Asks it for the bytes from an offset up to another, or without a range; the answer streams.
         session: What it is asked by.
         spared: The failures that leave it to the next place.
         trusted: Whether what it sends is the blob, whatever it says that it is.
     """
 
     name: str
-    ask: Callable[[int, bool], Response]
+    ask: Callable[[int, int | None], Response]
     session: Session
     spared: type[ArgosyError] = ArgosyError
     trusted: bool = False
@@ -88,16 +86,20 @@ class Places:
         self._desc, self._left, self._warn = desc, list(places), warn
         self._began: Place | None = None
 
-    def open(self, offset: int, ranged: bool) -> Response:
-        """The bytes from `offset` on, or all of them, from the first place that gives them.
+    def part(self, start: int, stop: int | None) -> Response:
+        """Some bytes, from the place that is asked now."""
+        return self._asked(self._left[0], start, stop)
+
+    def open(self, start: int, stop: int | None) -> Response:
+        """The bytes from `start` on, or all of them, from the first place that gives them.
 
         Raises:
             ArgosyError: what the last place that could be asked said.
         """
         while True:
             try:
-                response = self._asked(self._left[0], offset, ranged=ranged)
-                if not offset:
+                response = self._asked(self._left[0], start, stop)
+                if not start:
                     self._began = self._left[0]
                 return response
             except ArgosyError as exc:
@@ -128,8 +130,8 @@ class Places:
         """Leave the place alone for a while, the longer the more often it failed."""
         self._left[0].session.rest(failures)
 
-    def _asked(self, place: Place, offset: int, *, ranged: bool) -> Response:
-        response = place.ask(offset, ranged)
+    def _asked(self, place: Place, start: int, stop: int | None) -> Response:
+        response = place.ask(start, stop)
         kind = mediatypes.essence(response.headers.get("Content-Type"))
         if kind == "text/html" != self._desc.media_type and not place.trusted:
             # a portal's page: if its bytes were taken for the blob's first ones, no other place could help

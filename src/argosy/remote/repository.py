@@ -29,8 +29,8 @@ from argosy.errors import (
 from argosy.remote import flows, unfinished, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
-from argosy.remote.download import Download
 from argosy.remote.known import MOST, Known
+from argosy.remote.parts import opened
 from argosy.remote.places import Mirror, Place, Places, ask, ask_elsewhere, lied
 from argosy.remote.session import Session
 from argosy.remote.wire import Flow, Transport, redact_url, run
@@ -151,15 +151,7 @@ class Repository:
         if desc.is_manifest():
             return VerifyingReader(io.BytesIO(self._manifest(desc.digest)[1]), desc)
         places = Places(desc, self._holding(desc), self._own.warn)
-        stream = Download(
-            desc,
-            places.open,
-            attempts=self.registry.options.attempts,
-            pause=places.rest,
-            leave=places.leave,
-            elsewhere=places.elsewhere,
-        )
-        return VerifyingReader(stream, desc)
+        return VerifyingReader(opened(desc, places, self.registry.options.attempts), desc)
 
     def tags(self) -> Iterator[str]:
         """All tags, each once, in the registry's order, page by page as they are asked for.
@@ -382,7 +374,7 @@ class Repository:
                 trusted=not place.mirror,
             )
         for url in desc.urls[:16] if self.registry.options.foreign else ():
-            asked = functools.partial(ask_elsewhere, self._own, url, desc)
+            asked = functools.partial(ask_elsewhere, self._own, url)
             yield Place(name=redact_url(url), ask=asked, session=self._own)
 
     def _manifest(self, wanted: str) -> tuple[Descriptor, bytes]:
