@@ -67,8 +67,8 @@ def copy(
     """Copy an image, an index or an artifact with all it is made of, and tag it at the target.
 
     Content that is at the target already does not move. The digest of what is copied stays the same, but for one
-    case: several `platforms` without `sparse` make a new, smaller index where they leave something out; one platform
-    gives that image alone.
+    case: several `platforms` without `sparse` make a new, smaller index where they leave something out, which lists the
+    images alone, also those of nested indexes; one platform gives that image alone.
 
     Args:
         source: Where it is.
@@ -121,11 +121,14 @@ def copy(
 def chosen(
     source: Source, tag_or_digest: str, platforms: Sequence[Platform] | None = None
 ) -> Descriptor:
-    """What `copy` returns for the same arguments, found without copying: at most indexes are read.
+    """What `copy` returns for the same arguments, found without copying.
+
+    At most indexes are read, and the configurations of images whose platform no index names.
 
     Raises:
         NotFoundError: the source lacks it.
         PlatformUnknownError: no image suits one of `platforms`.
+        LimitExceededError: there are more than 100 000 descriptors, or indexes nest too deep.
 
     Example:
         >>> from argosy.content.memory import MemoryStore

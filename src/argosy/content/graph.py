@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.content.verify import VerifyingReader, embedded
 from argosy.content.workers import Task, Workers
 from argosy.errors import (
+    InvalidError,
     InvalidManifestError,
     LimitExceededError,
     ManifestUnknownError,
     NotFoundError,
     PlatformUnknownError,
 )
+from argosy.spec import imageconfig, mediatypes
 from argosy.spec import manifest as manifests
-from argosy.spec import mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.spec.imageconfig import ImageConfig
 from argosy.spec.manifest import Index, Manifest, decode_manifest
-from argosy.spec.platform import Platform, best
+from argosy.spec.platform import Platform
 
 MAX_DEPTH = 16
 """How deep indexes, and manifests in manifests, may nest."""
@@ -277,25 +280,16 @@ class _Walker:
 def select(source: Source, root: Descriptor, wanted: Platform) -> Descriptor:
     """The image below `root` that suits a platform best; `root` itself where it is no index.
 
-    Nested indexes are searched too, those with a platform of their own only if it suits.
+    Nested indexes are searched too, those with a platform of their own only if it suits. Among equals the first wins.
+    An image whose platform no index names is taken only where no other suits, and if its configuration does not say
+    that it is for another one.
 
     Raises:
         PlatformUnknownError: none suits; the message names those that are there.
+        ManifestUnknownError: none suits, and something that was to be searched is not there.
+        LimitExceededError: indexes nest deeper than 16, or list more than 100 000 descriptors.
     """
-    for _ in range(MAX_DEPTH):
-        if not root.is_index():
-            return root
-        index = read_manifest(source, root)
-        entries = [e for e in index.children() if e.is_manifest()]
-        found = best(wanted, [e.platform for e in entries])
-        if found is None:
-            have = ", ".join(dict.fromkeys(str(e.platform) for e in entries if e.platform))
-            raise PlatformUnknownError(
-                f"no image for {wanted} in {root.digest}: it has {have or 'none at all'}",
-                hint="choose one of these with --platform" if have else None,
-            )
-        root = entries[found]
-    raise LimitExceededError(f"indexes nest deeper than {MAX_DEPTH} at {root.digest}")
+    return _Search(source, root).path(wanted)[-1] if root.is_index() else root
 
 
 class Choice(Value):
@@ -303,7 +297,7 @@ class Choice(Value):
 
     Attributes:
         root: The manifest.
-        keep: Of an index that is kept whole, the children that are meant; None for all.
+        keep: Of an index that is kept whole, and of those below it, the children that are meant; None for all.
         made: The root and its bytes where it is a smaller index that exists nowhere yet.
     """
 
@@ -315,37 +309,164 @@ class Choice(Value):
 def choose(
     source: Source, root: Descriptor, platforms: Sequence[Platform] | None, *, sparse: bool = False
 ) -> Choice:
-    """What `platforms` leave of a root: itself, one image of it, or a smaller index; at most indexes are read.
+    """What `platforms` leave of a root: itself, one image of it, or a smaller index, which lists the images alone.
+
+    Nothing is read but indexes, and the configurations of images whose platform no index names.
 
     Args:
         source: Where it is.
         root: The manifest.
-        platforms: Of an index, only the images for these; None for all.
+        platforms: Of an index, only the images that `select` finds for these; None for all.
         sparse: Keep the index as it is, though only these of its children are meant.
 
     Raises:
         PlatformUnknownError: no image suits one of them.
+        ManifestUnknownError: as `select`.
+        LimitExceededError: as `select`.
     """
     if not platforms or not root.is_index():
         return Choice(root)
-    index = read_index(source, root)
-    kept = [_entry(source, index, root, platform) for platform in platforms]
-    digests = frozenset(entry.digest for entry in kept)
+    search = _Search(source, root)
+    paths = [search.path(platform) for platform in platforms]
+    keep = frozenset(desc.digest for path in paths for desc in path[1:])
     if sparse:
-        return Choice(root, digests)
-    if len(digests) == 1:
-        return Choice(select(source, kept[0], platforms[0]))
-    entries = tuple(e for e in index.manifests if e.digest in digests)
-    if entries == index.manifests:
+        return Choice(root, keep)
+    if len(set(platforms)) == 1:
+        return Choice(paths[0][-1])
+    listed = list(search.listed(keep))
+    if all(entry.digest in keep for entry in listed):
         return Choice(root)
-    raw = replace(index, manifests=entries).encode()
-    smaller = Descriptor.of(root.media_type, raw)
+    told = {path[-1].digest: path[-1] for path in paths}
+    entries = tuple(e if e.platform else told[e.digest] for e in listed if e.digest in keep)
+    raw = replace(search.index(root), manifests=entries).encode()
+    smaller = Descriptor.of(root.media_type, raw, algorithm=root.digest.algorithm)
     return Choice(smaller, made=(smaller, raw))
 
 
-def _entry(source: Source, index: Index, root: Descriptor, wanted: Platform) -> Descriptor:
-    found = best(wanted, [entry.platform for entry in index.manifests])
-    if found is None:
-        select(source, root, wanted)  # raises, naming what is there
-        raise PlatformUnknownError(f"no image for {wanted} in {root.digest}")
-    return index.manifests[found]
+_Path = tuple[Descriptor, ...]
+"""An index, those below it that lead to an image, and the image."""
+
+
+class _Search:
+    """A search for images in an index and in those it nests, each of which is read once."""
+
+    def __init__(self, source: Source, root: Descriptor) -> None:
+        self._source, self._root = source, root.bare()
+        self._indexes: dict[Digest, Index] = {}
+        self._met = 0
+        self._have: dict[str, None] = {}
+        self._missing: ManifestUnknownError | None = None
+
+    def path(self, wanted: Platform) -> _Path:
+        """The way to the image that suits best, whose descriptor tells its platform where anything does."""
+        nameless: list[_Path] = []
+
+        def named() -> Iterator[_Path]:
+            for path in self._paths(wanted, (self._root,), set()):
+                if path[-1].platform is None:
+                    nameless.append(path)
+                else:
+                    yield path
+
+        found = _nearest(wanted, named()) or _nearest(wanted, self._told(nameless))
+        if found is None:
+            raise self._missing or self._unknown(wanted)
+        return found
+
+    def _paths(self, wanted: Platform, above: _Path, seen: set[Digest]) -> Iterator[_Path]:
+        """The ways to all images, but through indexes for other platforms; at each fork the nearest first."""
+        *_, desc = above
+        if len(above) > MAX_DEPTH:
+            raise LimitExceededError(f"indexes nest deeper than {MAX_DEPTH} at {desc.digest}")
+        if desc.digest in seen:
+            return
+        seen.add(desc.digest)
+        suiting: list[tuple[int, Descriptor]] = []
+        for entry in self._entries(desc):
+            distance = wanted.distance(entry.platform)
+            if entry.is_manifest() and distance is not None:
+                suiting.append((distance, entry))
+        for _, entry in sorted(suiting, key=operator.itemgetter(0)):
+            if entry.is_index():
+                yield from self._paths(wanted, (*above, entry), seen)
+            else:
+                yield (*above, entry)
+
+    def listed(self, keep: frozenset[Digest]) -> Iterator[Descriptor]:
+        """What the root and the indexes in `keep` list, in order, but for these indexes themselves."""
+        seen: set[Digest] = set()
+
+        def below(desc: Descriptor) -> Iterator[Descriptor]:
+            for entry in self._entries(desc):
+                if entry.digest not in keep or not entry.is_index():
+                    yield entry
+                elif entry.digest not in seen:
+                    seen.add(entry.digest)
+                    yield from below(entry)
+
+        return below(self._root)
+
+    def _entries(self, desc: Descriptor) -> Iterator[Descriptor]:
+        """What an index lists; an entry without a platform has the index's."""
+        for entry in self.index(desc).manifests:
+            yield replace(entry, platform=entry.platform or desc.platform)
+
+    def index(self, desc: Descriptor) -> Index:
+        """An index; one that is not there lists nothing."""
+        if desc.digest not in self._indexes:
+            try:
+                found = read_index(self._source, desc)
+            except ManifestUnknownError as exc:
+                self._missing, found = exc, Index()
+            self._indexes[desc.digest] = found
+            self._met += 1 + len(found.manifests)
+            if self._met > MAX_NODES:
+                raise LimitExceededError(f"more than {MAX_NODES} descriptors in the indexes")
+            for entry in found.manifests:
+                self._note(entry.platform)
+        return self._indexes[desc.digest]
+
+    def _told(self, nameless: Iterable[_Path]) -> Iterator[_Path]:
+        """Ways to images that are there, with the platforms that their configurations tell, where they have any."""
+        for path in nameless:
+            try:
+                platform = self._configured(path[-1])
+            except ManifestUnknownError as exc:
+                self._missing = exc
+                continue
+            except (InvalidError, LimitExceededError, NotFoundError):
+                platform = None  # whoever reads the image will say so
+            self._note(platform)
+            yield (*path[:-1], replace(path[-1], platform=platform))
+
+    def _configured(self, image: Descriptor) -> Platform | None:
+        if image.media_type not in mediatypes.MANIFESTS or image.artifact_type:
+            return None
+        config = read_image(self._source, image).config
+        if config.media_type not in mediatypes.CONFIGS:
+            return None
+        found = ImageConfig.decode(read(self._source, config, limit=imageconfig.MAX_SIZE)).platform
+        return found if found.os else None
+
+    def _note(self, platform: Platform | None) -> None:
+        if (
+            platform is not None and platform.os != "unknown"
+        ):  # BuildKit's attestations are for none
+            self._have[str(platform)] = None
+
+    def _unknown(self, wanted: Platform) -> PlatformUnknownError:
+        return PlatformUnknownError(
+            f"no image for {wanted} in {self._root.digest}: it has {', '.join(self._have) or 'none at all'}",
+            hint="choose one of these with --platform" if self._have else None,
+        )
+
+
+def _nearest(wanted: Platform, paths: Iterable[_Path]) -> _Path | None:
+    best: tuple[int, _Path] | None = None
+    for path in paths:
+        distance = wanted.distance(path[-1].platform)
+        if distance is not None and (best is None or distance < best[0]):
+            best = distance, path
+        if distance == 0:
+            break
+    return best and best[1]
