@@ -25,6 +25,7 @@ from argosy.layer.tarstream import TarReader
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index
 from argosy.spec.platform import Platform
 from argosy.testing import random
 from tests.image.kit import all_proved, contents, file, folder, image_of, link, names, tar_of
@@ -79,6 +80,49 @@ def test_an_index_is_converted_with_all_its_images() -> None:
     assert docker.index.media_type == mediatypes.DOCKER_LIST
     assert {entry.media_type for entry in docker.manifests} == {mediatypes.DOCKER_MANIFEST}
     assert all(image.manifest.media_type == mediatypes.DOCKER_MANIFEST for image in docker.images())
+    assert retyped(docker, docker=False).digest == index.digest
+
+
+def _attested(store: MemoryStore, *, algorithm: str = "sha256") -> ImageIndex:
+    """As BuildKit makes it: an image, and an attestation that refers to it."""
+    image = dataclasses.replace(random.image(store, 1), platform=Platform.parse("linux/amd64"))
+    about = dataclasses.replace(
+        random.artifact(store, 1),
+        platform=Platform(architecture="unknown", os="unknown"),
+        annotations={"vnd.docker.reference.digest": str(image.digest)},
+    )
+    raw = Index(manifests=(image, about)).encode()
+    place = draft(store)
+    return ImageIndex(source=place, descriptor=place.put(mediatypes.OCI_INDEX, raw, algorithm))
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_attestations_stay_what_they_are_when_their_image_is_converted(algorithm: str) -> None:
+    index = _attested(MemoryStore(), algorithm=algorithm)
+    docker = retyped(index, docker=True)
+    assert isinstance(docker, ImageIndex)
+    assert docker.digest.algorithm == algorithm
+    image, about = docker.manifests
+    assert image.media_type == mediatypes.DOCKER_MANIFEST
+    assert about.bare() == index.manifests[1].bare()
+    assert about.annotations["vnd.docker.reference.digest"] == image.digest
+    assert len([one.manifest for one in docker.images()]) == 2
+    assert retyped(docker, docker=False).digest == index.digest
+
+
+def test_nested_indexes_are_converted_too() -> None:
+    store = MemoryStore()
+    place = draft(store)
+    entries = (_attested(store), ImageIndex(source=store, descriptor=random.index(store, 2)))
+    below = [place.put(entry.index.media_type, entry.raw) for entry in entries]
+    raw = Index(manifests=tuple(below)).encode()
+    index = ImageIndex(source=place, descriptor=place.put(mediatypes.OCI_INDEX, raw))
+    docker = retyped(index, docker=True)
+    assert isinstance(docker, ImageIndex)
+    assert {entry.media_type for entry in docker.manifests} == {mediatypes.DOCKER_LIST}
+    kinds = [image.manifest.media_type for image in docker.images()]
+    assert kinds.count(mediatypes.DOCKER_MANIFEST) == 3
+    assert retyped(docker, docker=True).digest == docker.digest
     assert retyped(docker, docker=False).digest == index.digest
 
 

@@ -23,13 +23,16 @@ __all__ = ["each", "recompress", "recompressed", "retyped", "to_docker", "to_oci
 _ATTESTS = "vnd.docker.reference.digest"
 
 
-def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
+def each(
+    index: ImageIndex, change: Callable[[Image], Image], media_type: str | None = None
+) -> ImageIndex:
     """An index whose images were changed, nested indexes and BuildKit's attestations kept right.
 
     Args:
         index: The old one.
         change: Given each image, in order; what refers to it by digest in the index then refers to the new one, and an
             entry that tells of its platform tells of a new one.
+        media_type: What the index and those it nests shall be; None is what they are.
 
     Raises:
         LimitExceededError: nested deeper than 16, or more than 10 000 images and indexes.
@@ -39,25 +42,28 @@ def each(index: ImageIndex, change: Callable[[Image], Image]) -> ImageIndex:
     entries: list[Descriptor] = []
     became: dict[str, str] = {}
     for entry in index.manifests:
-        place, made = _changed(place, entry, change)
+        place, made = _changed(place, entry, change, media_type)
         became[str(entry.digest)] = str(made.digest)
         data = entry.data if made.digest == entry.digest else None
         entries.append(dataclasses.replace(made, data=data))
     renamed = tuple(_renamed(entry, became) for entry in entries)
-    if renamed == index.manifests:
+    kind = media_type or index.index.media_type
+    changed = dataclasses.replace(index.index, media_type=kind, manifests=renamed)
+    if changed == index.index:
         return ImageIndex(source=place, descriptor=index.descriptor)
-    changed = dataclasses.replace(index.index, manifests=renamed)
     desc = place.put(changed.media_type, changed.encode(), index.digest.algorithm)
     return ImageIndex(source=place, descriptor=desc)
 
 
 def _changed(
-    place: Draft, entry: Descriptor, change: Callable[[Image], Image]
+    place: Draft, entry: Descriptor, change: Callable[[Image], Image], media_type: str | None
 ) -> tuple[Draft, Descriptor]:
     """An entry changed, and the index's draft: a change may have added places that content comes from."""
     platform = entry.platform
     if entry.is_index():
-        made: Image | ImageIndex = each(ImageIndex(source=place, descriptor=entry), change)
+        made: Image | ImageIndex = each(
+            ImageIndex(source=place, descriptor=entry), change, media_type
+        )
     elif entry.media_type not in mediatypes.MANIFESTS or _ATTESTS in entry.annotations:
         return place, entry
     else:
@@ -131,7 +137,9 @@ def _typed(image: Image, as_wanted: Callable[[str], str]) -> Image:
 
 
 def retyped(view: Image | ImageIndex, *, docker: bool) -> Image | ImageIndex:
-    """An image, or an index and all its images, with Docker's or OCI's media types.
+    """An image, or an index and all in it, with Docker's or OCI's media types.
+
+    BuildKit's attestations stay what they are, for they are no images.
 
     Raises:
         UnsupportedError: something in it has no counterpart in Docker's.
@@ -139,19 +147,7 @@ def retyped(view: Image | ImageIndex, *, docker: bool) -> Image | ImageIndex:
     change = to_docker if docker else to_oci
     if isinstance(view, Image):
         return change(view)
-    made = each(view, change)
-    as_wanted = mediatypes.to_docker if docker else mediatypes.to_oci
-    entries = tuple(
-        dataclasses.replace(entry, media_type=as_wanted(entry.media_type))
-        for entry in made.manifests
-    )
-    changed = dataclasses.replace(
-        made.index, media_type=as_wanted(made.index.media_type), manifests=entries
-    )
-    if changed == made.index:
-        return made
-    place = draft(made.source)
-    return ImageIndex(source=place, descriptor=place.put(changed.media_type, changed.encode()))
+    return each(view, change, mediatypes.DOCKER_LIST if docker else mediatypes.OCI_INDEX)
 
 
 def recompress(
