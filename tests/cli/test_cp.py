@@ -73,6 +73,21 @@ def test_of_an_index_only_the_platforms_that_are_wanted_are_changed(
     assert isinstance(sound(there, "one"), Image)
 
 
+@pytest.mark.parametrize("words", [(), ("--format", "docker"), ("--compress", "none")])
+def test_platforms_within_nested_indexes_are_copied_and_changed(
+    argosy: Run, tmp_path: pathlib.Path, words: tuple[str, ...]
+) -> None:
+    store = LayoutStore.create(str(tmp_path / "layout"))
+    several = [f"linux/{name}" for name in ("arm64", "amd64", "s390x")]
+    random.index(store, 1, "v1", platforms=several, nested=True)
+    named = [word for name in several[:2] for word in ("--platform", name)]
+    argosy("cp", *named, *words, f"oci:{tmp_path}/layout:v1", f"oci:{tmp_path}/there:v1")
+    made = sound(tmp_path / "there", "v1")
+    assert isinstance(made, ImageIndex)
+    assert [str(entry.platform) for entry in made.manifests] == several[:2]
+    assert len(list(made.images())) == 2
+
+
 def test_digests_that_shall_be_preserved_are(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

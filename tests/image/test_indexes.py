@@ -9,6 +9,7 @@ from argosy.image import indexes
 from argosy.image.view import Image, ImageIndex
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
+from argosy.spec.manifest import Index
 from argosy.spec.platform import Platform
 from argosy.testing import random
 
@@ -106,3 +107,28 @@ def test_a_change_that_changes_nothing_keeps_the_digest() -> None:
     store = MemoryStore()
     index = ImageIndex(source=store, descriptor=random.index(store, 1))
     assert indexes.annotate(index, {"none": None}).digest == index.digest
+
+
+def test_filtering_looks_into_nested_indexes_and_where_no_entry_names_the_platform() -> None:
+    store = MemoryStore()
+    one, two = (
+        ImageIndex(source=store, descriptor=random.index(store, seed, platforms=platforms))
+        for seed, platforms in (
+            (1, ("linux/amd64", "linux/s390x")),
+            (2, ("linux/arm64", "linux/arm64/v9")),
+        )
+    )
+    nameless = [
+        Image(source=store, descriptor=random.image(store, seed, platform=platform))
+        for seed, platform in ((3, "linux/amd64"), (4, "linux/s390x"))
+    ]
+    raw = Index(
+        manifests=(one.descriptor, two.descriptor, *(image.descriptor for image in nameless))
+    ).encode()
+    index = ImageIndex(source=store, descriptor=store.add(mediatypes.OCI_INDEX, raw))
+    kept = indexes.filtered(index, [AMD, Platform.parse("linux/arm64/v9")])
+    assert kept.manifests == (one.manifests[0], two.descriptor, nameless[0].descriptor)
+    s390x = indexes.filtered(index, [Platform.parse("linux/s390x")])
+    assert s390x.manifests == (one.manifests[1], nameless[1].descriptor)
+    with pytest.raises(PlatformUnknownError, match="no entry for linux/riscv64"):
+        indexes.filtered(index, [AMD, Platform.parse("linux/riscv64")])

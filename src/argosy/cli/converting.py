@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Sequence
 
 from argosy.content import graph
 from argosy.content.protocols import Source
 from argosy.errors import UsageError
 from argosy.image.convert import each, recompress, retyped
-from argosy.image.indexes import filtered
+from argosy.image.draft import draft
 from argosy.image.view import Image, ImageIndex
 from argosy.layer.compression import Compression
 from argosy.layer.compressor import check_level
@@ -64,12 +65,14 @@ def _below(source: Source, root: Descriptor, digest: str) -> bool:
 
 
 def _reduced(source: Source, root: Descriptor, platforms: Sequence[Platform]) -> Image | ImageIndex:
-    if not root.is_index():
-        return Image(source=source, descriptor=root)
-    if len(platforms) == 1:
-        return Image(source=source, descriptor=graph.select(source, root, platforms[0]))
-    index = ImageIndex(source=source, descriptor=root)
-    return filtered(index, platforms) if platforms else index
+    """What a copy of these platforms would be."""
+    choice = graph.choose(source, root, platforms)
+    if not choice.root.is_index():
+        return Image(source=source, descriptor=choice.root)
+    place = draft(source)
+    if choice.made:
+        place.push(choice.root, io.BytesIO(choice.made[1]))
+    return ImageIndex(source=place, descriptor=choice.root)
 
 
 def _changed(view: Image | ImageIndex, wish: Wish) -> Image | ImageIndex:

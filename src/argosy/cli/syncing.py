@@ -138,7 +138,9 @@ Each = Callable[[Callable[[Any], Step], Iterable[Any]], Iterator[Step]]
 
 
 def plan(job: Job, source: Source, target: Source, each: Each = map) -> Iterator[Step]:
-    """What must change at the target; nothing is read but lists of tags, digests, and with `platforms` indexes.
+    """What must change at the target.
+
+    Nothing is read but lists of tags, digests, and what `argosy.content.copy.chosen` reads to find `platforms`.
 
     Args:
         job: What is wanted.

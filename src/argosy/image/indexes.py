@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from argosy.content.protocols import Source
@@ -127,18 +128,45 @@ def remove(
 def filtered(index: ImageIndex, platforms: Sequence[Platform]) -> ImageIndex:
     """An index of those entries alone that run on one of these platforms; the index itself where all do.
 
+    Where an entry names no platform, an image's configuration does; and a nested index of which not all is kept gives
+    way to what is kept of it.
+
     Raises:
         PlatformUnknownError: for one of them there is none.
+        LimitExceededError: nested deeper than 16, or more than 10 000 images and indexes.
     """
-    for platform in platforms:
-        if not any(_suits(platform, entry) for entry in index.manifests):
-            raise PlatformUnknownError(f"no entry for {platform} in {index.digest}")
-    kept = [e for e in index.manifests if any(_suits(platform, e) for platform in platforms)]
-    return index if len(kept) == len(index.manifests) else _with(index, kept)
+    deque(index.leaves(), maxlen=0)
+    missing = dict.fromkeys(platforms)
+    kept = _running(index, platforms, missing)
+    for platform in missing:
+        raise PlatformUnknownError(f"no entry for {platform} in {index.digest}")
+    return index if kept == list(index.manifests) else _with(index, kept)
 
 
-def _suits(platform: Platform, entry: Descriptor) -> bool:
-    return entry.platform is not None and platform.distance(entry.platform) is not None
+def _running(
+    index: ImageIndex, platforms: Sequence[Platform], missing: dict[Platform, None]
+) -> list[Descriptor]:
+    """The entries that run on one of some platforms, which are missing no longer."""
+    kept: list[Descriptor] = []
+    for entry in index.manifests:
+        if entry.is_index() and entry.platform is None:
+            nested = ImageIndex(source=index.source, descriptor=entry)
+            below = _running(nested, platforms, missing)
+            kept += [entry] if below == list(nested.manifests) else below
+            continue
+        offered = _platform(index.source, entry)
+        suited = [one for one in platforms if offered and one.distance(offered) is not None]
+        for platform in suited:
+            missing.pop(platform, None)
+        kept += [entry] if suited else []
+    return kept
+
+
+def _platform(source: Source, entry: Descriptor) -> Platform | None:
+    if entry.platform is not None or entry.media_type not in mediatypes.MANIFESTS:
+        return entry.platform
+    image = Image(source=source, descriptor=entry)
+    return image.platform if image.is_image else None
 
 
 def annotate(
