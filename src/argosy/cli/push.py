@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from argosy import locate
 from argosy.cli import engine, places, progress
+from argosy.cli.failure import warn
 from argosy.cli.options import FILE_OR_PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.engine.names import local_name
 from argosy.errors import UsageError
 from argosy.locate import Location
+from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
+
+if TYPE_CHECKING:
+    from argosy.engine.images import LocalImages
 
 
 @click.command()
@@ -39,6 +44,7 @@ def command(
 ) -> None:
     """Send an image to a registry: one of this machine's, or what PLACE (a file, a layout) holds.
 
+    Of an index of this machine all images are sent; where only one of them was pulled, that one alone, with a warning.
     Prints the reference by digest.
 
     \b
@@ -73,23 +79,30 @@ def command(
                 ).digest
             print(f"{target.reference.repository}@{digest}")
             return
-        store = engine.images().store
+        images = engine.images()
         prefix = f"{target.reference.repository}:"
         names = (
-            [t for t in store.tags() if t.startswith(prefix)] if all_tags else [local_name(target)]
+            [t for t in images.store.tags() if t.startswith(prefix)]
+            if all_tags
+            else [local_name(target)]
         )
         for name in names:
             tags = (name[len(prefix) :],) if name.startswith(prefix) else _tags(target)
-            # a machine holds the image of its own platform, and the index it came with
-            digest = copy(store, name, given, *tags, on_event=on_event, **_here(options)).digest
+            chosen = name if platforms else _whole(images, name)
+            digest = copy(images.store, chosen, given, *tags, on_event=on_event, **options).digest
             print(f"{target.reference.repository}@{digest}")
 
 
 _shown = progress.shown
 
 
-def _here(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "platforms": options["platforms"] or [Platform.host()]}
+def _whole(images: LocalImages, name: str) -> Digest:
+    """What of a name is here, which may be less than it was where it came from."""
+    found = images.whole(name)
+    if images.store.resolve(name).digest != found.digest:
+        image = f"the image for {found.platform}" if found.platform else "one image"
+        warn(f"only {image} of {name} is here: it is pushed alone, without its index")
+    return found.digest
 
 
 def _tags(target: Location) -> tuple[str, ...]:

@@ -136,6 +136,38 @@ class LocalImages:
             return (name, image) if whole and image.raw_config else None
         return None
 
+    def whole(self, name: str) -> Descriptor:
+        """What a name means as far as it is here: all of it, or else the one image of it that is here whole.
+
+        Layers that are non-distributable may lack.
+
+        Raises:
+            ManifestUnknownError: there is no such name, or none of its images is here whole.
+            UsageError: several are, but not all.
+        """
+        root = self.store.resolve(name)
+        if not root.is_index() or self._lacks_nothing(root):
+            return root
+        images = [e for e in self.store.catalog.manifests([root]) if not e.is_index()]
+        here = [entry for entry in images if self._lacks_nothing(entry)]
+        if not here:
+            raise ManifestUnknownError(
+                f"none of the images of {name} is here whole", hint=f"argosy pull {name}"
+            )
+        if len(here) > 1:
+            have = ", ".join(str(entry.platform or entry.digest) for entry in here)
+            raise UsageError(
+                f"of the {len(images)} images of {name} only {len(here)} are here: {have}",
+                hint="choose one of these with --platform",
+            )
+        return here[0]
+
+    def _lacks_nothing(self, root: Descriptor) -> bool:
+        return all(
+            self.store.exists(desc) or desc.media_type in mediatypes.NONDISTRIBUTABLE
+            for desc in self.store.catalog.content([root])
+        )
+
     def _by_id(self, place: Location) -> tuple[str, Image] | None:
         """By the first digits of an image id or manifest digest, as people copy them from a list."""
         digits = typed_digits(place)
