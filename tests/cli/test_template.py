@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from argosy.cli.template import render
+from argosy.cli.template import Names, render
 from argosy.errors import UsageError
 from tests.cli.conftest import Run
 
@@ -54,3 +54,69 @@ def test_json_is_written_without_spaces_as_by_other_tools(
     layers = argosy("inspect", "--json", place).json["Layers"]
     shown = argosy("inspect", "-f", "{{json .Layers}}", place).out
     assert shown == "[" + ",".join(f'"{digest}"' for digest in layers) + "]\n"
+
+
+FACTS = {
+    "Name": "app",
+    "Variant": None,
+    "Env": ["A=1", "B=2"],
+    "Cmd": [],
+    "Labels": Names({"org.example.by": "me", "a": "1"}),
+    "LayersData": [{"Size": 3, "Annotations": None}, {"Size": 4, "Annotations": Names({"x": "y"})}],
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ('{{index .Labels "org.example.by"}}', "me"),
+        ('[{{index .Labels "none"}}]', "[]"),
+        ('{{index .Env 1}} {{(index .LayersData 1).Size}} {{index .LayersData 0 "Size"}}', "B=2 4 3"),
+        ("{{.Labels.none}} {{.Variant}} {{.Labels.a}}", "<no value> <no value> 1"),
+        ("{{json .Labels.none}}{{.Labels | json}}", 'null{"org.example.by":"me","a":"1"}'),
+        (r'{{"a\n\"}}"}}{{`\`}}\n', 'a\n"}}\\\n'),
+        ("{{len .Env}}{{len .Labels}}{{len .Cmd}}{{len .Name}}", "2203"),
+        ('{{join .Env ", "}}|{{join .Cmd ","}}|{{"," | join .Env}}', "A=1, B=2||A=1,B=2"),
+        ("{{if .Cmd}}a{{else if .Env}}b{{else}}c{{end}}", "b"),
+        ("{{if .Labels.none}}a{{else}}c{{end}}{{if (len .Cmd)}}d{{end}}", "c"),
+        ("{{println .Name 7}}{{println}}", "app 7\n\n"),
+        ('{{printf "%s=%d%% %q %v" .Name 3 .Name .Env}}', 'app=3% "app" ["A=1","B=2"]'),
+        ("{{range $k, $v := .Labels}}{{$k}}={{$v}};{{end}}", "a=1;org.example.by=me;"),
+        ("{{range $i, $e := .Env}}{{if $i}}, {{end}}{{$e}}{{$.Name}}{{end}}", "A=1app, B=2app"),
+        ("{{range $e := .LayersData}}{{$e.Size}}{{.Annotations.x}} {{end}}", "3<no value> 4y "),
+        ("{{range .Cmd}}{{range .}}{{end}}{{else}}none{{end}}", "none"),
+        ("a \n {{- .Name -}} \n b {{.Name}} c", "aappb app c"),
+    ],
+)  # fmt: skip
+def test_a_template_is_filled_as_go_fills_it(template: str, text: str) -> None:
+    assert render(template, FACTS) == text
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        *("{{.Nme}}", "{{.Name.x}}", "{{$x}}", "{{range $k, $v := .Env}}{{end}}{{$k}}", "{{.Env.x}}"),
+        *("{{index .Env 2}}", '{{index .Env "a"}}', '{{index .Name "a"}}', "{{range .Name}}{{end}}"),
+        *("{{len 3}}", "{{join .Env 3}}", '{{join "a" ","}}', "{{join .Env}}", "{{json}}", "{{index}}"),
+        *('{{printf "%s"}}', '{{printf "%9s" .Name}}', '{{printf "a" .Name}}', '{{printf "%"}}'),
+        *("{{}}", "{{nosuch .Name}}", "{{.Name .Env}}", "{{.Name | .Env}}", "{{json .Name", "{{(.Name}}"),
+        *("{{if .Name}}", "{{else}}", "{{end}}", "{{if .Name}}{{else}}{{else}}{{end}}", "{{end .Name}}"),
+        *("{{if}}{{end}}", "{{range .Env}}{{else .Env}}{{end}}", r'{{"\x"}}', '{{"a}}', "{{.Name)}}"),
+        *("{{$x := .Name}}", "{{range $k.x := .Env}}{{end}}", "{{range $k $v := .Env}}{{end}}", "{{)}}"),
+        *("{{if .Name}}" * 40 + "{{end}}" * 40, "{{" + "(" * 5000 + ".Name" + ")" * 5000 + "}}"),
+        "{{if .Cmd}}" + "{{else if .Cmd}}" * 5000 + "{{end}}",
+    ],
+)  # fmt: skip
+def test_what_a_template_cannot_have_is_wrong_usage_in_one_line(template: str) -> None:
+    with pytest.raises(UsageError, match=r"\Atemplate: .*\Z"):
+        render(template, FACTS)
+
+
+def test_a_label_with_dots_is_printed(argosy: Run, tmp_path: pathlib.Path) -> None:
+    place = f"oci:{tmp_path}/a:v1"
+    argosy("new", place)
+    argosy("mutate", "-q", place, "--label", "org.example.by=me", "-t", place)
+    words = ("inspect", place, "-f")
+    assert argosy(*words, '{{index .Labels "org.example.by"}} {{.Labels.foo}}').out == (
+        "me <no value>\n"
+    )

@@ -10,7 +10,7 @@ import click
 from argosy.cli import places
 from argosy.cli.options import json_option, place_argument, platform_option
 from argosy.cli.output import document, raw, size, table
-from argosy.cli.template import render
+from argosy.cli.template import Names, render
 from argosy.content import graph
 from argosy.content.protocols import Source
 from argosy.content.workers import each
@@ -37,7 +37,7 @@ from argosy.spec.platform import Platform
     "--format",
     "template",
     metavar="TEMPLATE",
-    help="Print fields, as in {{.Digest}} or {{json .Env}}.",
+    help="Print fields by a template of Go's, as in {{.Digest}} or {{json .Env}}.",
 )
 @json_option
 def command(
@@ -59,6 +59,7 @@ def command(
       argosy inspect alpine:3.20
       argosy inspect --platform linux/arm64 --json oci:images:alpine
       argosy inspect -f '{{.Digest}} {{.Size}}' oci:images:alpine
+      argosy inspect --platform linux/arm64 -f '{{index .Labels "org.opencontainers.image.version"}}' alpine:3.20
     """
     if (config or as_stored) and template is not None:
         raise UsageError(
@@ -106,7 +107,7 @@ def _entry(source: Source, entry: Descriptor) -> dict[str, Any]:
         "MediaType": entry.media_type,
         "ArtifactType": entry.artifact_type,
         "Size": total,
-        "Annotations": dict(entry.annotations),
+        "Annotations": Names(entry.annotations),
     }
 
 
@@ -121,11 +122,11 @@ def _image_facts(image: Image) -> dict[str, Any]:
                 "MIMEType": layer.media_type,
                 "Digest": layer.digest,
                 "Size": layer.size,
-                "Annotations": dict(layer.annotations) or None,
+                "Annotations": Names(layer.annotations) or None,
             }
             for layer in manifest.layers
         ],
-        "Annotations": dict(manifest.annotations),
+        "Annotations": Names(manifest.annotations),
     }
     if manifest.subject is not None:
         facts["Subject"] = manifest.subject.digest
@@ -138,7 +139,7 @@ def _image_facts(image: Image) -> dict[str, Any]:
         "Architecture": config.architecture,
         "Variant": config.variant,
         "Os": config.os,
-        "Labels": dict(config.execution.labels),
+        "Labels": Names(config.execution.labels),
         "Env": list(config.execution.env),
         "Entrypoint": list(config.execution.entrypoint or ()),
         "Cmd": list(config.execution.cmd or ()),
