@@ -345,7 +345,7 @@ def _open_standard_streams(location: Location, *, write: bool) -> None:
 def choose(place: Source, location: Location) -> str:
     """The tag or digest that a location means in an opened place.
 
-    Where nothing was said it is `latest`, or the only image there is. Those without a tag, such as a replaced one,
+    Where nothing was said it is `latest`, or the only image there is, by its digest if it has several tags. Those without a tag, such as a replaced one,
     count where no image has a tag; tags that stand for a digest, such as a signature's, where there is nothing else.
 
     Raises:
@@ -361,6 +361,9 @@ def choose(place: Source, location: Location) -> str:
         raise ManifestUnknownError(f"{location} holds no image")
     if len(images) == 1:
         return images[0]
+    first = place.resolve(images[0]).digest
+    if all(place.resolve(tag).digest == first for tag in images):
+        return first
     shown = ", ".join(images[:10]) + (", …" if len(images) > 10 else "")
     raise ManifestUnknownError(
         f"{location} holds {len(images)} images: {shown}",

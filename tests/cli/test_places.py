@@ -152,3 +152,15 @@ def test_short_names_are_what_the_configuration_says_also_to_sync_and_backup(
     (tmp_path / "registries.conf").write_text('unqualified-search-registries = ["127.0.0.1:1"]')
     for words in (("ls", "app"), ("sync", "app", "oci:new"), ("backup", "app", "-o", "new.tar")):
         assert "argosy: 127.0.0.1:1: connection refused" in argosy(*words, code=1).err
+
+
+@pytest.mark.parametrize("kind", ["docker-archive", "oci", "oci-archive"])
+def test_one_image_with_several_tags_is_the_only_one(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, kind: str
+) -> None:
+    place = f"{kind}:{tmp_path}/two"
+    argosy("cp", "-q", f"oci:{layout}:v1", f"{place}:app:v1" if kind[0] == "d" else f"{place}:v1")
+    argosy("tag", f"{place}:app:v1" if kind[0] == "d" else f"{place}:v1", "v2")
+    assert argosy("digest", place).out == argosy("digest", f"oci:{layout}:v1").out
+    argosy("cp", "-q", place, f"oci:{tmp_path}/other:v1")
+    assert argosy("digest", f"oci:{tmp_path}/other:v1").out == argosy("digest", place).out
