@@ -18,7 +18,8 @@ from argosy.errors import (
     UnsupportedError,
 )
 from argosy.remote import credentialhelper
-from argosy.remote.credentials import HUB_KEY, Credential, CredentialStore, credential_files
+from argosy.remote.credentialkeys import HUB_KEY
+from argosy.remote.credentials import Credential, CredentialStore, credential_files
 
 ADA = Credential(username="ada", password="pass:word")
 

@@ -25,17 +25,14 @@ from argosy.errors import (
     UnauthorizedError,
     UnsupportedError,
 )
-from argosy.remote import authfile
+from argosy.remote import authfile, credentialkeys
 from argosy.spec import _json
 from argosy.spec._value import Value, field
-from argosy.spec.reference import DOCKER_HUB
 
-HUB_KEY = "https://index.docker.io/v1/"
 GIVEN = "the command line"
 """What the place of credentials is called that are in no file."""
 INLINE = "DOCKER_AUTH_CONFIG"
 """The variable that holds credentials itself, as CI systems set it."""
-_HUB_KEYS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 _IDENTITY_USER = "<token>"
 
 
@@ -244,7 +241,7 @@ class CredentialStore:
         """
         path = self._first()
         document = authfile.read(path)
-        key = f"{registry}/{name}" if name else _file_key(registry, path)
+        key = f"{registry}/{name}" if name else credentialkeys.file_key(registry, path)
         if helper := _helper_for(document, registry, path):
             if name:  # which nobody would ask a helper for
                 raise UnsupportedError(
@@ -252,7 +249,7 @@ class CredentialStore:
                     hint="log in to the registry, or name with --authfile a file that names no helper",
                 )
             secret = {
-                "ServerURL": _helper_keys(registry)[0],
+                "ServerURL": credentialkeys.helper_keys(registry)[0],
                 "Username": _IDENTITY_USER if credential.identity_token else credential.username,
                 "Secret": credential.identity_token or credential.password,
             }
@@ -261,7 +258,9 @@ class CredentialStore:
             authfile.write(path, document)
             return f"docker-credential-{helper}, named by {path}"
         auths = document["auths"] = _auths(document, path)
-        for old in [k for k in auths if k != key and _normal(k) == _normal(key)]:
+        for old in [
+            k for k in auths if k != key and credentialkeys.normal(k) == credentialkeys.normal(key)
+        ]:
             del auths[old]
         auths[key] = _encode(credential)
         authfile.write(path, document)
@@ -296,11 +295,11 @@ class CredentialStore:
 
     def _forgotten(self, path: str, registry: str, name: str) -> Iterator[str]:
         """One file and the helper it names, as each forgets: what is written down before what a helper keeps."""
-        wanted = _normal(f"{registry}/{name}" if name else registry)
+        wanted = credentialkeys.normal(f"{registry}/{name}" if name else registry)
         document = authfile.read(path)
         auths = _auths(document, path)
         helper = None if name else _helper_for(document, registry, path)
-        removed = [auths.pop(key) for key in [*auths] if _normal(key) == wanted]
+        removed = [auths.pop(key) for key in [*auths] if credentialkeys.normal(key) == wanted]
         if removed:
             authfile.write(path, document)
         # With a helper, an empty one only says that it has it.
@@ -336,8 +335,11 @@ class CredentialStore:
         helper = _helper_for(document, registry, path)
         if found := next(self._from_helper(helper, registry, path), None):
             return found
-        auths = {_normal(key): (key, value) for key, value in _auths(document, path).items()}
-        for wanted in _keys(registry, name):
+        auths = {
+            credentialkeys.normal(key): (key, value)
+            for key, value in _auths(document, path).items()
+        }
+        for wanted in credentialkeys.wanted_keys(registry, name):
             key, value = auths.get(wanted, ("", None))
             if value:
                 return Found(credential=_decode(value, path, key), place=path, key=key)
@@ -346,7 +348,7 @@ class CredentialStore:
     def _from_helper(self, helper: str | None, registry: str, path: str) -> Iterator[Found]:
         """What a helper has for a registry, under each of the names that it may have there."""
         place = f"docker-credential-{helper}, named by {path}"
-        for key in _helper_keys(registry) if helper else ():
+        for key in credentialkeys.helper_keys(registry) if helper else ():
             answer = self._helper(str(helper), "get", key, missing_ok=True)
             told = _json.loads_object(answer, error=InvalidConfigError) if answer else {}
             user, secret = str(told.get("Username", "")), str(told.get("Secret", ""))
@@ -378,39 +380,9 @@ def _parsed(text: str) -> dict[str, Any]:
         raise InvalidConfigError(f"{INLINE}: {exc}") from None
 
 
-# --------------------------------------------------------------------------------------------------------------- keys
-
-
-def _normal(key: str) -> str:
-    """A key as files write it, made comparable: no scheme, no `/v1/` or `/v2/`, Docker Hub's names as one."""
-    text = key.partition("://")[2] or key
-    text = re.sub(r"/v[12]/?$", "", text).rstrip("/")
-    host, slash, rest = text.partition("/")
-    host = DOCKER_HUB if host.lower() in _HUB_KEYS else host.lower()
-    return host + slash + rest
-
-
-def _keys(registry: str, name: str) -> Iterator[str]:
-    """The keys that may stand for a repository, the most specific first."""
-    parts = name.split("/") if name else []
-    for count in range(len(parts), -1, -1):
-        yield "/".join([_normal(registry), *parts[:count]])
-
-
-def _helper_keys(registry: str) -> tuple[str, ...]:
-    """The names a registry may have in a helper, the first the one to give it."""
-    hub = _normal(registry) == DOCKER_HUB  # which docker and podman call differently
-    return (HUB_KEY, DOCKER_HUB) if hub else (registry, f"https://{registry}")
-
-
-def _file_key(registry: str, path: str) -> str:
-    docker = os.path.basename(path) in {"config.json", ".dockercfg"}
-    return HUB_KEY if docker and _normal(registry) == DOCKER_HUB else registry
-
-
 def _helper_for(document: Mapping[str, Any], registry: str, path: str) -> str | None:
     for key, helper in authfile.table(document, "credHelpers", path).items():
-        if _normal(key) == _normal(registry):
+        if credentialkeys.normal(key) == credentialkeys.normal(registry):
             return str(helper)
     store = document.get("credsStore")
     return str(store) if store else None
