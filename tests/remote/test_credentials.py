@@ -473,3 +473,16 @@ def test_a_file_with_a_secret_that_is_not_utf_8_is_named(tmp_path: pathlib.Path,
 def test_a_document_in_the_environment_that_is_not_utf_8_is_named() -> None:
     with pytest.raises(InvalidConfigError, match="DOCKER_AUTH_CONFIG: not UTF-8"):
         CredentialStore([], inline='{"auths":{"\udcff":{}}}').lookup("r.example")
+
+
+@pytest.mark.parametrize(
+    "entry", [{"email": "x"}, {"auth": ""}, auth("", "x"), auth("<token>", "")]
+)
+def test_an_entry_of_nothing_hides_no_later_file(
+    tmp_path: pathlib.Path, entry: dict[str, str]
+) -> None:
+    one = write(tmp_path / "auth.json", {"auths": {"r.example": entry, "r.example/a": entry}})
+    two = write(tmp_path / "config.json", {"auths": {"r.example": auth("ada", "x")}})
+    store = CredentialStore([one, two])
+    assert user(store, "r.example", "a") == "ada"
+    assert [entry.place for entry in store.entries()] == [two]

@@ -10,11 +10,12 @@ what is written down. Keys are matched from the most specific to the registry al
 from __future__ import annotations
 
 import binascii
+import contextlib
 import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from argosy.errors import (
     ArgosyError,
@@ -27,13 +28,14 @@ from argosy.errors import (
 )
 from argosy.remote import authfile, credentialkeys
 from argosy.spec import _json
-from argosy.spec._value import Value, field
+from argosy.spec._value import Value, field, replace
 
 GIVEN = "the command line"
 """What the place of credentials is called that are in no file."""
 INLINE = "DOCKER_AUTH_CONFIG"
 """The variable that holds credentials itself, as CI systems set it."""
-_IDENTITY_USER = "<token>"
+IDENTITY_USER = "<token>"
+"""The user name that an identity token has, where there is one for a pair only."""
 
 
 class Credential(Value, kw_only=True):
@@ -53,6 +55,22 @@ class Credential(Value, kw_only=True):
         for name in self._fields:
             if re.search("[\ud800-\udfff]", getattr(self, name)):
                 raise InvalidConfigError(f"{name.replace('_', ' ')}: not UTF-8")
+
+    @classmethod
+    def of(cls, username: str, secret: str) -> Self:
+        """What files and helpers keep as a pair: a password, or the identity token of the user `<token>`.
+
+        Raises:
+            InvalidConfigError: something of it is not UTF-8 text.
+        """
+        if username == IDENTITY_USER:
+            return cls(identity_token=secret)
+        return cls(username=username, password=secret)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it stands for nobody."""
+        return not (self.username or self.identity_token or self.registry_token)
 
     def basic(self) -> str:
         """The value of a Basic `Authorization` header."""
@@ -215,8 +233,8 @@ class CredentialStore:
     def _entries(self, path: str) -> Iterator[Entry]:
         document = authfile.read(path)
         for key, value in sorted(_auths(document, path).items()):
-            if value:
-                yield Entry(key=key, place=path, username=_decode(value, path, key).username)
+            if value and not (credential := _decode(value, path, key)).is_empty:
+                yield Entry(key=key, place=path, username=credential.username)
         for key, helper in sorted(authfile.table(document, "credHelpers", path).items()):
             yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
         if store := document.get("credsStore"):
@@ -250,7 +268,7 @@ class CredentialStore:
                 )
             secret = {
                 "ServerURL": credentialkeys.helper_keys(registry)[0],
-                "Username": _IDENTITY_USER if credential.identity_token else credential.username,
+                "Username": IDENTITY_USER if credential.identity_token else credential.username,
                 "Secret": credential.identity_token or credential.password,
             }
             self._helper(helper, "store", _json.dumps(secret).decode())
@@ -341,8 +359,8 @@ class CredentialStore:
         }
         for wanted in credentialkeys.wanted_keys(registry, name):
             key, value = auths.get(wanted, ("", None))
-            if value:
-                return Found(credential=_decode(value, path, key), place=path, key=key)
+            if value and not (credential := _decode(value, path, key)).is_empty:
+                return Found(credential=credential, place=path, key=key)
         return None
 
     def _from_helper(self, helper: str | None, registry: str, path: str) -> Iterator[Found]:
@@ -353,9 +371,9 @@ class CredentialStore:
             told = _json.loads_object(answer, error=InvalidConfigError) if answer else {}
             user, secret = str(told.get("Username", "")), str(told.get("Secret", ""))
             if secret:  # pass answers also where it has nothing
-                plain = {"username": user, "password": secret}
-                fields = {"identity_token": secret} if user == _IDENTITY_USER else plain
-                yield Found(credential=_credential(place, **fields), place=place, key=key)
+                with _named(place):
+                    credential = Credential.of(user, secret)
+                yield Found(credential=credential, place=place, key=key)
 
     def _helper(
         self, helper: str, action: str, text: str, *, missing_ok: bool = False
@@ -404,27 +422,25 @@ def _decode(value: Any, path: str, key: str) -> Credential:
         username, colon, password = text.partition(":")
         if not colon:
             raise InvalidConfigError(f"{path}: auths[{key!r}].auth: expected user:password inside")
-    token = str(value.get("identitytoken", ""))
-    if username == _IDENTITY_USER and not token:
-        username, password, token = "", "", password
-    return _credential(
-        f"{path}: auths[{key!r}]",
-        username=username,
-        password=password,
-        identity_token=token,
-        registry_token=str(value.get("registrytoken", "")),
-    )
+    with _named(f"{path}: auths[{key!r}]"):
+        made = Credential.of(username, password)
+        return replace(
+            made,
+            identity_token=str(value.get("identitytoken", "")) or made.identity_token,
+            registry_token=str(value.get("registrytoken", "")),
+        )
 
 
-def _credential(place: str, **fields: str) -> Credential:
+@contextlib.contextmanager
+def _named(place: str) -> Iterator[None]:
     try:
-        return Credential(**fields)
+        yield
     except InvalidConfigError as exc:
         raise InvalidConfigError(f"{place}: {exc}") from None
 
 
 def _encode(credential: Credential) -> dict[str, str]:
-    user = credential.username or (_IDENTITY_USER if credential.identity_token else "")
+    user = credential.username or (IDENTITY_USER if credential.identity_token else "")
     pair = f"{user}:{credential.password}".encode()
     entry = {"auth": binascii.b2a_base64(pair, newline=False).decode()}
     if credential.identity_token:
