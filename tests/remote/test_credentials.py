@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
+import errno
+import fcntl
 import json
 import os
 import pathlib
 import stat
+import threading
 
 import pytest
 
@@ -486,3 +490,33 @@ def test_an_entry_of_nothing_hides_no_later_file(
     store = CredentialStore([one, two])
     assert user(store, "r.example", "a") == "ada"
     assert [entry.place for entry in store.entries()] == [two]
+
+
+def test_those_who_log_in_at_once_lose_nothing(tmp_path: pathlib.Path) -> None:
+    """Twelve did, and six were left."""
+    path = tmp_path / "new" / "auth.json"
+    start = threading.Barrier(16)
+
+    def login(number: int) -> None:
+        start.wait()
+        CredentialStore([str(path)]).login(f"h{number}.example", ADA)
+        if number % 2:
+            CredentialStore([str(path)]).logout(f"h{number}.example")
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(login, range(16)))
+    known = {entry.key for entry in CredentialStore([str(path)]).entries()}
+    assert known == {f"h{number}.example" for number in range(0, 16, 2)}
+    assert os.listdir(path.parent) == ["auth.json"]
+
+
+def test_a_file_system_without_locks_takes_logins(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lockless(_fd: int, _operation: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", lockless)
+    store = CredentialStore([str(tmp_path / "auth.json")])
+    store.login("r.example", ADA)
+    assert user(store, "r.example") == "ada"

@@ -1,10 +1,14 @@
-"""A file of credentials (containers-auth.json(5), Docker's config.json): read, and written in one step."""
+"""A file of credentials (containers-auth.json(5), Docker's config.json): read, and written in one step.
+
+Who changes one does so inside `alone`: two who read it at once would each write it without what the other added.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from argosy.errors import InvalidConfigError, InvalidError, LimitExceededError, StorageError
@@ -50,8 +54,33 @@ def table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
     return value or {}
 
 
+@contextlib.contextmanager
+def alone(path: str, *, make: bool = False) -> Iterator[None]:
+    """Keep other threads and processes that change a file's folder waiting; where there are no locks, hope for it.
+
+    Args:
+        path: The file.
+        make: Whether to make its folder, mode 0700, where there is none.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    folder = os.path.dirname(os.path.realpath(path))
+    try:
+        if make:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"{path}: {exc.strerror}") from None
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+
+
 def write(path: str, document: Mapping[str, Any]) -> None:
-    """Replace a file in one step, mode 0600; a symbolic link stays one and its target is replaced.
+    """Replace a file in a folder that is there in one step, mode 0600; of a symbolic link, its target.
 
     Raises:
         StorageError: it cannot be written.
@@ -64,7 +93,6 @@ def write(path: str, document: Mapping[str, Any]) -> None:
     if os.path.basename(target) == ".dockercfg" and set(document) <= {"auths"}:
         document = document.get("auths", {})
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         temporary = os.path.join(folder, f".argosy-auth-{os.getpid()}-{os.urandom(8).hex()}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:

@@ -258,31 +258,32 @@ class CredentialStore:
             UnsupportedError: it is for a part of a registry, and a helper keeps the registry's.
         """
         path = self._first()
-        document = authfile.read(path)
         key = f"{registry}/{name}" if name else credentialkeys.file_key(registry, path)
-        if helper := _helper_for(document, registry, path):
-            if name:  # which nobody would ask a helper for
-                raise UnsupportedError(
-                    f"docker-credential-{helper}, named by {path}, keeps credentials of whole registries, not of {key}",
-                    hint="log in to the registry, or name with --authfile a file that names no helper",
-                )
-            secret = {
-                "ServerURL": credentialkeys.helper_keys(registry)[0],
-                "Username": IDENTITY_USER if credential.identity_token else credential.username,
-                "Secret": credential.identity_token or credential.password,
-            }
-            self._helper(helper, "store", _json.dumps(secret).decode())
-            document["auths"] = {**_auths(document, path), key: {}}
+        helper = _helper_for(authfile.read(path), registry, path)
+        if helper and name:  # which nobody would ask a helper for
+            raise UnsupportedError(
+                f"docker-credential-{helper}, named by {path}, keeps credentials of whole registries, not of {key}",
+                hint="log in to the registry, or name with --authfile a file that names no helper",
+            )
+        if helper:
+            self._stored(helper, registry, credential)
+        with authfile.alone(path, make=True):
+            document = authfile.read(path)
+            auths = document["auths"] = _auths(document, path)
+            wanted = credentialkeys.normal(key)
+            for old in [k for k in auths if k != key and credentialkeys.normal(k) == wanted]:
+                del auths[old]
+            auths[key] = {} if helper else _encode(credential)
             authfile.write(path, document)
-            return f"docker-credential-{helper}, named by {path}"
-        auths = document["auths"] = _auths(document, path)
-        for old in [
-            k for k in auths if k != key and credentialkeys.normal(k) == credentialkeys.normal(key)
-        ]:
-            del auths[old]
-        auths[key] = _encode(credential)
-        authfile.write(path, document)
-        return path
+        return f"docker-credential-{helper}, named by {path}" if helper else path
+
+    def _stored(self, helper: str, registry: str, credential: Credential) -> None:
+        secret = {
+            "ServerURL": credentialkeys.helper_keys(registry)[0],
+            "Username": IDENTITY_USER if credential.identity_token else credential.username,
+            "Secret": credential.identity_token or credential.password,
+        }
+        self._helper(helper, "store", _json.dumps(secret).decode())
 
     def logout(self, registry: str, *, name: str = "", lost: Lost = _raised) -> tuple[str, ...]:
         """Forget a registry's credential in every place that can be written; returns the places that had it.
@@ -314,12 +315,13 @@ class CredentialStore:
     def _forgotten(self, path: str, registry: str, name: str) -> Iterator[str]:
         """One file and the helper it names, as each forgets: what is written down before what a helper keeps."""
         wanted = credentialkeys.normal(f"{registry}/{name}" if name else registry)
-        document = authfile.read(path)
-        auths = _auths(document, path)
+        with authfile.alone(path):
+            document = authfile.read(path)
+            auths = _auths(document, path)
+            removed = [auths.pop(key) for key in [*auths] if credentialkeys.normal(key) == wanted]
+            if removed:
+                authfile.write(path, document)
         helper = None if name else _helper_for(document, registry, path)
-        removed = [auths.pop(key) for key in [*auths] if credentialkeys.normal(key) == wanted]
-        if removed:
-            authfile.write(path, document)
         # With a helper, an empty one only says that it has it.
         if any(removed) or (removed and not helper):
             yield path
