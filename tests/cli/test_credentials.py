@@ -212,3 +212,17 @@ def test_credentials_beside_a_helper_that_has_none_are_forgotten(
     authfile.write_text(json.dumps(document))
     done = argosy("logout", "--authfile", authfile, "registry.example")
     assert done.err == f"logged out of registry.example in {authfile}\n"
+
+
+def test_entries_that_cannot_be_read_are_told_and_forgotten(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    """One of them kept `logout --all` from forgetting any."""
+    path = tmp_path / "auth.json"
+    auths = {"a.example": {"auth": "***"}, "z.example": {"auth": "YTpi"}}
+    path.write_text(json.dumps({"auths": auths}))
+    done = argosy("auth", "ls", "--authfile", path, code=1)
+    assert "z.example" in done.out
+    assert done.err == f"argosy: {path}: auths['a.example'].auth: not Base 64\n"
+    argosy("logout", "--all", "--authfile", path)
+    assert json.loads(path.read_text()) == {"auths": {}}

@@ -15,6 +15,7 @@ import threading
 import pytest
 
 from argosy.errors import (
+    ArgosyError,
     InvalidConfigError,
     NotFoundError,
     StorageError,
@@ -520,3 +521,18 @@ def test_a_file_system_without_locks_takes_logins(
     store = CredentialStore([str(tmp_path / "auth.json")])
     store.login("r.example", ADA)
     assert user(store, "r.example") == "ada"
+
+
+ODD = {"a.example": {"auth": "***"}, "b.example": 7, "z.example": auth("a", "b")}
+
+
+def test_an_entry_that_cannot_be_read_hides_no_other(tmp_path: pathlib.Path) -> None:
+    path = write(tmp_path / "auth.json", {"auths": ODD})
+    told: list[ArgosyError] = []
+    store = CredentialStore([path])
+    assert [entry.key for entry in store.entries(lost=told.append)] == ["z.example"]
+    assert [str(error) for error in told] == [
+        f"{path}: auths['a.example'].auth: not Base 64",
+        f"{path}: auths['b.example']: expected an object",
+    ]
+    assert set(store.keys()) == set(ODD)

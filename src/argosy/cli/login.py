@@ -139,7 +139,7 @@ def logout(registry: str | None, every: bool) -> int:
     if not every:
         _forget(store, str(registry), lost)
         return lost.told()
-    for text in sorted({e.key for e in store.entries(lost=lost.add)}):
+    for text in sorted({*store.keys(lost=lost.add)}):
         try:
             _forget(store, text, lost)
         except NotFoundError:

@@ -15,7 +15,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from argosy.errors import (
     ArgosyError,
@@ -133,6 +133,7 @@ def credential_files(environ: Mapping[str, str], authfile: str | None = None) ->
     )
 
 
+T = TypeVar("T")
 Lost = Callable[[ArgosyError], None]
 """Told of a failure that others need not suffer from."""
 _UNREADABLE = (InvalidError, UnauthorizedError, StorageError)
@@ -217,31 +218,60 @@ class CredentialStore:
         """What the files have credentials for; no secret is read from a helper's store but the names it lists.
 
         Args:
-            lost: Told of a file or helper that cannot be read; the others are, if it returns.
+            lost: Told of a file, an entry or a helper that cannot be read; the others are, if it returns.
 
         Raises:
             InvalidConfigError: a file cannot be read as what it should be.
             StorageError: it cannot be read at all.
             UnauthorizedError: a helper failed.
         """
+        return self._told(lambda path: self._entries(path, lost), lost)
+
+    def keys(self, *, lost: Lost = _raised) -> Iterator[str]:
+        """What the files and the stores they name have entries for, whatever is in them; a key may come twice.
+
+        Args:
+            lost: Told of a file or helper that cannot be read; the others are, if it returns.
+
+        Raises:
+            ArgosyError: as `entries`.
+        """
+        return self._told(self._keys, lost)
+
+    def _told(self, tell: Callable[[str], Iterator[T]], lost: Lost) -> Iterator[T]:
         for path in self.files:
             try:
-                yield from self._entries(path)
+                yield from tell(path)
             except _UNREADABLE as exc:
                 lost(exc)
 
-    def _entries(self, path: str) -> Iterator[Entry]:
+    def _entries(self, path: str, lost: Lost) -> Iterator[Entry]:
         document = authfile.read(path)
         for key, value in sorted(_auths(document, path).items()):
-            if value and not (credential := _decode(value, path, key)).is_empty:
+            try:
+                credential = _decode(value, path, key) if value else Credential()
+            except InvalidConfigError as exc:
+                lost(exc)
+                continue
+            if not credential.is_empty:
                 yield Entry(key=key, place=path, username=credential.username)
         for key, helper in sorted(authfile.table(document, "credHelpers", path).items()):
             yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
-        if store := document.get("credsStore"):
-            via = f"docker-credential-{store}"
-            listed = self._helper(str(store), "list", "")
-            for key, user in sorted(_json.loads_object(listed).items() if listed else ()):
-                yield Entry(key=key, place=path, username=str(user), via=via)
+        for key, user in sorted(self._listed(document).items()):
+            via = f"docker-credential-{document['credsStore']}"
+            yield Entry(key=key, place=path, username=str(user), via=via)
+
+    def _keys(self, path: str) -> Iterator[str]:
+        document = authfile.read(path)
+        yield from _auths(document, path)
+        yield from authfile.table(document, "credHelpers", path)
+        yield from self._listed(document)
+
+    def _listed(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """The names that a store for all knows, and their users."""
+        store = document.get("credsStore")
+        listed = self._helper(str(store), "list", "") if store else None
+        return _json.loads_object(listed) if listed else {}
 
     def login(self, registry: str, credential: Credential, *, name: str = "") -> str:
         """Keep a credential; returns the place that has it now.
