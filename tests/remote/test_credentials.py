@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import stat
 import threading
 
@@ -536,3 +537,84 @@ def test_an_entry_that_cannot_be_read_hides_no_other(tmp_path: pathlib.Path) -> 
         f"{path}: auths['b.example']: expected an object",
     ]
     assert set(store.keys()) == set(ODD)
+
+
+@pytest.mark.parametrize("name", ["username", "password", "identitytoken", "registrytoken", "auth"])
+def test_null_is_empty_and_other_types_are_refused(tmp_path: pathlib.Path, name: str) -> None:
+    """A token of null was the token None."""
+    path = tmp_path / "auth.json"
+    write(path, {"auths": {"r.example": {**auth("ada", "x"), name: None}}})
+    store = CredentialStore([str(path)])
+    if name == "auth":
+        assert store.lookup("r.example") is None
+    else:
+        found = store.lookup("r.example")
+        assert found is not None
+        assert found.credential == Credential(username="ada", password="x")
+    write(path, {"auths": {"r.example": {name: ["ada"]}}})
+    where = re.escape(f"{path}: auths['r.example'].{name}: expected a string, got an array")
+    with pytest.raises(InvalidConfigError, match=where):
+        store.lookup("r.example")
+
+
+def test_a_helper_of_null_is_none(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "auth.json"
+    helpers = {"credHelpers": {"r.example": None}, "credsStore": None}
+    write(path, {**helpers, "auths": {"r.example": auth("ada", "x")}})
+    store = CredentialStore([str(path)])
+    assert user(store, "r.example") == "ada"
+    assert [entry.via for entry in store.entries()] == [""]
+    for name, value in {"credHelpers": {"r.example": 1}, "credsStore": 1}.items():
+        write(path, {name: value})
+        with pytest.raises(InvalidConfigError, match=rf"auth\.json: {name}.*: expected a string"):
+            store.lookup("r.example")
+        with pytest.raises(InvalidConfigError, match=rf"auth\.json: {name}.*: expected a string"):
+            list(store.entries())
+
+
+@pytest.mark.parametrize("text", ["YWRhOng", "YWRh\nOng=\n", " YWRhOng= ", "\tYWRh Ong"])
+def test_base_64_may_have_white_space_and_no_padding(tmp_path: pathlib.Path, text: str) -> None:
+    path = write(tmp_path / "auth.json", {"auths": {"r.example": {"auth": text}}})
+    found = CredentialStore([path]).lookup("r.example")
+    assert found is not None
+    assert found.credential == Credential(username="ada", password="x")
+
+
+def answering(tmp_path: pathlib.Path, script: str) -> None:
+    (tmp_path / "bin/docker-credential-test").write_text(f"#!/bin/sh\n{script}\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("Please log in", "not JSON at byte 0"),
+        ('{"Username": 1, "Secret": "x"}', "Username: expected a string, got a number"),
+        ('{"Username": "a", "Secret": ["x"]}', "Secret: expected a string, got an array"),
+    ],
+)
+def test_a_helper_that_does_not_answer_in_its_protocol_is_named(
+    tmp_path: pathlib.Path, helped: CredentialStore, answer: str, told: str
+) -> None:
+    answering(tmp_path, f"echo '{answer}'")
+    with pytest.raises(InvalidConfigError, match=f"^docker-credential-test get: {told}"):
+        helped.lookup("r.example")
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [("Hello", "not JSON at byte 0"), ('{"r": 1}', r"\['r'\]: expected a string, got a number")],
+)
+def test_a_helper_that_lists_something_else_is_named(
+    tmp_path: pathlib.Path, helped: CredentialStore, answer: str, told: str
+) -> None:
+    answering(tmp_path, f"echo '{answer}'")
+    with pytest.raises(InvalidConfigError, match=f"^docker-credential-test list: ?{told}"):
+        list(helped.entries())
+
+
+def test_null_in_an_answer_of_a_helper_is_empty(
+    tmp_path: pathlib.Path, helped: CredentialStore
+) -> None:
+    answering(tmp_path, """echo '{"Username": null, "Secret": null, "r.example": null}'""")
+    assert helped.lookup("r.example") is None
+    assert {e.username for e in helped.entries() if e.key == "r.example"} == {""}

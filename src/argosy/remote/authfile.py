@@ -5,9 +5,11 @@ Who changes one does so inside `alone`: two who read it at once would each write
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,6 +54,50 @@ def table(document: Mapping[str, Any], name: str, path: str) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):  # Go writes null for a map of nothing
         raise InvalidConfigError(f"{path}: {name}: expected an object")
     return value or {}
+
+
+def text(value: Any, where: str) -> str:
+    """A string of a document; empty where there is none, or null.
+
+    Raises:
+        InvalidConfigError: it is something else; the message says where.
+    """
+    return "" if value is None else str(_json.STRING.decode(value, where, InvalidConfigError))
+
+
+def store(document: Mapping[str, Any], path: str) -> str:
+    """The name of the helper that keeps what no other does, if any.
+
+    Raises:
+        InvalidConfigError: it is something else.
+    """
+    return text(document.get("credsStore"), f"{path}: credsStore")
+
+
+def helper(value: Any, key: str, path: str) -> str:
+    """The name of the helper that keeps a registry's credentials; empty where it is the file.
+
+    Raises:
+        InvalidConfigError: it is something else.
+    """
+    return text(value, f"{path}: credHelpers[{key!r}]")
+
+
+def pair(auth: str, place: str) -> tuple[str, str]:
+    """User name and password of an `auth`; hands and programs leave out the padding and break its lines.
+
+    Raises:
+        InvalidConfigError: it is not Base 64, or has no colon inside.
+    """
+    packed = re.sub(r"[ \t-\r]", "", auth)
+    try:
+        plain = binascii.a2b_base64(packed + "=" * (-len(packed) % 4), strict_mode=True).decode()
+    except ValueError:
+        raise InvalidConfigError(f"{place}: not Base 64") from None
+    username, colon, password = plain.rstrip("\0").partition(":")
+    if not colon:
+        raise InvalidConfigError(f"{place}: expected user:password inside")
+    return username, password
 
 
 @contextlib.contextmanager

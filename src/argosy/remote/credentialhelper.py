@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping
 
 from argosy.errors import InvalidConfigError, LimitExceededError, UnauthorizedError
+from argosy.remote import authfile
+from argosy.spec import _json
 
 _NAME = r"[A-Za-z0-9._-]+"
 _NOT_FOUND = "credentials not found"
@@ -23,6 +25,44 @@ MOST = 1 << 20
 """Bytes it may say."""
 _PIECE = 64 * 1024
 _EVENTS = (selectors.EVENT_WRITE, selectors.EVENT_READ, selectors.EVENT_READ)
+
+
+def get(helper: str, key: str, environ: Mapping[str, str] | None) -> tuple[str, str]:
+    """The user name and secret that a helper has for a key; both empty where it has none.
+
+    Raises:
+        InvalidConfigError: its name is none, or it answered something else.
+        UnauthorizedError: it failed, or said too much.
+    """
+    answer = _decoded(ask(helper, "get", key, environ, missing_ok=True), f"{_program(helper)} get")
+    username, secret = (
+        authfile.text(answer.get(name), f"{_program(helper)} get: {name}")
+        for name in ("Username", "Secret")
+    )
+    return (username, secret) if secret else ("", "")  # pass answers also where it has nothing
+
+
+def names(helper: str, environ: Mapping[str, str] | None) -> dict[str, str]:
+    """The keys that a helper has secrets for, and their user names.
+
+    Raises:
+        InvalidConfigError: its name is none, or it answered something else.
+        UnauthorizedError: it failed, or said too much.
+    """
+    where = f"{_program(helper)} list"
+    answer = _decoded(ask(helper, "list", "", environ), where)
+    return {key: authfile.text(user, f"{where}: [{key!r}]") for key, user in answer.items()}
+
+
+def _decoded(answer: bytes | None, where: str) -> dict[str, object]:
+    try:
+        return _json.loads_object(answer, error=InvalidConfigError) if answer else {}
+    except InvalidConfigError as exc:
+        raise InvalidConfigError(f"{where}: {exc}") from None
+
+
+def _program(helper: str) -> str:
+    return f"docker-credential-{helper}"
 
 
 def ask(
@@ -48,7 +88,7 @@ def ask(
     """
     if not re.fullmatch(_NAME, helper):
         raise InvalidConfigError(f"credential helper {helper!r}: not a name of a program")
-    program = f"docker-credential-{helper}"
+    program = _program(helper)
     try:
         code, out, err = _run([program, action], text.encode(), environ)
     except FileNotFoundError:

@@ -255,23 +255,20 @@ class CredentialStore:
                 continue
             if not credential.is_empty:
                 yield Entry(key=key, place=path, username=credential.username)
-        for key, helper in sorted(authfile.table(document, "credHelpers", path).items()):
-            yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
-        for key, user in sorted(self._listed(document).items()):
-            via = f"docker-credential-{document['credsStore']}"
-            yield Entry(key=key, place=path, username=str(user), via=via)
+        for key, value in sorted(authfile.table(document, "credHelpers", path).items()):
+            if helper := authfile.helper(value, key, path):
+                yield Entry(key=key, place=path, via=f"docker-credential-{helper}")
+        if store := authfile.store(document, path):
+            for key, username in sorted(_room().names(store, self._environ).items()):
+                via = f"docker-credential-{store}"
+                yield Entry(key=key, place=path, username=username, via=via)
 
     def _keys(self, path: str) -> Iterator[str]:
         document = authfile.read(path)
         yield from _auths(document, path)
         yield from authfile.table(document, "credHelpers", path)
-        yield from self._listed(document)
-
-    def _listed(self, document: Mapping[str, Any]) -> dict[str, Any]:
-        """The names that a store for all knows, and their users."""
-        store = document.get("credsStore")
-        listed = self._helper(str(store), "list", "") if store else None
-        return _json.loads_object(listed) if listed else {}
+        if store := authfile.store(document, path):
+            yield from _room().names(store, self._environ)
 
     def login(self, registry: str, credential: Credential, *, name: str = "") -> str:
         """Keep a credential; returns the place that has it now.
@@ -313,7 +310,7 @@ class CredentialStore:
             "Username": IDENTITY_USER if credential.identity_token else credential.username,
             "Secret": credential.identity_token or credential.password,
         }
-        self._helper(helper, "store", _json.dumps(secret).decode())
+        _room().ask(helper, "store", _json.dumps(secret).decode(), self._environ)
 
     def logout(self, registry: str, *, name: str = "", lost: Lost = _raised) -> tuple[str, ...]:
         """Forget a registry's credential in every place that can be written; returns the places that had it.
@@ -351,12 +348,12 @@ class CredentialStore:
             removed = [auths.pop(key) for key in [*auths] if credentialkeys.normal(key) == wanted]
             if removed:
                 authfile.write(path, document)
-        helper = None if name else _helper_for(document, registry, path)
+        helper = "" if name else _helper_for(document, registry, path)
         # With a helper, an empty one only says that it has it.
         if any(removed) or (removed and not helper):
             yield path
         for found in self._from_helper(helper, registry, path):
-            self._helper(str(helper), "erase", found.key, missing_ok=True)
+            _room().ask(helper, "erase", found.key, self._environ, missing_ok=True)
             yield found.place
 
     def _first(self) -> str:
@@ -395,24 +392,20 @@ class CredentialStore:
                 return Found(credential=credential, place=path, key=key)
         return None
 
-    def _from_helper(self, helper: str | None, registry: str, path: str) -> Iterator[Found]:
+    def _from_helper(self, helper: str, registry: str, path: str) -> Iterator[Found]:
         """What a helper has for a registry, under each of the names that it may have there."""
-        place = f"docker-credential-{helper}, named by {path}"
         for key in credentialkeys.helper_keys(registry) if helper else ():
-            answer = self._helper(str(helper), "get", key, missing_ok=True)
-            told = _json.loads_object(answer, error=InvalidConfigError) if answer else {}
-            user, secret = str(told.get("Username", "")), str(told.get("Secret", ""))
-            if secret:  # pass answers also where it has nothing
+            username, secret = _room().get(helper, key, self._environ)
+            if secret:
+                place = f"docker-credential-{helper}, named by {path}"
                 with _named(place):
-                    credential = Credential.of(user, secret)
+                    credential = Credential.of(username, secret)
                 yield Found(credential=credential, place=place, key=key)
 
-    def _helper(
-        self, helper: str, action: str, text: str, *, missing_ok: bool = False
-    ) -> bytes | None:
-        room: Any = importlib.import_module("argosy.remote.credentialhelper")
-        answer: bytes | None = room.ask(helper, action, text, self._environ, missing_ok=missing_ok)
-        return answer
+
+def _room() -> Any:
+    """The room of helpers, which is loaded only where there are some."""
+    return importlib.import_module("argosy.remote.credentialhelper")
 
 
 def _outcome(place: str, found: Found | None, *, asked: bool = True) -> Step:
@@ -430,12 +423,12 @@ def _parsed(text: str) -> dict[str, Any]:
         raise InvalidConfigError(f"{INLINE}: {exc}") from None
 
 
-def _helper_for(document: Mapping[str, Any], registry: str, path: str) -> str | None:
+def _helper_for(document: Mapping[str, Any], registry: str, path: str) -> str:
+    """The name of the helper that keeps a registry's credentials, if any."""
     for key, helper in authfile.table(document, "credHelpers", path).items():
         if credentialkeys.normal(key) == credentialkeys.normal(registry):
-            return str(helper)
-    store = document.get("credsStore")
-    return str(store) if store else None
+            return authfile.helper(helper, key, path)
+    return authfile.store(document, path)
 
 
 def _auths(document: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -443,23 +436,20 @@ def _auths(document: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _decode(value: Any, path: str, key: str) -> Credential:
+    place = f"{path}: auths[{key!r}]"
     if not isinstance(value, dict):
-        raise InvalidConfigError(f"{path}: auths[{key!r}]: expected an object")
-    username, password = str(value.get("username", "")), str(value.get("password", ""))
-    if auth := value.get("auth"):
-        try:
-            text = binascii.a2b_base64(str(auth), strict_mode=True).decode().rstrip("\0")
-        except ValueError:
-            raise InvalidConfigError(f"{path}: auths[{key!r}].auth: not Base 64") from None
-        username, colon, password = text.partition(":")
-        if not colon:
-            raise InvalidConfigError(f"{path}: auths[{key!r}].auth: expected user:password inside")
-    with _named(f"{path}: auths[{key!r}]"):
+        raise InvalidConfigError(f"{place}: expected an object")
+    names = ("username", "password", "identitytoken", "registrytoken", "auth")
+    found = {name: authfile.text(value.get(name), f"{place}.{name}") for name in names}
+    username, password = found["username"], found["password"]
+    if found["auth"]:
+        username, password = authfile.pair(found["auth"], f"{place}.auth")
+    with _named(place):
         made = Credential.of(username, password)
         return replace(
             made,
-            identity_token=str(value.get("identitytoken", "")) or made.identity_token,
-            registry_token=str(value.get("registrytoken", "")),
+            identity_token=found["identitytoken"] or made.identity_token,
+            registry_token=found["registrytoken"],
         )
 
 
