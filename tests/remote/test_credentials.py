@@ -10,6 +10,8 @@ import json
 import os
 import pathlib
 import re
+import select
+import signal
 import stat
 import threading
 
@@ -618,3 +620,37 @@ def test_null_in_an_answer_of_a_helper_is_empty(
     answering(tmp_path, """echo '{"Username": null, "Secret": null, "r.example": null}'""")
     assert helped.lookup("r.example") is None
     assert {e.username for e in helped.entries() if e.key == "r.example"} == {""}
+
+
+def test_what_a_helper_leaves_running_is_not_waited_for(
+    tmp_path: pathlib.Path, helped: CredentialStore
+) -> None:
+    """It holds the pipes; the answer was there, and nobody took it before the time was over."""
+    child = tmp_path / "child"
+    answering(
+        tmp_path,
+        f"""sleep 600 & echo $! > {child}
+            echo '{{"Username": "ada", "Secret": "x"}}'""",
+    )
+    try:
+        assert user(helped, "r.example") == "ada"
+    finally:
+        os.kill(int(child.read_text()), signal.SIGKILL)
+
+
+def test_a_helper_that_is_given_up_leaves_nothing_running(
+    tmp_path: pathlib.Path, helped: CredentialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentialhelper, "TIMEOUT", 0.2)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        answering(tmp_path, f"sleep 600 > {fifo} & wait")
+        with pytest.raises(UnauthorizedError, match="not done after"):
+            helped.lookup("r.example")
+        assert select.select([reader], [], [], 60)[
+            0
+        ]  # it ends when the last that could write is gone
+    finally:
+        os.close(reader)

@@ -5,10 +5,12 @@ Loaded only where a configuration names one: to start a program costs more than 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
 import selectors
+import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ TIMEOUT = 60.0
 """Seconds it has for all it does."""
 MOST = 1 << 20
 """Bytes it may say."""
+_TICK = 0.05
+"""Seconds after which it is looked at whether it has ended, where it neither reads nor says anything."""
 _PIECE = 64 * 1024
 _EVENTS = (selectors.EVENT_WRITE, selectors.EVENT_READ, selectors.EVENT_READ)
 
@@ -114,25 +118,34 @@ def _run(
     """Run a program on an input; its exit code and what it wrote to stdout and to stderr."""
     pipe = subprocess.PIPE
     deadline = time.monotonic() + TIMEOUT
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ) as process:
+    with subprocess.Popen(
+        words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True
+    ) as process:
         try:
             out, err = _talk(process, text, deadline)
             code = process.wait(max(0.0, deadline - time.monotonic()))
         except BaseException:
-            process.kill()
+            with contextlib.suppress(OSError):  # they may be gone
+                os.killpg(process.pid, signal.SIGKILL)
             raise
     return code, out, err
 
 
 def _talk(process: subprocess.Popen[bytes], text: bytes, deadline: float) -> tuple[bytes, bytes]:
-    """Write the input and read the output, as either goes on; `communicate` would take an output without end."""
+    """Write the input and read the output, as either goes on; `communicate` would take an output without end, and wait
+    for who else holds the pipes when the program is gone.
+    """
     said: dict[object, bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for pipe, event in zip((process.stdin, *said), _EVENTS, strict=True):
             selector.register(pipe, event)  # type: ignore[arg-type]
         while selector.get_map():
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
+            ended = process.poll() is not None
+            left = max(0.0, deadline - time.monotonic())
+            ready = selector.select(0.0 if ended else min(left, _TICK))
+            if ended and not ready:
+                break
+            if not (ended or left):
                 raise TimeoutError
             for key, event in ready:
                 if event == selectors.EVENT_WRITE:
