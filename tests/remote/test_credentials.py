@@ -14,6 +14,7 @@ import select
 import signal
 import stat
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -654,3 +655,23 @@ def test_a_helper_that_is_given_up_leaves_nothing_running(
         ]  # it ends when the last that could write is gone
     finally:
         os.close(reader)
+
+
+@pytest.fixture
+def closed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A file that may not be made, its folder the working directory, which nobody else may write to."""
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield "containers/auth.json"
+    finally:
+        os.seteuid(os.getuid())
+
+
+def test_who_may_not_write_hears_how_to_name_another_file(closed: str) -> None:
+    """Who has no XDG_RUNTIME_DIR, and may make nothing in /run/containers."""
+    with pytest.raises(StorageError, match=r"auth\.json: Permission denied") as caught:
+        CredentialStore([closed]).login("r.example", ADA)
+    assert "--authfile or REGISTRY_AUTH_FILE" in (caught.value.hint or "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -32,7 +33,7 @@ def read(path: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None
+        raise _failed(path, exc) from None
     if not raw.strip():
         return {}
     try:
@@ -116,7 +117,7 @@ def alone(path: str, *, make: bool = False) -> Iterator[None]:
         if make:
             os.makedirs(folder, mode=0o700, exist_ok=True)
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None
+        raise _failed(path, exc) from None
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -152,4 +153,10 @@ def write(path: str, document: Mapping[str, Any]) -> None:
                 os.unlink(temporary)
             raise
     except OSError as exc:
-        raise StorageError(f"{path}: {exc.strerror}") from None
+        raise _failed(path, exc) from None
+
+
+def _failed(path: str, exc: OSError) -> StorageError:
+    elsewhere = "name another file with --authfile or REGISTRY_AUTH_FILE"
+    barred = exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}
+    return StorageError(f"{path}: {exc.strerror}", hint=elsewhere if barred else None)
