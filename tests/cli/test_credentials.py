@@ -226,3 +226,22 @@ def test_entries_that_cannot_be_read_are_told_and_forgotten(
     assert done.err == f"argosy: {path}: auths['a.example'].auth: not Base 64\n"
     argosy("logout", "--all", "--authfile", path)
     assert json.loads(path.read_text()) == {"auths": {}}
+
+
+@pytest.mark.parametrize("word", ["login", "creds"])
+def test_the_user_token_has_an_identity_token(
+    argosy: Run, scripted: s.Scripted, tmp_path: pathlib.Path, word: str
+) -> None:
+    """As in files and helpers; Docker's words."""
+    path, line = tmp_path / "auth.json", ["--creds", "<token>:abc"]
+    if word == "login":
+        line = ["--authfile", str(path)]
+        argosy("login", scripted.name, "-u", "<token>", "-p", "abc", "--no-check", *line)
+        entry = json.loads(path.read_text())["auths"][scripted.name]
+        assert entry["identitytoken"] == "abc"
+    challenge = f'Bearer realm="http://{scripted.name}/token"'
+    scripted.on("GET", "/v2/", s.answer(401, {"WWW-Authenticate": challenge}), s.answer(200))
+    scripted.on("POST", "/token", s.answer(200, body=b'{"token": "t"}'))
+    argosy("registry", "ping", scripted.name, *line)
+    [asked] = scripted.requests("POST")
+    assert b"refresh_token=abc" in asked.body

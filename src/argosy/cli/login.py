@@ -11,12 +11,11 @@ from argosy.cli import connections, failure, remotes
 from argosy.cli.options import json_option, typed
 from argosy.cli.output import document, table
 from argosy.errors import ArgosyError, NotFoundError, UsageError
-from argosy.remote.credentials import Credential, CredentialStore, Step
+from argosy.remote.credentials import IDENTITY_USER, Credential, CredentialStore, Step
 from argosy.remote.registry import Registry
 from argosy.spec.reference import DOCKER_HUB, Reference, parse_name, parse_registry
 
 _MAX_SECRET = 64 * 1024
-_IDENTITY = "<token>"
 _NONE = "credentials not found in native keychain"
 """What a credential helper says where it has none; Docker knows it by these words."""
 
@@ -101,9 +100,7 @@ def login(
         if username is None and (password_stdin or not sys.stdin.isatty()):
             raise UsageError("no user name", hint="give it with --username")
         user = username or str(click.prompt("Username", err=True))
-        credential = Credential(
-            username=user, password=_secret(password, password_stdin, "password")
-        )
+        credential = Credential.of(user, _secret(password, password_stdin, "password"))
     if not no_check:
         _check(host, credential)
     place = store.login(host, credential, name=name)
@@ -252,7 +249,7 @@ def get(registry: str | None) -> None:
     if not found or not secret:
         print(_NONE)
         raise NotFoundError(f"no credentials for {text}")
-    user = _IDENTITY if found.credential.identity_token else found.credential.username
+    user = IDENTITY_USER if found.credential.identity_token else found.credential.username
     document({"Username": user, "Secret": secret})
 
 

@@ -84,7 +84,7 @@ def store(given: Mapping[str, Any], name: str) -> CredentialStore:
         user, colon, password = str(creds).partition(":")
         if not colon or not user:
             raise UsageError("--creds: expected USER:PASSWORD")
-        explicit[name] = Credential(username=user, password=password)
+        explicit[name] = Credential.of(user, password)
     if token := given.get("registry_token"):
         explicit[name] = Credential(registry_token=str(token))
     inline = "" if given.get("no_creds") or given.get("authfile") else os.environ.get(INLINE, "")
