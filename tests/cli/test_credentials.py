@@ -245,3 +245,17 @@ def test_the_user_token_has_an_identity_token(
     argosy("registry", "ping", scripted.name, *line)
     [asked] = scripted.requests("POST")
     assert b"refresh_token=abc" in asked.body
+
+
+@pytest.mark.parametrize("scheme", ["oci://", "docker://", "https://", "HTTPS://", "Http://"])
+def test_a_registry_may_be_typed_as_a_url(
+    argosy: Run, scripted: s.Scripted, tmp_path: pathlib.Path, scheme: str
+) -> None:
+    scripted.on("GET", "/v2/", s.answer(200))
+    path = tmp_path / "auth.json"
+    argosy("login", "--authfile", path, f"{scheme}{scripted.name}", "-uada", "-px", "--no-check")
+    assert [*json.loads(path.read_text())["auths"]] == [scripted.name]
+    for rest in ("", "/", "/v2/"):
+        argosy("registry", "ping", f"{scheme}{scripted.name}{rest}")
+    done = argosy("registry", "ping", f"{scheme}{scripted.name}/team", code=64)
+    assert done.err.endswith("expected host or host:port\n")

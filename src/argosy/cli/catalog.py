@@ -7,15 +7,16 @@ import itertools
 import click
 
 from argosy.cli import connections, remotes
-from argosy.cli.options import json_option, patterns, typed
+from argosy.cli.options import json_option, patterns, typed_registry
 from argosy.cli.output import document, lines
-from argosy.spec.reference import parse_registry
+from argosy.errors import UsageError
 
 
 def _host(text: str) -> str:
-    for scheme in ("https://", "http://", "docker://"):
-        text = text.removeprefix(scheme)
-    return typed(parse_registry, text.rstrip("/"))
+    host, name = typed_registry(text)
+    if name:
+        raise UsageError(f"registry {text!r}: expected host or host:port")
+    return host
 
 
 @connections.wanted

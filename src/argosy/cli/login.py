@@ -8,25 +8,16 @@ import sys
 import click
 
 from argosy.cli import connections, failure, remotes
-from argosy.cli.options import json_option, typed
+from argosy.cli.options import json_option, typed, typed_registry
 from argosy.cli.output import document, table
 from argosy.errors import ArgosyError, NotFoundError, UsageError
 from argosy.remote.credentials import IDENTITY_USER, Credential, CredentialStore, Step
 from argosy.remote.registry import Registry
-from argosy.spec.reference import DOCKER_HUB, Reference, parse_name, parse_registry
+from argosy.spec.reference import DOCKER_HUB, Reference
 
 _MAX_SECRET = 64 * 1024
 _NONE = "credentials not found in native keychain"
 """What a credential helper says where it has none; Docker knows it by these words."""
-
-
-def _parse(text: str) -> tuple[str, str]:
-    """A registry, and perhaps a namespace in it, as people type them."""
-    for scheme in ("https://", "http://", "docker://"):
-        text = text.removeprefix(scheme)
-    host, _, name = text.rstrip("/").partition("/")
-    named = name and name not in ("v1", "v2")
-    return typed(parse_registry, host), typed(parse_name, name) if named else ""
 
 
 def _store(name: str) -> CredentialStore:
@@ -85,7 +76,7 @@ def login(
       argosy login --authfile ~/.docker/config.json docker.io
       argosy login registry.example/team -u robot
     """
-    host, name = _parse(registry)
+    host, name = typed_registry(registry)
     store = _store(host)
     if get_login:
         found = store.lookup(host, name)
@@ -147,7 +138,7 @@ def logout(registry: str | None, every: bool) -> int:
 
 
 def _forget(store: CredentialStore, text: str, lost: _Lost) -> None:
-    host, name = _parse(text)
+    host, name = typed_registry(text)
     for place in store.logout(host, name=name, lost=lost.add):
         print(f"logged out of {text} in {place}", file=sys.stderr)
 
@@ -204,7 +195,7 @@ def ls(registry: str | None, explain: bool, as_json: bool) -> int:
 def _explain(registry: str | None, as_json: bool) -> None:
     if registry is None:
         raise UsageError("--explain: name a registry or a repository")
-    host, name = _parse(registry)
+    host, name = typed_registry(registry)
     given = remotes.settings(click.get_current_context())
     steps = remotes.store(given, host).explain(host, name)
     if as_json:
@@ -243,7 +234,7 @@ def get(registry: str | None) -> None:
     text = registry
     if text is None:
         text = sys.stdin.buffer.readline(_MAX_SECRET).decode(errors="replace").strip()
-    host, name = _parse(text)
+    host, name = typed_registry(text)
     found = _store(host).lookup(host, name)
     secret = found and (found.credential.identity_token or found.credential.password)
     if not found or not secret:

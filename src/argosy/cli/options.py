@@ -23,6 +23,7 @@ from argosy.errors import (
 from argosy.locate import Location
 from argosy.spec import _json
 from argosy.spec.platform import Platform
+from argosy.spec.reference import parse_name, parse_registry, without_scheme
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -64,6 +65,17 @@ def typed(parse: Callable[[str], T], text: str) -> T:
         return parse(text)
     except (InvalidReferenceError, InvalidNameError, InvalidTagError, InvalidDigestError) as exc:
         raise UsageError(str(exc), hint=exc.hint) from None
+
+
+def typed_registry(text: str) -> tuple[str, str]:
+    """A registry, and perhaps a namespace in it; also as a URL of its API.
+
+    Raises:
+        UsageError: it is none.
+    """
+    host, _, name = without_scheme(text).rstrip("/").partition("/")
+    named = name and name not in ("v1", "v2")
+    return typed(parse_registry, host), typed(parse_name, name) if named else ""
 
 
 def typed_place(text: str) -> Location:

@@ -32,7 +32,7 @@ _HOST = re.compile(
     r"|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?",
     re.ASCII,
 )
-_SCHEMES = ("https://", "http://", "docker://", "oci://")
+_SCHEMES = frozenset({"https://", "http://", "docker://", "oci://"})
 _HUB_NAMES = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
 
 
@@ -131,6 +131,16 @@ def parse_registry(text: str) -> str:
     return DOCKER_HUB if whole in _HUB_NAMES else whole
 
 
+def without_scheme(text: str) -> str:
+    """A reference or registry without the `https://`, `http://`, `docker://` or `oci://` before it, in whichever case.
+
+    >>> without_scheme("HTTPS://registry.example"), without_scheme("registry.example")
+    ('registry.example', 'registry.example')
+    """
+    scheme, mark, rest = text.partition("://")
+    return rest if scheme.lower() + mark in _SCHEMES else text
+
+
 class Reference(Value, kw_only=True):
     """A place in a registry: a repository, and perhaps a tag, a digest, or both.
 
@@ -174,9 +184,7 @@ class Reference(Value, kw_only=True):
             InvalidTagError: the tag does.
             InvalidDigestError: the digest does.
         """
-        rest = text.strip()
-        for scheme in _SCHEMES:
-            rest = rest.removeprefix(scheme)
+        rest = without_scheme(text.strip())
         if not rest:
             raise InvalidReferenceError("the reference is empty")
         rest, at, digest = rest.partition("@")
