@@ -17,7 +17,8 @@ from argosy.errors import (
 from argosy.remote.auth import Authenticator, Token
 from argosy.remote.challenges import Challenge
 from argosy.remote.config import Options
-from argosy.remote.session import Gate, Session
+from argosy.remote.gate import Gate
+from argosy.remote.session import Session
 from argosy.remote.wire import Flow, Request, Response
 
 
@@ -111,11 +112,23 @@ def test_who_is_not_told_how_long_waits_longer_each_time() -> None:
     assert [round(slept / 2**count) for count, slept in enumerate(clock.slept)] == [1, 1, 1]
 
 
-def test_more_than_the_most_wait_is_not_waited() -> None:
-    one, says, _ = session(Response(429, {"Retry-After": "300"}), max_wait=60.0)
-    with pytest.raises(TooManyRequestsError):
-        one.send(GET)
-    assert len(says.sent) == 1
+def test_more_than_the_most_wait_is_not_waited_and_told() -> None:
+    fields = {"Retry-After": "300", "RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "0"}
+    refusal = Response(429, fields)
+    one, says, clock = session(refusal, Response(200), max_wait=60.0)
+    told = []
+    for _ in range(2):
+        with pytest.raises(TooManyRequestsError) as caught:
+            one.send(GET)
+        told.append((str(caught.value), caught.value.hint, caught.value.__notes__))
+    assert told[0] == told[1]
+    assert told[0][1:] == (
+        "it asks to wait 300 seconds; see --max-wait",
+        ["RateLimit-Limit: 100;w=21600", "RateLimit-Remaining: 0"],
+    )
+    assert (len(says.sent), clock.slept) == (1, [])
+    clock.now = 300
+    assert one.send(GET).status == 200
 
 
 def test_a_streamed_body_is_not_sent_twice() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,7 @@ BAD = {
     "405": s.answer(405),
     "413": s.answer(413),
     "429": s.answer(429),
+    "503": s.answer(503),
     "no content": s.answer(204),
     "a broken redirect": s.answer(307, {"Location": "http://["}),
     "a redirect to what is no http": s.answer(307, {"Location": "ftp://h/"}),
@@ -81,18 +83,83 @@ def image(server: s.Scripted, layer: bytes) -> None:
     server.on("GET", LAYER_PATH, s.blob(layer))
 
 
-@pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
+DOWN = {"429", "503", "a broken redirect", "a redirect to what is no http", "no http", "no answer"}
+"""What is about the mirror, and not about one content."""
+
+
+@pytest.mark.parametrize("bad", BAD)
 def test_a_bad_mirror_is_passed_over(
-    scripted: s.Scripted, another: s.Scripted, client: Client, bad: s.Answer
+    scripted: s.Scripted, another: s.Scripted, client: Client, bad: str
 ) -> None:
-    another.on("*", ".*", bad)
+    another.on("*", ".*", BAD[bad])
     complete(scripted)
-    repository = mirrored(client, scripted, another)
+    told: list[tuple[str, str]] = []
+    repository = mirrored(client, scripted, another, warn=lambda *one: told.append(one))
     # by HEAD the mirror may say what is right, and is believed for a tag
     assert repository.resolve(MANIFEST.digest).digest == MANIFEST.digest
     assert repository.fetch(MANIFEST).read() == RAW
     assert repository.fetch(LAYER).read() == DATA
-    assert another.requests("GET", BLOBS)
+    if bad in DOWN:
+        ((name, text),) = told
+        assert name == another.name
+        assert text.startswith("passed over from now on: ")
+        assert len(another.requests()) == 1
+    else:
+        assert another.requests("GET", BLOBS) or "passed over" in told[0][1]
+
+
+def test_a_mirror_whose_name_means_nothing_is_asked_for_once(
+    scripted: s.Scripted, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    found = socket.getaddrinfo
+
+    def resolved(host: bytes, *rest: Any, **more: Any) -> Any:
+        if host != b"mirror.example":
+            return found(host, *rest, **more)
+        asked.append("mirror.example")
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    complete(scripted)
+    table = {
+        "location": scripted.name,
+        "insecure": True,
+        "mirror": [{"location": "mirror.example"}],
+    }
+    told: list[tuple[str, str]] = []
+    repository = client(registries=Registries([table]), warn=lambda *one: told.append(one))
+    for _ in range(2):
+        assert repository.resolve("v1") == MANIFEST
+        assert repository.fetch(LAYER).read() == DATA
+    assert asked == ["mirror.example"]
+    assert told == [
+        ("mirror.example", "passed over from now on: mirror.example:443: try again"),
+    ]
+
+
+def test_a_mirror_that_wants_to_be_left_alone_keeps_nobody_waiting(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("*", ".*", s.answer(429, {"Retry-After": "1"}))
+    complete(scripted)
+    repository = mirrored(client, scripted, another)
+    assert repository.resolve("v1") == MANIFEST
+    assert repository.fetch(LAYER).read() == DATA
+    assert len(another.requests()) == 1
+
+
+def test_a_mirror_that_lacks_something_is_asked_for_the_rest(
+    scripted: s.Scripted, another: s.Scripted, client: Client
+) -> None:
+    another.on("GET", BLOBS, s.blob(DATA))
+    complete(scripted)
+    told: list[str] = []
+    repository = mirrored(client, scripted, another, warn=lambda _, text: told.append(text))
+    assert repository.resolve("v1") == MANIFEST
+    assert repository.fetch(LAYER).read() == DATA
+    assert not scripted.requests("GET", BLOBS)
+    assert told == []
 
 
 def test_a_mirror_is_told_whose_content_is_wanted(
@@ -223,7 +290,8 @@ def test_wrong_bytes_of_a_mirror_are_fetched_anew_from_the_next(
     told: list[tuple[str, str]] = []
     repository = mirrored(client, scripted, another, warn=lambda *told_: told.append(told_))
     assert copy(repository, WHOLE.digest, store, "v1", on_event=watch) == WHOLE
-    ((registry, text),) = told
+    *down, (registry, text) = told
+    assert [name for name, _ in down] == [another.name] * (sent < len(DATA))
     assert registry == scripted.name
     assert text.startswith(f"{another.name} sent something else")
     assert LAYER.digest in text

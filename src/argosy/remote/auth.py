@@ -28,6 +28,7 @@ from argosy.errors import (
 from argosy.remote import network
 from argosy.remote.challenges import Challenge
 from argosy.remote.credentials import GIVEN, INLINE, Credential, Found
+from argosy.remote.gate import copied
 from argosy.remote.wire import (
     Flow,
     Request,
@@ -272,14 +273,7 @@ class _Failed(Value):
             self.owner,
             self.scopes,
         ):
-            raise _copy(self.error)
-
-
-def _copy(error: ArgosyError) -> ArgosyError:
-    """The same error for another thread, which adds notes of its own to it."""
-    made = type(error)(*error.args)
-    vars(made).update(vars(error), __notes__=list(getattr(error, "__notes__", ())))
-    return made
+            raise copied(self.error)
 
 
 class Authenticator:
@@ -412,7 +406,7 @@ class Authenticator:
             try:
                 token = self._wider(merge_scopes(scopes, *narrow), found, key)
             except ArgosyError as exc:
-                self._failed = _Failed(_copy(exc), key, tuple(scopes))
+                self._failed = _Failed(copied(exc), key, tuple(scopes))
                 raise
             if token.value == bad:
                 raise self._refused(found) if found else self._nobody()

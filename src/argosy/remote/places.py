@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from urllib.parse import quote
 
-from argosy.errors import ArgosyError, IntegrityError, RegistryError
+from argosy.errors import (
+    ArgosyError,
+    IntegrityError,
+    RegistryError,
+    ResponseError,
+    TooManyRequestsError,
+    TransportError,
+)
 from argosy.remote import flows
 from argosy.remote.session import Session
 from argosy.remote.wire import Request, Response, Transport, run
@@ -21,18 +28,29 @@ from argosy.spec.descriptor import Descriptor
 class Mirror:
     """A mirror as flows see it: told whose content is wanted (distribution-spec, "Registry Proxying").
 
+    One that does not answer, fails or limits the rate is not asked again: it is there to be quick.
+
     Args:
         session: How it is asked.
-        registry: The registry it stands for.
+        registry: The registry it stands for; empty where it knows by the names it is asked for.
     """
 
     def __init__(self, session: Session, registry: str) -> None:
-        self._session, self._namespace = session, f"ns={quote(registry, safe='')}"
+        self._session = session
+        self._namespace = f"ns={quote(registry, safe='')}" if registry else ""
 
     def send(self, request: Request) -> Response:
         """As the session, whose path gets a query more."""
-        joint = "&" if "?" in request.url else "?"
-        return self._session.send(request.replace(url=f"{request.url}{joint}{self._namespace}"))
+        if self._namespace:
+            joint = "&" if "?" in request.url else "?"
+            request = request.replace(url=f"{request.url}{joint}{self._namespace}")
+        try:
+            return self._session.send(request)
+        except RegistryError as exc:
+            down = isinstance(exc, (TransportError, TooManyRequestsError))
+            if down or (isinstance(exc, ResponseError) and exc.http_status >= 500):
+                self._session.pass_over(exc)
+            raise
 
 
 def lied(name: str, failure: ArgosyError) -> str:

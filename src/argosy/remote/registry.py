@@ -13,6 +13,7 @@ from argosy.remote.config import Endpoint, Options
 from argosy.remote.repository import Repository
 from argosy.remote.session import Session
 from argosy.remote.wire import Flow, Request, Response, Transport, run
+from argosy.spec._value import replace
 from argosy.spec.distribution import API_VERSION_HEADER
 from argosy.spec.reference import parse_registry
 
@@ -41,7 +42,7 @@ class Registry:
         self.options = options or Options()
         self._transport = transport
         self._lock = threading.Lock()
-        self._sessions: dict[tuple[str, bool], Session] = {}
+        self._sessions: dict[tuple[str, bool, bool], Session] = {}
 
     def __str__(self) -> str:
         return self.name
@@ -116,12 +117,16 @@ class Registry:
     def session(self, place: Endpoint | None = None) -> Session:
         """The session of the registry itself, or of another place its content can be read from."""
         whole = Endpoint(self.name, "", self.options.registries.insecure(self.name))
-        key = ((place or whole).registry, (place or whole).insecure)
+        place = place or whole
+        key = (place.registry, place.insecure, place.mirror)
         with self._lock:
             found = self._sessions.get(key)
             if found is None:
+                options = self.options
+                if place.mirror:  # there is another place to ask, which does not wait for this one
+                    options = replace(options, attempts=1, max_wait=0.0)
                 found = self._sessions[key] = Session(
-                    key[0], self.options, insecure=key[1], transport=self._transport
+                    place.registry, options, insecure=place.insecure, transport=self._transport
                 )
         return found
 

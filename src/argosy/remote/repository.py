@@ -357,8 +357,8 @@ class Repository:
     def _at(self, place: Endpoint) -> Transport:
         session = self.registry.session(place)
         # a mirror with names of its own, as mirror.example/quay, knows by them whose content is wanted
-        proxy = place.mirror and place.name == self.name
-        return Mirror(session, self.registry.name) if proxy else session
+        whose = self.registry.name if place.name == self.name else ""
+        return Mirror(session, whose) if place.mirror else session
 
     def _holding(self, desc: Descriptor) -> Iterator[Place]:
         """Where a blob can be read from; its own `urls` only once the registry has said that it lacks it."""

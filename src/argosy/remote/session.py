@@ -11,15 +11,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from argosy.errors import RegistryError, TransportError
+from argosy.errors import ArgosyError, RegistryError, TransportError
 from argosy.remote import network, userheaders
 from argosy.remote.auth import Authenticator, Token, fetch_token
 from argosy.remote.challenges import Challenge, parse_challenges
-from argosy.remote.config import MOST_SECONDS, Options, host_of, ignore_exchange
+from argosy.remote.config import Options, host_of, ignore_exchange
 from argosy.remote.connection import TLS, Network
 from argosy.remote.flows import location_of, next_of
+from argosy.remote.gate import FOREVER, Gate
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
+    RATE_LIMITS,
     Exchange,
     Flow,
     Request,
@@ -39,43 +41,6 @@ RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 522})
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
 _MAX_WARNINGS = 100
-
-
-class Gate:
-    """When one host may be asked again: a pause that all threads share, and a limit on requests a second.
-
-    Args:
-        rate: Requests a second; 0 for no limit.
-        clock: Seconds that only ever grow.
-        sleep: Waits some seconds.
-    """
-
-    def __init__(
-        self,
-        rate: float = 0.0,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], object] = time.sleep,
-    ) -> None:
-        self._clock, self._sleep = clock, sleep
-        self._gap = min(1 / rate, MOST_SECONDS) if rate > 0 else 0.0
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def enter(self) -> None:
-        """Wait until the host may be asked."""
-        while True:
-            with self._lock:
-                wait = self._next - self._clock()
-                if wait <= 0:
-                    self._next = self._clock() + self._gap
-                    return
-            self._sleep(wait)
-
-    def pause(self, seconds: float) -> None:
-        """Let nobody in for some seconds."""
-        with self._lock:
-            self._next = max(self._next, self._clock() + seconds)
 
 
 class Session:
@@ -109,6 +74,7 @@ class Session:
         self._class: str | None = None
         self._headers: Mapping[str, str] | None = None
         self._warned: set[str] = set()
+        self._passed = False
         self.rate_limit: dict[str, str] = {}
 
     def __str__(self) -> str:
@@ -136,6 +102,7 @@ class Session:
             ArgosyError: any other answer, as the class that its code or status stands for.
             TransportError: no answer.
         """
+        self._gate.check()
         if request.url.startswith("/"):
             request = request.replace(url=self.base + request.url)
         return self._repeated(request, self._authorized)
@@ -147,6 +114,14 @@ class Session:
     def rest(self, failures: int) -> None:
         """Leave the host alone for a while, the longer the more often it failed."""
         self._gate.pause(self._delay(failures))
+
+    def pass_over(self, failure: ArgosyError) -> None:
+        """Have whoever asks from now on be told a failure at once, and warn of the first."""
+        self._gate.shut(failure, FOREVER)
+        with self._lock:
+            first, self._passed = not self._passed, True
+        if first:
+            self.warn(f"passed over from now on: {failure}")
 
     def authorization(self, scopes: tuple[str, ...]) -> str:
         """What the registry would be sent to allow `scopes`: the `Authorization` header's value, or nothing.
@@ -261,10 +236,15 @@ class Session:
     def _wait(self, response: Response, request: Request, attempt: int, *, last: bool) -> None:
         asked = retry_after(response.headers)
         too_long = asked is not None and asked > self.options.max_wait
-        if asked is not None:
-            self._gate.pause(min(asked, self.options.max_wait) + 0.1 * _chance())
+        if asked is not None and not too_long:
+            self._gate.pause(asked + 0.1 * _chance())
         if last or too_long or not _replayable(request):
-            raise error_of(response.load_error(), request)
+            error = error_of(response.load_error(), request)
+            if asked is not None and too_long:
+                error.hint = f"it asks to wait {asked:.0f} seconds; see --max-wait"
+                if self._is_own(response.url):
+                    self._gate.shut(error, asked)
+            raise error
         response.load_error()
         if asked is None:
             self._gate.pause(self._delay(attempt))
@@ -417,7 +397,7 @@ class Session:
     def _learn(self, response: Response) -> None:
         if response.peer and self._class is None:
             self._class = network.classify(response.peer)
-        for name in ("RateLimit-Limit", "RateLimit-Remaining"):
+        for name in RATE_LIMITS:
             if value := response.headers.get(name):
                 self.rate_limit[name] = value
         for value in response.headers.get_all("Warning"):

@@ -355,6 +355,7 @@ _BY_STATUS: dict[int, type[ArgosyError]] = {
     429: TooManyRequestsError,
 }
 PROXY_ADVICE = "give the proxy's user and password in its variable: http://user:password@host:port"
+RATE_LIMITS = ("RateLimit-Limit", "RateLimit-Remaining")
 _TAGS = r"(?is)<(script|style)\b.*?</\1\s*>|<[^>]*>"
 
 
@@ -369,7 +370,11 @@ def error_of(response: Response, request: Request) -> ArgosyError:
     message = f"{where}: {response.status} {told}".rstrip()
     cls = _class_of(entries, response.status)
     if cls is TooManyRequestsError:
-        return TooManyRequestsError(message, retry_after=retry_after(response.headers))
+        limited = TooManyRequestsError(message, retry_after=retry_after(response.headers))
+        for name in RATE_LIMITS:
+            if value := response.headers.get(name):
+                limited.add_note(f"{name}: {printable(value)[:100]}")
+        return limited
     if cls is not None:
         error = cls(message)
     else:
