@@ -449,9 +449,8 @@ class _Search:
         return found if found.os else None
 
     def _note(self, platform: Platform | None) -> None:
-        if (
-            platform is not None and platform.os != "unknown"
-        ):  # BuildKit's attestations are for none
+        # an attestation of BuildKit's is for none
+        if platform is not None and platform.os != "unknown":
             self._have[str(platform)] = None
 
     def _unknown(self, wanted: Platform) -> PlatformUnknownError:

@@ -5,12 +5,10 @@ Loaded only where a configuration names one: to start a program costs more than 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import select
 import selectors
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
@@ -118,15 +116,13 @@ def _run(
     """Run a program on an input; its exit code and what it wrote to stdout and to stderr."""
     pipe = subprocess.PIPE
     deadline = time.monotonic() + TIMEOUT
-    with subprocess.Popen(
-        words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True
-    ) as process:
+    # in this process's session and group: it may ask for a passphrase on the terminal
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ) as process:
         try:
             out, err = _talk(process, text, deadline)
             code = process.wait(max(0.0, deadline - time.monotonic()))
         except BaseException:
-            with contextlib.suppress(OSError):  # they may be gone
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             raise
     return code, out, err
 
