@@ -259,3 +259,58 @@ def test_a_registry_may_be_typed_as_a_url(
         argosy("registry", "ping", f"{scheme}{scripted.name}{rest}")
     done = argosy("registry", "ping", f"{scheme}{scripted.name}/team", code=64)
     assert done.err.endswith("expected host or host:port\n")
+
+
+@pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> pathlib.Path:
+    """A file, and DOCKER_AUTH_CONFIG with an entry for r.example, which comes before it."""
+    path = tmp_path / "auth.json"
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(path))
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", '{"auths": {"r.example": {"auth": "aW46eA=="}}}')
+    return path
+
+
+WARNING = "warning: DOCKER_AUTH_CONFIG has credentials for {}, and is asked before all files\n"
+
+
+def test_credentials_in_the_environment_are_listed(argosy: Run, inline: pathlib.Path) -> None:
+    argosy("login", "--no-check", "s.example", "-uada", "-px")
+    found = [
+        (e["registry"], e["username"], e["place"]) for e in argosy("auth", "ls", "--json").json
+    ]
+    assert found == [
+        ("r.example", "in", "DOCKER_AUTH_CONFIG"),
+        ("s.example", "ada", str(inline)),
+    ]
+
+
+def test_who_logs_in_or_out_hears_of_credentials_in_the_environment(
+    argosy: Run, inline: pathlib.Path
+) -> None:
+    for name in ("r.example", "r.example/team"):
+        warning = WARNING.format(name)
+        done = argosy("login", "--no-check", name, "-uada", "-px")
+        assert done.err == f"logged in to {name}, kept in {inline}\n{warning}"
+        done = argosy("logout", name)
+        assert done.err == f"logged out of {name} in {inline}\n{warning}"
+        done = argosy("logout", name, code=2)
+        assert done.err == f"{warning}argosy: not logged in to {name}\n"
+    done = argosy("logout", "--all")
+    assert done.err == WARNING.format("r.example")
+    done = argosy("login", "--no-check", "s.example", "-uada", "-px")
+    assert "warning" not in done.err
+    done = argosy("login", "--no-check", "r.example", "-uada", "-px", "--authfile", inline)
+    assert "warning" not in done.err
+
+
+def test_a_broken_document_in_the_environment_keeps_nobody_from_logging_out(
+    argosy: Run, inline: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("r.example", "s.example"):
+        argosy("login", "--no-check", name, "-uada", "-px")
+    monkeypatch.setenv("DOCKER_AUTH_CONFIG", "{")
+    done = argosy("logout", "--all", code=1)
+    assert done.err.count("argosy: DOCKER_AUTH_CONFIG: not JSON") == 1
+    assert json.loads(inline.read_text()) == {"auths": {}}
+    argosy("login", "--no-check", "r.example", "-uada", "-px", code=1)
+    assert json.loads(inline.read_text()) == {"auths": {}}

@@ -11,7 +11,7 @@ from argosy.cli import connections, failure, remotes
 from argosy.cli.options import json_option, typed, typed_registry
 from argosy.cli.output import document, table
 from argosy.errors import ArgosyError, NotFoundError, UsageError
-from argosy.remote.credentials import IDENTITY_USER, Credential, CredentialStore, Step
+from argosy.remote.credentials import IDENTITY_USER, INLINE, Credential, CredentialStore, Step
 from argosy.remote.registry import Registry
 from argosy.spec.reference import DOCKER_HUB, Reference
 
@@ -94,8 +94,11 @@ def login(
         credential = Credential.of(user, _secret(password, password_stdin, "password"))
     if not no_check:
         _check(host, credential)
+    overruled = store.inline(host, name)
     place = store.login(host, credential, name=name)
     print(f"logged in to {registry}, kept in {place}", file=sys.stderr)
+    if overruled:
+        _warn(registry)
 
 
 def _check(host: str, credential: Credential) -> None:
@@ -139,8 +142,23 @@ def logout(registry: str | None, every: bool) -> int:
 
 def _forget(store: CredentialStore, text: str, lost: _Lost) -> None:
     host, name = typed_registry(text)
-    for place in store.logout(host, name=name, lost=lost.add):
-        print(f"logged out of {text} in {place}", file=sys.stderr)
+    overruled = None
+    try:
+        overruled = store.inline(host, name)
+    except ArgosyError as exc:
+        lost.add(exc)
+    try:
+        for place in store.logout(host, name=name, lost=lost.add):
+            print(f"logged out of {text} in {place}", file=sys.stderr)
+    finally:
+        if overruled:
+            _warn(text)
+
+
+def _warn(text: str) -> None:
+    """Tell of credentials that no log-in or log-out changes."""
+    told = f"{INLINE} has credentials for {text}, and is asked before all files"
+    print(f"warning: {told}", file=sys.stderr)
 
 
 class _Lost:

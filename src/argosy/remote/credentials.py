@@ -183,14 +183,22 @@ class CredentialStore:
         for key in (registry, ""):
             if key in self._given:
                 return Found(credential=self._given[key], place=GIVEN, key=key or registry)
-        if self._inline:
-            found = self._in_document(_parsed(self._inline), INLINE, registry, name)
-            if found:
-                return found
+        if found := self.inline(registry, name):
+            return found
         for path in self.files:
             if found := self._in_file(path, registry, name):
                 return found
         return None
+
+    def inline(self, registry: str, name: str = "") -> Found | None:
+        """The credential that the document given as such has, which no login or logout changes.
+
+        Raises:
+            InvalidConfigError: the document cannot be read as what it should be.
+            UnauthorizedError: a helper failed.
+        """
+        document = self._read(INLINE) if self._inline else {}
+        return self._in_document(document, INLINE, registry, name)
 
     def explain(self, registry: str, name: str = "") -> tuple[Step, ...]:
         """Every place in its order with what it has for a registry; after one that answers or fails none is asked."""
@@ -199,11 +207,7 @@ class CredentialStore:
         if self._given:
             steps.append(Step(place=GIVEN, outcome="found" if settled else "none"))
         if self._inline:
-            mine = (
-                None
-                if settled
-                else self._in_document(_parsed(self._inline), INLINE, registry, name)
-            )
+            mine = None if settled else self.inline(registry, name)
             steps.append(_outcome(INLINE, mine, asked=not settled))
             settled = settled or mine is not None
         for path in self.files:
@@ -215,7 +219,7 @@ class CredentialStore:
         return tuple(steps)
 
     def entries(self, *, lost: Lost = _raised) -> Iterator[Entry]:
-        """What the files have credentials for; no secret is read from a helper's store but the names it lists.
+        """What there are credentials for; no secret is read from a helper's store but the names it lists.
 
         Args:
             lost: Told of a file, an entry or a helper that cannot be read; the others are, if it returns.
@@ -228,7 +232,7 @@ class CredentialStore:
         return self._told(lambda path: self._entries(path, lost), lost)
 
     def keys(self, *, lost: Lost = _raised) -> Iterator[str]:
-        """What the files and the stores they name have entries for, whatever is in them; a key may come twice.
+        """What files and the stores they name have entries for, whatever is in them; a key may come twice.
 
         Args:
             lost: Told of a file or helper that cannot be read; the others are, if it returns.
@@ -239,14 +243,18 @@ class CredentialStore:
         return self._told(self._keys, lost)
 
     def _told(self, tell: Callable[[str], Iterator[T]], lost: Lost) -> Iterator[T]:
-        for path in self.files:
+        for path in ((INLINE,) if self._inline else ()) + self.files:
             try:
                 yield from tell(path)
             except _UNREADABLE as exc:
                 lost(exc)
 
+    def _read(self, path: str) -> dict[str, Any]:
+        inline = self._inline if path == INLINE else ""
+        return _parsed(inline) if inline else authfile.read(path)
+
     def _entries(self, path: str, lost: Lost) -> Iterator[Entry]:
-        document = authfile.read(path)
+        document = self._read(path)
         for key, value in sorted(_auths(document, path).items()):
             try:
                 credential = _decode(value, path, key) if value else Credential()
@@ -264,7 +272,7 @@ class CredentialStore:
                 yield Entry(key=key, place=path, username=username, via=via)
 
     def _keys(self, path: str) -> Iterator[str]:
-        document = authfile.read(path)
+        document = self._read(path)
         yield from _auths(document, path)
         yield from authfile.table(document, "credHelpers", path)
         if store := authfile.store(document, path):
@@ -336,7 +344,7 @@ class CredentialStore:
         for failure in failures:
             lost(failure)
         if not (places or failures):
-            raise NotFoundError(f"not logged in to {registry}")
+            raise NotFoundError(f"not logged in to {registry}" + (f"/{name}" if name else ""))
         return tuple(places)
 
     def _forgotten(self, path: str, registry: str, name: str) -> Iterator[str]:
