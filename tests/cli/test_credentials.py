@@ -314,3 +314,28 @@ def test_a_broken_document_in_the_environment_keeps_nobody_from_logging_out(
     assert json.loads(inline.read_text()) == {"auths": {}}
     argosy("login", "--no-check", "r.example", "-uada", "-px", code=1)
     assert json.loads(inline.read_text()) == {"auths": {}}
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, 3), (403, 3), (200, 0)])
+@pytest.mark.parametrize("challenge", ['Basic realm="r"', ""])
+def test_a_password_is_tried_where_the_registry_lets_anybody_in(
+    argosy: Run,
+    scripted: s.Scripted,
+    tmp_path: pathlib.Path,
+    status: int,
+    code: int,
+    challenge: str,
+) -> None:
+    """Some only ask who wants a repository."""
+    path = tmp_path / "auth.json"
+    refusal = s.answer(status, {"WWW-Authenticate": challenge} if challenge else {})
+
+    def answer(seen: s.Seen, peer: s.Peer) -> bool:
+        return (refusal if "authorization" in seen.headers else s.answer(200))(seen, peer)
+
+    scripted.on("GET", "/v2/", answer)
+    argosy("login", "--authfile", path, scripted.name, "-uada", "-px", code=code)
+    assert path.exists() == (status == 200)
+    assert scripted.requests()[-1].headers.get("authorization", "") == (
+        "" if status == 401 and not challenge else "Basic YWRhOng="
+    )

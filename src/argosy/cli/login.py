@@ -107,7 +107,7 @@ def _check(host: str, credential: Credential) -> None:
     plain = remotes.options(given, host)
     store = CredentialStore((), given={host: credential})
     with Registry(host, dataclasses.replace(plain, credentials=store)) as made:
-        made.ping()
+        made.ping(introduce=True)
 
 
 @connections.wanted

@@ -61,14 +61,20 @@ class Registry:
         """
         return Repository(self, name, mirrors=mirrors, ahead=ahead)
 
-    def ping(self) -> Ping:
+    def ping(self, *, introduce: bool = False) -> Ping:
         """Ask whether a registry is there, with credentials if it wants some (end-1).
+
+        Args:
+            introduce: Whether to show credentials also where it wants none: some look at them all the same.
 
         Raises:
             UnauthorizedError: it wants credentials, and none or wrong ones are known.
+            DeniedError: it knows who asks, and lets them do nothing.
             UnsupportedError: what is there is no registry.
         """
         session = self.session()
+        if introduce:
+            session.introduce(())
         started = time.perf_counter()
         response = run(_ping(), session)
         seconds = time.perf_counter() - started
