@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import io
+import json
 import time
 from collections.abc import Iterator
 
@@ -13,17 +14,8 @@ from hypothesis import strategies as st
 
 from argosy.errors import LimitExceededError, NotFoundError, ResponseError
 from argosy.remote import network
-from argosy.remote.wire import (
-    Headers,
-    Request,
-    Response,
-    SettledError,
-    error_of,
-    http_date,
-    redact_headers,
-    redact_url,
-    retry_after,
-)
+from argosy.remote.refusals import error_of, http_date, retry_after
+from argosy.remote.wire import Headers, Request, Response, SettledError, redact_headers, redact_url
 from argosy.spec.distribution import MAX_ERROR_BODY
 
 GET = Request(method="GET", url="/v2/x")
@@ -82,6 +74,34 @@ def test_every_form_of_a_date_is_the_same_moment_wherever_it_is_read(text: str) 
 def test_an_error_without_a_code_is_told_by_its_message() -> None:
     body = b'{"errors":[{"code":null,"message":"not today"},{"code":"DENIED","message":null}]}'
     assert str(error_of(Response(403, data=body), GET)).endswith("/v2/x: 403 not today; DENIED")
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"detail": "invalid URL  on\nlayer"}, "UNKNOWN: oops (invalid URL on layer)"),
+        ({"detail": "a\x1b[2J"}, "UNKNOWN: oops (a?[2J)"),
+        ({"detail": {"digest": "sha256:0"}}, 'UNKNOWN: oops ({"digest":"sha256:0"})'),
+        ({"detail": {"method": "GET", "path": "/v2/x"}}, "UNKNOWN: oops"),
+        ({"detail": "oops"}, "UNKNOWN: oops"),
+        ({"detail": "b" * 300}, f"UNKNOWN: oops ({'b' * 200}...)"),
+        ({"detail": ["b" * 300]}, "UNKNOWN: oops"),
+        ({"detail": {}}, "UNKNOWN: oops"),
+        ({"detail": None}, "UNKNOWN: oops"),
+        ({"detail": "https://h/?sig=SECRET"}, "UNKNOWN: oops (https://h/?sig=REDACTED)"),
+    ],
+)
+def test_the_detail_of_an_error_is_told_where_it_says_more(
+    entry: dict[str, object], told: str
+) -> None:
+    body = json.dumps({"errors": [{"code": "UNKNOWN", "message": "oops", **entry}]}).encode()
+    assert str(error_of(Response(400, data=body), GET)) == f"GET /v2/x: 400 {told}"
+
+
+def test_the_same_error_many_times_is_told_once() -> None:
+    entry, other = {"code": "UNKNOWN", "message": "oops"}, {"code": "DENIED"}
+    body = json.dumps({"errors": [entry] * 5 + [other]}).encode()
+    assert str(error_of(Response(400, data=body), GET)).endswith(": 400 UNKNOWN: oops; DENIED")
 
 
 def test_nothing_secret_is_shown() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from argosy.errors import ArgosyError
 from argosy.remote import referrers
-from argosy.remote.wire import Request, Response, error_of, run
+from argosy.remote.refusals import error_of
+from argosy.remote.wire import Request, Response, run
 from argosy.spec import mediatypes
 from argosy.spec._value import replace
 from argosy.spec.descriptor import Descriptor

@@ -131,6 +131,13 @@ def test_more_than_the_most_wait_is_not_waited_and_told() -> None:
     assert one.send(GET).status == 200
 
 
+@pytest.mark.parametrize("status", [499, 520, 521, 523, 524])
+def test_what_a_front_says_of_who_is_behind_it_may_be_different_soon(status: int) -> None:
+    one, says, _ = session(Response(status), Response(200))
+    assert one.send(GET).status == 200
+    assert len(says.sent) == 2
+
+
 def test_a_streamed_body_is_not_sent_twice() -> None:
     class Once:
         length = 1

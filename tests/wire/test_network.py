@@ -187,6 +187,10 @@ def test_a_file_of_authorities_that_is_none_is_named_with_the_reason(
         "http://u:SECRET@[::1",
         "http://u:SECRET@h:0",
         "socks5://u:SECRET@h",
+        "http://u:pa/SECRET@127.0.0.1:9",
+        "http://SECRET:1/SECRET@127.0.0.1:9",
+        "http://u:SECRET#SECRET@127.0.0.1:9",
+        "http://u:1?SECRET@127.0.0.1:9",
     ],
 )
 def test_a_proxy_that_is_none_is_named_without_its_password(proxy: str) -> None:
@@ -194,6 +198,36 @@ def test_a_proxy_that_is_none_is_named_without_its_password(proxy: str) -> None:
         with pytest.raises(InvalidConfigError, match=r"proxy .*: expected") as caught:
             registry.ping()
     assert "SECRET" not in str(caught.value)
+    spoilt = any(mark in proxy.removeprefix("http://") for mark in "/?#" if "@h" not in proxy)
+    assert ("percent-encoded" in (caught.value.hint or "")) == spoilt
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+def test_a_proxy_that_refuses_is_sent_the_password_once(scripted: s.Scripted, status: int) -> None:
+    """Each time more is one nearer to a user who is locked out."""
+    scripted.on("CONNECT", ".*", s.answer(status))
+    proxies = {"https": f"http://u:p@127.0.0.1:{scripted.port}"}
+    with Registry("registry.test", Options(proxies=proxies, retry_delay=0.001)) as registry:
+        with pytest.raises(TransportError, match=f"refused: {status}"):
+            registry.ping()
+    assert len(scripted.requests()) == 1
+
+
+@pytest.mark.parametrize(("error", "times"), [("EAI_NONAME", 1), ("EAI_AGAIN", 3)])
+def test_a_name_that_is_none_is_looked_for_once(
+    monkeypatch: pytest.MonkeyPatch, error: str, times: int
+) -> None:
+    asked: list[object] = []
+
+    def resolved(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise socket.gaierror(getattr(socket, error), "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    with Registry("registry.test", Options(attempts=3, retry_delay=0.001)) as registry:
+        with pytest.raises(TransportError, match=r"registry\.test:443: no such name"):
+            registry.ping()
+    assert len(asked) == times
 
 
 def test_no_proxy_is_asked_for_this_machine(scripted: s.Scripted, another: s.Scripted) -> None:

@@ -29,16 +29,8 @@ from argosy.remote import network
 from argosy.remote.challenges import Challenge
 from argosy.remote.credentials import GIVEN, INLINE, Credential, Found
 from argosy.remote.gate import copied
-from argosy.remote.wire import (
-    Flow,
-    Request,
-    Response,
-    SettledError,
-    error_of,
-    http_date,
-    login_hint,
-    redact_url,
-)
+from argosy.remote.refusals import error_of, http_date, login_hint
+from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import _json
 from argosy.spec._value import Value, field, replace
 

@@ -21,7 +21,8 @@ from argosy.errors import (
     UnsupportedError,
 )
 from argosy.remote.flows import pull_scope, push_scope
-from argosy.remote.wire import Flow, Request, Response, error_of, redact_url
+from argosy.remote.refusals import error_of
+from argosy.remote.wire import Flow, Request, Response, redact_url
 from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor

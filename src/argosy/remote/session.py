@@ -19,25 +19,21 @@ from argosy.remote.config import Options, host_of, ignore_exchange
 from argosy.remote.connection import TLS, Network
 from argosy.remote.flows import location_of, next_of
 from argosy.remote.gate import FOREVER, Gate
+from argosy.remote.refusals import RATE_LIMITS, RETRIED, error_of, retry_after
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
-    RATE_LIMITS,
     Exchange,
     Flow,
     Request,
     Response,
     SettledError,
     Transport,
-    error_of,
     redact_headers,
     redact_url,
-    retry_after,
     run,
 )
 from argosy.spec.distribution import parse_warnings
 
-RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, 522})
-"""Statuses that may be different the next time."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
 _MAX_WARNINGS = 100

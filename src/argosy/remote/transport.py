@@ -14,6 +14,7 @@ from __future__ import annotations
 import binascii
 import importlib
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -31,15 +32,8 @@ from argosy.remote.connection import (
     failed,
     told,
 )
-from argosy.remote.wire import (
-    PROXY_ADVICE,
-    Body,
-    Headers,
-    Request,
-    Response,
-    SettledError,
-    redact_url,
-)
+from argosy.remote.refusals import PROXY_ADVICE
+from argosy.remote.wire import Body, Headers, Request, Response, SettledError, redact_url
 
 if TYPE_CHECKING:
     import ssl
@@ -58,6 +52,9 @@ _HELLO = bytes.fromhex(
 )  # fmt: skip
 """The first words of a TLS client: whoever speaks TLS answers them with a record, if only one that says no."""
 _RECORDS = (b"\x15\x03", b"\x16\x03")
+
+
+_NO_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 class _ClosedError(TransportError):
@@ -262,7 +259,10 @@ class HTTPTransport:
         try:
             found = socket.getaddrinfo(_encoded(target[0]), target[1], type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as exc:
-            raise TransportError(f"{_address(host, port)}: {told(exc)}") from None
+            # A name that is none stays so; one that was there before may only be missed for a moment.
+            none = isinstance(exc, UnicodeError) or exc.errno in _NO_NAME
+            error = SettledError if none and (host, port) not in self._met else TransportError
+            raise error(f"{_address(host, port)}: {told(exc)}") from None
         failure: OSError | None = None
         for family, kind, protocol, _, address in found:
             _check_lead(request, str(address[0]))
@@ -304,7 +304,9 @@ class HTTPTransport:
         answer = wire.answer("HEAD")  # what comes next is the other side's
         if not 200 <= answer.status < 300:
             name = redact_url(proxy)
-            raise TransportError(
+            # a wrong password that is sent again and again locks its user out
+            error = SettledError if answer.status in {401, 403, 407} else TransportError
+            raise error(
                 f"proxy {name} refused: {answer.status} to a connection to {target}",
                 hint=PROXY_ADVICE if answer.status in {401, 407} else None,
             )
@@ -414,9 +416,15 @@ def _proxy_of(proxy: str) -> tuple[str, str, int]:
         name, port = parts.hostname, parts.port
     except ValueError:  # its words may hold the password
         name = port = None
-    if not name or parts.scheme not in {"http", "https"} or port == 0:
+    before, at, behind = proxy.rpartition("@")
+    # a / # or ? before the @ ends what can be a password, and the rest would be looked for as a host
+    spoilt = at and re.search("[/#?]", before.partition("://")[2])
+    if spoilt or not name or parts.scheme not in {"http", "https"} or port == 0:
         raise InvalidConfigError(
-            f"proxy {redact_url(proxy)}: expected http:// or https://host:port"
+            f"proxy {redact_url(behind if spoilt else proxy)}: expected http:// or https://host:port",
+            hint="special characters of its password must be percent-encoded, as %2F for /"
+            if spoilt
+            else None,
         )
     return parts.scheme, name, port or (443 if parts.scheme == "https" else 80)
 

@@ -30,6 +30,7 @@ from argosy.errors import (
 )
 from argosy.remote.download import PROGRESS
 from argosy.remote.flows import Opened, check_stored, has, opened, push_scope
+from argosy.remote.refusals import RETRIED
 from argosy.remote.unfinished import REMEMBERED, Memory
 from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
 from argosy.spec import distribution
@@ -318,7 +319,7 @@ def _forgivable(exc: ArgosyError, state: _Upload) -> bool:
     if isinstance(exc, InvalidDigestError):
         return state.resumed  # what an earlier run left was not this blob's beginning
     if isinstance(exc, ResponseError):
-        return exc.http_status >= 500 or exc.http_status in {408, 425, 499}
+        return exc.http_status in RETRIED
     if isinstance(exc, NotFoundError):
         return isinstance(exc, UploadUnknownError) or bool(state.location)
     return True
