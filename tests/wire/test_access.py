@@ -480,3 +480,33 @@ def test_a_token_outlived_by_an_upload_is_renewed(scripted: s.Scripted, client: 
     scripted.on("PUT", "/up.*", put)
     client().push(desc, io.BytesIO(data))
     assert kept[-1] == data
+
+
+@pytest.mark.parametrize("user", ["", "ada"], ids=["nobody", "somebody"])
+def test_who_may_not_is_told_who_asked(scripted: s.Scripted, client: Client, user: str) -> None:
+    def deny(seen: s.Seen, peer: s.Peer) -> bool:
+        known = "authorization" in seen.headers or not user
+        return s.answer(403 if known else 401, {"WWW-Authenticate": "Basic realm=x"})(seen, peer)
+
+    scripted.on("*", ".*", deny)
+    with pytest.raises(DeniedError) as caught:
+        (logged_in(client) if user else client()).resolve("v1")
+    notes = getattr(caught.value, "__notes__", [])
+    if user:
+        assert notes == [f"with the credentials of {user!r} from the command line"]
+        assert caught.value.hint is None
+    else:
+        assert notes == []
+        assert f"`argosy login {scripted.name}`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_nobody_is_told_to_log_in_where_a_redirect_led(
+    scripted: s.Scripted, another: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("GET", ".*", s.answer(307, {"Location": f"{another.url}/blob"}))
+    another.on("GET", "/blob", s.answer(status))
+    desc = Descriptor.of(mediatypes.OCI_LAYER, b"abc")
+    with pytest.raises(ArgosyError, match=str(status)) as caught:
+        client().fetch(desc).read()
+    assert caught.value.hint is None

@@ -363,6 +363,12 @@ class Authenticator:
         """Whether there is a credential for what these scopes are about."""
         return self._credential(scopes) is not None
 
+    def who(self, scopes: Sequence[str]) -> str:
+        """Whose credentials a registry that wanted some was shown for these scopes, and where they are from."""
+        asked = self._basic or self._ready or self._bearer is not None
+        found = self._credential(scopes) if asked else None
+        return f"{_user(found)} from {found.place}" if found else ""
+
     def volunteer(self, scopes: Sequence[str]) -> None:
         """Have `header` give the credential for these scopes though the registry has asked for nothing."""
         found = self._credential(scopes)

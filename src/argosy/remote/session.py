@@ -19,7 +19,7 @@ from argosy.remote.config import Options, host_of, ignore_exchange
 from argosy.remote.connection import TLS, Network
 from argosy.remote.flows import location_of, next_of
 from argosy.remote.gate import FOREVER, Gate
-from argosy.remote.refusals import RATE_LIMITS, RETRIED, error_of, retry_after
+from argosy.remote.refusals import RATE_LIMITS, RETRIED, error_of, login_hint, retry_after
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
     Exchange,
@@ -254,7 +254,7 @@ class Session:
             response.load_error()
             # also what is no error by its number: a 302 that leads nowhere has stored nothing
             if response.status not in request.statuses:
-                raise error_of(response, request)
+                raise self._advised(error_of(response, request), response, request)
             return response
         if response.data and response.coding:
             where = f"{request.method} {redact_url(response.url)}"
@@ -262,6 +262,16 @@ class Session:
         return response
 
     # -------------------------------------------------------------------------------------------------- who asks
+
+    def _advised(self, error: ArgosyError, response: Response, request: Request) -> ArgosyError:
+        """An error with who was refused, and what to do about it: a log-in is for the registry alone."""
+        if response.status in {401, 403}:
+            own = self._is_own(response.url)
+            error.hint = login_hint(self.registry) if own else None
+            if own and (who := self._auth.who(request.scopes)):
+                error.hint = error.hint if response.status == 401 else None
+                error.add_note(f"with the credentials of {who}")
+        return error
 
     def _authorized(self, request: Request) -> Response:
         own = self._is_own(request.url)
