@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from argosy.errors import InvalidConfigError, RegistryError, TransportError
+from argosy.remote import network
 from argosy.remote.config import Options, Registries
 from argosy.remote.connection import TLS
 from argosy.remote.credentials import Credential, CredentialStore
@@ -331,3 +332,23 @@ def test_an_address_of_version_6_is_a_registry_too(family: str) -> None:
         assert registry.ping().url == f"http://[::1]:{port}"
     thread.join(5)
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("rule", "host", "exempt"),
+    [
+        ("[fd00:0:0::1]", "fd00::1", True),
+        ("[fd00:0:0::1]:443", "fd00::1", True),
+        ("[fd00:0:0::1]:80", "fd00::1", False),
+        ("fd00:0:0::1", "fd00::1", True),
+        ("[fd00::2]", "fd00::1", False),
+        ("r.example.", "r.example", True),
+        (".example", "r.example.", True),
+        ("r.example", "other.example", False),
+        (".", "r.example", False),
+    ],
+)
+def test_who_needs_no_proxy_is_known_however_it_is_written(
+    rule: str, host: str, exempt: bool
+) -> None:
+    assert network.no_proxy(host, 443, rule) is exempt

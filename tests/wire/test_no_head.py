@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from argosy.errors import BlobUnknownError, InvalidDigestError
+from argosy.errors import BlobUnknownError, DeniedError, InvalidDigestError
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
@@ -72,3 +72,14 @@ def test_what_is_wrong_with_a_request_is_said_by_the_answer_to_get(
     )
     with pytest.raises(InvalidDigestError, match="no sha512"):
         client().exists(Descriptor(media_type="a/b", digest=Digest.of(b"", "sha512"), size=0))
+
+
+def test_who_may_not_see_a_manifest_is_told_the_words_of_the_registry(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", ".*", s.answer(403))
+    denied = b'{"errors":[{"code":"DENIED","message":"not on a Sunday"}]}'
+    scripted.on("GET", "/v2/app/manifests/v1", s.answer(403, {}, denied))
+    with pytest.raises(DeniedError, match="403 DENIED: not on a Sunday"):
+        client().resolve("v1")
+    assert len(scripted.requests()) == 2

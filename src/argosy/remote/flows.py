@@ -79,7 +79,7 @@ def resolve(name: str, tag_or_digest: str) -> Flow[Descriptor]:
         url=distribution.manifest_path(name, tag_or_digest),
         headers=_ACCEPT,
         scopes=(pull_scope(name),),
-        statuses=(*_NO_HEAD, 404),
+        statuses=(*_NO_HEAD, 403, 404),  # GET is told why not
     )
     response = yield request
     if response.status == 404:

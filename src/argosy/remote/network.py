@@ -135,7 +135,8 @@ def no_proxy(host: str, port: int, rules: str) -> bool:
     """
     if classify(host) == LOOPBACK:
         return True
-    return any(_exempts(rule.strip().lower(), host.lower(), port) for rule in rules.split(","))
+    host = host.lower().rstrip(".")
+    return any(_exempts(rule.strip().lower(), host, port) for rule in rules.split(","))
 
 
 def _exempts(rule: str, host: str, port: int) -> bool:
@@ -143,14 +144,20 @@ def _exempts(rule: str, host: str, port: int) -> bool:
         return False
     if rule == "*":
         return True
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
-    except ValueError:
-        pass
+    if _within(rule, host):
+        return True
     name, colon, wanted = rule.rpartition(":")
     if colon and wanted.isdigit():
         if int(wanted) != port:
             return False
         rule = name
-    rule = rule.removeprefix("*").strip("[]")
-    return host == rule.lstrip(".") or host.endswith("." + rule.lstrip("."))
+    rule = rule.removeprefix("*").strip("[]").strip(".")
+    return _within(rule, host) or host == rule or host.endswith(f".{rule}")
+
+
+def _within(rule: str, host: str) -> bool:
+    """Whether a host is an address, and is this one or in this block."""
+    try:
+        return ipaddress.ip_address(host) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        return False
