@@ -345,7 +345,7 @@ def _open_standard_streams(location: Location, *, write: bool) -> None:
 def choose(place: Source, location: Location) -> str:
     """The tag or digest that a location means in an opened place.
 
-    Where nothing was said it is `latest`, or the only image there is, by its digest if it has several tags. Those
+    Where nothing was said it is `latest`, or the only image there is, by its digest where it has several tags. Those
     without a tag, such as a replaced one, count where no image has a tag; tags that stand for a digest, such as a
     signature's, where there is nothing else.
 

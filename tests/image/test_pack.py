@@ -132,3 +132,19 @@ def test_the_same_files_give_the_same_artifact(here: pathlib.Path) -> None:
     made = [pack(MemoryStore(), [File(path="docs"), File(path="a.txt")]) for _ in range(2)]
     assert made[0].digest == made[1].digest
     assert isinstance(made[0], Image)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "..", "sub/../b", "../docs"])
+def test_a_link_out_of_its_directory_is_refused_before_anybody_pulls_it(
+    here: pathlib.Path, target: str
+) -> None:
+    os.symlink(target, "docs/link")
+    with pytest.raises(UsageError, match=f"docs/link'?: a link to '?{target}"):
+        pack(MemoryStore(), [File(path="docs")])
+    assert "docs/link" in names(pack(MemoryStore(), [File(path="docs")], any_path=True))
+
+
+def test_what_no_artifact_can_hold_is_refused(here: pathlib.Path) -> None:
+    os.mkfifo("docs/pipe")
+    with pytest.raises(UsageError, match=r"docs/pipe'?: a fifo cannot be in an artifact"):
+        pack(MemoryStore(), [File(path="docs")])

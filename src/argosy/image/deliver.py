@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from argosy.errors import ConflictError, InvalidManifestError, StorageError, UsageError
 from argosy.image.layerstream import LayerStream
-from argosy.image.pack import DIGEST, UNPACK, check_title
+from argosy.image.pack import CONTENT, DIGEST, UNPACK, check_title, link_stays
 from argosy.image.view import Image, ImageIndex, Layer
 from argosy.layer.compression import Compression
 from argosy.layer.entry import Entry, EntryType, Limits, clean_name, shown
@@ -28,9 +28,7 @@ from argosy.layer.tarwriter import TarWriter
 from argosy.spec.annotations import TITLE
 from argosy.spec.digest import Digest
 
-__all__ = ["Delivered", "deliver"]
-
-_CONTENT = (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK, EntryType.HARDLINK)
+__all__ = ["Delivered", "deliver", "layers"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +69,9 @@ def deliver(
         StorageError: the file system refuses; or a directory is where a file goes, or something else where a directory
             goes. Where that can be seen from the titles, no layer was read.
     """
-    layers = _layers(artifact)
-    names = _names(layers)
-    for layer, name in zip(layers, names, strict=True):
+    found = layers(artifact)
+    names = _names(found)
+    for layer, name in zip(found, names, strict=True):
         if name and keep_old and _mode(directory, name):
             raise ConflictError(f"{os.path.join(directory, os.fsdecode(name))}: is there already")
         if name:
@@ -82,7 +80,7 @@ def deliver(
     options = Options(additive=True, umask=_umask(), limits=limits)
     done = []
     with RootFS(directory, options) as root, root.staged() as tree:
-        for layer, name in zip(layers, names, strict=True):
+        for layer, name in zip(found, names, strict=True):
             if name:
                 _write(tree, layer, name, limits)
             title = layer.descriptor.annotations.get(TITLE, "")
@@ -91,7 +89,7 @@ def deliver(
     return tuple(done)
 
 
-def _layers(artifact: Image | ImageIndex) -> list[Layer]:
+def layers(artifact: Image | ImageIndex) -> list[Layer]:
     """The layers of an artifact or of all in an index, those of one title and digest once; no config is read."""
     images = artifact.images() if isinstance(artifact, ImageIndex) else (artifact,)
     found = {
@@ -209,7 +207,7 @@ def _archive(tar: TarWriter, layer: Layer, name: bytes, limits: Limits) -> None:
 
 def _inside(entry: Entry, name: bytes, reader: TarReader) -> Entry:
     """An entry that lies below its title, and whose links stay there."""
-    if entry.type not in _CONTENT:
+    if entry.type not in CONTENT:
         raise reader.error(f"a {entry.type.name.lower()} cannot be in an artifact")
     if b".." in entry.name.split(b"/") or not _below(clean_name(entry.name), name):
         raise reader.error(f"lies outside of {shown(name)}")
@@ -217,17 +215,9 @@ def _inside(entry: Entry, name: bytes, reader: TarReader) -> Entry:
         target = clean_name(entry.linkname)
         if b".." in entry.linkname.split(b"/") or not _below(target, name):
             raise reader.error(f"a hard link to {shown(entry.linkname)}, outside of {shown(name)}")
-    if entry.type is EntryType.SYMLINK and not _link_stays(entry, name):
+    if entry.type is EntryType.SYMLINK and not link_stays(entry, name):
         raise reader.error(f"a link to {shown(entry.linkname)}, outside of {shown(name)}")
     return _owned(entry._replace(sparse=None, xattrs={}, records={}))
-
-
-def _link_stays(entry: Entry, name: bytes) -> bool:
-    """Whether a symbolic link leads below the title, whatever other links there are: so `..` only at its beginning."""
-    parts = [part for part in entry.linkname.split(b"/") if part not in (b"", b".")]
-    up = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
-    depth = clean_name(entry.name).count(b"/") - name.count(b"/") - 1
-    return not entry.linkname.startswith(b"/") and b".." not in parts[up:] and 0 <= up <= depth
 
 
 def _behind_link(path: bytes, links: set[bytes]) -> bool:

@@ -10,20 +10,31 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from argosy.content.protocols import Source
 from argosy.errors import UsageError
 from argosy.image.draft import Draft, draft
 from argosy.image.view import Image
 from argosy.image.walk import TreeOptions, write_tree
-from argosy.layer.tarwriter import TarWriter
+from argosy.layer.entry import Entry, EntryType, clean_name, shown
+from argosy.layer.tarwriter import SupportsWrite, TarWriter
 from argosy.spec import annotations as keys
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.manifest import Manifest, check_types, decode_manifest
 
-__all__ = ["DIGEST", "UNKNOWN_ARTIFACT", "UNKNOWN_CONFIG", "UNPACK", "File", "check_title", "pack"]
+__all__ = [
+    "CONTENT",
+    "DIGEST",
+    "UNKNOWN_ARTIFACT",
+    "UNKNOWN_CONFIG",
+    "UNPACK",
+    "File",
+    "check_title",
+    "link_stays",
+    "pack",
+]
 
 UNKNOWN_ARTIFACT = "application/vnd.unknown.artifact.v1"
 """The artifact type where nobody said one."""
@@ -33,6 +44,9 @@ UNPACK = "io.deis.oras.content.unpack"
 """The annotation that says `true` on a directory's tar."""
 DIGEST = "io.deis.oras.content.digest"
 """The annotation with the digest of a directory's tar, uncompressed."""
+
+CONTENT = (EntryType.FILE, EntryType.DIRECTORY, EntryType.SYMLINK, EntryType.HARDLINK)
+"""What a directory's tar may hold."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +89,12 @@ def pack(
         annotations: Of the manifest.
         config_annotations: Of the config's descriptor.
         options: How the files of directories are told of.
-        any_path: Allow titles that leave the directory they are unpacked in, which unpacking then refuses.
+        any_path: Allow titles and links that leave where they are unpacked, which unpacking then refuses.
 
     Raises:
         NotFoundError, DeniedError, StorageError: a file is not there, may not or cannot be read.
-        UsageError: two files have one title, or a title leaves its directory.
+        UsageError: two files have one title, a title leaves its directory, or a directory holds what could not
+            be unpacked: a device, or a link that leads out of it.
         InvalidManifestError: something given cannot stand in a manifest, such as a media type that is none.
     """
     place = draft(source)
@@ -126,17 +141,49 @@ def _layer(place: Draft, file: File, options: TreeOptions | None, any_path: bool
     if not any_path:
         check_title(title)
     if os.path.isdir(file.path):
-        return _directory(place, file, title, options)
+        return _directory(place, file, title, options, any_path)
     made = place.upper.refer(file.media_type or mediatypes.OCI_LAYER, file.path)
     return dataclasses.replace(made, annotations={keys.TITLE: title, **file.annotations})
 
 
-def _directory(place: Draft, file: File, title: str, options: TreeOptions | None) -> Descriptor:
+class _Tree(TarWriter):
+    """The tar of a directory, without what unpacking would refuse."""
+
+    def __init__(self, out: SupportsWrite, title: bytes) -> None:
+        super().__init__(out)
+        self._title = title
+
+    def add(self, entry: Entry, content: Iterable[bytes | memoryview] = ()) -> int:
+        if entry.type not in CONTENT:
+            raise UsageError(
+                f"{shown(entry.name)}: a {entry.type.name.lower()} cannot be in an artifact"
+            )
+        if entry.type is EntryType.SYMLINK and not link_stays(entry, self._title):
+            raise UsageError(
+                f"{shown(entry.name)}: a link to {shown(entry.linkname)}, outside of {shown(self._title)}, "
+                "cannot be in an artifact",
+                hint="make it a relative link to something in that directory, or a file",
+            )
+        return super().add(entry, content)
+
+
+def link_stays(entry: Entry, title: bytes) -> bool:
+    """Whether a symbolic link leads below the title, whatever other links there are: so `..` only at its beginning."""
+    parts = [part for part in entry.linkname.split(b"/") if part not in (b"", b".")]
+    up = next((at for at, part in enumerate(parts) if part != b".."), len(parts))
+    depth = clean_name(entry.name).count(b"/") - title.count(b"/") - 1
+    return not entry.linkname.startswith(b"/") and b".." not in parts[up:] and 0 <= up <= depth
+
+
+def _directory(
+    place: Draft, file: File, title: str, options: TreeOptions | None, any_path: bool
+) -> Descriptor:
     # ORAS looks for what a hard link leads to where it was started, not where it unpacks.
     plain = options or TreeOptions(owner=(0, 0), xattrs=False, hardlinks=False)
-    with place.upper.layer() as out, TarWriter(out) as tar:
+    name = os.fsencode(title)
+    with place.upper.layer() as out, TarWriter(out) if any_path else _Tree(out, name) as tar:
         # A link that was named is followed, as one to a file is: pulled as a link it would lead out of its title.
-        write_tree(tar, os.path.realpath(file.path), os.fsencode(title), plain)
+        write_tree(tar, os.path.realpath(file.path), name, plain)
     made = out.layer
     return dataclasses.replace(
         made.descriptor,
