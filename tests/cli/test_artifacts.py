@@ -7,7 +7,9 @@ import pathlib
 
 import pytest
 
+from argosy import Descriptor
 from argosy.layout.store import LayoutStore
+from argosy.spec import mediatypes
 from argosy.testing import random
 from tests.cli.conftest import Run
 
@@ -138,3 +140,56 @@ def test_a_file_that_holds_no_annotations_is_one_line(
     assert told in argosy(*line, code=64 if "up" in text else 1).err
     assert "exclude each other" in argosy(*line, "-a", "b=c", code=64).err
     assert not pathlib.Path("new").exists()
+
+
+def test_what_refers_to_an_image_is_shown_though_it_is_not_there(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    gone = Descriptor.of(mediatypes.OCI_MANIFEST, b"gone")
+    with LayoutStore.open(str(layout)) as store:
+        left = random.artifact(store, 4, subject=gone)
+    place = f"oci:{layout}@{gone.digest}"
+    shown = argosy("discover", "--json", place).json
+    assert [entry["digest"] for entry in shown.pop("referrers")] == [left.digest]
+    assert shown == {"digest": gone.digest, "reference": place}
+    assert argosy("discover", place).out.startswith(f"{place}\n└── ")
+    argosy("discover", "--platform", "linux/amd64", place, code=2)
+    argosy("discover", f"oci:{layout}@sha256:{'0' * 64}", code=2)
+
+
+@pytest.mark.parametrize("words", [["-"], ["--", "-:text/plain"], ["a", "--config", "-"]])
+def test_stdin_has_no_name_for_an_artifact(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").write_text("a")
+    assert "stdin has no name" in argosy("artifact", "push", "oci:x:v1", *words, code=64).err
+    (tmp_path / "-").write_text("b")
+    argosy("artifact", "push", "-q", "oci:x:v1", "./-")
+
+
+def test_the_only_file_of_an_artifact_is_printed(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    for name in ("a", "b", "folder/c"):
+        (tmp_path / name).write_text(f"{name}!")
+    digest = argosy("artifact", "push", "-q", "oci:x:one", "a").out
+    argosy("artifact", "push", "-q", "oci:x:two", "a", "b")
+    argosy("artifact", "push", "-q", "oci:x:folder", "folder")
+    done = argosy("artifact", "pull", "oci:x:one", "-o", "-")
+    assert (done.out, done.err) == ("a!", digest)
+    assert argosy("artifact", "pull", "-q", "oci:x:one", "-o", "-").err == ""
+    for tag, what in {"two": "2 files", "folder": "a directory"}.items():
+        done = argosy("artifact", "pull", f"oci:x:{tag}", "-o", "-", code=64)
+        assert (done.out, f"has {what}" in done.err) == ("", True)
+    assert not (tmp_path / "-").exists()
+
+
+def test_a_type_that_is_none_is_wrong_usage(argosy: Run, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "a").write_text("a")
+    place = f"oci:{tmp_path}/x:v1"
+    for words in (["--artifact-type", "bad"], [f"{tmp_path}/a:b d/c", "--disable-path-validation"]):
+        argosy("artifact", "push", "-q", place, *words, code=64)
+    assert not (tmp_path / "x").exists()

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import click
 
@@ -24,17 +24,24 @@ from argosy.cli.options import (
     quiet_option,
 )
 from argosy.cli.output import document
+from argosy.content import graph
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Source
+from argosy.content.verify import CHUNK
 from argosy.content.workers import each
-from argosy.errors import InvalidConfigError, UsageError
-from argosy.image.deliver import deliver
-from argosy.image.pack import File, pack
+from argosy.errors import (
+    InvalidConfigError,
+    InvalidManifestError,
+    ManifestUnknownError,
+    UsageError,
+)
+from argosy.image.deliver import deliver, layers
+from argosy.image.pack import UNPACK, File, pack
 from argosy.image.view import Image
 from argosy.layout.durable import storage_errors
 from argosy.locate import Location
-from argosy.spec import _json
+from argosy.spec import _json, mediatypes
 from argosy.spec import annotations as keys
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -65,7 +72,9 @@ _config = click.option(
     "--config", type=FILE, metavar="FILE[:TYPE]", help="A file to be the artifact's config."
 )
 _any_path = click.option(
-    "--disable-path-validation", is_flag=True, help="Allow absolute paths and '..' in names."
+    "--disable-path-validation",
+    is_flag=True,
+    help="Allow names and links that lead out of where they are unpacked.",
 )
 
 
@@ -74,6 +83,11 @@ def _file(text: str, annotations: _Annotations | None = None) -> File:
     path, colon, media_type = text.rpartition(":")
     if not colon or "/" not in media_type or os.path.lexists(text):
         path, media_type = text, ""
+    if path == "-":
+        raise UsageError(
+            "-: stdin has no name that a file of an artifact could have",
+            hint="write it to a file first; ./- is a file of that name",
+        )
     notes = dict((annotations or {}).get(path, {}))
     title = notes.pop(keys.TITLE, None)
     return File(path=path, title=title, media_type=media_type or None, annotations=notes)
@@ -96,16 +110,19 @@ def _annotated(given: dict[str, Any]) -> _Annotations:
 
 def _packed(source: Source, given: dict[str, Any], subject: Descriptor | None) -> Image:
     annotations = _annotated(given)
-    return pack(
-        source,
-        [_file(text, annotations) for text in given["files"]],
-        artifact_type=given["artifact_type"],
-        config=_file(given["config"]) if given["config"] else None,
-        subject=subject,
-        annotations=annotations.get(_MANIFEST),
-        config_annotations=annotations.get(_CONFIG),
-        any_path=given["disable_path_validation"],
-    )
+    try:
+        return pack(
+            source,
+            [_file(text, annotations) for text in given["files"]],
+            artifact_type=given["artifact_type"],
+            config=_file(given["config"]) if given["config"] else None,
+            subject=subject,
+            annotations=annotations.get(_MANIFEST),
+            config_annotations=annotations.get(_CONFIG),
+            any_path=given["disable_path_validation"],
+        )
+    except InvalidManifestError as exc:  # all that is in it was typed
+        raise UsageError(str(exc), hint=exc.hint) from None
 
 
 def _delivered(
@@ -193,7 +210,7 @@ def attach(place: Location, platform: Platform | None, **given: Any) -> None:
     type=click.Path(file_okay=False),
     default=".",
     show_default=True,
-    help="The directory to write to.",
+    help="The directory to write to; - prints the artifact's only file.",
 )
 @click.option("-k", "--keep-old-files", is_flag=True, help="Fail where a file is there already.")
 @platform_option
@@ -210,12 +227,31 @@ def pull(
     Examples:
       argosy artifact pull registry.example/models:v1 -o models
     """
+    if output == "-":
+        with making.opened(place, platform) as view:
+            _print_only(view, place)
+            if not quiet:
+                print(view.digest, file=sys.stderr)
+        return
     with _directory(output), making.opened(place, platform) as view:
         for one in deliver(view, output, keep_old=keep_old_files):
             told = printable(one.title) or f"{one.digest}: it has no name"
             if not quiet:
                 print(f"{one.outcome} {told}", file=sys.stderr)
         print(view.digest)
+
+
+def _print_only(view: making.View, place: Location) -> None:
+    """The file of an artifact to stdout, verified by its end."""
+    named = [layer for layer in layers(view) if keys.TITLE in layer.descriptor.annotations]
+    if len(named) != 1 or named[0].descriptor.annotations.get(UNPACK) == "true":
+        what = f"{len(named)} files" if len(named) != 1 else "a directory"
+        raise UsageError(
+            f"{place} has {what}, and stdout takes one file", hint="name a directory with -o"
+        )
+    with named[0].compressed() as reader, files.whole("-") as out:
+        while data := reader.read(CHUNK):
+            out.write(data)
 
 
 @contextlib.contextmanager
@@ -255,13 +291,16 @@ def discover(
 ) -> None:
     """Show what refers to an image: signatures, SBOMs and other artifacts, and what refers to those.
 
+    An image that is named by its digest need not be there.
+
     \b
     Examples:
       argosy discover registry.example/app:v1
       argosy discover --artifact-type application/spdx+json --json registry.example/app:v1
     """
-    with places.image(place, platform, ahead=platform is not None) as (source, desc):
-        found = _tree(source, place, desc.bare(), artifact_type, depth)
+    with places.source(place, ahead=platform is not None) as source:
+        node = _subject(source, place, platform)
+        found = _tree(source, place, node, artifact_type, depth)
     if as_json:
         document(found)
         return
@@ -276,23 +315,36 @@ class _Node(NamedTuple):
     shown: dict[str, Any]
     above: frozenset[Digest]
 
+    @classmethod
+    def of(cls, desc: Descriptor, place: Location, above: frozenset[Digest]) -> Self:
+        reference = str(place.at(desc.digest))
+        return cls(desc, {**desc.encode(), "reference": reference, "referrers": []}, above)
+
+
+def _subject(source: Source, place: Location, platform: Platform | None) -> _Node:
+    """The manifest that is meant. One that is not there may be referred to: its digest is all that is known then."""
+    try:
+        desc = source.resolve(locate.choose(source, place)).bare()
+        chosen = graph.select(source, desc, platform).bare() if platform else desc
+        return _Node.of(chosen, place, frozenset())
+    except ManifestUnknownError:
+        if place.digest is None or platform is not None:
+            raise
+        desc = Descriptor(media_type=mediatypes.OCTET_STREAM, digest=place.digest, size=0)
+        if not any(source.referrers(desc)):
+            raise
+    known = {"digest": place.digest, "reference": str(place.at(place.digest)), "referrers": []}
+    return _Node(desc, known, frozenset())
+
 
 def _tree(
-    source: Source,
-    place: Location,
-    desc: Descriptor,
-    kind: str | None,
-    depth: int,
+    source: Source, place: Location, root: _Node, kind: str | None, depth: int
 ) -> dict[str, Any]:
     """What refers to a manifest, and to that, a level at a time: all of a level is asked for together."""
-
-    def shown(desc: Descriptor) -> dict[str, Any]:
-        return {**desc.encode(), "reference": str(place.at(desc.digest)), "referrers": []}
 
     def referrers(node: _Node) -> list[Descriptor]:
         return list(source.referrers(node.desc, kind))
 
-    root = _Node(desc, shown(desc), frozenset())
     level = [root]
     for _ in range(depth):
         asked = [node for node in level if node.desc.digest not in node.above]
@@ -301,7 +353,7 @@ def _tree(
             asked, each(referrers, asked, jobs=places.jobs(place)), strict=True
         ):
             above = node.above | {node.desc.digest}
-            below = [_Node(entry, shown(entry), above) for entry in entries]
+            below = [_Node.of(entry, place, above) for entry in entries]
             node.shown["referrers"] += [one.shown for one in below]
             level += below
     return root.shown
