@@ -96,7 +96,7 @@ def test_a_template_is_filled_as_go_fills_it(template: str, text: str) -> None:
     "template",
     [
         *("{{.Nme}}", "{{.Name.x}}", "{{$x}}", "{{range $k, $v := .Env}}{{end}}{{$k}}", "{{.Env.x}}"),
-        *("{{index .Env 2}}", '{{index .Env "a"}}', '{{index .Name "a"}}', "{{range .Name}}{{end}}"),
+        *("{{index .Env 2}}", '{{index .Env "a"}}', '{{index .Name "a"}}', "{{range .Name}}{{end}}"), "{{index .Labels .Env}}",
         *("{{len 3}}", "{{join .Env 3}}", '{{join "a" ","}}', "{{join .Env}}", "{{json}}", "{{index}}"),
         *('{{printf "%s"}}', '{{printf "%9s" .Name}}', '{{printf "a" .Name}}', '{{printf "%"}}'),
         *("{{}}", "{{nosuch .Name}}", "{{.Name .Env}}", "{{.Name | .Env}}", "{{json .Name", "{{(.Name}}"),

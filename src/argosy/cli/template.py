@@ -297,12 +297,13 @@ def _lookup(path: str, value: Any) -> Any:
 
 def _entry(value: Any, name: object) -> Any:
     """A field of an object, or an entry of a map, which need not be there."""
-    if value is None or (isinstance(value, Names) and name not in value):
-        return None
-    if not isinstance(value, dict) or name not in value:
-        have = ", ".join(value) if isinstance(value, dict) else type(value).__name__
-        raise UsageError(f"template: there is no field {name!r}; there is {have}")
-    return value[name]
+    if isinstance(name, str):
+        if value is None or (isinstance(value, Names) and name not in value):
+            return None
+        if isinstance(value, dict) and name in value:
+            return value[name]
+    have = ", ".join(value) if isinstance(value, dict) else type(value).__name__
+    raise UsageError(f"template: there is no field {name!r:.60}; there is {have}")
 
 
 def _variable(name: str, scope: _Scope) -> Any:
@@ -316,7 +317,7 @@ def _items(value: Any) -> list[tuple[Any, Any]]:
     if isinstance(value, dict):
         return sorted(value.items()) if isinstance(value, Names) else list(value.items())
     if value is not None and not isinstance(value, list):
-        raise UsageError(f"template: range: expected a list or a map, got {_text(value)[:60]}")
+        raise UsageError(f"template: range: expected a list or a map, got a {type(value).__name__}")
     return list(enumerate(value or ()))
 
 
@@ -351,8 +352,10 @@ def _join(values: Any, separator: Any) -> str:
 
 def _len(value: Any) -> int:
     if not isinstance(value, str | list | dict | None):
-        raise UsageError(f"template: len: expected a list, a map or a string, got {_text(value)}")
-    return len(value.encode() if isinstance(value, str) else value or ())
+        raise UsageError(
+            f"template: len: expected a list, a map or a string, got a {type(value).__name__}"
+        )
+    return len(value.encode(errors="surrogatepass") if isinstance(value, str) else value or ())
 
 
 def _println(*values: Any) -> str:
