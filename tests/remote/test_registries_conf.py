@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from argosy.errors import DeniedError, InvalidConfigError
-from argosy.remote.config import Registries
+from argosy.errors import DeniedError, InvalidConfigError, UsageError
+from argosy.remote.config import HUB_HOST, Options, Registries, certificates
 
 
 def test_the_longest_prefix_decides_and_rewrites() -> None:
@@ -162,3 +162,33 @@ def test_one_tag_or_digest_can_only_be_blocked(which: str, more: dict[str, Any])
 def test_a_table_for_one_tag_that_says_nothing_is_nothing() -> None:
     rules = Registries([{"location": "r.example/app:v1"}])
     rules.check("r.example", "app", "v1")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "registry"),
+    [
+        ("index.docker.io", "docker.io"),
+        ("Registry-1.docker.io", "docker.io"),
+        ("Quay.IO", "quay.io"),
+        ("*.Quay.IO", "a.quay.io"),
+    ],
+)
+def test_a_host_is_the_same_however_it_is_written(prefix: str, registry: str) -> None:
+    rules = Registries([{"prefix": prefix, "location": "mirror.example/x"}])
+    (found,) = rules.endpoints(registry, "org/app")
+    assert (found.registry, found.name) == ("mirror.example", "x/org/app")
+
+
+@pytest.mark.parametrize("folder", ["docker.io", "registry-1.docker.io"])
+def test_certificates_of_docker_hub_stand_under_either_of_its_names(
+    tmp_path: pathlib.Path, folder: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "ca.crt").write_text("")
+    found = certificates((str(tmp_path),), HUB_HOST)
+    assert found.ca_files == (f"{tmp_path}/{folder}/ca.crt",)
+
+
+def test_a_user_agent_that_cannot_be_sent_is_refused_before_anything_is() -> None:
+    with pytest.raises(UsageError, match="User-Agent"):
+        Options(user_agent="a\nb")

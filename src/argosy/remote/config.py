@@ -25,6 +25,8 @@ USER_AGENT = f"argosy/{__version__}"
 HUB_HOST = "registry-1.docker.io"
 """Where Docker Hub, called `docker.io` in references, answers."""
 
+_HUB_NAMES = frozenset({HUB_HOST, "index.docker.io"})
+
 MOST_SECONDS = 1e6
 """Seconds of any setting: the system waits for a socket no longer than 2**31 milliseconds."""
 _LEAST = {
@@ -122,7 +124,7 @@ class Options(Value, kw_only=True):
                 raise UsageError(
                     f"{name.replace('_', ' ')}: expected {least:g} to {MOST_SECONDS:.0f}, got {value:g}"
                 )
-        for name, text in self.headers.items():
+        for name, text in (*self.headers.items(), ("User-Agent", self.user_agent)):
             try:
                 userheaders.check(name, text)
             except ValueError as exc:
@@ -190,7 +192,8 @@ def certificates(cert_dirs: Sequence[str], host: str) -> TLS:
         StorageError: the directory cannot be read.
         InvalidConfigError: a certificate without its key, or a key without its certificate.
     """
-    folders = (os.path.join(base, host, "") for base in cert_dirs)
+    names = (host, DOCKER_HUB) if host == HUB_HOST else (host,)
+    folders = (os.path.join(base, name, "") for base in cert_dirs for name in names)
     found = next((folder for folder in folders if os.access(folder, os.R_OK | os.X_OK)), None)
     return certificates_in(found) if found else TLS()
 
@@ -341,13 +344,24 @@ class Registries:
 
 
 def _prefix(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("prefix") or entry.get("location") or "").rstrip("/")
+    return _named(str(entry.get("prefix") or entry.get("location") or "").rstrip("/"))
+
+
+def _named(text: str) -> str:
+    """A prefix or location with its host as references have it: in lower case, and Docker Hub by its one name."""
+    host, slash, rest = text.partition("/")
+    host = host.lower()
+    return f"{DOCKER_HUB if host in _HUB_NAMES else host}{slash}{rest}"
 
 
 def _check_single(whole: str, entry: Mapping[str, Any]) -> None:
     if entry.get("blocked"):
         raise DeniedError(f"{whole} is blocked by registries.conf")
-    if entry.get("mirror") or entry.get("insecure") or entry.get("location", whole) != whole:
+    if (
+        entry.get("mirror")
+        or entry.get("insecure")
+        or _named(entry.get("location", whole)) != whole
+    ):
         # podman and skopeo read over such a table, whatever registries.conf(5) says
         raise InvalidConfigError(
             f"registries.conf: prefix {whole!r}: of one tag or digest it can only be said that it is blocked",
@@ -365,7 +379,7 @@ def _stands_for(prefix: str, registry: str, name: str) -> str:
 def _endpoint(
     location: str, entry: Mapping[str, Any], *, digest_only: bool, mirror: bool
 ) -> Endpoint:
-    registry, _, name = location.partition("/")
+    registry, _, name = _named(location).partition("/")
     if not name:
         raise InvalidConfigError(
             f"registries.conf: location {location!r} is a registry: its prefix is one repository, and so must this be"
