@@ -239,6 +239,7 @@ def test_the_user_token_has_an_identity_token(
         argosy("login", scripted.name, "-u", "<token>", "-p", "abc", "--no-check", *line)
         entry = json.loads(path.read_text())["auths"][scripted.name]
         assert entry["identitytoken"] == "abc"
+        assert argosy("login", "--get-login", scripted.name, *line).out == "<token>\n"
     challenge = f'Bearer realm="http://{scripted.name}/token"'
     scripted.on("GET", "/v2/", s.answer(401, {"WWW-Authenticate": challenge}), s.answer(200))
     scripted.on("POST", "/token", s.answer(200, body=b'{"token": "t"}'))

@@ -82,7 +82,8 @@ def login(
         found = store.lookup(host, name)
         if found is None:
             raise NotFoundError(f"not logged in to {registry}")
-        print(found.credential.username)
+        known = found.credential
+        print(known.username or (IDENTITY_USER if known.identity_token else ""))
         return
     if identity_token is not None or identity_token_stdin:
         token = _secret(identity_token, identity_token_stdin, "identity token")

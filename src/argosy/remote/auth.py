@@ -27,7 +27,7 @@ from argosy.errors import (
 )
 from argosy.remote import network
 from argosy.remote.challenges import Challenge
-from argosy.remote.credentials import GIVEN, INLINE, Credential, Found
+from argosy.remote.credentials import GIVEN, IDENTITY_USER, INLINE, Credential, Found
 from argosy.remote.gate import copied
 from argosy.remote.refusals import error_of, http_date, login_hint
 from argosy.remote.wire import Flow, Request, Response, SettledError, redact_url
@@ -173,7 +173,7 @@ def _get(
 def _as_password(credential: Credential) -> Credential:
     """As Basic has it, also where there is only an identity token, which helpers give as the password of `<token>`."""
     return Credential(
-        username=credential.username or "<token>",
+        username=credential.username or IDENTITY_USER,
         password=credential.password or credential.identity_token,
     )
 
