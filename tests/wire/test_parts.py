@@ -17,7 +17,7 @@ from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.content.workers import Turns
 from argosy.errors import BlobUnknownError, DigestMismatchError, RegistryError
-from argosy.remote import parts
+from argosy.remote import parts, places
 from argosy.remote.download import Download
 from argosy.remote.parts import Parts
 from argosy.remote.repository import Repository
@@ -37,6 +37,7 @@ SAMPLE, PART = 20_000, 5_000
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection is slow, and little is much."""
     monkeypatch.setattr(parts, "SLOW", float("inf"))
+    monkeypatch.setattr(places, "LARGE", 2 * SAMPLE)
     monkeypatch.setattr(parts, "SAMPLE", SAMPLE)
     monkeypatch.setattr(parts, "_LEAST", PART)
     monkeypatch.setattr(parts, "_MOST", PART)

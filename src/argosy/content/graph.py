@@ -7,10 +7,12 @@ outside may still be deep or wide without end, so walks have limits.
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from argosy.content.protocols import BlobReader, Source
 from argosy.content.verify import VerifyingReader, embedded
@@ -23,12 +25,11 @@ from argosy.errors import (
     NotFoundError,
     PlatformUnknownError,
 )
-from argosy.spec import imageconfig, mediatypes
 from argosy.spec import manifest as manifests
+from argosy.spec import mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.imageconfig import ImageConfig
 from argosy.spec.manifest import Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
 
@@ -445,7 +446,9 @@ class _Search:
         config = read_image(self._source, image).config
         if config.media_type not in mediatypes.CONFIGS:
             return None
-        found = ImageConfig.decode(read(self._source, config, limit=imageconfig.MAX_SIZE)).platform
+        room: Any = importlib.import_module("argosy.spec.imageconfig")  # for few indexes
+        raw = read(self._source, config, limit=room.MAX_SIZE)
+        found: Platform = room.ImageConfig.decode(raw).platform
         return found if found.os else None
 
     def _note(self, platform: Platform | None) -> None:

@@ -32,23 +32,15 @@ _CHANCES = 3
 _PIECE = 64 * 1024
 
 
-def opened(desc: Descriptor, places: Places, attempts: int) -> Download | Parts:
-    """A blob's bytes from the places that have it; nothing is asked for before the first `read`."""
-    whole = Download(
-        desc,
-        places.open,
-        attempts=attempts,
-        pause=places.rest,
-        leave=places.leave,
-        elsewhere=places.elsewhere,
-    )
+def parted(whole: Download, desc: Descriptor, places: Places) -> Parts:
+    """A blob that comes in parts where `whole` is slow."""
 
     def part(start: int, stop: int) -> Download:
         made = Download(desc, places.part, stop=stop, attempts=1, pause=places.rest)
         made.start_at(start)
         return made
 
-    return Parts(whole, part, desc.size) if desc.size >= 2 * SAMPLE else whole
+    return Parts(whole, part, desc.size)
 
 
 class Parts:

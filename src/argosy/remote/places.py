@@ -6,9 +6,12 @@ goes on where it stopped.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable
+from typing import Any
 from urllib.parse import quote
 
+from argosy.content.protocols import SupportsRead
 from argosy.errors import (
     ArgosyError,
     IntegrityError,
@@ -18,6 +21,7 @@ from argosy.errors import (
     TransportError,
 )
 from argosy.remote import flows
+from argosy.remote.download import Download
 from argosy.remote.session import Session
 from argosy.remote.wire import Request, Response, Transport, run
 from argosy.spec import mediatypes
@@ -69,6 +73,10 @@ def ask_elsewhere(session: Session, url: str, start: int, stop: int | None) -> R
     return session.send_elsewhere(
         Request(method="GET", url=url, headers=headers, stream=True, statuses=(416,))
     )
+
+
+LARGE = 16 * 1024 * 1024
+"""Bytes from which on a blob may come in parts."""
 
 
 class Place(Value, kw_only=True):
@@ -156,3 +164,20 @@ class Places:
             response.close()
             raise RegistryError(f"{self._desc.digest}: {place.session} sent a page instead")
         return response
+
+
+def opened(desc: Descriptor, places: Places, attempts: int) -> SupportsRead:
+    """A blob's bytes from the places that have it; nothing is asked for before the first `read`."""
+    whole = Download(
+        desc,
+        places.open,
+        attempts=attempts,
+        pause=places.rest,
+        leave=places.leave,
+        elsewhere=places.elsewhere,
+    )
+    if desc.size < LARGE:
+        return whole
+    room: Any = importlib.import_module("argosy.remote.parts")  # most blobs are small
+    made: SupportsRead = room.parted(whole, desc, places)
+    return made

@@ -30,8 +30,7 @@ from argosy.remote import flows, unfinished, upload
 from argosy.remote import referrers as lists
 from argosy.remote.config import Endpoint
 from argosy.remote.known import MOST, Known
-from argosy.remote.parts import opened
-from argosy.remote.places import Mirror, Place, Places, ask, ask_elsewhere, lied
+from argosy.remote.places import Mirror, Place, Places, ask, ask_elsewhere, lied, opened
 from argosy.remote.session import Session
 from argosy.remote.wire import Flow, Transport, redact_url, run
 from argosy.spec import distribution, mediatypes
