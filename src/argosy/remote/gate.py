@@ -9,8 +9,8 @@ from collections.abc import Callable
 from argosy.errors import ArgosyError
 from argosy.remote.config import MOST_SECONDS
 
-FOREVER = 3600.0
-"""Seconds, longer than most commands run. What runs for weeks asks again then."""
+MOST = 3600.0
+"""Seconds after which a host is asked again at the latest: some processes run for weeks."""
 
 
 class Gate:
@@ -51,9 +51,9 @@ class Gate:
             self._next = max(self._next, self._clock() + seconds)
 
     def shut(self, failure: ArgosyError, seconds: float) -> None:
-        """Have `check` fail for some seconds, at most `FOREVER`."""
+        """Have `check` fail for some seconds, at most `MOST`."""
         with self._lock:
-            until = self._clock() + min(seconds, FOREVER)
+            until = self._clock() + min(seconds, MOST)
             if until > self._until:
                 self._failure, self._until = failure, until
 

@@ -32,7 +32,7 @@ from argosy.spec.descriptor import Descriptor
 class Mirror:
     """A mirror as flows see it: told whose content is wanted (distribution-spec, "Registry Proxying").
 
-    One that does not answer, fails or limits the rate is not asked again: it is there to be quick.
+    One that does not answer, fails or limits the rate is not asked for a while: it is there to be quick.
 
     Args:
         session: How it is asked.

@@ -129,8 +129,8 @@ class Registry:
             found = self._sessions.get(key)
             if found is None:
                 options = self.options
-                if place.mirror:  # there is another place to ask, which does not wait for this one
-                    options = replace(options, attempts=1, max_wait=0.0)
+                if place.mirror:  # there is another place to ask, which does not wait for long
+                    options = replace(options, attempts=min(2, options.attempts), max_wait=0.0)
                 found = self._sessions[key] = Session(
                     place.registry, options, insecure=place.insecure, transport=self._transport
                 )

@@ -18,7 +18,7 @@ from argosy.remote.challenges import Challenge, parse_challenges
 from argosy.remote.config import Options, host_of, ignore_exchange
 from argosy.remote.connection import TLS, Network
 from argosy.remote.flows import location_of, next_of
-from argosy.remote.gate import FOREVER, Gate
+from argosy.remote.gate import Gate
 from argosy.remote.refusals import RATE_LIMITS, RETRIED, error_of, login_hint, retry_after
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import (
@@ -37,6 +37,8 @@ from argosy.spec.distribution import parse_warnings
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS = 10
 _MAX_WARNINGS = 100
+_PASSED_OVER = 300.0
+"""Seconds: so long a place that failed is not asked where there is another, which may be out of reach for good."""
 
 
 class Session:
@@ -112,12 +114,12 @@ class Session:
         self._gate.pause(self._delay(failures))
 
     def pass_over(self, failure: ArgosyError) -> None:
-        """Have whoever asks from now on be told a failure at once, and warn of the first."""
-        self._gate.shut(failure, FOREVER)
+        """Have whoever asks be told a failure at once for some minutes, and warn of the first."""
+        self._gate.shut(failure, _PASSED_OVER)
         with self._lock:
             first, self._passed = not self._passed, True
         if first:
-            self.warn(f"passed over from now on: {failure}")
+            self.warn(f"passed over for {_PASSED_OVER / 60:.0f} minutes: {failure}")
 
     def authorization(self, scopes: tuple[str, ...]) -> str:
         """What the registry would be sent to allow `scopes`: the `Authorization` header's value, or nothing.
