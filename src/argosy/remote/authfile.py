@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ from argosy.errors import InvalidConfigError, InvalidError, LimitExceededError, 
 from argosy.spec import _json
 
 MAX_FILE = 4 * 1024 * 1024
+_PATIENCE = 10.0
+"""Seconds to wait for who is changing a file."""
 
 
 def read(path: str) -> dict[str, Any]:
@@ -103,7 +106,10 @@ def pair(auth: str, place: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def alone(path: str, *, make: bool = False) -> Iterator[None]:
-    """Keep other threads and processes that change a file's folder waiting; where there are no locks, hope for it.
+    """Keep other threads and processes that change a file's folder waiting, if they can be.
+
+    Where there are no locks it is hoped for, and so it is after some seconds: whoever may open the folder can keep
+    its lock.
 
     Args:
         path: The file.
@@ -122,8 +128,18 @@ def alone(path: str, *, make: bool = False) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd, time.monotonic() + _PATIENCE)
         yield
+
+
+def _lock(fd: int, deadline: float) -> None:
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def write(path: str, document: Mapping[str, Any]) -> None:
