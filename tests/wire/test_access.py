@@ -498,15 +498,3 @@ def test_who_may_not_is_told_who_asked(scripted: s.Scripted, client: Client, use
     else:
         assert notes == []
         assert f"`argosy login {scripted.name}`" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("status", [401, 403])
-def test_nobody_is_told_to_log_in_where_a_redirect_led(
-    scripted: s.Scripted, another: s.Scripted, client: Client, status: int
-) -> None:
-    scripted.on("GET", ".*", s.answer(307, {"Location": f"{another.url}/blob"}))
-    another.on("GET", "/blob", s.answer(status))
-    desc = Descriptor.of(mediatypes.OCI_LAYER, b"abc")
-    with pytest.raises(ArgosyError, match=str(status)) as caught:
-        client().fetch(desc).read()
-    assert caught.value.hint is None

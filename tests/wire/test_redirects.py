@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from argosy.errors import RegistryError, TransportError, UnauthorizedError
+from argosy.errors import ArgosyError, RegistryError, TransportError, UnauthorizedError
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
@@ -176,3 +176,14 @@ def test_the_trace_shows_every_exchange_and_no_secret(
     assert "hidden" not in text
     assert BASIC not in text
     assert "Basic REDACTED" in text
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_nobody_is_told_to_log_in_where_a_redirect_led(
+    scripted: s.Scripted, another: s.Scripted, client: Client, status: int
+) -> None:
+    scripted.on("GET", ".*", s.answer(307, {"Location": f"{another.url}/blob"}))
+    another.on("GET", "/blob", s.answer(status))
+    with pytest.raises(ArgosyError, match=str(status)) as caught:
+        client().fetch(BLOB).read()
+    assert caught.value.hint is None
