@@ -15,7 +15,7 @@ from argosy.layout.store import LayoutStore
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest, hasher
 from argosy.spec.imageconfig import ImageConfig
-from argosy.spec.manifest import Index, decode_manifest
+from argosy.spec.manifest import Index, Manifest, decode_manifest
 from tests.layout.places import TAG, TRANSPORTS, everything, reading, writing
 
 REAL = {
@@ -65,6 +65,7 @@ def check_image(content: dict[str, bytes], digest: str) -> None:
         for child in manifest.manifests:
             check_image(content, child.digest)
         return
+    assert isinstance(manifest, Manifest)
     assert all(layer.media_type in mediatypes.LAYERS for layer in manifest.layers)
     config = ImageConfig.decode(content[manifest.config.digest])
     found = []

@@ -14,7 +14,14 @@ from argosy.errors import ArgosyError, InvalidManifestError, LimitExceededError,
 from argosy.spec import mediatypes as mt
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, check_types, decode_manifest, problems
+from argosy.spec.manifest import (
+    ArtifactManifest,
+    Index,
+    Manifest,
+    check_types,
+    decode_manifest,
+    problems,
+)
 from argosy.spec.platform import Platform
 
 D = {"mediaType": mt.OCI_CONFIG, "digest": str(Digest.of(b"c")), "size": 1}
@@ -27,6 +34,14 @@ IMAGE: dict[str, Any] = {
     "layers": [L],
 }
 INDEX: dict[str, Any] = {"schemaVersion": 2, "mediaType": mt.OCI_INDEX, "manifests": [M]}
+WITHDRAWN: dict[str, Any] = {
+    "mediaType": mt.OCI_ARTIFACT_MANIFEST,
+    "artifactType": "application/x.sbom",
+    "blobs": [L],
+    "subject": M,
+    "annotations": {"a": "1"},
+    "x-more": 1,
+}
 
 
 def raw(value: object) -> bytes:
@@ -130,6 +145,12 @@ def test_unknown_properties_survive_everywhere(
             "manifests[0].platform.os",
         ),
         ({"schemaVersion": 2}, None, "neither"),
+        (WITHDRAWN | {"config": D}, None, "cannot have config or layers"),
+        (WITHDRAWN | {"manifests": [M]}, None, "cannot have manifests"),
+        (WITHDRAWN | {"mediaType": mt.OCI_MANIFEST}, None, "config: this property is required"),
+        (WITHDRAWN, mt.OCI_MANIFEST, "mediaType: expected"),
+        (WITHDRAWN | {"blobs": [L | {"size": -1}]}, None, "blobs[0].size"),
+        (WITHDRAWN | {"blobs": [L] * 10_001}, None, "10001 entries are over the limit"),
         ([], None, "expected a JSON object"),
     ],
 )
@@ -147,7 +168,6 @@ def test_what_breaks_the_specification_is_refused_with_its_property(
         ({"schemaVersion": 1, "fsLayers": []}, None),
         ({"schemaVersion": 1}, mt.DOCKER_SCHEMA1_SIGNED),
         (IMAGE | {"mediaType": "application/x.unknown"}, None),
-        ({"schemaVersion": 2}, mt.OCI_ARTIFACT_MANIFEST),
     ],
 )
 def test_formats_argosy_does_not_read_are_named(value: object, media_type: str | None) -> None:
@@ -238,6 +258,18 @@ def test_problems_of_portability_are_told() -> None:
     assert list(problems(Index(manifests=(inner, EMPTY)))) == [
         f"manifests[1].mediaType: {mt.OCI_EMPTY} is no manifest"
     ]
+
+
+def test_a_withdrawn_artifact_manifest_is_read_and_kept_as_it_is() -> None:
+    for value in (WITHDRAWN, {"mediaType": mt.OCI_ARTIFACT_MANIFEST}):
+        read = decode_manifest(raw(value))
+        assert isinstance(read, ArtifactManifest)
+        assert json.loads(read.encode()) == value
+    read = decode_manifest(raw(WITHDRAWN))
+    assert [str(child.digest) for child in read.children()] == [L["digest"]]
+    assert read.kind == "application/x.sbom"
+    (told,) = problems(read)
+    assert "was withdrawn" in told
 
 
 def test_the_empty_descriptor_is_that_of_the_specification() -> None:

@@ -12,7 +12,7 @@ from argosy.content.workers import JOBS, each
 from argosy.errors import ArgosyError, InvalidError, NotFoundError, UnsupportedError
 from argosy.spec.annotations import CREATED
 from argosy.spec.descriptor import Descriptor
-from argosy.spec.manifest import Index
+from argosy.spec.manifest import Index, Manifest
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -47,7 +47,7 @@ def _created(source: Source, desc: Descriptor, depth: int) -> object:
         return (
             _created(source, found.manifests[0], depth - 1) if found.manifests and depth else None
         )
-    if not found.config.media_type.endswith("+json"):
+    if not (isinstance(found, Manifest) and found.config.media_type.endswith("+json")):
         return None
     try:
         config = json.loads(graph.read(source, found.config))

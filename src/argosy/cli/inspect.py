@@ -17,8 +17,8 @@ from argosy.content.workers import each
 from argosy.errors import NotFoundError, UsageError
 from argosy.image.view import Image
 from argosy.locate import Location
-from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.manifest import Manifest
 from argosy.spec.platform import Platform
 
 
@@ -98,9 +98,9 @@ def _facts(place: Location, source: Source, desc: Descriptor) -> dict[str, Any]:
 
 def _entry(source: Source, entry: Descriptor) -> dict[str, Any]:
     total = entry.size
-    if entry.media_type in mediatypes.MANIFESTS:
+    if entry.is_manifest() and not entry.is_index():
         with contextlib.suppress(NotFoundError):  # a sparse index lists images that are not here
-            total += sum(c.size for c in graph.read_image(source, entry).children())
+            total += sum(c.size for c in graph.read_manifest(source, entry).children())
     return {
         "Platform": str(entry.platform) if entry.platform else None,
         "Digest": entry.digest,
@@ -112,9 +112,9 @@ def _entry(source: Source, entry: Descriptor) -> dict[str, Any]:
 
 
 def _image_facts(image: Image) -> dict[str, Any]:
-    manifest = image.manifest
+    manifest = image.document
     facts: dict[str, Any] = {
-        "ImageID": manifest.config.digest,
+        "ImageID": manifest.config.digest if isinstance(manifest, Manifest) else None,
         "Size": sum(layer.size for layer in manifest.layers),
         "Layers": [layer.digest for layer in manifest.layers],
         "LayersData": [
@@ -130,7 +130,7 @@ def _image_facts(image: Image) -> dict[str, Any]:
     }
     if manifest.subject is not None:
         facts["Subject"] = manifest.subject.digest
-    if manifest.config.media_type not in mediatypes.CONFIGS:
+    if not image.is_image:
         return {"ArtifactType": manifest.kind, **facts}
     config = image.config
     return {

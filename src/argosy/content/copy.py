@@ -33,7 +33,7 @@ from argosy.errors import (
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import AnyManifest, Index, decode_manifest
 from argosy.spec.platform import Platform
 
 _ASKING = 4
@@ -440,7 +440,7 @@ class Copying:
             self._told.tell(Tagged(desc, tag))
 
     def _push_manifest(
-        self, desc: Descriptor, manifest: Manifest | Index, raw: bytes, tags: Sequence[str]
+        self, desc: Descriptor, manifest: AnyManifest, raw: bytes, tags: Sequence[str]
     ) -> None:
         try:
             self.target.push(desc, io.BytesIO(raw), tags=tags)
@@ -449,7 +449,7 @@ class Copying:
                 raise
             self.target.push(desc, io.BytesIO(raw), tags=tags)
 
-    def _inner_as_blobs(self, manifest: Manifest | Index) -> bool:
+    def _inner_as_blobs(self, manifest: AnyManifest) -> bool:
         """Store the manifests that are layers of this one as blobs too, where a registry asks for them there."""
         if isinstance(manifest, Index):
             return False

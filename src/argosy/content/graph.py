@@ -30,7 +30,7 @@ from argosy.spec import mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import AnyManifest, Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
 
 MAX_DEPTH = 16
@@ -96,7 +96,7 @@ def readall(reader: BlobReader) -> bytes:
     return b"".join(iter(lambda: reader.read(1 << 20), b""))
 
 
-def read_manifest(source: Source, desc: Descriptor) -> Manifest | Index:
+def read_manifest(source: Source, desc: Descriptor) -> AnyManifest:
     """Read and decode a manifest.
 
     Raises:
@@ -134,11 +134,20 @@ def read_image(source: Source, desc: Descriptor) -> Manifest:
     """
     found = read_manifest(source, desc)
     if not isinstance(found, Manifest):
-        raise InvalidManifestError(
-            f"{desc.digest}: expected an image manifest, got a {desc.media_type}",
-            hint="choose one of its images with --platform",
-        )
+        raise not_an_image(desc)
     return found
+
+
+def not_an_image(desc: Descriptor) -> InvalidManifestError:
+    """The error where an image was wanted, and this manifest is none."""
+    choose, artifact = (
+        "choose one of its images with --platform",
+        "this is an artifact, not an image",
+    )
+    return InvalidManifestError(
+        f"{desc.digest}: expected an image manifest, got a {desc.media_type}",
+        hint=choose if desc.is_index() else artifact,
+    )
 
 
 class Node(Value):
@@ -153,7 +162,7 @@ class Node(Value):
 
     descriptor: Descriptor
     raw: bytes
-    manifest: Manifest | Index
+    manifest: AnyManifest
     depth: int
 
 
@@ -249,7 +258,7 @@ class _Walker:
         self._free -= 1
         return self._workers.begin(functools.partial(read, self._source, desc))
 
-    def _below(self, manifest: Manifest | Index) -> Iterator[Descriptor]:
+    def _below(self, manifest: AnyManifest) -> Iterator[Descriptor]:
         """The manifests a manifest is made of: most often an index's, but an artifact's layer may be one too."""
         chosen = self._keep if isinstance(manifest, Index) else None
         for child in manifest.children():

@@ -12,7 +12,7 @@ from argosy.content.verify import VerifyingReader
 from argosy.errors import ArgosyError, BlobUnknownError, ManifestUnknownError
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import ALGORITHMS, Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import AnyManifest, decode_manifest
 from argosy.spec.reference import parse_tag
 
 
@@ -141,7 +141,7 @@ def referrer_of(desc: Descriptor, raw: bytes, subject: Digest) -> Descriptor | N
     return listed(desc, manifest)
 
 
-def listed(desc: Descriptor, manifest: Manifest | Index) -> Descriptor:
+def listed(desc: Descriptor, manifest: AnyManifest) -> Descriptor:
     """A manifest's entry in a list of referrers."""
     return Descriptor(
         media_type=desc.media_type,

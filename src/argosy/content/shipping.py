@@ -17,7 +17,7 @@ from argosy.spec import mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest
+from argosy.spec.manifest import AnyManifest
 
 _MOST_LISTED = 100_000
 """How many referrers and subjects it is remembered of who refers to whom; a longer list is not read to its end."""
@@ -204,7 +204,7 @@ class Present:
         """Remember that one is there; whether that is news."""
         return self._known.add(desc.digest)
 
-    def has(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
+    def has(self, desc: Descriptor, manifest: AnyManifest) -> bool:
         """Whether one is there; it is not asked where some content was missing: then it was itself."""
         if desc.digest in self._known:
             return True
@@ -213,7 +213,7 @@ class Present:
             return False
         return self._target.exists(desc) and self._listed(desc, manifest)
 
-    def _listed(self, desc: Descriptor, manifest: Manifest | Index) -> bool:
+    def _listed(self, desc: Descriptor, manifest: AnyManifest) -> bool:
         """Whether what is at the target is found there by its subject too, if it has one.
 
         Where clients keep the list it may have been lost; to push the manifest again puts it there. A subject's list is

@@ -95,7 +95,7 @@ def layers(artifact: Image | ImageIndex) -> list[Layer]:
     found = {
         (desc.annotations.get(TITLE), desc.digest): desc
         for image in images
-        for desc in image.manifest.layers
+        for desc in image.document.layers
     }
     return [
         Layer(source=artifact.source, descriptor=desc, position=position)

@@ -18,7 +18,7 @@ from argosy.spec import mediatypes
 from argosy.spec.annotations import TITLE
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest
+from argosy.spec.manifest import AnyManifest, Index, Manifest
 
 __all__ = ["RENDERERS", "Drawing", "Edge", "Vertex", "draw"]
 
@@ -114,37 +114,29 @@ def draw(
     return drawing
 
 
-def _read(source: Source, desc: Descriptor) -> Manifest | Index | None:
+def _read(source: Source, desc: Descriptor) -> AnyManifest | None:
     try:
         return graph.read_manifest(source, desc)
     except ArgosyError:
         return None
 
 
-def _connect(
-    drawing: Drawing, desc: Descriptor, manifest: Manifest | Index
-) -> Iterator[Descriptor]:
-    labelled: list[tuple[str, Descriptor]]
-    if isinstance(manifest, Index):
-        labelled = [(f"manifests[{i}]", d) for i, d in enumerate(manifest.manifests)]
-    else:
-        layers = [(f"layers[{i}]", d) for i, d in enumerate(manifest.layers)]
-        labelled = [("config", manifest.config), *layers]
-    for label, child in labelled:
+def _connect(drawing: Drawing, desc: Descriptor, manifest: AnyManifest) -> Iterator[Descriptor]:
+    for label, child in manifest.named():
         drawing.edges.append(Edge(desc.digest, child.digest, label))
         yield child
     if manifest.subject is not None:
         drawing.edges.append(Edge(desc.digest, manifest.subject.digest, "subject"))
 
 
-def _vertex(desc: Descriptor, manifest: Manifest | Index | None) -> Vertex:
+def _vertex(desc: Descriptor, manifest: AnyManifest | None) -> Vertex:
     if manifest is None:
         return Vertex(desc, "missing", ("missing", short(desc.digest)))
     if isinstance(manifest, Index):
         return Vertex(
             desc, "index", (f"index, {len(manifest.manifests)} manifests", short(desc.digest))
         )
-    if manifest.config.media_type in mediatypes.CONFIGS:
+    if isinstance(manifest, Manifest) and manifest.config.media_type in mediatypes.CONFIGS:
         where = [str(desc.platform)] if desc.platform else []
         return Vertex(desc, "manifest", (" ".join(["manifest", *where]), short(desc.digest)))
     return Vertex(desc, "artifact", (f"artifact {manifest.kind}", short(desc.digest)))

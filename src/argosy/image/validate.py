@@ -21,7 +21,7 @@ from argosy.layer.tarstream import TarReader
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import problems
+from argosy.spec.manifest import Manifest, problems
 from argosy.spec.platform import Platform
 
 __all__ = ["Finding", "Known", "validate"]
@@ -100,7 +100,7 @@ class _Run:
             if entry.is_index() and new:
                 nested = ImageIndex(source=index.source, descriptor=entry)
                 yield from self.index(nested, depth + 1)
-            elif entry.media_type in mediatypes.MANIFESTS:
+            elif entry.is_manifest():
                 image = Image(source=index.source, descriptor=entry)
                 if new:
                     yield from self.image(image)
@@ -110,13 +110,14 @@ class _Run:
         """What is wrong with an image or an artifact, and with its layers."""
         where = f"manifest {image.digest}"
         try:
-            manifest = image.manifest
+            manifest = image.document
         except ArgosyError as exc:
             yield Finding(where=where, rule=str(exc))
             return
         for problem in problems(manifest):
             yield Finding(where=where, rule=problem, warning=True)
-        yield from _config(image)
+        if isinstance(manifest, Manifest):
+            yield from _config(image)
         try:
             layers = image.layers
         except ArgosyError:

@@ -28,13 +28,13 @@ from argosy.spec import imageconfig, mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.imageconfig import History, ImageConfig
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import ArtifactManifest, Index, Manifest, decode_manifest
 from argosy.spec.platform import Platform
 
 __all__ = ["Image", "ImageIndex", "Layer", "view"]
 
 _MAX_ENTRIES = 10_000
-_READ = frozenset({"raw", "manifest", "raw_config", "config"})
+_READ = frozenset({"raw", "document", "raw_config", "config"})
 """What an `Image` keeps of what it read, wherever that was."""
 
 
@@ -156,21 +156,33 @@ class Image:
         return graph.read(self.source, self.descriptor)
 
     @functools.cached_property
-    def manifest(self) -> Manifest:
-        """The manifest, parsed.
+    def document(self) -> Manifest | ArtifactManifest:
+        """The manifest, parsed, also where it is of the withdrawn kind that has no config.
 
         Raises:
             InvalidManifestError: it is none, or is an index.
         """
         parsed = decode_manifest(self.raw, self.descriptor.media_type)
-        if not isinstance(parsed, Manifest):
+        if isinstance(parsed, Index):
             raise InvalidManifestError(f"{self.digest}: expected an image manifest, got an index")
         return parsed
 
     @property
+    def manifest(self) -> Manifest:
+        """The manifest, parsed.
+
+        Raises:
+            InvalidManifestError: it is none, is an index, or has no config.
+        """
+        if not isinstance(self.document, Manifest):
+            raise graph.not_an_image(self.descriptor)
+        return self.document
+
+    @property
     def is_image(self) -> bool:
         """Whether the config is an image configuration; otherwise it is an artifact of another kind."""
-        return self.manifest.config.media_type in mediatypes.CONFIGS
+        found = self.document
+        return isinstance(found, Manifest) and found.config.media_type in mediatypes.CONFIGS
 
     @functools.cached_property
     def raw_config(self) -> bytes:
@@ -185,9 +197,10 @@ class Image:
             UnsupportedError: this is an artifact whose config is something else.
             InvalidConfigError: it breaks the specification.
         """
-        if not self.is_image:
+        config = self.manifest.config
+        if config.media_type not in mediatypes.CONFIGS:
             raise UnsupportedError(
-                f"{self.digest}: {self.manifest.config.media_type} is no image configuration",
+                f"{self.digest}: {config.media_type} is no image configuration",
                 hint="this is an artifact, not an image",
             )
         return ImageConfig.decode(self.raw_config)
@@ -204,7 +217,7 @@ class Image:
         Raises:
             InvalidConfigError: there are more or fewer DiffIDs than layers.
         """
-        descriptors = self.manifest.layers
+        descriptors = self.document.layers
         diff_ids: Sequence[Digest | None] = [None] * len(descriptors)
         if self.is_image:
             diff_ids = self.config.rootfs.diff_ids
@@ -345,7 +358,7 @@ def view(source: Source, tag_or_digest: str = "latest") -> Image | ImageIndex:
     descriptor = source.resolve(tag_or_digest)
     if descriptor.is_index():
         return ImageIndex(source=source, descriptor=descriptor)
-    if descriptor.media_type not in mediatypes.MANIFESTS:
+    if not descriptor.is_manifest():
         raise UnsupportedError(
             f"media type {descriptor.media_type} is no manifest that argosy reads"
         )

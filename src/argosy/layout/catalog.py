@@ -16,7 +16,7 @@ from argosy.spec import manifest as manifests
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import AnyManifest, decode_manifest
 
 
 class Facts(Value):
@@ -33,7 +33,7 @@ class Facts(Value):
     entry: Descriptor
 
     @classmethod
-    def of(cls, desc: Descriptor, manifest: Manifest | Index) -> Facts:
+    def of(cls, desc: Descriptor, manifest: AnyManifest) -> Facts:
         """The facts of a decoded manifest."""
         subject = manifest.subject.digest if manifest.subject else None
         return cls(manifest.children(), subject, listed(desc, manifest))

@@ -140,8 +140,6 @@ def get_manifest(
     stated = mediatypes.essence(response.headers.get("Content-Type"))
     if stated in mediatypes.SCHEMA1:
         raise UnsupportedError("Docker schema 1 manifests are not supported")
-    if stated == mediatypes.OCI_ARTIFACT_MANIFEST:
-        return Descriptor(media_type=stated, digest=digest, size=len(raw)), raw
     try:
         parsed = decode_manifest(raw, stated if mediatypes.is_manifest(stated) else None)
     except InvalidManifestError as exc:

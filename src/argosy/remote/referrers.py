@@ -27,7 +27,7 @@ from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value, replace
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import MAX_SIZE, Index, Manifest, decode_manifest
+from argosy.spec.manifest import MAX_SIZE, AnyManifest, Index, decode_manifest
 
 MAX_PAGES = 1000
 _ATTEMPTS = 16
@@ -112,10 +112,10 @@ def tagged(name: str, subject: Digest, pause: float = 0.0) -> Flow[tuple[Index |
     return index, response.data, response.headers.get("ETag")
 
 
-def entry_of(desc: Descriptor, manifest: Manifest | Index) -> Descriptor:
+def entry_of(desc: Descriptor, manifest: AnyManifest) -> Descriptor:
     """How a manifest stands in a list of referrers: with its artifact type and its annotations."""
-    kind = manifest.kind if isinstance(manifest, Manifest) else manifest.artifact_type
-    return replace(desc.bare(), artifact_type=kind, annotations=dict(manifest.annotations))
+    annotations = dict(manifest.annotations)
+    return replace(desc.bare(), artifact_type=manifest.kind, annotations=annotations)
 
 
 def add(name: str, subject: Digest, new: Sequence[Descriptor]) -> Flow[None]:

@@ -1,13 +1,14 @@
 """Image manifests and indexes (image-spec, manifest.md and image-index.md), and Docker's, which are read alike.
 
-A `Manifest` or an `Index` is a parsed value, never the stored truth: the bytes it came from are. `decode_manifest`
-is the only way in for bytes from outside; it refuses a document that two tools could take for different things
-(CVE-2021-41190).
+A `Manifest`, an `Index` or an `ArtifactManifest` is a parsed value, never the stored truth: the bytes it came from
+are. `decode_manifest` is the only way in for bytes from outside; it refuses a document that two tools could take for
+different things (CVE-2021-41190).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from argosy.errors import InvalidManifestError, UnsupportedError
 from argosy.spec import _json, mediatypes
@@ -63,6 +64,11 @@ class Manifest(Value, kw_only=True):
         """What it is made of, the config first. The subject is not one: it stands beside, not below."""
         return (self.config, *self.layers)
 
+    def named(self) -> Iterator[tuple[str, Descriptor]]:
+        """The children, each with its place in the document, as in `layers[0]`."""
+        yield "config", self.config
+        yield from _numbered("layers", self.layers)
+
 
 class Index(Value, kw_only=True):
     """An image index: manifests, most often one a platform; an entry may be an index again.
@@ -101,18 +107,82 @@ class Index(Value, kw_only=True):
         """What it is made of."""
         return self.manifests
 
+    def named(self) -> Iterator[tuple[str, Descriptor]]:
+        """The children, each with its place in the document, as in `manifests[0]`."""
+        return _numbered("manifests", self.manifests)
+
+
+class ArtifactManifest(Value, kw_only=True):
+    """An artifact manifest, as image-spec 1.1.0-rc2 had it (artifact.md): blobs without a config.
+
+    1.1.0-rc3 withdrew it. Registries keep signatures and SBOMs of that time: they are read and copied, none is made.
+
+    Example:
+        >>> ArtifactManifest(artifact_type="application/x.example").encode()[-60:]
+        b'ct.manifest.v1+json","artifactType":"application/x.example"}'
+    """
+
+    media_type: str = _json.prop(
+        "mediaType", MEDIA_TYPE, mediatypes.OCI_ARTIFACT_MANIFEST, always=True
+    )
+    artifact_type: str | None = _json.prop("artifactType", MEDIA_TYPE, None)
+    blobs: tuple[Descriptor, ...] = _json.prop("blobs", _json.list_of(DESCRIPTOR), ())
+    subject: Descriptor | None = _json.prop("subject", DESCRIPTOR, None)
+    annotations: Mapping[str, str] = _json.prop("annotations", _json.STRING_MAP, {})
+    extra: Mapping[str, object] = _json.extra()
+
+    def __post_init__(self) -> None:
+        _check_entries(len(self.blobs))
+
+    def __hash__(self) -> int:
+        return hash((self.artifact_type, self.blobs, self.subject))
+
+    def encode(self) -> bytes:
+        """The document as argosy writes it: UTF-8, compact, unknown properties last."""
+        return _json.dumps(_json.encode_object(self))
+
+    @property
+    def kind(self) -> str | None:
+        """What sort of artifact this is, if it says so."""
+        return self.artifact_type
+
+    @property
+    def layers(self) -> tuple[Descriptor, ...]:
+        """Its blobs, by the name that what an artifact holds has in an image manifest."""
+        return self.blobs
+
+    def children(self) -> tuple[Descriptor, ...]:
+        """What it is made of."""
+        return self.blobs
+
+    def named(self) -> Iterator[tuple[str, Descriptor]]:
+        """The children, each with its place in the document, as in `blobs[0]`."""
+        return _numbered("blobs", self.blobs)
+
+
+AnyManifest: TypeAlias = Manifest | Index | ArtifactManifest
+"""What a registry keeps under `manifests/`."""
+
+
+def _numbered(name: str, entries: tuple[Descriptor, ...]) -> Iterator[tuple[str, Descriptor]]:
+    return ((f"{name}[{position}]", entry) for position, entry in enumerate(entries))
+
 
 def _check(schema_version: int, entries: int) -> None:
     if schema_version != 2:
         raise InvalidManifestError(f"schemaVersion: expected 2, got {schema_version}")
+    _check_entries(entries)
+
+
+def _check_entries(entries: int) -> None:
     if entries > MAX_ENTRIES:
         raise InvalidManifestError(f"{entries} entries are over the limit of {MAX_ENTRIES}")
 
 
 def decode_manifest(
     raw: bytes, media_type: str | None = None, *, limit: int = MAX_SIZE
-) -> Manifest | Index:
-    """Read a manifest or an index.
+) -> AnyManifest:
+    """Read a manifest of any kind.
 
     Args:
         raw: The document as received.
@@ -129,7 +199,7 @@ def decode_manifest(
     return manifest_of(value, media_type)
 
 
-def manifest_of(value: Mapping[str, object], media_type: str | None = None) -> Manifest | Index:
+def manifest_of(value: Mapping[str, object], media_type: str | None = None) -> AnyManifest:
     """As `decode_manifest`, of a document that is JSON read already.
 
     Raises:
@@ -143,7 +213,7 @@ def manifest_of(value: Mapping[str, object], media_type: str | None = None) -> M
     return parsed
 
 
-def _class_of(value: Mapping[str, object], expected: str | None) -> type[Manifest | Index]:
+def _class_of(value: Mapping[str, object], expected: str | None) -> type[AnyManifest]:
     own = value.get("mediaType")
     if own is not None:
         own = MEDIA_TYPE.decode(own, "mediaType", InvalidManifestError)
@@ -172,17 +242,18 @@ def _class_of(value: Mapping[str, object], expected: str | None) -> type[Manifes
     return cls
 
 
-_SHAPES: dict[type[Manifest | Index], tuple[str, ...]] = {
+_SHAPES: dict[type[AnyManifest], tuple[str, ...]] = {
     Manifest: ("config", "layers"),
     Index: ("manifests",),
 }
-_CLASSES: dict[str, type[Manifest | Index]] = {
+_CLASSES: dict[str, type[AnyManifest]] = {
     **dict.fromkeys(mediatypes.MANIFESTS, Manifest),
     **dict.fromkeys(mediatypes.INDEXES, Index),
+    mediatypes.OCI_ARTIFACT_MANIFEST: ArtifactManifest,
 }
 
 
-def check_types(made: Manifest | Index) -> None:
+def check_types(made: AnyManifest) -> None:
     """See that a manifest that is made has only media types that every registry takes.
 
     Raises:
@@ -194,27 +265,22 @@ def check_types(made: Manifest | Index) -> None:
         raise InvalidManifestError(problem)
 
 
-def _with_parameters(manifest: Manifest | Index) -> Iterator[str]:
+def _with_parameters(manifest: AnyManifest) -> Iterator[str]:
     for where, media_type in _types(manifest):
         if not mediatypes.plain(media_type):
             yield f"{where}: {media_type} has parameters, which some registries refuse"
 
 
-def _types(manifest: Manifest | Index) -> Iterator[tuple[str, str]]:
+def _types(manifest: AnyManifest) -> Iterator[tuple[str, str]]:
     """The media types that a manifest names, each with its place."""
     found = [("artifactType", manifest.artifact_type)]
-    if isinstance(manifest, Manifest):
-        found.append(("config.mediaType", manifest.config.media_type))
-        name, entries = "layers", manifest.layers
-    else:
-        name, entries = "manifests", manifest.manifests
-    for position, entry in enumerate(entries):
-        found.append((f"{name}[{position}].mediaType", entry.media_type))
-        found.append((f"{name}[{position}].artifactType", entry.artifact_type))
+    for name, child in manifest.named():
+        found.append((f"{name}.mediaType", child.media_type))
+        found.append((f"{name}.artifactType", child.artifact_type))
     return ((where, media_type) for where, media_type in found if media_type is not None)
 
 
-def problems(manifest: Manifest | Index) -> Iterator[str]:
+def problems(manifest: AnyManifest) -> Iterator[str]:
     """What a readable manifest does against a MUST or a portability SHOULD of the image-spec, one line each."""
     yield from _with_parameters(manifest)
     if isinstance(manifest, Manifest):
@@ -224,7 +290,9 @@ def problems(manifest: Manifest | Index) -> Iterator[str]:
             yield "layers: should have at least one entry"
         if manifest.config.is_manifest():
             yield f"config.mediaType: {manifest.config.media_type} is a manifest"
-        return
-    for position, entry in enumerate(manifest.manifests):
-        if not entry.is_manifest():
-            yield f"manifests[{position}].mediaType: {entry.media_type} is no manifest"
+    elif isinstance(manifest, Index):
+        for name, entry in manifest.named():
+            if not entry.is_manifest():
+                yield f"{name}.mediaType: {entry.media_type} is no manifest"
+    else:
+        yield f"{manifest.media_type} was withdrawn: image-spec 1.1 has artifacts as image manifests"

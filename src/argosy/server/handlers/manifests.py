@@ -25,7 +25,7 @@ from argosy.server.registry import Registry
 from argosy.spec import distribution, mediatypes
 from argosy.spec import manifest as spec_manifest
 from argosy.spec.digest import Digest
-from argosy.spec.manifest import Index, Manifest, decode_manifest
+from argosy.spec.manifest import AnyManifest, Index, decode_manifest
 from argosy.spec.reference import parse_tag
 
 _BIG = 256 * 1024
@@ -212,7 +212,7 @@ def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> 
     )
 
 
-def _references(parsed: Manifest | Index) -> tuple[Reference, ...]:
+def _references(parsed: AnyManifest) -> tuple[Reference, ...]:
     if isinstance(parsed, Index):
         return tuple(
             Reference("manifest" if entry.is_manifest() else "blob", entry.digest)
