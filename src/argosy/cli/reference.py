@@ -147,9 +147,9 @@ def _connections() -> Iterator[str]:
     yield (
         "Every command that may talk to a registry takes these; `--help-registry` lists them. Commands with two ends\n"
         "take each for one end too: `--src-creds`, `--dest-plain-http`. How credentials are found is told by\n"
-        "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured; SOCKS proxies and\n"
-        "containerd's hosts.toml are not. A registry on this machine (localhost) is spoken to in http if it does not\n"
-        "speak TLS.\n"
+        "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured; SOCKS proxies,\n"
+        "containerd's hosts.toml, `credential-helpers` of registries.conf, policy.json and registries.d are not: no\n"
+        "signature is checked. A registry on this machine (localhost) is spoken to in http if it does not speak TLS.\n"
     )
     yield from _options(
         [(connections.left(setting), setting.help) for setting in connections.SETTINGS]
