@@ -111,14 +111,14 @@ def running(
     with open(folder / "log", "ab") as log:
         process = subprocess.Popen([program, *arguments], stdout=log, stderr=log, cwd=folder)
     try:
-        _await(port, process, folder)
+        listening(port, process, folder)
         yield Running(f"localhost:{port}", kind, process, folder)
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _await(port: int, process: subprocess.Popen[bytes], folder: pathlib.Path) -> None:
+def listening(port: int, process: subprocess.Popen[bytes], folder: pathlib.Path) -> None:
     until = time.monotonic() + 20
     pause = threading.Event()
     while time.monotonic() < until:
@@ -127,7 +127,7 @@ def _await(port: int, process: subprocess.Popen[bytes], folder: pathlib.Path) ->
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         pause.wait(0.02)
-    raise AssertionError("the registry does not listen")
+    raise AssertionError("it does not listen")
 
 
 @dataclasses.dataclass

@@ -187,7 +187,7 @@ def test_a_file_of_authorities_that_is_none_is_named_with_the_reason(
         "http://u:SECRET@h:999999",
         "http://u:SECRET@[::1",
         "http://u:SECRET@h:0",
-        "socks5://u:SECRET@h",
+        "socks4://u:SECRET@h",
         "http://u:pa/SECRET@127.0.0.1:9",
         "http://SECRET:1/SECRET@127.0.0.1:9",
         "http://u:SECRET#SECRET@127.0.0.1:9",

@@ -185,11 +185,11 @@ def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     formatter.write_text(
         "Commands with two ends have each for one end too: --src-creds, --dest-plain-http. Credentials are looked for "
         "as containers-auth.json(5) says; `argosy auth ls --explain REGISTRY` shows where one comes from. "
-        "HTTPS_PROXY, HTTP_PROXY, NO_PROXY, registries.conf(5) and certs.d are honoured; SOCKS proxies, "
-        "containerd's hosts.toml, credential-helpers of registries.conf, policy.json and registries.d are not: no "
-        "signature is checked. A name without a registry is Docker Hub's; with ARGOSY_SHORT_NAMES=1 it is what aliases "
-        "and unqualified-search-registries of registries.conf say. A registry on this machine (localhost) is spoken "
-        "to in http if it does not speak TLS."
+        "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY (http, https and socks5), NO_PROXY, registries.conf(5) and certs.d are "
+        "honoured; containerd's hosts.toml, credential-helpers of registries.conf, policy.json and registries.d are "
+        "not: no signature is checked. A name without a registry is Docker Hub's; with ARGOSY_SHORT_NAMES=1 it is "
+        "what aliases and unqualified-search-registries of registries.conf say. A registry on this machine "
+        "(localhost) is spoken to in http if it does not speak TLS."
     )
     click.echo(formatter.getvalue(), nl=False)
     ctx.exit()

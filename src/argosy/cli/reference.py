@@ -70,7 +70,7 @@ _ENVIRONMENT = {
     "REGISTRY_AUTH_FILE": "the file of credentials, as in containers-auth.json(5)",
     "DOCKER_AUTH_CONFIG": "credentials themselves, as JSON",
     "DOCKER_CONFIG": "the directory of Docker's `config.json`",
-    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "proxies, in capitals or not",
+    "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "proxies (`http`, `https`, `socks5`), in capitals or not",
     "XDG_RUNTIME_DIR, XDG_CONFIG_HOME, XDG_DATA_HOME, XDG_STATE_HOME": "where credentials, configuration, images and "
     "unfinished uploads are",
     "CONTAINERS_REGISTRIES_CONF": "the file in the place of registries.conf(5)",
@@ -147,7 +147,7 @@ def _connections() -> Iterator[str]:
     yield (
         "Every command that may talk to a registry takes these; `--help-registry` lists them. Commands with two ends\n"
         "take each for one end too: `--src-creds`, `--dest-plain-http`. How credentials are found is told by\n"
-        "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured; SOCKS proxies,\n"
+        "`argosy auth ls --explain REGISTRY`. registries.conf(5) and certs.d are honoured;\n"
         "containerd's hosts.toml, `credential-helpers` of registries.conf, policy.json and registries.d are not: no\n"
         "signature is checked. A registry on this machine (localhost) is spoken to in http if it does not speak TLS.\n"
     )

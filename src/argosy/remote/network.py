@@ -125,6 +125,11 @@ def origin(url: str) -> tuple[str, str, int]:
     return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
 
 
+def address(host: str, port: int) -> str:
+    """A host and its port, as one writes them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def no_proxy(host: str, port: int, rules: str) -> bool:
     """Whether `NO_PROXY` exempts a host: names and their subdomains, `*`, addresses, CIDR blocks, each with a port.
 

@@ -11,18 +11,15 @@ Why no HTTP library: docs/adr/0003-http-client.md. What this file sees to:
 
 from __future__ import annotations
 
-import binascii
 import importlib
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from argosy.content.protocols import SupportsRead
-from argosy.errors import InvalidConfigError, TransportError
+from argosy.errors import TransportError
 from argosy.remote import http1, network
 from argosy.remote.connection import (
     BUFFER,
@@ -32,11 +29,12 @@ from argosy.remote.connection import (
     failed,
     told,
 )
-from argosy.remote.refusals import PROXY_ADVICE
 from argosy.remote.wire import Body, Headers, Request, Response, SettledError, redact_url
 
 if TYPE_CHECKING:
     import ssl
+
+    from argosy.remote.proxies import Proxy
 
 SEND_CHUNK = 512 * 1024
 """Bytes read, hashed and sent at a time: what was hashed is still in the processor's cache when it is sent."""
@@ -168,9 +166,9 @@ class HTTPTransport:
             target = f"{target}?{parts.query}"
         fields = [("Host", host), ("Accept-Encoding", "identity"), *request.headers.items()]
         proxy = self._proxy(where)
-        if proxy and where[0] == "http":
+        if proxy and where[0] == "http" and not proxy.is_socks:
             target = f"http://{host}{target}"
-            fields += _authentication(proxy)
+            fields += proxy.authentication()
         if request.body is not None or request.method in {"POST", "PUT", "PATCH"}:
             fields.append(("Content-Length", str(_length(request.body))))
         head = http1.head(request.method, target, fields)
@@ -237,20 +235,19 @@ class HTTPTransport:
         if proxy is None:
             return self._dial(host, port, request), False
         _check_lead(request, host)
-        spoken, name, own = _proxy_of(proxy)
         try:
-            sock = self._dial(name, own, Request(method="CONNECT", url=proxy))
+            sock = self._dial(proxy.host, proxy.port, Request(method="CONNECT", url=proxy.shown))
         except TransportError as exc:
             raise type(exc)(f"proxy {exc}") from None
-        if spoken == "https":
-            sock = self._secured(sock, name, own, f"proxy {redact_url(proxy)}")
-        if scheme == "https":
+        if proxy.scheme == "https":
+            sock = self._secured(sock, proxy.host, proxy.port, f"proxy {proxy.shown}")
+        if scheme == "https" or proxy.is_socks:
             try:
-                self._tunnel(sock, proxy, _address(host, port))
+                proxy.connect(sock, host, port, (self._net.connect_timeout, self._net.timeout))
             except BaseException as exc:
                 sock.close()
-                if isinstance(exc, (OSError, http1.ProtocolError, ValueError)):
-                    raise TransportError(f"proxy {redact_url(proxy)}: {told(exc)}") from None
+                if isinstance(exc, (OSError, http1.ProtocolError, http1.HeadError, UnicodeError)):
+                    raise TransportError(f"proxy {proxy.shown}: {told(exc)}") from None
                 raise
         return sock, True
 
@@ -262,7 +259,7 @@ class HTTPTransport:
             # A name that is none stays so; one that was there before may only be missed for a moment.
             none = isinstance(exc, UnicodeError) or exc.errno in _NO_NAME
             error = SettledError if none and (host, port) not in self._met else TransportError
-            raise error(f"{_address(host, port)}: {told(exc)}") from None
+            raise error(f"{network.address(host, port)}: {told(exc)}") from None
         failure: OSError | None = None
         for family, kind, protocol, _, address in found:
             _check_lead(request, str(address[0]))
@@ -285,7 +282,9 @@ class HTTPTransport:
         # Nobody was ever there: that is settled. Who was there before may be starting anew.
         refused = isinstance(failure, ConnectionRefusedError) and (host, port) not in self._met
         error = SettledError if refused else TransportError
-        raise error(f"{_address(host, port)}: {told(failure or OSError('no address'))}") from None
+        raise error(
+            f"{network.address(host, port)}: {told(failure or OSError('no address'))}"
+        ) from None
 
     def _secured(self, sock: socket.socket, host: str, port: int, name: str) -> socket.socket:
         try:
@@ -297,24 +296,8 @@ class HTTPTransport:
                 raise TransportError(f"{name}: {told(exc)}") from None
             raise
 
-    def _tunnel(self, sock: socket.socket, proxy: str, target: str) -> None:
-        wire = Connection(sock, self._net.connect_timeout, proxied=True)
-        wire.sendall(http1.head("CONNECT", target, [("Host", target), *_authentication(proxy)]))
-        wire.raw.start(self._net.timeout, moving=False)
-        answer = wire.answer("HEAD")  # what comes next is the other side's
-        if not 200 <= answer.status < 300:
-            name = redact_url(proxy)
-            # a wrong password that is sent again and again locks its user out
-            error = SettledError if answer.status in {401, 403, 407} else TransportError
-            raise error(
-                f"proxy {name} refused: {answer.status} to a connection to {target}",
-                hint=PROXY_ADVICE if answer.status in {401, 407} else None,
-            )
-        if not wire.spent(answer):
-            raise TransportError(f"proxy {redact_url(proxy)} speaks before it is spoken to")
-
     def _context(self, host: str, port: int) -> ssl.SSLContext:
-        tls = self._net.tls(_address(host, port).removesuffix(":443"))
+        tls = self._net.tls(network.address(host, port).removesuffix(":443"))
         with self._lock:
             context = self._contexts.get(tls)
         if context is None:
@@ -323,10 +306,14 @@ class HTTPTransport:
                 self._contexts[tls] = context
         return context
 
-    def _proxy(self, where: tuple[str, str, int]) -> str | None:
+    def _proxy(self, where: tuple[str, str, int]) -> Proxy | None:
         scheme, host, port = where
         proxy = self._net.proxies.get(scheme)
-        return None if not proxy or network.no_proxy(host, port, self._net.no_proxy) else proxy
+        if not proxy or network.no_proxy(host, port, self._net.no_proxy):
+            return None
+        room: Any = importlib.import_module("argosy.remote.proxies")
+        made: Proxy = room.Proxy.of(proxy)
+        return made
 
 
 class _AnswerBody:
@@ -409,39 +396,6 @@ def _check_lead(request: Request, host: str) -> None:
         )
 
 
-def _proxy_of(proxy: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a proxy; its user information may have any characters, as the environment may."""
-    try:
-        parts = urlsplit(proxy)
-        name, port = parts.hostname, parts.port
-    except ValueError:  # its words may hold the password
-        name = port = None
-    before, at, behind = proxy.rpartition("@")
-    # a / # or ? before the @ ends what can be a password, and the rest would be looked for as a host
-    spoilt = at and re.search("[/#?]", before.partition("://")[2])
-    if spoilt or not name or parts.scheme not in {"http", "https"} or port == 0:
-        raise InvalidConfigError(
-            f"proxy {redact_url(behind if spoilt else proxy)}: expected http:// or https://host:port",
-            hint="special characters of its password must be percent-encoded, as %2F for /"
-            if spoilt
-            else None,
-        )
-    return parts.scheme, name, port or (443 if parts.scheme == "https" else 80)
-
-
-def _authentication(proxy: str) -> list[tuple[str, str]]:
-    parts = urlsplit(proxy)
-    if not parts.username:
-        return []
-    user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return [
-        (
-            "Proxy-Authorization",
-            "Basic " + binascii.b2a_base64(user.encode(), newline=False).decode(),
-        )
-    ]
-
-
 def _hung_up(exc: OSError) -> bool:
     # an error of TLS is an OSError without a number of the system's
     return isinstance(exc, (BrokenPipeError, ConnectionResetError)) or hasattr(exc, "reason")
@@ -450,8 +404,3 @@ def _hung_up(exc: OSError) -> bool:
 def _encoded(host: str) -> bytes | str:
     # a name in ASCII needs no IDNA, whose tables take longer to load than an answer to come
     return host.encode() if host.isascii() else host
-
-
-def _address(host: str, port: int) -> str:
-    """A host and its port, as one writes them."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
