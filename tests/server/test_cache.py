@@ -4,6 +4,7 @@ whose names they have."""
 from __future__ import annotations
 
 import asyncio
+import pathlib
 import threading
 
 import pytest
@@ -15,7 +16,13 @@ from argosy.errors import (
     TransportError,
     UnauthorizedError,
 )
+from argosy.server.assemble import build
+from argosy.server.auth.policy import Policy
+from argosy.server.cache import Cache
+from argosy.server.handlers.manifests import parse
+from argosy.server.metadata import Transaction, manifests, repositories
 from argosy.server.namespaces import Namespaces
+from argosy.server.settings import AccessSettings, Settings, Tokens
 from argosy.spec.digest import Digest
 from tests.server.mirrors import HUB, Mirror, Upstreams, image
 
@@ -229,6 +236,93 @@ def test_a_tag_deleted_upstream_is_gone_here(mirror: Mirror, upstreams: Upstream
     upstreams.store("app").untag("v1")
     mirror.turned.now += 61
     assert mirror.ask("GET", "/v2/hub/app/manifests/v1").status == 404
+
+
+def _pinned(mirror: Mirror) -> None:
+    policy = Policy.decode({"immutable": [{"repositories": ["hub/**"], "tags": ["v*"]}]})
+    mirror.cache.is_immutable = policy.is_immutable
+
+
+def test_an_immutable_tag_stays_as_it_came_in_though_the_upstream_moves_or_deletes_it(
+    mirror: Mirror, upstreams: Upstreams, caplog: pytest.LogCaptureFixture
+) -> None:
+    _pinned(mirror)
+    first, _, raw = image(upstreams)
+    image(upstreams, tag="latest")
+    mirror.ask("GET", "/v2/hub/app/manifests/v1")
+    mirror.ask("GET", "/v2/hub/app/manifests/latest")
+    image(upstreams, seed=9)
+    second, _, _ = image(upstreams, tag="latest", seed=9)
+    mirror.turned.now += 61
+    asked = len(upstreams.asked)
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").body == raw
+    assert upstreams.asked[asked:] == ["resolve v1"], "what is not taken was fetched"
+    assert f"tag v1 of hub/app is immutable: its upstream has {second.digest}" in caplog.text
+    moved = mirror.ask("HEAD", "/v2/hub/app/manifests/latest")
+    assert moved.header("docker-content-digest") == second.digest, "others follow"
+    upstreams.store("app").untag("v1")
+    mirror.turned.now += 61
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").body == raw
+    assert "tag v1 of hub/app is immutable: its upstream has none any more" in caplog.text
+    held = mirror.rows("SELECT digest FROM tag WHERE name = 'v1'")
+    assert held == [(first.digest,)]
+
+
+def test_an_immutable_tag_is_refused_where_the_upstream_refuses_and_may_be_missing_before_it_comes(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    _pinned(mirror)
+    image(upstreams)
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v2").status == 404
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").status == 200
+    mirror.turned.now += 61
+    upstreams.fails = UnauthorizedError("expired")
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").status == 403
+
+
+def test_an_immutable_tag_that_somebody_else_brought_in_meanwhile_is_not_moved(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    _pinned(mirror)
+    _, _, raw = image(upstreams)
+    came: list[bytes] = []
+
+    def meanwhile(data: bytes) -> bytes:
+        if not came:
+            came.append(data)
+            _, parsed, other = image(Upstreams(), seed=9)
+            new = parse(other, parsed.media_type)
+            change = mirror.cache._change()
+
+            def work(tx: Transaction) -> None:
+                repo = (repositories.ensure(tx, "hub/app", change), "hub/app")
+                manifests.put(tx, change, repo, new, ["v1"], sparse=True)
+
+            loop = mirror.runner.get_loop()
+            asyncio.run_coroutine_threadsafe(mirror.registry.write(work), loop).result(20)
+            came.append(other)
+        return data
+
+    upstreams.tamper = meanwhile
+    served = mirror.ask("GET", "/v2/hub/app/manifests/v1").body
+    assert came[0] == raw, "nothing came in meanwhile"
+    assert served == came[1]
+
+
+def test_what_is_immutable_in_a_cache_says_the_policy_that_holds_now(
+    tmp_path: pathlib.Path, upstreams: Upstreams
+) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("immutable: [{repositories: [hub/**], tags: [v*]}]")
+    access = AccessSettings(policy=str(policy), tokens=Tokens(enabled=False))
+    app = build(
+        Settings(data=str(tmp_path / "d"), access=access, cache=(HUB,)), source_for=upstreams
+    )
+    mirror = app.registry.mirror
+    assert isinstance(mirror, Cache)
+    assert mirror.is_immutable("hub/app", "v1")
+    assert not mirror.is_immutable("hub/app", "latest")
+    app.registry.metadata.close()
 
 
 def test_many_who_ask_at_once_ask_the_upstream_once(mirror: Mirror, upstreams: Upstreams) -> None:

@@ -106,6 +106,9 @@ class _Fronted(App):
             access = Metered(access, limiter)
         if cache is not None:
             access = ReadOnly(access, cache)
+            if gate is not None:
+                rules = gate.policy
+                cache.is_immutable = lambda name, tag: rules().is_immutable(name, tag)
         registry = Registry(
             metadata,
             storage,

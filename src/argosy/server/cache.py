@@ -2,7 +2,8 @@
 
 - A tag is compared with the upstream when it has not been for a while; where the upstream fails, is silent or limits
   the rate, what is here is served, however old. What it says is missing is missing, and not asked for again for a
-  moment.
+  moment. An immutable tag stays what it was when it came in, whatever the upstream has now; it is still asked, for what
+  it refuses is refused.
 - A blob goes to the client while it comes in and is stored. One fill serves all who ask for it meanwhile; another
   replica waits for it. The reader it comes from proves it, and holds back its end until it has: what is not proved is
   never committed, and no client gets all of it.
@@ -87,11 +88,14 @@ class Cache:
         upstreams: Which, and below which prefixes.
         source_for: Opens a repository of one of them.
         patience: Seconds that a client waits for what is perhaps newer than what is here.
+
+    `is_immutable` says whether a tag of a repository must stay as it is once it is here.
     """
 
     def __init__(
         self, upstreams: Sequence[Upstream], source_for: SourceFor, *, patience: float = 10.0
     ) -> None:
+        self.is_immutable: Callable[[str, str], bool] = lambda _name, _tag: False
         self._upstreams = sorted(upstreams, key=lambda u: -len(u.prefix))
         self._source_for, self._patience = source_for, patience
         self._registry: Registry | None = None
@@ -200,17 +204,23 @@ class Cache:
         self, upstream: Upstream, source: Source, name: str, reference: str, found: Stored | None
     ) -> None:
         now = self.registry.clock()
+        stays = found is not None and self.is_immutable(name, reference)
+        there = None
         try:
             desc = await self._ask(upstream, lambda: source.resolve(reference))
-            if found is None or found.digest != desc.digest:
+            there = desc.digest
+            if found is None or not (stays or found.digest == there):
                 await self._take(upstream, source, name, reference, desc)
         except NotFoundError:
-            seen = Seen(now, now + upstream.missing_seconds)
-            await self.registry.write(
-                lambda tx: upstreams.note(tx, name, reference, seen), durable=False
-            )
-            raise ManifestUnknownError(f"manifest {reference} is not in {name}") from None
-        seen = Seen(now, 0.0)
+            if not stays:
+                await self._note(name, reference, Seen(now, now + upstream.missing_seconds))
+                raise ManifestUnknownError(f"manifest {reference} is not in {name}") from None
+        if found is not None and stays and found.digest != there:
+            has = there or "none any more"
+            log.warning("tag %s of %s is immutable: its upstream has %s", reference, name, has)
+        await self._note(name, reference, Seen(now, 0.0))
+
+    async def _note(self, name: str, reference: str, seen: Seen) -> None:
         await self.registry.write(
             lambda tx: upstreams.note(tx, name, reference, seen), durable=False
         )
@@ -233,6 +243,8 @@ class Cache:
         tags = [] if ":" in reference else [reference]
 
         def work(tx: Transaction) -> None:
+            if self.is_immutable(name, reference) and manifests.find(tx, name, reference):
+                return  # somebody was quicker
             repo = (repositories.ensure(tx, name, change), name)
             manifests.put(tx, change, repo, new, tags, sparse=True)
 
@@ -289,10 +301,7 @@ class Cache:
             return await self._answer(request, upstream, source, desc)
         except NotFoundError:
             now = self.registry.clock()
-            missing = Seen(now, now + upstream.missing_seconds)
-            await self.registry.write(
-                lambda tx: upstreams.note(tx, name, digest, missing), durable=False
-            )
+            await self._note(name, digest, Seen(now, now + upstream.missing_seconds))
             return None
 
     async def _described(self, name: str, digest: Digest) -> Descriptor | None:
@@ -373,24 +382,13 @@ class Cache:
             if await self.registry.write(work, durable=False):
                 return True
             await asyncio.sleep(_LOOK_AGAIN)
-            found = await self.registry.metadata.read(
-                lambda tx: tx.row(
-                    "SELECT 1 FROM repository r JOIN repo_blob l ON l.repo_id = r.id"
-                    " WHERE r.name = ? AND l.digest = ?",
-                    (name, desc.digest),
-                )
-            )
+            found = await self.registry.metadata.read(lambda tx: blobs.look(tx, name, desc.digest))
             if found is not None:
                 return None
         return False
 
     async def _run(
-        self,
-        fill: Fill,
-        key: Key,
-        lease: str | None,
-        upstream: Upstream,
-        source: Source,
+        self, fill: Fill, key: Key, lease: str | None, upstream: Upstream, source: Source
     ) -> None:
         """Bring a blob in; store it if the lease is ours. Whatever happens is told to those who read."""
         name = key[0]
