@@ -22,8 +22,10 @@ from argosy.server.metadata import (
     manifests,
     outbox,
     repositories,
+    upstreams,
 )
 from argosy.server.metadata.deliveries import DeadLetter
+from argosy.server.metadata.upstreams import Seen
 from tests.contracts.engines import CHANGE, NOW, A, B, C, Engine, boom
 
 # -- transactions ---------------------------------------------------------------------------------
@@ -215,3 +217,27 @@ def test_figures_count_everything(engine: Engine) -> None:
     found = engine.read(lambda tx: collect.figures(tx, NOW + 1000))
     assert (found["blobs"], found["manifests"], found["tags"], found["blob_bytes"]) == (1, 1, 1, 3)
     assert found["overdue_seconds"] == 900
+
+
+def test_what_was_compared_long_ago_and_is_not_missing_is_forgotten(engine: Engine) -> None:
+    seen = {
+        "old": Seen(NOW - 100, 0.0),
+        "missing": Seen(NOW - 100, NOW + 5),
+        "was-missing": Seen(NOW - 100, NOW - 70),
+        "fresh": Seen(NOW - 10, 0.0),
+    }
+    for reference, said in seen.items():
+        engine.write(
+            functools.partial(upstreams.note, repository="r", reference=reference, seen=said)
+        )
+
+    def stale(limit: int = 10) -> list[tuple[str, str]]:
+        return sorted(engine.read(lambda tx: upstreams.stale(tx, NOW - 60, NOW, limit)))
+
+    found = stale()
+    assert found == [("r", "old"), ("r", "was-missing")]
+    assert len(stale(1)) == 1
+    engine.write(lambda tx: upstreams.note(tx, "r", "old", Seen(NOW, 0.0)))
+    engine.write(lambda tx: upstreams.forget(tx, found, NOW - 60, NOW))
+    left = engine.read(lambda tx: tx.rows("SELECT reference FROM upstream ORDER BY reference"))
+    assert [row[0] for row in left] == ["fresh", "missing", "old"], "one was compared meanwhile"

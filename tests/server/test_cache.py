@@ -16,13 +16,14 @@ from argosy.errors import (
     TransportError,
     UnauthorizedError,
 )
+from argosy.server import gc
 from argosy.server.assemble import build
 from argosy.server.auth.policy import Policy
 from argosy.server.cache import Cache
 from argosy.server.handlers.manifests import parse
 from argosy.server.metadata import Transaction, manifests, repositories
 from argosy.server.namespaces import Namespaces
-from argosy.server.settings import AccessSettings, Settings, Tokens
+from argosy.server.settings import AccessSettings, Collection, Settings, Tokens
 from argosy.spec.digest import Digest
 from tests.server.mirrors import HUB, Mirror, Upstreams, image
 
@@ -228,6 +229,40 @@ def test_what_is_missing_upstream_is_remembered_for_a_moment(
     mirror.turned.now += 11
     image(upstreams, "none")
     assert mirror.ask("GET", "/v2/hub/app/manifests/none").status == 200
+
+
+def test_names_that_are_missing_upstream_are_not_remembered_for_ever(
+    mirror: Mirror, upstreams: Upstreams
+) -> None:
+    image(upstreams)
+    mirror.ask("GET", "/v2/hub/app/manifests/v1")
+    for number in range(300):
+        mirror.ask("GET", f"/v2/hub/x{number}/manifests/none")
+    mirror.turned.now += HUB.missing_seconds + 1
+    assert mirror.run(mirror.upkeep.forget([HUB])) == 0, "a tag is still fresh"
+    mirror.turned.now += HUB.fresh_seconds
+    assert mirror.run(mirror.upkeep.forget([HUB])) == 301
+    assert mirror.rows("SELECT count(*) FROM upstream") == [(0,)]
+    asked = len(upstreams.asked)
+    assert mirror.ask("GET", "/v2/hub/app/manifests/v1").status == 200
+    assert upstreams.asked[asked:] == ["resolve v1"]
+
+
+def test_upkeep_forgets_what_a_cache_knew_that_is_configured_no_more(mirror: Mirror) -> None:
+    mirror.ask("GET", "/v2/hub/app/manifests/none")
+    mirror.turned.now += HUB.missing_seconds + 1
+    mirror.registry.settings = Settings(gc=Collection(enabled=False, interval_seconds=0.01))
+
+    async def beside() -> None:
+        upkeep = asyncio.create_task(gc.run(mirror.registry))
+        async with asyncio.timeout(30):
+            while await mirror.registry.metadata.read(lambda tx: tx.rows("SELECT 1 FROM upstream")):
+                await asyncio.sleep(0.01)
+        upkeep.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await upkeep
+
+    mirror.run(beside())
 
 
 def test_a_tag_deleted_upstream_is_gone_here(mirror: Mirror, upstreams: Upstreams) -> None:

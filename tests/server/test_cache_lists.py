@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from argosy.errors import NameUnknownError, TransportError
+from argosy.server.lists import Lists
 from argosy.spec.digest import Digest
 from argosy.testing import random
 from tests.server.mirrors import HUB, Mirror, Upstreams, image
@@ -73,3 +74,12 @@ def test_an_unknown_repository_has_no_lists(mirror: Mirror, upstreams: Upstreams
     assert mirror.ask("GET", "/v2/hub/none/tags/list").status == 404
     nothing = Digest.of(b"nothing")
     assert referred(mirror, f"/v2/hub/none/referrers/{nothing}") == []
+
+
+def test_empty_lists_count_too(mirror: Mirror, upstreams: Upstreams) -> None:
+    image(upstreams)
+    mirror.cache._lists = Lists(10)
+    for number in range(30):
+        path = f"/v2/hub/app/referrers/{Digest.of(str(number).encode())}"
+        assert mirror.ask("GET", path).json()["manifests"] == []
+    assert len(mirror.cache._lists._kept) == 10

@@ -25,12 +25,13 @@ from argosy.server.metadata import (
     outbox,
     repositories,
     uploads,
+    upstreams,
 )
 from argosy.server.metadata.blobs import Segment
 from argosy.server.metadata.collect import Check, Item, Outcome, Policy
 from argosy.server.metadata.outbox import Change
 from argosy.server.registry import Registry
-from argosy.server.settings import Collection, Events
+from argosy.server.settings import Collection, Events, Upstream
 from argosy.server.storage import (
     InsufficientStorageError,
     ShortObjectError,
@@ -391,6 +392,21 @@ class Upkeep:
             log.warning("%d dead letters were too old or too many, and are gone", letters)
         return trimmed
 
+    async def forget(self, cache: Iterable[Upstream]) -> int:
+        """Forget when references were compared with an upstream, once that makes none of them fresh or missing any
+        more: whoever may pull can ask for any number of names. Answers how many."""
+        now, done = self.clock(), 0
+        before = now - max((upstream.fresh_seconds for upstream in cache), default=0.0)
+        while found := await self.metadata.read(
+            lambda tx: upstreams.stale(tx, before, now, _BATCH), slow=True
+        ):
+            await self.metadata.write(
+                lambda tx, found=found: upstreams.forget(tx, found, before, now),  # type: ignore[misc]
+                durable=False,
+            )
+            done += len(found)
+        return done
+
 
 async def run(registry: Registry) -> None:
     """Collect, compact and scrub in the background, a little at a time, for as long as the registry runs; of what is
@@ -402,6 +418,7 @@ async def run(registry: Registry) -> None:
         if settings.gc.enabled:
             await _pass(upkeep)
         await upkeep.trim(settings.events)
+        await upkeep.forget(settings.cache)
 
 
 async def _pass(upkeep: Upkeep) -> None:

@@ -21,7 +21,8 @@ class Kept(NamedTuple):
 
 
 class Lists:
-    """Lists by key, within a limit of entries; what was not wanted for the longest time goes first.
+    """Lists by key, within a limit of entries; what was not wanted for the longest time goes first. A list counts as an
+    entry itself: many are empty.
 
     >>> lists = Lists(3)
     >>> lists.put("a", Kept("xy", 1.0)); lists.put("b", Kept("xy", 2.0))
@@ -43,7 +44,11 @@ class Lists:
     def put(self, key: object, kept: Kept) -> None:
         """Keep a list: the last one always, however long it is."""
         old = self._kept.pop(key, None)
-        self._size += len(kept.entries) - (len(old.entries) if old else 0)
+        self._size += _cost(kept) - (_cost(old) if old else 0)
         self._kept[key] = kept
         while self._size > self._limit and len(self._kept) > 1:
-            self._size -= len(self._kept.popitem(last=False)[1].entries)
+            self._size -= _cost(self._kept.popitem(last=False)[1])
+
+
+def _cost(kept: Kept) -> int:
+    return 1 + len(kept.entries)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from argosy.server.metadata import Transaction
 
-__all__ = ["Seen", "look", "note"]
+__all__ = ["Seen", "forget", "look", "note", "stale"]
 
 
 class Seen(NamedTuple):
@@ -37,3 +38,22 @@ def note(tx: Transaction, repository: str, reference: str, seen: Seen) -> None:
         " missing_until = excluded.missing_until",
         (repository, reference, *seen),
     )
+
+
+def stale(tx: Transaction, before: float, now: float, limit: int) -> list[tuple[str, str]]:
+    """Repositories and references of which nothing is known any more: compared before a moment, and not missing now."""
+    rows = tx.rows(
+        "SELECT repository, reference FROM upstream WHERE checked < ? AND missing_until < ? LIMIT ?",
+        (before, now, limit),
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def forget(tx: Transaction, found: Iterable[tuple[str, str]], before: float, now: float) -> None:
+    """Let those of them go that were not compared meanwhile."""
+    for repository, reference in sorted(found):
+        tx.rows(
+            "DELETE FROM upstream WHERE repository = ? AND reference = ? AND checked < ?"
+            " AND missing_until < ?",
+            (repository, reference, before, now),
+        )
