@@ -13,12 +13,14 @@ import pytest
 
 from argosy.errors import StorageError
 from argosy.server import journal
+from argosy.server.metadata.postgresql import Postgresql
 from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.settings import Content, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
 from tests.server.client import Server, image, index, subject
+from tests.server.services import PostgresqlCluster
 
 
 def write(server: Server) -> None:
@@ -241,6 +243,23 @@ def test_small_objects_of_the_journal_are_merged(
     assert (before < set(storage.keys("j/"))) == crash
     with rebuilt(server, tmp_path) as second:
         assert everything(second) == everything(server)
+
+
+def test_small_objects_are_merged_whose_events_are_counted_by_postgresql(
+    postgresql: PostgresqlCluster, tmp_path: Any
+) -> None:
+    with Server(str(tmp_path), metadata=Postgresql(postgresql.database())) as server:
+        for number in range(12):
+            server.push_image("a", f"t{number}", b"layer %d" % number)
+            write(server)
+        storage = server.registry.storage
+        assert len(list(storage.keys("j/"))) == 12
+        assert journal.merge(storage, most=20) > 5
+        merged = set(storage.keys("j/"))
+        assert journal.merge(storage, most=20) == 0, "what was merged is merged again"
+        assert set(storage.keys("j/")) == merged
+        with rebuilt(server, tmp_path) as second:
+            assert everything(second) == everything(server)
 
 
 def test_two_writers_of_the_journal_keep_one_copy(server: Server) -> None:

@@ -119,11 +119,12 @@ def merge(storage: Storage, most: int = _MERGED) -> int:
     fewer, batch, events = 0, list[str](), 0
     for key in _objects(storage):
         generation, first, last = _span(key)
-        if last - first >= most // 2 or (batch and _span(batch[0])[0] != generation):
+        count = outbox.count(first, last)
+        if count > most // 2 or (batch and _span(batch[0])[0] != generation):
             batch, events = [], 0
             continue
         batch.append(key)
-        events += last - first + 1
+        events += count
         if events >= most:
             begin, end = _span(batch[0])[1], max(_span(one)[2] for one in batch)
             try:

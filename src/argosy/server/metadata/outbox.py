@@ -26,6 +26,9 @@ TAG_DELETED = "tag.deleted"
 JOURNAL = "journal"
 """The cursor of the journal."""
 
+COUNTER_BITS = 20
+"""The lower bits of an identifier, in which every engine counts events."""
+
 
 class Change(NamedTuple):
     """What every write is told: when it happens, for whom, and what the collector promises.
@@ -104,6 +107,17 @@ def after(tx: Transaction, last: int, limit: int) -> list[Event]:
         (last, limit),
     )
     return [Event(*row) for row in rows]
+
+
+def count(first: int, last: int) -> int:
+    """How many events there are from one identifier to another of one reading: exactly where they follow one another,
+    about as many where PostgreSQL has transactions above the bits that all engines count in.
+
+    >>> count(7, 9), count((5 << 20) + 7, (90 << 20) + 9), count((5 << 20) + 9, (6 << 20) + 7)
+    (3, 3, 1)
+    """
+    counted = (last - first) & ((1 << COUNTER_BITS) - 1)
+    return counted + 1 if counted >> (COUNTER_BITS - 1) == 0 else 1
 
 
 def advance(tx: Transaction, consumer: str, last: int) -> None:

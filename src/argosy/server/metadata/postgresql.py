@@ -39,6 +39,7 @@ from argosy.errors import StorageError, UnsupportedError
 from argosy.server.door import Door
 from argosy.server.metadata import ForeignKeyError, Row, Transaction, Work
 from argosy.server.metadata import schema as schema_
+from argosy.server.metadata.outbox import COUNTER_BITS
 from argosy.server.storage import UnavailableError
 
 __all__ = ["Postgresql", "migrate", "translate"]
@@ -63,10 +64,9 @@ _MIGRATION_LOCK = 0x6172676F7379
 _AGAIN = (pg.SerializationFailure, pg.DeadlockDetected, pg.UniqueViolation)
 _KEY = (pg.ForeignKeyViolation, pg.RestrictViolation)
 
-_EVENT_BITS = 20
 _EVENT_ID = (
-    f"id BIGINT PRIMARY KEY DEFAULT ((pg_current_xact_id()::text::bigint << {_EVENT_BITS})"
-    f" | (nextval('event_number') & {(1 << _EVENT_BITS) - 1}))"
+    f"id BIGINT PRIMARY KEY DEFAULT ((pg_current_xact_id()::text::bigint << {COUNTER_BITS})"
+    f" | (nextval('event_number') & {(1 << COUNTER_BITS) - 1}))"
 )
 """Transactions commit in another order than they count in. An event's number begins with its transaction's id, and
 readers stop before the oldest transaction that still runs (`pg_snapshot_xmin`): nothing can appear behind them."""
@@ -412,7 +412,7 @@ def _renumber_events(connection: psycopg.Connection[Row]) -> None:
     found: Any = connection.execute(
         "SELECT greatest((SELECT max(id) FROM event), (SELECT max(position) FROM event_cursor)),"
         " pg_snapshot_xmin(pg_current_snapshot())::text::bigint << %s",
-        (_EVENT_BITS,),
+        (COUNTER_BITS,),
     ).fetchone()
     highest, limit = found
     if highest is not None and highest >= limit:
