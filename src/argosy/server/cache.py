@@ -241,9 +241,10 @@ class Cache:
         new = await self._ask(upstream, fetch)
         change = self._change()
         tags = [] if ":" in reference else [reference]
+        stays = self.is_immutable(name, reference)
 
         def work(tx: Transaction) -> None:
-            if self.is_immutable(name, reference) and manifests.find(tx, name, reference):
+            if stays and manifests.find(tx, name, reference):
                 return  # somebody was quicker
             repo = (repositories.ensure(tx, name, change), name)
             manifests.put(tx, change, repo, new, tags, sparse=True)
