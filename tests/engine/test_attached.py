@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -145,6 +146,39 @@ def test_signals_of_all_kinds_reach_the_program_and_job_control_does_not(
         argosy("rm", "-f", argosy("ps", "-q").out.strip())
 
 
+def test_a_signal_to_exec_reaches_its_program(argosy: Argosy, image: str) -> None:
+    argosy("run", "-q", "-d", "--name", "c", "--network", "none", image, "sleep", "100")
+    script = "trap 'echo got; exit 6' TERM; echo up; for _ in 1 2 3 4 5; do sleep 1; done"
+    with subprocess.Popen(
+        [sys.executable, "-m", "argosy", "exec", "c", "sh", "-c", script],
+        env=argosy.env, stdout=subprocess.PIPE, text=True,  # type: ignore[attr-defined]
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "got\n"
+        assert process.wait() == 6
+
+
+def test_a_signal_to_exec_with_a_terminal_reaches_its_program(argosy: Argosy, image: str) -> None:
+    """Killed, the runtime would leave the terminal raw and the program behind."""
+    argosy("run", "-q", "-d", "--name", "c", "--network", "none", image, "sleep", "100")
+    script = "trap 'exit 6' TERM; echo up; for _ in 1 2 3 4 5; do sleep 1; done"
+    person, slave = os.openpty()
+    mode = termios.tcgetattr(slave)
+    with subprocess.Popen(
+        [sys.executable, "-c", OWN_TERMINAL, sys.executable, "-m", "argosy", "exec", "-it", "c", "sh", "-c", script],
+        env=argosy.env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,  # type: ignore[attr-defined]
+    ) as process:  # fmt: skip
+        assert os.read(person, 4) == b"up\r\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 6
+    assert termios.tcgetattr(slave) == mode
+    os.close(slave)
+    os.close(person)
+
+
+OWN_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 DEAF = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
 
 

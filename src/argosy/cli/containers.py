@@ -23,7 +23,7 @@ from argosy.engine.container import Container, End
 from argosy.engine.invoke import Runtime, meaning, status_of, words
 from argosy.engine.options import Published
 from argosy.engine.places import Places
-from argosy.engine.streams import run_attached
+from argosy.engine.streams import run_attached, run_signalled
 from argosy.engine.values import signal_number
 from argosy.errors import ArgosyError, ContainerStatusError, ContainerUnknownError, UsageError
 
@@ -346,7 +346,7 @@ def _executed(argv: list[str], fd: int, *, interactive: bool, tty: bool, detach:
         except OSError:
             raise UsageError("there is no terminal here", hint="leave out -t") from None
         stdin = None if interactive else null
-        return subprocess.run(argv, stdin=stdin, pass_fds=(fd,), check=False).returncode
+        return run_signalled(argv, stdin=stdin, pass_fds=(fd,))
     return run_attached(argv, interactive=interactive, pass_fds=(fd,))
 
 

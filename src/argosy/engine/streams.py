@@ -12,13 +12,14 @@ import errno
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import termios
 import threading
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
-from argosy.engine.values import ENDING
+from argosy.engine.values import ENDING, PASSED_ON
 from argosy.errors import StorageError
 
 _NAMES = {1: "standard output", 2: "standard error"}
@@ -202,7 +203,7 @@ def _held(pipe: int) -> int:
 
 
 def run_attached(argv: Sequence[str], *, interactive: bool, pass_fds: Sequence[int] = ()) -> int:
-    """Run a program whose streams are copied from and to this process's.
+    """Run a program whose streams are copied from and to this process's, and that gets the signals sent to this one.
 
     Returns:
         Its exit code.
@@ -211,14 +212,40 @@ def run_attached(argv: Sequence[str], *, interactive: bool, pass_fds: Sequence[i
         StorageError: some of its output could not be written.
     """
     with Streams(interactive=interactive) as streams:
-        with subprocess.Popen(
-            argv,
-            stdin=streams.stdin,
-            stdout=streams.stdout,
-            stderr=streams.stderr,
-            pass_fds=pass_fds,
-        ) as process:
-            streams.start()
-            code = process.wait()
+        code = run_signalled(
+            argv, streams.start, stdin=streams.stdin, stdout=streams.stdout, stderr=streams.stderr,
+            pass_fds=pass_fds, process_group=0,  # or a terminal's signals would reach it twice
+        )  # fmt: skip
         streams.finish()
     return code
+
+
+def run_signalled(
+    argv: Sequence[str], on_started: Callable[[], object] = lambda: None, **options: Any
+) -> int:
+    """Run a program to its end, and send it what signals are sent to this process meanwhile.
+
+    Args:
+        argv: The program and its arguments.
+        on_started: Called when it runs.
+        options: Those of `subprocess.Popen`.
+
+    Returns:
+        Its exit code; 128 and the signal's number if one killed it.
+    """
+    early: list[int] = []
+    send: Callable[[int], object] = early.append
+    before = {
+        number: signal.signal(number, lambda number, _frame: send(number)) for number in PASSED_ON
+    }
+    try:
+        with subprocess.Popen(argv, **options) as process:
+            send = process.send_signal
+            for number in early:
+                send(number)
+            on_started()
+            code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - code if code < 0 else code
