@@ -260,6 +260,24 @@ def test_of_a_damaged_container_all_that_is_there_is_removed(
     assert argosy("ps", "-a").out.count("\n") == 1
 
 
+def test_a_layer_that_is_damaged_at_its_right_size_is_removed_by_who_finds_it(
+    argosy: Argosy, image: str, root: pathlib.Path
+) -> None:
+    """A pull would take it for what it is named after, and `prune` spares it for an hour."""
+    argosy("pull", "-q", image)
+    blobs = root / "images/blobs/sha256"
+    layer = max(blobs.iterdir(), key=lambda path: path.stat().st_size)
+    others = set(blobs.iterdir()) - {layer}
+    with layer.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"XXXX")
+    done = alone(argosy, image, "true", code=125)
+    assert ", which is damaged" in done.err
+    assert "hint: what is damaged of it has been removed: pull it anew" in done.err
+    assert set(blobs.iterdir()) == others
+    alone(argosy, image, "true")
+
+
 def _kill(watcher: int, lock: pathlib.Path) -> None:
     os.kill(watcher, signal.SIGKILL)
     with lock.open() as file:  # which is its until it has ended

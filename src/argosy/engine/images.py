@@ -12,11 +12,13 @@ from argosy.content import graph
 from argosy.content.copy import copy
 from argosy.content.events import OnEvent, ignore
 from argosy.content.protocols import Source
+from argosy.content.verify import CHUNK
 from argosy.engine.names import local_name, typed_digits
 from argosy.errors import (
     ArgosyError,
     IntegrityError,
     InvalidConfigError,
+    InvalidError,
     ManifestUnknownError,
     NotFoundError,
     PlatformUnknownError,
@@ -270,7 +272,7 @@ class LocalImages:
             entries = self.store.entries()
             roots = [entry for name in names for entry in entries.meant(name)]
             below = self.store.catalog.content(roots)
-            damaged = {desc.digest for desc in below if self._is_damaged(desc)}
+            damaged = {desc.digest for desc in below if _is_read(desc) and self._is_damaged(desc)}
             self.store.untag(*names)
             for digest in damaged:
                 with contextlib.suppress(NotFoundError):  # somebody else has
@@ -278,13 +280,32 @@ class LocalImages:
         return names
 
     def _is_damaged(self, desc: Descriptor) -> bool:
-        """Whether a manifest or configuration is here that is not what its name says."""
+        """Whether a blob is here that is not what its name says; it is read for that, and a layer may be large."""
         try:
-            if desc.is_manifest() or desc.media_type in mediatypes.CONFIGS:
-                graph.read(self.store, desc)
+            with self.store.fetch(desc) as blob:
+                while blob.read(CHUNK):
+                    pass
         except ArgosyError as exc:
             return isinstance(exc, IntegrityError)
         return False
+
+    @contextlib.contextmanager
+    def reading(self, name: str, image: Image) -> Iterator[None]:
+        """Reading the layers of an image that is here: those that turn out to be damaged are removed.
+
+        They would be in the way of the next pull, which does not read what is here with the right size.
+        """
+        try:
+            yield
+        except (IntegrityError, InvalidError) as exc:
+            damaged = [d for d in image.manifest.layers if self._is_damaged(d)]
+            for desc in damaged:
+                with contextlib.suppress(NotFoundError):  # somebody else has
+                    self.store.blobs.remove(desc.digest)
+            if damaged:
+                exc.add_note(f"in {name}, which is damaged")
+                exc.hint = "what is damaged of it has been removed: pull it anew"
+            raise
 
     def collect(self) -> int:
         """Remove what no name leads to. Returns the bytes that are free again."""
@@ -293,6 +314,11 @@ class LocalImages:
             if self.store.catalog.facts(entry) is None:  # of no use to anybody
                 self.store.forget(entry)
         return gc(self.store, untagged=True).size
+
+
+def _is_read(desc: Descriptor) -> bool:
+    """Whether it is small enough to be looked at whenever an image is removed."""
+    return desc.is_manifest() or desc.media_type in mediatypes.CONFIGS
 
 
 @contextlib.contextmanager

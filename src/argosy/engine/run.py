@@ -291,7 +291,8 @@ class Engine:
             with self.layers.settled():
                 container.record.layers = self.layers.plan(image)
                 container.save()
-            self.layers.ensure(image, on_layer)
+            with self.images.reading(name, image):
+                self.layers.ensure(image, on_layer)
             overlay.like(container.file("upper"), container.record.layers[0])
             container.write(_IMAGE, image.raw_config)
             self._set_up(container, image.config, options)
