@@ -90,6 +90,19 @@ def test_containers_are_found_by_what_they_are_of(argosy: Argosy, image: str) ->
         assert told in argosy("ps", "--filter", wrong, code=64).err
 
 
+def test_a_container_has_its_images_labels_too(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    labelled = f"oci:{tmp_path}/layout:v1"
+    argosy("mutate", "-q", image, "-l", "maker=us", "-l", "job=0", "-t", labelled)
+    argosy("run", "-q", "-d", "--network", "none", "-l", "job=17", labelled, "true")
+    for label in ("maker", "maker=us", "job=17"):
+        assert argosy("ps", "-aq", "--filter", f"label={label}").out, label
+    assert not argosy("ps", "-aq", "--filter", "label=job=0").out
+    (row,) = json.loads(argosy("ps", "-a", "--json").out)
+    assert row["Labels"] == {"maker": "us", "job": "17"}
+
+
 def test_a_dry_run_of_rm_removes_no_container(argosy: Argosy, image: str) -> None:
     argosy("run", "-q", "-d", "--name", "w", "--network", "none", image, "sleep", "100")
     argosy("rm", "--dry-run", "w", code=1)

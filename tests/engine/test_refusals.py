@@ -79,6 +79,7 @@ def engine(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--add-host", "a=b", "IP address"),
         ("--dns", "name", "IP address"),
         ("--publish", "99999", "port '99999'"),
+        ("--network", "pasta", "network pasta is for users other than root"),
         ("--platform", "linux/", "linux/"),
     ],
 )

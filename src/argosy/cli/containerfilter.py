@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
 from argosy.cli.options import patterns, typed_place
@@ -9,7 +10,7 @@ from argosy.engine.container import Container
 from argosy.engine.invoke import status_of
 from argosy.engine.names import local_name, typed_digits
 from argosy.engine.values import pairs
-from argosy.errors import UsageError
+from argosy.errors import InvalidConfigError, UsageError
 
 Fits = Callable[[Container], bool]
 Wanted = Mapping[str, list[Fits]]
@@ -48,8 +49,11 @@ def fits(container: Container, wanted: Wanted) -> bool:
 
 
 def labels(container: Container) -> dict[str, str]:
-    """What `run --label` said."""
-    return pairs(container.record.options["labels"], "label")
+    """Those of its image, and what `run --label` said."""
+    own = pairs(container.record.options["labels"], "label")
+    with contextlib.suppress(OSError, InvalidConfigError):  # it is being made, or damaged
+        return {**container.image().execution.labels, **own}
+    return own
 
 
 def _id(value: str) -> Fits:

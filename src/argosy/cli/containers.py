@@ -39,7 +39,7 @@ _FOLLOW = 0.2
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Only those of this id, name (an expression), label (of run), status or ancestor (an image).",
+    help="Only those of this id, name (an expression), label, status or ancestor (an image).",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @json_option

@@ -55,6 +55,10 @@ def check(options: RunOptions, *, rootless: bool = False) -> None:
     if rootless:
         for ulimit in options.ulimits:
             _check_ulimit(ulimit)
+    elif options.network == "pasta":  # which becomes nobody, who may not enter root's namespaces
+        raise UsageError(
+            "network pasta is for users other than root", hint="root's own is --network bridge"
+        )
 
 
 def _check_device(device: Device, options: RunOptions) -> None:

@@ -27,9 +27,12 @@ from argosy.errors import (
 )
 from argosy.layer.removal import discard
 from argosy.layout.durable import storage_errors
+from argosy.spec.imageconfig import ImageConfig
 
 _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _RECORD = "container.json"
+_IMAGE = "image.json"
+"""The image's configuration: the image may be gone when the container is started again."""
 _LOCK = "lock"
 _PATIENCE = 30.0
 """Seconds until a watcher must have cleared away after the end of its container."""
@@ -71,6 +74,23 @@ class Container:
         with storage_errors(path), open(path, "wb") as file:
             file.write(data)
         return path
+
+    def keep_image(self, config: bytes) -> None:
+        """Keep its image's configuration.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        self.write(_IMAGE, config)
+
+    def image(self) -> ImageConfig:
+        """Its image's configuration.
+
+        Raises:
+            OSError: it is not there yet, or cannot be read.
+        """
+        with open(self.file(_IMAGE), "rb") as file:
+            return ImageConfig.decode(file.read())
 
     @property
     def rootfs(self) -> str:

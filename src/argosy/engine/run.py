@@ -32,8 +32,6 @@ from argosy.errors import ContainerError, ContainerStatusError, ContainerUnknown
 from argosy.image.view import Image, Layer
 from argosy.spec.imageconfig import ImageConfig
 
-_IMAGE = "image.json"
-"""The image's configuration, in a container's directory: the image may be gone when it is started again."""
 _KILLED = 10.0
 """Seconds in which a container must end that was killed."""
 
@@ -157,8 +155,7 @@ class Engine:
             return False
         try:
             self._check_ended(container)
-            with open(container.file(_IMAGE), "rb") as file:
-                config = ImageConfig.decode(file.read())
+            config = container.image()
             options = RunOptions.decode(container.record.options)
         except BaseException:
             container.release()
@@ -294,7 +291,7 @@ class Engine:
             with self.images.reading(name, image):
                 self.layers.ensure(image, on_layer)
             overlay.like(container.file("upper"), container.record.layers[0])
-            container.write(_IMAGE, image.raw_config)
+            container.keep_image(image.raw_config)
             self._set_up(container, image.config, options)
         except BaseException:
             self.clear(container, keep=False)
