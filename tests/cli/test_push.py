@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Iterator
 
@@ -73,3 +74,19 @@ def test_a_part_of_an_index_is_pushed_only_where_it_is_said_which(
     one = argosy("digest", "--platform", _OTHERS[0], f"{place}:v1").out
     done = argosy("push", "-q", "--platform", _OTHERS[0], f"{place}:v1")
     assert (done.out, done.err) == (f"{place}@{one}", "")
+
+
+def test_an_image_of_this_machine_is_pushed_to_another_name(argosy: Run, place: Repository) -> None:
+    """And not what its name means in its registry by now."""
+    image = random.image(place, 1, "one").digest
+    argosy("pull", "-q", f"{place}:one")
+    random.image(place, 2, "one")
+    entry = json.loads(argosy("images", "--json").out)[0]
+    for typed, tag in ((f"{place}:one", "two"), (entry["Id"].partition(":")[2][:12], "three")):
+        done = argosy("push", "-q", typed, f"{place}:{tag}")
+        assert done.out == f"{place}@{image}\n"
+        assert place.resolve(tag).digest == image
+    other = place.resolve("one").digest
+    argosy("rmi", f"{place}:one")
+    argosy("push", "-q", f"{place}:one", f"{place}:four")
+    assert place.resolve("four").digest == other

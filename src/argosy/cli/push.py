@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from argosy.cli.failure import warn
 from argosy.cli.options import FILE_OR_PLACE, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.engine.names import local_name
-from argosy.errors import UsageError
+from argosy.errors import ManifestUnknownError, UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
@@ -42,7 +43,9 @@ def command(
     quiet: bool,
     progress: str,
 ) -> None:
-    """Send an image to a registry: one of this machine's, or what PLACE (a file, a layout) holds.
+    """Send an image to a registry: one of this machine's, or what PLACE holds.
+
+    PLACE is a file or a layout, or an image of this machine by its other name or its id; a registry's, if none is.
 
     Of an index of this machine all images are sent; where only one of them was pulled, that one alone, with a warning.
     Prints the reference by digest.
@@ -51,6 +54,7 @@ def command(
     Examples:
       argosy push registry.example/app:v1
       argosy push alpine.tar registry.example/alpine:3.20
+      argosy push alpine:3.20 registry.example/alpine:3.20
     """
     if len(named) > 2:
         raise UsageError("expected a reference, or a place and a reference")
@@ -71,7 +75,8 @@ def command(
         "expected": target.digest,
     }
     with places.target(target) as given, _shown(progress, quiet=quiet) as on_event:
-        if len(named) == 2:
+        here = local_name(target) if len(named) == 1 else _here(named[0])
+        if here is None:
             with places.source(named[0], ahead=True) as source:
                 chosen = locate.choose(source, named[0])
                 digest = copy(
@@ -81,19 +86,23 @@ def command(
             return
         images = engine.images()
         prefix = f"{target.reference.repository}:"
-        names = (
-            [t for t in images.store.tags() if t.startswith(prefix)]
-            if all_tags
-            else [local_name(target)]
-        )
+        names = [t for t in images.store.tags() if t.startswith(prefix)] if all_tags else [here]
         for name in names:
-            tags = (name[len(prefix) :],) if name.startswith(prefix) else _tags(target)
+            tags = (name[len(prefix) :],) if all_tags else _tags(target)
             chosen = name if platforms else _whole(images, name)
             digest = copy(images.store, chosen, given, *tags, on_event=on_event, **options).digest
             print(f"{target.reference.repository}@{digest}")
 
 
 _shown = progress.shown
+
+
+def _here(place: Location) -> str | None:
+    """The name of an image of this machine, if a place is that, or the first digits of its id."""
+    if place.reference is not None:
+        with contextlib.suppress(ManifestUnknownError):
+            return engine.images().finder()(str(place))[0]
+    return None
 
 
 def _whole(images: LocalImages, name: str) -> Digest:
