@@ -78,6 +78,9 @@ def test_containers_are_found_by_what_they_are_of(argosy: Argosy, image: str) ->
     assert found(f"ancestor={image}") == {0, 1, 2}
     assert found("ancestor=nosuch") == set()
     assert argosy("ps", "-q", "-f", "status=exited").out.split() == [ids[2]]
+    assert argosy("ps", "-lq").out.split() == [ids[2]]
+    assert argosy("ps", "-q", "-n", "2").out.split() == [ids[2], ids[1]]
+    assert argosy("ps", "-q", "--last", "9", "-f", "name=web").out.split() == [ids[1], ids[0]]
     (row,) = json.loads(argosy("ps", "--json", "--filter", "name=web-2").out)
     assert row["Labels"] == {"job": "18", "kind": ""}
     for wrong, told in (

@@ -41,9 +41,15 @@ _FOLLOW = 0.2
     metavar="KEY=VALUE",
     help="Only those of this id, name (an expression), label, status or ancestor (an image).",
 )
+@click.option(
+    "-n", "--last", metavar="N", type=click.IntRange(0), help="Only the N newest, ended or not."
+)
+@click.option("-l", "--latest", "last", flag_value=1, help="Only the newest, ended or not.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
 @json_option
-def ps(every: bool, filters: tuple[str, ...], quiet: bool, as_json: bool) -> int | None:
+def ps(
+    every: bool, filters: tuple[str, ...], last: int | None, quiet: bool, as_json: bool
+) -> int | None:
     """List containers.
 
     Of several filters with the same key one must fit, of labels all. Those for a status find containers that have
@@ -57,14 +63,15 @@ def ps(every: bool, filters: tuple[str, ...], quiet: bool, as_json: bool) -> int
     Examples:
       argosy ps -a
       argosy ps -q --filter label=job=17 --filter status=running
+      argosy ps -lq
     """
     wanted = containerfilter.parse(filters)
-    every = every or "status" in wanted
+    every = every or last is not None or "status" in wanted
     found = [
         c
         for c in Container.every(engine.places(), damaged=True)
         if (every or status_of(c) not in ("exited", "dead")) and containerfilter.fits(c, wanted)
-    ]
+    ][:last]
     if quiet:
         lines(c.id for c in found)
     elif as_json:
