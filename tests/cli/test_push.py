@@ -90,3 +90,16 @@ def test_an_image_of_this_machine_is_pushed_to_another_name(argosy: Run, place: 
     argosy("rmi", f"{place}:one")
     argosy("push", "-q", f"{place}:one", f"{place}:four")
     assert place.resolve("four").digest == other
+
+
+def test_what_docker_comes_before_is_a_registry_s_image(
+    argosy: Run, place: Repository, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random.image(place, 1, "one")
+    argosy("pull", "-q", f"{place}:one")
+    newer = random.image(place, 2, "one").digest
+    argosy("push", "-q", f"docker://{place}:one", f"{place}:two")
+    assert place.resolve("two").digest == newer
+    monkeypatch.setenv("ARGOSY_ROOT", "/proc/none")  # where no image of this machine can be
+    argosy("push", "-q", f"{place}:one", f"{place}:three")
+    assert place.resolve("three").digest == newer

@@ -188,6 +188,10 @@ def switch(text: str) -> dict[str, Any]:
 
 PLACE = _Parsed("place", typed_place)
 FILE_OR_PLACE = _Parsed("file or place", Location.existing)
+FILE_OR_NAME = _Parsed(
+    "file or place", lambda text: (Location.existing(text), not text.startswith("docker://"))
+)
+"""A place, and whether, where it is a reference, this machine's images may be meant and not a registry's alone."""
 PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
 
 FORMATS = {"oci": False, "docker": True, "v2s2": True}

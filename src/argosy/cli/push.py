@@ -10,10 +10,10 @@ import click
 from argosy import locate
 from argosy.cli import engine, places, progress
 from argosy.cli.failure import warn
-from argosy.cli.options import FILE_OR_PLACE, jobs_option, platforms_option, quiet_option
+from argosy.cli.options import FILE_OR_NAME, jobs_option, platforms_option, quiet_option
 from argosy.content.copy import copy
 from argosy.engine.names import local_name
-from argosy.errors import ManifestUnknownError, UsageError
+from argosy.errors import ManifestUnknownError, StorageError, UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("named", nargs=-1, required=True, type=FILE_OR_PLACE, metavar="[PLACE] REFERENCE")
+@click.argument("named", nargs=-1, required=True, type=FILE_OR_NAME, metavar="[PLACE] REFERENCE")
 @click.option(
     "-a", "--all-tags", is_flag=True, help="Every tag the repository has on this machine."
 )
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @quiet_option
 @progress.progress_option
 def command(
-    named: tuple[Location, ...],
+    named: tuple[tuple[Location, bool], ...],
     all_tags: bool,
     referrers: bool,
     foreign: bool,
@@ -45,7 +45,8 @@ def command(
 ) -> None:
     """Send an image to a registry: one of this machine's, or what PLACE holds.
 
-    PLACE is a file or a layout, or an image of this machine by its other name or its id; a registry's, if none is.
+    PLACE is a file or a layout, or an image of this machine by its other name or its id; a registry's, if none is, or
+    after docker://.
 
     Of an index of this machine all images are sent; where only one of them was pulled, that one alone, with a warning.
     Prints the reference by digest.
@@ -58,7 +59,7 @@ def command(
     """
     if len(named) > 2:
         raise UsageError("expected a reference, or a place and a reference")
-    target = named[-1]
+    (place, may_be_here), (target, _) = named[0], named[-1]
     if all_tags:
         places.check_whole(target)
     if all_tags and len(named) == 2:
@@ -75,10 +76,11 @@ def command(
         "expected": target.digest,
     }
     with places.target(target) as given, _shown(progress, quiet=quiet) as on_event:
-        here = local_name(target) if len(named) == 1 else _here(named[0])
+        found = _here(place) if may_be_here else None
+        here = local_name(target) if len(named) == 1 else found
         if here is None:
-            with places.source(named[0], ahead=True) as source:
-                chosen = locate.choose(source, named[0])
+            with places.source(place, ahead=True) as source:
+                chosen = locate.choose(source, place)
                 digest = copy(
                     source, chosen, given, *_tags(target), on_event=on_event, **options
                 ).digest
@@ -100,7 +102,9 @@ _shown = progress.shown
 def _here(place: Location) -> str | None:
     """The name of an image of this machine, if a place is that, or the first digits of its id."""
     if place.reference is not None:
-        with contextlib.suppress(ManifestUnknownError):
+        with contextlib.suppress(
+            ManifestUnknownError, StorageError
+        ):  # it may have no room for images
             return engine.images().finder()(str(place))[0]
     return None
 
