@@ -123,3 +123,32 @@ def test_a_tag_and_a_digest_are_not_removed_at_once(argosy: Run, layout: pathlib
     for place in (f"oci:{layout}:v1@{digest}", f"localhost:1/app:v1@{digest}"):
         assert "not both" in argosy("rm", f"oci:{layout}:multi", place, code=64).err
     assert sorted(argosy("ls", f"oci:{layout}").out.split()) == ["multi", "v1"]
+
+
+def test_an_entry_of_a_layout_is_removed_by_its_digest_alone(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    told = argosy("rm", f"oci:{layout}@0", code=64).err
+    assert "by its digest" in told
+    words = told.split("`argosy ")[1].split("`")[0].split()
+    argosy("rm", argosy(*words).out.strip())
+    assert argosy("ls", f"oci:{layout}").out == "multi\n"
+
+
+@pytest.mark.parametrize("verb", [("rm",), ("manifest", "rm")])
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_an_image_that_an_index_lists_stays(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, verb: tuple[str, ...], kind: str
+) -> None:
+    place = f"{kind}:{tmp_path}/there"
+    argosy("cp", "-q", f"oci:{layout}:multi", f"{place}:multi")
+    listed = json.loads(argosy("manifest", "get", f"{place}:multi").out)["manifests"][0]["digest"]
+    argosy("tag", f"{place}@{listed}", "one")
+    done = argosy(*verb, f"{place}@{listed}", code=1)
+    assert f"{listed} is part of the index" in done.err
+    assert sorted(argosy("ls", place).out.split()) == ["multi", "one"]
+    argosy("rm", f"{place}:one")
+    assert argosy("validate", f"{place}:multi").out == ""
+    index = argosy("digest", f"{place}:multi").out.strip()
+    argosy("rm", f"{place}@{index}")
+    assert argosy("ls", place).out == ""

@@ -11,6 +11,7 @@ from argosy import locate
 from argosy.cli import files, places
 from argosy.cli.options import FILE, place_argument, platform_option
 from argosy.cli.output import document, raw
+from argosy.cli.rm import check_unlisted
 from argosy.content import graph
 from argosy.content.protocols import Deleter
 from argosy.errors import DigestMismatchError, UnsupportedError
@@ -85,7 +86,7 @@ def put(place: Location, file: str, media_type: str | None) -> None:
 def rm(place: Location) -> None:
     """Remove a manifest, and with it every tag that points to it.
 
-    `argosy rm` removes one tag and leaves its siblings.
+    `argosy rm` removes one tag and leaves its siblings. Of a layout or an archive none is removed that an index lists.
 
     \b
     Example:
@@ -95,5 +96,6 @@ def rm(place: Location) -> None:
         if not isinstance(target, Deleter):
             raise UnsupportedError(f"{place.transport}: nothing can be removed there")
         desc = target.resolve(locate.choose(target, place))
+        check_unlisted(target, [desc])
         target.delete(desc)
     print(f"removed {desc.digest}", file=sys.stderr)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import click
 
 from argosy.cli import connections, places
 from argosy.cli.options import PLACE
 from argosy.content.graph import MAX_NODES
-from argosy.content.protocols import Deleter, Source
+from argosy.content.protocols import Deleter, Source, Target
 from argosy.errors import LimitExceededError, NotFoundError, UnsupportedError, UsageError
+from argosy.layout.target import LayoutTarget
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 
@@ -37,7 +38,8 @@ def command(
 ) -> int | None:
     """Remove a tag and leave its siblings; or, by digest, a manifest with all its tags; or a container.
 
-    A word without colon, slash or @ is a container: a tag is always named with its place.
+    A word without colon, slash or @ is a container: a tag is always named with its place. Of a layout or an archive no
+    manifest is removed that an index there lists.
 
     \b
     Examples:
@@ -71,6 +73,11 @@ def _check(place: Location, referrers: bool) -> None:
         place.reference and not (place.reference.tag or place.reference.digest)
     ):
         raise UsageError(f"{place}: name the tag or the digest to remove")
+    if place.tag.startswith("@"):
+        raise UsageError(
+            f"{place}: a manifest without a tag is removed by its digest",
+            hint=f"`argosy digest --full {place}` prints it",
+        )
     if place.own_tag and place.digest:
         raise UsageError(
             f"{place}: name the tag or the digest to remove, not both",
@@ -96,13 +103,35 @@ def _remove(place: Location, referrers: bool, dry_run: bool) -> None:
         if place.digest is None:
             print(place.tag)
             return
-        for entry in _with_referrers(target, desc) if referrers else (desc,):
+        gone = _with_referrers(target, desc) if referrers else [desc]
+        check_unlisted(target, gone)
+        for entry in gone:
             if not dry_run:
                 target.delete(entry)
             print(entry.digest)
 
 
-def _with_referrers(source: Source, desc: Descriptor) -> Iterator[Descriptor]:
+def check_unlisted(target: Target, gone: Sequence[Descriptor]) -> None:
+    """See that no index of a layout or an archive loses an image. A registry knows itself what its indexes need.
+
+    Raises:
+        UnsupportedError: an index that stays lists one of them.
+    """
+    if not isinstance(target, LayoutTarget):
+        return
+    digests = {desc.digest for desc in gone}
+    for index in target.manifests():
+        facts = target.catalog.facts(index) if index.is_index() else None
+        if facts is None or index.digest in digests:
+            continue
+        for listed in digests.intersection(child.digest for child in facts.children):
+            raise UnsupportedError(
+                f"{listed} is part of the index {index.digest} in {target}, and stays",
+                hint="`argosy rm` by a tag removes the tag alone; `argosy index rm` makes an index without it",
+            )
+
+
+def _with_referrers(source: Source, desc: Descriptor) -> Sequence[Descriptor]:
     """A manifest after all that refers to it, and that after what refers to that: so no subject goes first."""
     found = {desc.digest: desc}
     todo = deque([desc])
@@ -113,4 +142,4 @@ def _with_referrers(source: Source, desc: Descriptor) -> Iterator[Descriptor]:
                 todo.append(entry)
         if len(found) > MAX_NODES:
             raise LimitExceededError(f"{desc.digest}: more than {MAX_NODES} manifests refer to it")
-    return reversed(found.values())
+    return list(reversed(found.values()))
