@@ -192,6 +192,10 @@ def test_an_index_tells_of_the_platform_its_changed_image_runs_on(
         ["--exposed-ports", "x"],
         ["--set", "a"],
         ["--created", "yesterday"],
+        ["--created", "2024-01-01"],
+        ["--created", "2024-13-01T00:00:00Z"],
+        ["--created", "2024-01-01T00:00:00"],
+        ["--history.created", "20240101T000000Z"],
         ["--cmd", "[1]"],
     ],
 )

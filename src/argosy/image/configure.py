@@ -6,6 +6,7 @@ guessed: a field that is not named stays as it is, unknown properties included.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime as dt
 import re
@@ -262,9 +263,9 @@ def seconds_of(time: str) -> float:
     text = time.upper().replace(" ", "T")
     # Nine digits of a second are common, and more than Python takes.
     text = re.sub(r"(\.\d{6})\d+", r"\1", text)
-    try:
-        return dt.datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        raise InvalidConfigError(
-            f"expected a date and time as in RFC 3339, got {time[:64]!r}"
-        ) from None
+    with contextlib.suppress(ValueError):  # a 13th month
+        if re.fullmatch(_json.RFC3339, time, re.ASCII):  # of ISO 8601 Python takes much more
+            return dt.datetime.fromisoformat(text).timestamp()
+    raise InvalidConfigError(
+        f"expected a date and time as in RFC 3339, such as 2021-02-03T04:05:06Z, got {time[:64]!r}"
+    )

@@ -194,12 +194,12 @@ def _decode_set(value: Any, where: str, error: type[InvalidError]) -> tuple[str,
     return tuple(value)
 
 
-_RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)"
+RFC3339 = r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)"
 
 
 def _decode_time(value: Any, where: str, error: type[InvalidError]) -> str:
     text: str = _typed(str, "a string")(value, where, error)
-    if not re.fullmatch(_RFC3339, text, re.ASCII):
+    if not re.fullmatch(RFC3339, text, re.ASCII):
         raise error(f"{where}: expected a date and time as in RFC 3339, got {text[:64]!r}")
     return text
 
