@@ -49,6 +49,16 @@ def test_no_blob_goes_where_a_manifest_cannot_be_read(argosy: Run, layout: pathl
     assert argosy("blob", "head", f"oci:{layout}@{layer}").json["digest"] == layer
 
 
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_an_archive_takes_no_blob_that_it_would_not_keep(
+    argosy: Run, tmp_path: pathlib.Path, kind: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"some bytes")
+    done = argosy("blob", "put", f"{kind}:{tmp_path}/there.tar", tmp_path / "file", code=1)
+    assert (done.out, "would not keep" in done.err) == ("", True)
+    assert not (tmp_path / "there.tar").exists()
+
+
 @pytest.mark.parametrize("verb", ["blob", "manifest"])
 def test_content_of_another_digest_is_4_and_not_kept(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, verb: str

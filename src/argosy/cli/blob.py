@@ -114,13 +114,18 @@ def head(place: Location, media_type: str) -> None:
 @_media_type
 @click.option("--descriptor", is_flag=True, help="Print the descriptor instead of the digest.")
 def put(place: Location, file: str, algorithm: str, media_type: str, descriptor: bool) -> None:
-    """Store a blob from a file or stdin, and print its digest.
+    """Store a blob from a file or stdin, and print its digest. Not in an archive: it keeps what its images need alone.
 
     \b
     Examples:
       argosy blob put registry.example/app layer.tar.gz
       argosy blob put registry.example/app@sha256:44136fa3… < config.json
     """
+    if place.transport in places.ARCHIVES:
+        raise UnsupportedError(
+            f"{place}: an archive would not keep a blob that no image needs",
+            hint="put it into an oci: directory, and copy the image from there",
+        )
     with files.opened(file) as given, tempfile.SpooledTemporaryFile(_IN_MEMORY) as held:
         made, size = hasher(algorithm), 0
         while data := given.read(CHUNK):
