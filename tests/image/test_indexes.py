@@ -49,6 +49,10 @@ def test_adding_an_entry_twice_lists_it_once() -> None:
     amd, arm = _images()
     index = indexes.create(amd.source, amd)
     assert len(indexes.add(indexes.add(index, arm), arm).manifests) == 2
+    assert (
+        indexes.create(amd.source, amd, arm, amd).manifests
+        == indexes.create(amd.source, amd, arm).manifests
+    )
 
 
 def test_an_index_is_listed_whole_or_by_its_images() -> None:

@@ -51,7 +51,7 @@ def create(
 
     Args:
         source: The place it is drafted over.
-        views: What it lists, in order.
+        views: What it lists, in order, each once.
         annotations: Of the index.
         docker: Whether it is a Docker manifest list.
         flatten: List the entries of indexes instead of the indexes.
@@ -97,9 +97,9 @@ def add(
         ]
     if platform is not None:
         new = [dataclasses.replace(entry, platform=platform) for entry in new]
-    named = {(entry.digest, str(entry.platform)) for entry in new}
+    named = {(entry.digest, str(entry.platform)): entry for entry in new}
     kept = [e for e in index.manifests if (e.digest, str(e.platform)) not in named]
-    return _with(index, [*kept, *new], [view.source for view in views])
+    return _with(index, [*kept, *named.values()], [view.source for view in views])
 
 
 def remove(
