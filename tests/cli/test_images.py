@@ -207,6 +207,14 @@ def test_a_flag_without_meaning_changes_nothing(
     assert argosy("digest", f"oci:{layout}:v1").out == before
 
 
+def test_a_new_image_is_told_of_as_the_environment_says(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARGOSY_PROGRESS", "none")
+    assert argosy("new", f"oci:{tmp_path}/images:empty").err == ""
+    assert "copied" in argosy("new", f"oci:{tmp_path}/more:empty", "--progress", "plain").err
+
+
 def test_rebase_and_check_base(argosy: Run, layout: pathlib.Path, tar: pathlib.Path) -> None:
     place = f"oci:{layout}"
     argosy("append", "-b", f"{place}:v1", "-f", tar, "-t", "app")

@@ -6,6 +6,7 @@ import click
 
 from argosy.cli import making
 from argosy.cli.options import PLACE, made_platform_option, utf8
+from argosy.cli.progress import progress_option
 from argosy.content.memory import MemoryStore
 from argosy.image.new import scratch
 from argosy.locate import Location
@@ -19,6 +20,7 @@ from argosy.spec.platform import Platform
 @click.option("--author", metavar="TEXT", default="", help="Who makes it.")
 @click.option("--docker", is_flag=True, help="Docker's media types instead of OCI's.")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@progress_option
 def command(
     place: Location,
     platform: Platform | None,
@@ -26,6 +28,7 @@ def command(
     author: str,
     docker: bool,
     quiet: bool,
+    progress: str,
 ) -> None:
     """Make an image without layers.
 
@@ -42,4 +45,4 @@ def command(
         author=utf8(author),
         docker=docker,
     )
-    making.put(image, None, making.Destination(tag=str(place), quiet=quiet))
+    making.put(image, None, making.Destination(tag=str(place), quiet=quiet, style=progress))
