@@ -77,3 +77,18 @@ def test_an_interrupt_keeps_what_was_written(
     (kept,) = tmp_path.glob("argosy-*/config.json")
     assert told == f"argosy: what was written is kept in {kept}\nargosy: interrupted\n"
     assert "SEED=2" in kept.read_text()
+
+
+def test_without_an_editor_the_document_is_read_from_stdin(
+    argosy: Run, layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDITOR", raising=False)
+    monkeypatch.delenv("VISUAL", raising=False)
+    place = f"oci:{layout}:v1"
+    changed = argosy("config", place).out.replace("SEED=1", "SEED=2").encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(changed)))
+    argosy("edit", "config", place, "-t", "edited")
+    assert opened(layout, "edited").config.execution.env == ("SEED=2",)
+    assert argosy("config", f"oci:{layout}:edited").out.encode() == changed
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert "stdin is empty" in argosy("edit", "config", place, "-t", "none", code=64).err

@@ -31,6 +31,8 @@ _MOST = 64 << 20
 def config(place: Location, platform: Platform | None, destination: making.Destination) -> None:
     """Change an image's configuration in $VISUAL or $EDITOR. What is not valid is not written.
 
+    Where neither is set and stdin is no terminal, the changed document is read from stdin.
+
     \b
     Example:
       argosy edit config oci:images:app -t v2
@@ -54,6 +56,8 @@ def manifest(
     destination: making.Destination,
 ) -> None:
     """Change a manifest or index in $VISUAL or $EDITOR. What is not valid is not written.
+
+    Where neither is set and stdin is no terminal, the changed document is read from stdin.
 
     \b
     Example:
@@ -79,6 +83,8 @@ def edited(raw: bytes, name: str) -> Iterator[bytes]:
     shown = _indented(raw)
     if not sys.stdin.isatty() and not (os.environ.get("VISUAL") or os.environ.get("EDITOR")):
         text = sys.stdin.buffer.read(_MOST)
+        if not text:
+            raise UsageError("no editor is set, and stdin is empty", hint="set $EDITOR")
         yield raw if text == shown else text
         return
     with contextlib.ExitStack() as stack:
