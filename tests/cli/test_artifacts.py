@@ -193,3 +193,15 @@ def test_a_type_that_is_none_is_wrong_usage(argosy: Run, tmp_path: pathlib.Path)
     for words in (["--artifact-type", "bad"], [f"{tmp_path}/a:b d/c", "--disable-path-validation"]):
         argosy("artifact", "push", "-q", place, *words, code=64)
     assert not (tmp_path / "x").exists()
+
+
+def test_what_needs_a_configuration_says_that_it_has_an_artifact(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.bin").write_text("no archive")
+    (tmp_path / "card.md").write_text("# A model")
+    argosy("artifact", "push", "-q", "oci:models:v1", "model.bin", "card.md")
+    for changed in ("flatten", "reproducible"):
+        told = argosy(changed, "oci:models:v1", "-t", "v2", code=1).err
+        assert "this is an artifact, not an image" in told

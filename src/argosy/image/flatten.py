@@ -42,6 +42,7 @@ def flatten(
 
     Raises:
         UsageError: the image has fewer layers than shall stay.
+        UnsupportedError: this is an artifact.
         InvalidLayerError: a layer is damaged or breaks a rule.
         IntegrityError: a layer is not what manifest and configuration say.
     """
@@ -49,6 +50,7 @@ def flatten(
         raise UsageError(f"{above} layers shall stay, the image has {len(image.layers)}")
     place = draft(image.source)
     placed = image.within(place)
+    config = placed.config
     contents = Contents(placed, spool=spool)
     below = contents.laid(above)
     with (
@@ -58,9 +60,9 @@ def flatten(
         for name in _gone(below.root, contents.tree.root):
             tar.add(Entry(name=name, mode=0))
         _write(contents, tar, below, above)
-    stack = placed.config.rootfs
+    stack = config.rootfs
     config = dataclasses.replace(
-        placed.config,
+        config,
         rootfs=dataclasses.replace(stack, diff_ids=(*stack.diff_ids[:above], out.layer.diff_id)),
         history=(*_kept(image, above, steps), history or History()),
     )

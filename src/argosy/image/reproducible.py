@@ -39,6 +39,7 @@ def reproducible(image: Image, epoch: int) -> Image:
         epoch: Seconds since 1970.
 
     Raises:
+        UnsupportedError: this is an artifact.
         InvalidLayerError: a layer is damaged.
         IntegrityError: a layer is not what manifest and configuration say.
     """
@@ -71,6 +72,7 @@ def rewritten(image: Image, change: Callable[[Entry], Entry | None]) -> Image:
     """
     place = draft(image.source)
     placed = image.within(place)
+    config = placed.config
     order = Order()
     made = [
         None
@@ -82,7 +84,7 @@ def rewritten(image: Image, change: Callable[[Entry], Entry | None]) -> Image:
         new.descriptor if new else old.descriptor
         for new, old in zip(made, placed.layers, strict=True)
     ]
-    return derive(placed, config=_with_diff_ids(placed.config, made), layers=layers)
+    return derive(placed, config=_with_diff_ids(config, made), layers=layers)
 
 
 def _with_diff_ids(config: ImageConfig, made: Sequence[NewLayer | None]) -> ImageConfig:
