@@ -195,13 +195,15 @@ def test_a_type_that_is_none_is_wrong_usage(argosy: Run, tmp_path: pathlib.Path)
     assert not (tmp_path / "x").exists()
 
 
-def test_what_needs_a_configuration_says_that_it_has_an_artifact(
+def test_what_needs_an_image_says_that_it_has_an_artifact(
     argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.bin").write_text("no archive")
     (tmp_path / "card.md").write_text("# A model")
     argosy("artifact", "push", "-q", "oci:models:v1", "model.bin", "card.md")
+    for looked in (("fs", "ls"), ("size",), ("export",), ("diff", "oci:models:v1")):
+        assert "hint: this is an artifact" in argosy(*looked, "oci:models:v1", code=1).err
     for changed in ("flatten", "reproducible"):
         told = argosy(changed, "oci:models:v1", "-t", "v2", code=1).err
         assert "this is an artifact, not an image" in told

@@ -21,7 +21,7 @@ from argosy.cli import failure, files, places, progress
 from argosy.cli.options import PLACE, typed_place, utf8
 from argosy.content.copy import copy
 from argosy.content.protocols import Source
-from argosy.errors import ArgosyError, InvalidConfigError, UsageError
+from argosy.errors import ArgosyError, InvalidConfigError, InvalidLayerError, UsageError
 from argosy.image.configure import now, rfc3339, seconds_of
 from argosy.image.convert import each
 from argosy.image.view import Image, ImageIndex
@@ -135,7 +135,12 @@ def one_image(
         image = Image(source=place, descriptor=desc)
         if destination is not None:
             check(image, location, destination)
-        yield image
+        try:
+            yield image
+        except InvalidLayerError as exc:  # any file can be what an image calls a layer
+            if not image.is_image:
+                exc.hint = exc.hint or "this is an artifact: argosy artifact pull writes its files"
+            raise
 
 
 @contextlib.contextmanager
