@@ -88,6 +88,24 @@ def test_any_property_can_be_set_by_its_name_in_json() -> None:
     assert new.extra == {"x.org": 1}
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("config.env", "config.Env"),
+        ("Config.Env", "config.Env"),
+        ("OS", "os"),
+        ("config.Healthcheck.Test", "config.Healthcheck"),
+        ("rootfs.diff_ids", "rootfs"),
+    ],
+)
+def test_a_property_that_is_meant_for_a_known_one_is_refused(name: str, known: str) -> None:
+    with pytest.raises(InvalidConfigError, match=rf"'{name}' is not known, but '{known}' is"):
+        Changes(properties={name: ["A=b"]}).applied(OLD)
+    new = Changes(properties={"os.features": ["win32k"], "config.OnBuild": []}).applied(OLD)
+    assert new.os_features == ("win32k",)
+    assert Changes(properties={name: None}).applied(OLD) == OLD
+
+
 def test_a_property_of_the_wrong_kind_is_refused_by_name() -> None:
     with pytest.raises(InvalidConfigError, match=r"config\.Cmd"):
         Changes(properties={"config.Cmd": "not a list"}).applied(OLD)

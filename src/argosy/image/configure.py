@@ -211,8 +211,27 @@ def _with_properties(config: ImageConfig, properties: Mapping[str, object]) -> I
         if value is None:
             place.pop(key, None)
         else:
+            _check_property(name)
             place[key] = value
     return ImageConfig.decode(_json.dumps(document))
+
+
+def _check_property(name: str) -> None:
+    """See that a new property is not meant for a known one, or for a part of one: nothing would come of it.
+
+    Raises:
+        InvalidConfigError: it is; readers in Go would take one in other letters for the known one, beside that.
+    """
+    known = {
+        *_json.names(ImageConfig),
+        *(f"config.{part}" for part in _json.names(ExecutionParameters)),
+    }
+    if name in known:
+        return
+    for one in known:
+        part = one not in ("config", "os") and name.startswith(f"{one}.")
+        if part or name.lower() == one.lower():
+            raise InvalidConfigError(f"property {name!r} is not known, but {one!r} is")
 
 
 def now(epoch: int | None = None) -> str:

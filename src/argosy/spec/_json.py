@@ -290,6 +290,11 @@ def _properties(cls: Any) -> tuple[tuple[str, str, Kind, bool, bool, bool], ...]
     return found
 
 
+def names(cls: type[Any]) -> tuple[str, ...]:
+    """The properties that a class of `prop` fields knows, by their names in JSON."""
+    return tuple(name for _, name, *_ in _properties(cls))
+
+
 def decode_object(
     cls: type[T], value: object, where: str = "", error: type[InvalidError] = InvalidConfigError
 ) -> T:
