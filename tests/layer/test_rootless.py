@@ -103,8 +103,9 @@ def test_a_layer_of_many_owners_goes_on_and_comes_back(tmp_path: Path) -> None:
             0,
         )
         with RootFS(tmp_path, Options(rootless=True)) as root:
-            since = root.snapshot()
-            assert list(root.diff(since)) == []
+            assert list(root.diff(root.snapshot())) == []
+            # Without digests the ctime counts, and to look at "secret" or "null" is to change theirs.
+            assert list(root.diff(root.snapshot(digests=False))) == []
         entries = {
             entry.name: entry for entry in TarReader(io.BytesIO(take(tmp_path, rootless=True)))
         }

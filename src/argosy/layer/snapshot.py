@@ -161,7 +161,9 @@ def _scan_folder(
             if stat.S_ISSOCK(status.st_mode):
                 options.warn(f"{shown(below)}: a socket cannot be in a layer")
                 continue
-            digest = content_digest(fd, name) if digests and stat.S_ISREG(status.st_mode) else None
+            # Reading what is closed to its owner changes its ctime, which then tells nothing of its content.
+            hashed = stat.S_ISREG(status.st_mode) and (digests or _is_closed(status.st_mode))
+            digest = content_digest(fd, name) if hashed else None
             target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(status.st_mode) else b""
             with _readable(fd, name, status.st_mode):
                 found[below] = _inode(
@@ -207,10 +209,15 @@ def _xattrs(path: bytes, *, follow: bool) -> Mapping[bytes, bytes]:
     return found or EMPTY
 
 
+def _is_closed(mode: int) -> bool:
+    """Whether its owner, who is us and not root, may not read what has this mode."""
+    return os.geteuid() != 0 and not mode & stat.S_IRUSR
+
+
 @contextmanager
 def _readable(parent: int, name: bytes, mode: int) -> Iterator[None]:
     """Let the owner of a file or directory read it, for as long as this takes."""
-    if os.geteuid() == 0 or mode & stat.S_IRUSR or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    if not _is_closed(mode) or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         yield
         return
     handle = os.open(name, HANDLE, dir_fd=parent)
