@@ -93,3 +93,16 @@ def test_parts_of_the_tree_can_be_walked() -> None:
 def test_what_aufs_kept_aside_serves_links_only() -> None:
     tree = laid([file(".wh..wh.plnk/1", b"x"), file(".wh..wh.orph/2"), link("a", ".wh..wh.plnk/1")])
     assert names(tree) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("members", "rule"),
+    [
+        ([file("d/e/f"), link("d", "d/e/f")], "a hard link takes the place of its target"),
+        ([symlink("l")], "a symbolic link must lead somewhere"),
+    ],
+)
+def test_what_no_disk_takes_is_refused(members: list[Member], rule: str) -> None:
+    with pytest.raises(InvalidLayerError, match=rule):
+        laid(members)
+    assert names(laid([file("f"), link("f", "f")])) == ["f"]

@@ -196,7 +196,13 @@ class MergedTree:
                 raise InvalidLayerError(
                     f"a hard link to {shown(entry.linkname)}, which is no file here"
                 )
+            if any(node is old for node in target[:-1]):
+                raise InvalidLayerError(
+                    f"a hard link takes the place of its target {shown(entry.linkname)}"
+                )
             return Node(target[-1].inode, touched=self.layers)
+        if entry.type is EntryType.SYMLINK and not entry.linkname:
+            raise InvalidLayerError("a symbolic link must lead somewhere")
         node = Node(Inode(entry, self.layers), touched=self.layers)
         if entry.type is EntryType.DIRECTORY and old is not None and old.inode.is_directory:
             node.children, node.purged = old.children, old.purged
