@@ -3,10 +3,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import pathlib
 import stat
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ from argosy.layer.diff import ChangeKind
 from argosy.layer.entry import Entry, EntryType
 from argosy.layer.idmap import IdMap
 from argosy.layer.options import Options
-from argosy.layer.snapshot import Snapshot
+from argosy.layer.snapshot import Inode, Snapshot
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
@@ -287,6 +289,25 @@ def test_a_snapshot_that_does_not_say_whose_it_is_is_the_bundles(
 @given(st.binary(max_size=40))
 def test_names_survive_mtree(name: bytes) -> None:
     assert unvis(vis(name).encode()) == name
+
+
+def _inode(mode: int, number: int, **more: Any) -> Inode:
+    return Inode(mode, 0, 0, 0, 0, 0, 1, number, 1, 0, **more)
+
+
+def test_an_mtree_says_what_umoci_says() -> None:
+    empty = hashlib.sha256().digest()
+    held = {
+        b"": _inode(stat.S_IFDIR | 0o755, 1),
+        b"closed": _inode(stat.S_IFREG, 2, digest=empty, xattrs={b"user.a": b"1"}),
+        b"link": _inode(stat.S_IFLNK | 0o777, 3, target=b"x", xattrs={b"trusted.a": b"1"}),
+    }
+    raw = mtree(Snapshot(held))
+    assert b" mode=0 " in raw  # not 00: umoci compares the text
+    assert b"xattr.user.a=" in raw
+    assert b"trusted" not in raw  # umoci looks at those of files and directories only
+    assert read_mtree(raw, Snapshot(held)).inodes[b"link"].xattrs == {b"trusted.a": b"1"}
+    assert unvis(rb"back\\slash\\040") == rb"back\slash\040"
 
 
 @given(st.binary(max_size=200))

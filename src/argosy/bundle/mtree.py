@@ -26,7 +26,7 @@ _TYPES = {
     stat.S_IFIFO: "fifo",
 }
 _KINDS = {name: kind for kind, name in _TYPES.items()}
-_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+_ESCAPE = re.compile(rb"\\([0-3][0-7]{2}|\\)")
 _ESCAPED = frozenset(b"\\#*=?[")
 
 
@@ -91,7 +91,7 @@ def _line(name: bytes, inode: Inode) -> str:
         f"size={inode.size}",
         f"uid={inode.uid}",
         f"gid={inode.gid}",
-        f"mode=0{stat.S_IMODE(inode.mode):o}",
+        f"mode={_octal(stat.S_IMODE(inode.mode))}",
         f"nlink={inode.links}",
         f"tar_time={inode.mtime // 10**9}.000000000",
     ]
@@ -101,27 +101,40 @@ def _line(name: bytes, inode: Inode) -> str:
         if inode.digest is None:
             raise InvalidLayerError(f"{vis(name)}: the snapshot was made without digests")
         words.append(f"sha256digest={inode.digest.hex()}")
-    words += [
-        f"xattr.{vis(key)}={base64.b64encode(value).decode()}"
-        for key, value in sorted(inode.xattrs.items())
-    ]
+    if _tells_xattrs(inode.mode):
+        words += [
+            f"xattr.{vis(key)}={base64.b64encode(value).decode()}"
+            for key, value in sorted(inode.xattrs.items())
+        ]
     return " ".join(words)
 
 
+def _tells_xattrs(mode: int) -> bool:
+    """Whether umoci looks at the attributes of what has this mode: of links and devices it does not."""
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def _octal(mode: int) -> str:
+    """A mode as umoci writes it, which compares the text: no mode at all is one digit."""
+    return f"0{mode:o}" if mode else "0"
+
+
 def unvis(text: bytes) -> bytes:
-    r"""The reverse of `vis`.
+    r"""The reverse of `vis`, and of umoci's, which doubles a backslash.
 
     >>> unvis(vis(b"a b\xff\\").encode())
     b'a b\xff\\'
     """
-    return _OCTAL.sub(lambda match: bytes((int(match[1], 8),)), text)
+    return _ESCAPE.sub(
+        lambda match: bytes((int(match[1], 8),)) if match[1].isdigit() else match[1], text
+    )
 
 
 def read_mtree(raw: bytes, present: Snapshot) -> Snapshot:
     """A snapshot out of a specification, such as umoci's of a bundle.
 
-    What a specification does not tell is taken from what stands there now: which names are one file, and the numbers of
-    devices.
+    What a specification does not tell is taken from what stands there now: which names are one file, the numbers of
+    devices, and the attributes of what is neither file nor directory.
 
     Args:
         raw: The specification, names relative to the directory they are in.
@@ -160,7 +173,7 @@ def _keywords(words: list[bytes]) -> dict[bytes, bytes]:
 def _inode(keywords: Mapping[bytes, bytes], now: Inode | None, number: int) -> Inode:
     kind = _KINDS[keywords[b"type"].decode()]
     digest = keywords.get(b"sha256digest")
-    xattrs = {
+    told = {
         unvis(key.removeprefix(b"xattr.")): base64.b64decode(value, validate=True)
         for key, value in keywords.items()
         if key.startswith(b"xattr.")
@@ -177,6 +190,6 @@ def _inode(keywords: Mapping[bytes, bytes], now: Inode | None, number: int) -> I
         links=int(keywords.get(b"nlink", b"1")),
         rdev=now.rdev if now else 0,
         target=unvis(keywords.get(b"link", b"")),
-        xattrs=xattrs,
+        xattrs=told if now is None or _tells_xattrs(kind) else now.xattrs,
         digest=bytes.fromhex(digest.decode()) if digest else None,
     )
