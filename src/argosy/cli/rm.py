@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -13,7 +15,6 @@ from argosy.cli.options import PLACE
 from argosy.content.graph import MAX_NODES
 from argosy.content.protocols import Deleter, Source, Target
 from argosy.errors import LimitExceededError, NotFoundError, UnsupportedError, UsageError
-from argosy.layout.target import LayoutTarget
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 
@@ -117,7 +118,8 @@ def check_unlisted(target: Target, gone: Sequence[Descriptor]) -> None:
     Raises:
         UnsupportedError: an index that stays lists one of them.
     """
-    if not isinstance(target, LayoutTarget):
+    layout: Any = sys.modules.get("argosy.layout.target")  # while it is not loaded, nothing is one
+    if layout is None or not isinstance(target, layout.LayoutTarget):
         return
     digests = {desc.digest for desc in gone}
     for index in target.manifests():
