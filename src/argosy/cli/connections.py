@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from argosy.cli.options import FILE, FILE_OR_PLACE, PLACE
+from argosy.cli.options import FILE, FILE_OR_NAME, FILE_OR_PLACE, PLACE
 from argosy.spec._value import Value
 
 META = "argosy.connections"
@@ -103,7 +103,7 @@ def added(command: click.Command, args: Sequence[str] | None = None) -> click.Co
     places = [
         p
         for p in command.params
-        if isinstance(p, click.Argument) and p.type in (PLACE, FILE_OR_PLACE)
+        if isinstance(p, click.Argument) and p.type in (PLACE, FILE_OR_PLACE, FILE_OR_NAME)
     ]
     if not (places or getattr(command, _MARK, False)) or getattr(command, _MARK, None) == "added":
         return command
