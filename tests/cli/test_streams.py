@@ -71,8 +71,6 @@ def test_a_closed_stream_is_no_defect(line: str, code: int, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "line",
     [
-        "blob put oci-archive:- f",
-        "blob put --descriptor oci-archive:- f",
         "artifact push -q oci-archive:-:v1 f",
         "sync -q oci:{} oci-archive:-",
         "flatten -q oci:{}:v1 -t oci-archive:-",

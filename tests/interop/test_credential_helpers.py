@@ -35,6 +35,7 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GNUPGHOME", str(home / "gpg"))
     monkeypatch.setenv("DOCKER_CONFIG", str(home / "docker"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))  # nobody's /run/containers
     monkeypatch.delenv("PASSWORD_STORE_DIR", raising=False)
     (home / "gpg").mkdir(mode=0o700)
     (home / "docker").mkdir()

@@ -10,6 +10,7 @@ import lzma
 import os
 import pathlib
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -343,3 +344,23 @@ def test_an_image_directory_has_one_writer_at_a_time(tmp_path: pathlib.Path) -> 
             DirectoryStore.create(tmp_path / "image")
     with DirectoryStore.create(tmp_path / "image") as store:
         assert store.resolve("@0") == desc
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_an_archive_that_is_changed_keeps_its_mode_and_owner(
+    tmp_path: pathlib.Path, mode: int
+) -> None:
+    """A private archive became everybody's to read with its next tag."""
+    file = tmp_path / "a.tar"
+    with OCIArchive.create(file) as target:
+        image = random.image(target, 1, "one")
+    file.chmod(mode)
+    owner = (5, 6) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(file, *owner)
+    with OCIArchive.create(file) as target:
+        target.tag(image, "two")
+    now = file.stat()
+    assert (stat.S_IMODE(now.st_mode), (now.st_uid, now.st_gid)) == (mode, owner)
+    with OCIArchive.create(file, anew=True) as target:
+        random.image(target, 2, "one")
+    assert file.stat().st_uid == os.geteuid()

@@ -139,9 +139,9 @@ def put(place: Location, file: str, algorithm: str, media_type: str, descriptor:
         with places.target(place) as target:
             target.push(desc, held)
     if descriptor:
-        document(desc.encode(), places.beside(place))
+        document(desc.encode())
     else:
-        print(desc.digest, file=places.beside(place))
+        print(desc.digest)
 
 
 @click.command()

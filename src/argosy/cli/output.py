@@ -6,7 +6,6 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
 
 from argosy.cli.failure import printable
 
@@ -21,8 +20,8 @@ def raw(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def document(value: object, file: TextIO | None = None) -> None:
-    """A JSON document to stdout, or to `file`, indented for people."""
+def document(value: object) -> None:
+    """A JSON document to stdout, indented for people."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
         right = text.encode(sys.stdout.encoding or "utf-8") == text.encode()
@@ -30,7 +29,7 @@ def document(value: object, file: TextIO | None = None) -> None:
         right = False
     if not right:  # JSON is UTF-8, whatever people are shown in
         text = json.dumps(value, indent=2)
-    print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text), file=file)
+    print(re.sub(_CONTROLS, lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def lines(values: Iterable[object]) -> None:

@@ -275,6 +275,7 @@ class OCIArchiveWriter(LayoutTarget):
             layout = LayoutStore.create(os.path.join(self._spool(undo), "layout"))
             blobs = _Joined(layout.blobs.path, base.content if base else None)
             super().__init__(f"{self.scheme}:{self.file}", layout.path, blobs)
+            self._changes = base is not None
             held = list(base.index().manifests) if base else []
             self.change(lambda _: held)  # of a killed run, only blobs are of use
             self._undo = undo.pop_all()
@@ -319,7 +320,9 @@ class OCIArchiveWriter(LayoutTarget):
         with storage_errors(self.file):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # of a killed run
-            with replacing(self.file, temporary=temporary, durable=True) as out:
+            with replacing(
+                self.file, temporary=temporary, durable=True, changed=self._changes
+            ) as out:
                 self._write(out)
 
     def _write(self, out: Any) -> None:

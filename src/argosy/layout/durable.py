@@ -120,7 +120,7 @@ def write_file(path: str, data: bytes) -> int:
 
 @contextlib.contextmanager
 def replacing(
-    path: str, *, temporary: str | None = None, durable: bool = False
+    path: str, *, temporary: str | None = None, durable: bool = False, changed: bool = False
 ) -> Iterator[BinaryIO]:
     """Write a file of any size that somebody named: it is there whole, or as it was before.
 
@@ -131,12 +131,13 @@ def replacing(
         path: The file.
         temporary: Where it is written first, on the same file system; beside the file if None. Nothing may be there.
         durable: Let it also survive a power loss.
+        changed: It is the old file in another state: its mode stays, and its owner and group where we may give them.
 
     Raises:
         DeniedError: permission denied.
         StorageError: it cannot be opened for another reason, or the disk is full.
     """
-    with _room(path), _replaced(path, temporary, durable=durable) as file:
+    with _room(path), _replaced(path, temporary, durable=durable, changed=changed) as file:
         yield file
 
 
@@ -152,7 +153,9 @@ def _room(path: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _replaced(path: str, temporary: str | None, *, durable: bool) -> Iterator[BinaryIO]:
+def _replaced(
+    path: str, temporary: str | None, *, durable: bool, changed: bool
+) -> Iterator[BinaryIO]:
     if is_stream(path):
         with storage_errors(path):
             stream = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
@@ -161,12 +164,15 @@ def _replaced(path: str, temporary: str | None, *, durable: bool) -> Iterator[Bi
         return
     target = os.path.realpath(path)
     temporary = temporary or f"{target}.{os.getpid()}{TEMPORARY}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with storage_errors(path):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        fd = os.open(temporary, flags, 0o600 if changed else 0o666)
     try:
         with open(fd, "wb") as file:
             yield file
             file.flush()
+            if changed:
+                _become(fd, os.stat(target))
             if durable:
                 os.fsync(fd)
         with storage_errors(path):
@@ -177,6 +183,15 @@ def _replaced(path: str, temporary: str | None, *, durable: bool) -> Iterator[Bi
         raise
     if durable:
         sync_directory(os.path.dirname(target))
+
+
+def _become(fd: int, old: os.stat_result) -> None:
+    """Give a file the mode of another, and as much of its owner and group as we may."""
+    for owner in (old.st_uid, -1):
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, owner, old.st_gid)
+            break
+    os.fchmod(fd, stat.S_IMODE(old.st_mode))
 
 
 def is_stream(path: str) -> bool:
