@@ -15,6 +15,7 @@ from argosy.content.memory import MemoryStore
 from argosy.errors import LimitExceededError, ManifestUnknownError, PlatformUnknownError
 from argosy.spec import mediatypes
 from argosy.spec._value import replace
+from argosy.spec.annotations import ATTESTS
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import Index
 from argosy.spec.platform import Platform
@@ -88,6 +89,45 @@ def test_nested_indexes_of_which_nothing_is_left_out_stay_as_they_are() -> None:
     root = index(source, index(source, arm, tag="inner"), amd)
     assert copy(source, "v1", target, "v1", platforms=[AMD, ARM]) == root
     assert digests(target, root) == digests(source, root)
+
+
+def attestation(store: MemoryStore, seed: int, about: Descriptor) -> Descriptor:
+    """As BuildKit lists it."""
+    desc = random.artifact(store, seed)
+    return replace(desc, platform=NONE, annotations={ATTESTS: about.digest})
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_smaller_index_has_the_attestations_of_its_images(nested: bool) -> None:
+    source, target = MemoryStore(), MemoryStore()
+    amd, arm, other = (image(source, one) for one in (AMD, ARM, S390X))
+    mine, others = attestation(source, 11, amd), attestation(source, 12, other)
+    entries = (amd, arm, other, mine, others)
+    index(source, *((index(source, *entries, tag="inner"),) if nested else entries))
+    got = copy(source, "v1", target, "v1", platforms=[AMD, ARM])
+    assert read_index(target, got).manifests == (amd, arm, mine)
+    assert digests(target, got) == {got.digest, amd.digest, arm.digest, mine.digest}
+    assert copy(source, "v1", target, platforms=[AMD]) == amd
+
+
+def test_an_index_of_which_all_images_are_meant_stays_as_it_is_with_its_attestations() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    amd, arm = image(source, AMD), image(source, ARM)
+    root = index(
+        source, amd, arm, *(attestation(source, 11 + i, d) for i, d in enumerate((amd, arm)))
+    )
+    assert copy(source, "v1", target, "v1", platforms=[AMD, ARM]) == root
+
+
+def test_an_attestation_that_is_not_there_is_left_out() -> None:
+    """As where only images were pulled."""
+    source, target = MemoryStore(), MemoryStore()
+    amd, arm, other = (image(source, one) for one in (AMD, ARM, S390X))
+    mine = attestation(source, 11, amd)
+    index(source, amd, arm, other, mine)
+    source.delete(mine)
+    got = copy(source, "v1", target, "v1", platforms=[AMD, ARM])
+    assert read_index(target, got).manifests == (amd, arm)
 
 
 def test_several_platforms_with_one_image_for_them_all_give_an_index_of_it() -> None:

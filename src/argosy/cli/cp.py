@@ -123,7 +123,8 @@ def command(
 
     With --format or --compress it becomes another one on its way, and both digests are told on stderr; the image id
     stays. The files of an artifact are not compressed. TARGET's tag is SOURCE's where none is given; where TARGET has a
-    digest, nothing else is written.
+    digest, nothing else is written. Several --platform of an index make a smaller one: of these images, and of what
+    BuildKit attests of them.
 
     \b
     Examples:

@@ -67,8 +67,8 @@ def copy(
     """Copy an image, an index or an artifact with all it is made of, and tag it at the target.
 
     Content that is at the target already does not move. The digest of what is copied stays the same, but for one
-    case: several `platforms` without `sparse` make a new, smaller index where they leave something out, which lists the
-    images alone, also those of nested indexes; one platform gives that image alone.
+    case: several `platforms` without `sparse` make a new, smaller index where they leave something out, of the images
+    (also those of nested indexes) and BuildKit's attestations of them; one platform gives that image alone.
 
     Args:
         source: Where it is.

@@ -319,7 +319,8 @@ class Choice(Value):
 def choose(
     source: Source, root: Descriptor, platforms: Sequence[Platform] | None, *, sparse: bool = False
 ) -> Choice:
-    """What `platforms` leave of a root: itself, one image of it, or a smaller index, which lists the images alone.
+    """What `platforms` leave of a root: itself, one image of it, or a smaller index: of the images, with those nested
+    indexes list, and of BuildKit's attestations of them, where these are there.
 
     Nothing is read but indexes, and the configurations of images whose platform no index names.
 
@@ -344,10 +345,13 @@ def choose(
     if len(set(platforms)) == 1:
         return Choice(paths[0][-1])
     listed = list(search.listed(keep))
+    attests = importlib.import_module("argosy.spec.annotations").ATTESTS  # for few indexes
+    about = (e for e in listed if e.annotations.get(attests) in keep and e.digest not in keep)
+    keep |= {entry.digest for entry in about if source.exists(entry)}
     if all(entry.digest in keep for entry in listed):
         return Choice(root)
     told = {path[-1].digest: path[-1] for path in paths}
-    entries = tuple(e if e.platform else told[e.digest] for e in listed if e.digest in keep)
+    entries = tuple(e if e.platform else told.get(e.digest, e) for e in listed if e.digest in keep)
     raw = replace(search.index(root), manifests=entries).encode()
     smaller = Descriptor.of(root.media_type, raw, algorithm=root.digest.algorithm)
     return Choice(smaller, made=(smaller, raw))

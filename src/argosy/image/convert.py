@@ -15,12 +15,11 @@ from argosy.image.draft import Draft, NewLayer, draft
 from argosy.image.view import Image, ImageIndex, Layer
 from argosy.layer.compression import Compression
 from argosy.spec import mediatypes
+from argosy.spec.annotations import ATTESTS
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.platform import Platform
 
 __all__ = ["each", "recompress", "recompressed", "retyped", "to_docker", "to_oci"]
-
-_ATTESTS = "vnd.docker.reference.digest"
 
 
 def each(
@@ -64,7 +63,7 @@ def _changed(
         made: Image | ImageIndex = each(
             ImageIndex(source=place, descriptor=entry), change, media_type
         )
-    elif entry.media_type not in mediatypes.MANIFESTS or _ATTESTS in entry.annotations:
+    elif entry.media_type not in mediatypes.MANIFESTS or ATTESTS in entry.annotations:
         return place, entry
     else:
         old = Image(source=place, descriptor=entry)
@@ -85,10 +84,10 @@ def _platform(old: Image, new: Image, said: Platform) -> Platform:
 
 
 def _renamed(entry: Descriptor, became: dict[str, str]) -> Descriptor:
-    refers = entry.annotations.get(_ATTESTS, "")
+    refers = entry.annotations.get(ATTESTS, "")
     if became.get(refers, refers) == refers:
         return entry
-    return dataclasses.replace(entry, annotations={**entry.annotations, _ATTESTS: became[refers]})
+    return dataclasses.replace(entry, annotations={**entry.annotations, ATTESTS: became[refers]})
 
 
 def to_oci(image: Image) -> Image:

@@ -22,6 +22,9 @@ BASE_NAME = "org.opencontainers.image.base.name"
 CONTAINERD_IMAGE_NAME = "io.containerd.image.name"
 """The full name that containerd, BuildKit and Docker put beside `REF_NAME` in a layout's index."""
 
+ATTESTS = "vnd.docker.reference.digest"
+"""The digest of the image of the same index that an attestation of BuildKit's is about."""
+
 _REF_NAME = (
     r"[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*"
     r"(?:/[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+)*)*"
