@@ -13,11 +13,16 @@ import pytest
 
 from argosy.errors import InvalidConfigError, TransportError
 from argosy.remote.config import Options
+from argosy.remote.connection import TLS
 from argosy.remote.registry import Registry
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.manifest import Manifest
+from tests.interop.registries import Authority
 from tests.wire import scripted as s
+from tests.wire.test_network import authority, secure
+
+__all__ = ["authority", "secure"]
 
 RAW = Manifest(config=Descriptor.of(mediatypes.OCI_CONFIG, b"{}")).encode()
 DESC = Descriptor.of(mediatypes.OCI_MANIFEST, RAW)
@@ -161,6 +166,19 @@ def test_an_address_is_passed_as_one(proxy: Proxy, name: str, address: bytes) ->
     with Registry(name, options(made)) as registry:
         assert registry.repository("app").resolve("v1") == DESC
     assert made.said == [address]
+
+
+def test_tls_is_spoken_with_the_registry_through_the_proxy(
+    secure: s.Scripted, authority: Authority
+) -> None:
+    with contextlib.closing(Socks(secure.port)) as made:
+        proxies = {"https": f"socks5://127.0.0.1:{made.port}"}
+        trusted = Options(proxies=proxies, tls=TLS(ca_files=(authority.ca_file,)), attempts=1)
+        with Registry("localhost.registry.test", trusted) as registry:
+            with pytest.raises(TransportError, match="certificate not trusted: Hostname mismatch"):
+                registry.repository("app").resolve("v1")
+        with Registry("registry.test", Options(proxies=proxies, insecure=True)) as registry:
+            assert registry.repository("app").resolve("v1") == DESC
 
 
 def test_user_and_password_are_given_where_they_are_wanted(proxy: Proxy) -> None:
