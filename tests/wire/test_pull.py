@@ -129,6 +129,19 @@ def test_schema_1_is_refused_by_name(scripted: s.Scripted, client: Client) -> No
         client().resolve("v1")
 
 
+def test_schema_1_is_refused_by_name_where_it_is_asked_for_by_digest(
+    scripted: s.Scripted, client: Client
+) -> None:
+    """Its digest is not that of its bytes, which hold signatures."""
+    digest = Digest.of(b"the part that is signed")
+    path = f"/v2/app/manifests/{digest}"
+    scripted.on("HEAD", path, s.answer(405))
+    scripted.on("GET", path, s.manifest(b"{}", mediatypes.DOCKER_SCHEMA1_SIGNED))
+    with pytest.raises(UnsupportedError, match="schema 1") as caught:
+        client().resolve(digest)
+    assert caught.value.hint == "push the image again with a current tool"
+
+
 def test_a_missing_manifest_is_unknown_whatever_the_body(
     scripted: s.Scripted, client: Client
 ) -> None:

@@ -27,7 +27,7 @@ from argosy.spec import _json, distribution, mediatypes
 from argosy.spec._value import Value
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest, hasher
-from argosy.spec.manifest import MAX_SIZE, decode_manifest
+from argosy.spec.manifest import MAX_SIZE, decode_manifest, schema1
 
 PAGE = 1000
 """Entries asked for at a time. More makes ECR answer 400."""
@@ -95,7 +95,7 @@ def _described(response: Response, tag_or_digest: str) -> Descriptor | None:
     media_type = mediatypes.essence(response.headers.get("Content-Type"))
     size = None if response.coding else response.length
     if media_type in mediatypes.SCHEMA1:
-        raise UnsupportedError("Docker schema 1 manifests are not supported")
+        raise schema1()
     if not mediatypes.is_manifest(media_type) or not size:
         return None  # a 0 is the length of what follows a HEAD: no manifest is empty
     try:
@@ -136,10 +136,10 @@ def get_manifest(
     if response.status == 404:
         raise missing(response, request, ManifestUnknownError)
     raw = response.data
-    digest = _own_digest(raw, tag_or_digest, response, exact=exact)
     stated = mediatypes.essence(response.headers.get("Content-Type"))
-    if stated in mediatypes.SCHEMA1:
-        raise UnsupportedError("Docker schema 1 manifests are not supported")
+    if stated in mediatypes.SCHEMA1:  # whose digest is not that of its bytes: they hold signatures
+        raise schema1()
+    digest = _own_digest(raw, tag_or_digest, response, exact=exact)
     try:
         parsed = decode_manifest(raw, stated if mediatypes.is_manifest(stated) else None)
     except InvalidManifestError as exc:

@@ -221,10 +221,7 @@ def _class_of(value: Mapping[str, object], expected: str | None) -> type[AnyMani
         raise InvalidManifestError(f"mediaType: expected {expected}, got {own}")
     claimed = expected or own
     if claimed in mediatypes.SCHEMA1 or (claimed is None and value.get("schemaVersion") == 1):
-        raise UnsupportedError(
-            "Docker schema 1 manifests are not supported",
-            hint="push the image again with a current tool",
-        )
+        raise schema1()
     shapes = [c for c, names in _SHAPES.items() if any(value.get(n) is not None for n in names)]
     if len(shapes) > 1:
         raise InvalidManifestError("the document has both 'manifests' and 'layers' or 'config'")
@@ -240,6 +237,14 @@ def _class_of(value: Mapping[str, object], expected: str | None) -> type[AnyMani
     if cls is Index and value.get("manifests") is None:
         raise InvalidManifestError("manifests: this property is required")
     return cls
+
+
+def schema1() -> UnsupportedError:
+    """The error where a manifest is of Docker's first format."""
+    return UnsupportedError(
+        "Docker schema 1 manifests are not supported",
+        hint="push the image again with a current tool",
+    )
 
 
 _SHAPES: dict[type[AnyManifest], tuple[str, ...]] = {
