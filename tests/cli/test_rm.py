@@ -152,3 +152,14 @@ def test_an_image_that_an_index_lists_stays(
     index = argosy("digest", f"{place}:multi").out.strip()
     argosy("rm", f"{place}@{index}")
     assert argosy("ls", place).out == ""
+
+
+def test_a_tag_that_is_not_there_hinders_none_of_the_others(
+    argosy: Run, layout: pathlib.Path
+) -> None:
+    done = argosy("rm", f"oci:{layout}:none", f"oci:{layout}:v1", f"oci:{layout}/none:v1", code=2)
+    assert done.out == "v1\n"
+    assert [line for line in done.err.splitlines() if line.startswith("argosy: ")] == [
+        f"argosy: 'none' is not in oci:{layout}",
+        f"argosy: 'v1' is not in oci:{layout}/none",
+    ]

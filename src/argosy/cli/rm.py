@@ -10,11 +10,17 @@ from typing import Any
 
 import click
 
-from argosy.cli import connections, places
+from argosy.cli import connections, failure, places
 from argosy.cli.options import PLACE
 from argosy.content.graph import MAX_NODES
 from argosy.content.protocols import Deleter, Source, Target
-from argosy.errors import LimitExceededError, NotFoundError, UnsupportedError, UsageError
+from argosy.errors import (
+    ArgosyError,
+    LimitExceededError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+)
 from argosy.locate import Location
 from argosy.spec.descriptor import Descriptor
 
@@ -39,7 +45,8 @@ def command(
 ) -> int | None:
     """Remove a tag and leave its siblings; or, by digest, a manifest with all its tags; or a container.
 
-    A word without colon, slash or @ is a container: a tag is always named with its place. Of a layout or an archive no
+    A word without colon, slash or @ is a container: a tag is always named with its place. What cannot be removed is
+    told, and hinders none of the others. Of a layout or an archive no
     manifest is removed that an index there lists.
 
     \b
@@ -53,19 +60,21 @@ def command(
     wanted = [PLACE.convert(text, None, context) for text in named if text not in containers]
     for place in wanted:
         _check(place, referrers)
+    code: int | None = None
     for place in wanted:
         try:
             _remove(place, referrers, dry_run)
-        except NotFoundError:
-            if not ignore_missing:
-                raise
+        except ArgosyError as exc:
+            if not (ignore_missing and isinstance(exc, NotFoundError)):
+                told = failure.report(exc)
+                code = code or told
     if containers:
         module = importlib.import_module("argosy.cli.containers")
-        code: int | None = module.remove(
+        told = module.remove(
             containers, force=force, ignore_missing=ignore_missing, dry_run=dry_run
         )
-        return code
-    return None
+        code = code or told
+    return code
 
 
 def _check(place: Location, referrers: bool) -> None:
