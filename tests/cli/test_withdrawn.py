@@ -78,6 +78,14 @@ def test_what_it_is_is_shown(argosy: Run, layout: pathlib.Path, signed: Descript
     assert "was withdrawn" in checked.out
 
 
+def test_an_index_may_list_it(argosy: Run, layout: pathlib.Path, signed: Descriptor) -> None:
+    argosy("index", "create", f"oci:{layout}:v1", f"oci:{layout}:old", "-t", f"oci:{layout}:both")
+    listed = argosy("inspect", "--json", f"oci:{layout}:both").json["Manifests"]
+    assert [entry["ArtifactType"] for entry in listed] == [None, KIND]
+    assert listed[1]["Size"] == signed.size + 4
+    argosy("validate", f"oci:{layout}:both")
+
+
 def test_it_is_put_and_copied_by_itself(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, signed: Descriptor, registry: str
 ) -> None:

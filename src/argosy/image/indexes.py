@@ -29,11 +29,10 @@ def entries_of(view: Image | ImageIndex, *, flatten: bool = False) -> tuple[Desc
     """
     if isinstance(view, ImageIndex):
         return tuple(view.leaves()) if flatten else (view.descriptor.bare(),)
-    manifest = view.manifest
     platform = view.descriptor.platform or (view.platform if view.is_image else None)
     return (
         dataclasses.replace(
-            view.descriptor.bare(), platform=platform, artifact_type=manifest.artifact_type
+            view.descriptor.bare(), platform=platform, artifact_type=view.document.artifact_type
         ),
     )
 
