@@ -47,6 +47,13 @@ def test_a_template_is_not_left_out_where_bytes_are_printed(
     assert "jq" in done.err
 
 
+def test_json_in_the_place_of_a_template_is_json(argosy: Run, layout: pathlib.Path) -> None:
+    place = f"oci:{layout}:v1"
+    assert (
+        argosy("inspect", "--format", "json", place).out == argosy("inspect", "--json", place).out
+    )
+
+
 def test_json_is_written_without_spaces_as_by_other_tools(
     argosy: Run, layout: pathlib.Path
 ) -> None:

@@ -37,7 +37,7 @@ from argosy.spec.platform import Platform
     "--format",
     "template",
     metavar="TEMPLATE",
-    help="Print fields by a template of Go's, as in {{.Digest}} or {{json .Env}}.",
+    help="Print fields by a template of Go's, as in {{.Digest}} or {{json .Env}}; json is --json.",
 )
 @json_option
 def command(
@@ -76,9 +76,9 @@ def command(
         facts = _facts(place, source, desc)
         if tags:
             facts["RepoTags"] = list(source.tags())
-    if template is not None:
+    if template not in {None, "json"}:
         print(render(template, facts))
-    elif as_json:
+    elif as_json or template:
         document(facts)
     else:
         _print(facts)
