@@ -15,7 +15,9 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from argosy.cli import failure
+from argosy.cli import failure, peers
+from argosy.cli.table import COMMANDS
+from argosy.spec.platform import Platform
 from tests.cli.conftest import Run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -69,16 +71,70 @@ def test_the_advice_after_401_can_be_typed_as_it_stands(
             ["manifest", "alpine:3.20"],
             "Expected one of get, head, put, rm, as in argosy manifest get alpine:3.20.",
         ),
-        (["index", "list"], "Expected one of create, add, rm, filter, annotate."),
+        (["index", "show"], "Expected one of create, add, rm, filter, annotate."),
         (["index", "ad"], "Did you mean add?"),
         (["inspekt"], "Did you mean inspect or insert?"),
         (["list-tag"], "Did you mean list-tags?"),
+        (["manifest", "fetch", "alpine:3.20"], "Here it is argosy manifest get."),
+        (["repo", "tags", "alpine"], "Here it is argosy ls."),
+        (["auth", "nothing"], "Expected one of ls, get, token."),
     ],
 )
 def test_a_command_that_is_none_is_told_of_those_that_can_be_typed_there(
     argosy: Run, words: list[str], told: str
 ) -> None:
     assert told in argosy(*words, code=64).err
+
+
+@pytest.mark.parametrize("typed", peers.OPTIONS)
+def test_an_option_of_another_tool_is_refused_with_ours(argosy: Run, typed: str) -> None:
+    words = typed.split() if " " in typed else ["cp", typed]
+    done = argosy(*words, code=64)
+    assert done.err == f"argosy: No such option '{words[-1]}'.\nhint: {peers.OPTIONS[typed]}\n"
+
+
+@pytest.mark.parametrize("typed", peers.COMMANDS)
+def test_a_command_of_another_tool_is_refused_with_ours(argosy: Run, typed: str) -> None:
+    assert f"Here it is {peers.COMMANDS[typed]}." in argosy(*typed.split(), code=64).err
+
+
+def test_what_is_advised_is_there() -> None:
+    for advice in (*peers.COMMANDS.values(), *peers.OPTIONS.values()):
+        for one, two in re.findall(r"argosy (?!neither)([a-z-]+)(?: ([a-z-]+))?", advice):
+            assert COMMANDS[one].module or f"{one} {two}" in COMMANDS
+
+
+@pytest.mark.parametrize("words", [["ls", "--format", "json", "a"], ["ps", "-o", "json"]])
+def test_who_asks_for_json_in_another_way_is_told_ours(argosy: Run, words: list[str]) -> None:
+    assert "hint: --json\n" in argosy(*words, code=64).err
+
+
+def test_advice_is_for_the_command_that_was_typed(argosy: Run) -> None:
+    assert "hint: --compress" in argosy("copy", "--dest-compress", code=64).err
+    assert "hint: argosy ps --help" in argosy("ps", "-u", "me", code=64).err
+    assert "hint: options stand behind" in argosy("--tls-verify=false", "ls", code=64).err
+    assert "Did you mean '--version'?" in argosy("--versoin", code=64).err
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("all", "leave --platform out"),
+        ("local", f"this machine's is {Platform.host()}"),
+        ("linux/amd64,linux/arm64", "repeat the option for each"),
+    ],
+)
+def test_a_word_that_is_no_platform_is_told_of(argosy: Run, typed: str, told: str) -> None:
+    assert told in argosy("digest", "--platform", typed, "oci:a:b", code=64).err
+
+
+def test_another_name_is_told_from_a_tag(argosy: Run, layout: pathlib.Path) -> None:
+    assert "`argosy cp`" in argosy("tag", f"oci:{layout}:v1", "mirror.example/app:v1", code=64).err
+
+
+@pytest.mark.parametrize("words", [["cp"], ["manifest", "get"], []])
+def test_help_is_a_command_too(argosy: Run, words: list[str]) -> None:
+    assert argosy("help", *words).out == argosy(*words, "--help").out
 
 
 @pytest.mark.parametrize("missing", ["apsw", "jsonschema"])

@@ -60,21 +60,27 @@ class Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; a name that is none gets the nearest ones suggested."""
+        """Find a command; a name that is none gets ours for it suggested, or the nearest ones."""
         name = str(args[0])
         command = self._command(name, None if ctx.resilient_parsing else args[1:])
         if command is not None:
             return name, command, args[1:]
         if not name.startswith("-"):
-            matches = importlib.import_module("difflib").get_close_matches
-            known = self.list_commands(ctx) + ([] if self.prefix else [*ALIASES])
-            near = matches(name, known, 3)
-            told = f" Did you mean {' or '.join(near)}?" if near else ""
-            if self.prefix and not near:
-                get = f", as in {ctx.command_path} get {name}" if "get" in known else ""
-                told = f" Expected one of {', '.join(known)}{get}."
-            ctx.fail(f"there is no command '{name}'.{told}")
+            ctx.fail(f"there is no command '{name}'.{self._instead(ctx, args)}")
         return super().resolve_command(ctx, args)
+
+    def _instead(self, ctx: click.Context, args: list[str]) -> str:
+        ours = importlib.import_module("argosy.cli.peers").command(self.prefix, args)
+        if ours:
+            return f" Here it is {ours}."
+        matches = importlib.import_module("difflib").get_close_matches
+        known = self.list_commands(ctx) + ([] if self.prefix else [*ALIASES])
+        near = matches(args[0], known, 3)
+        if near:
+            return f" Did you mean {' or '.join(near)}?"
+        place = set(args[0]) & set("/:@") and "get" in known
+        get = f", as in {ctx.command_path} get {args[0]}" if place else ""
+        return f" Expected one of {', '.join(known)}{get}." if self.prefix else ""
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """The commands that begin so, from the table: nothing is imported for it. Then options, as of any command."""
@@ -172,6 +178,8 @@ def call(argv: Sequence[str]) -> int:
 
 
 def _invoked(argv: list[str]) -> int:
+    if argv[:1] == ["help"]:  # as many tools have it
+        argv = [*argv[1:], "--help"]
     try:
         with root.make_context("argosy", argv) as ctx:
             result = root.invoke(ctx)
@@ -249,7 +257,10 @@ _STREAMS = (("stdin", os.O_WRONLY, "r"), ("stdout", os.O_RDONLY, "w"), ("stderr"
 
 
 def _usage(exc: click.UsageError) -> int:
-    failure.say(f"argosy: {exc.format_message()}")
+    advice = ""
+    if isinstance(exc, click.NoSuchOption):
+        advice = importlib.import_module("argosy.cli.peers").option(exc)
+    failure.say(f"argosy: {exc.message if advice else exc.format_message()}")
     path = exc.ctx.command_path if exc.ctx else "argosy"
-    failure.say(f"hint: {path} --help")
+    failure.say(f"hint: {advice or f'{path} --help'}")
     return getattr(exc.ctx and exc.ctx.command, "exit_usage", failure.EXIT_USAGE)

@@ -93,6 +93,25 @@ def typed_place(text: str) -> Location:
     return typed(lambda short: Location.parse(known.expand(short)), text)
 
 
+def typed_platform(text: str) -> Platform:
+    """A platform.
+
+    Raises:
+        InvalidReferenceError: it is none; also a word that other tools take in the place of one.
+    """
+    if text == "all":
+        raise InvalidReferenceError("all is no platform", hint="leave --platform out to take all")
+    if text == "local":
+        raise InvalidReferenceError(
+            "local is no platform", hint=f"this machine's is {Platform.host()}"
+        )
+    if "," in text:
+        raise InvalidReferenceError(
+            f"{text[:100]!r} is no platform", hint="repeat the option for each"
+        )
+    return Platform.parse(text)
+
+
 def utf8(text: str) -> str:
     """A text that shall stand in a document.
 
@@ -192,7 +211,7 @@ FILE_OR_NAME = _Parsed(
     "file or place", lambda text: (Location.existing(text), not text.startswith("docker://"))
 )
 """A place, and whether, where it is a reference, this machine's images may be meant and not a registry's alone."""
-PLATFORM = _Parsed("os/arch[/variant]", Platform.parse)
+PLATFORM = _Parsed("os/arch[/variant]", typed_platform)
 
 FORMATS = {"oci": False, "docker": True, "v2s2": True}
 """Whose media types, as people call them → whether they are Docker's; the last is skopeo's word."""

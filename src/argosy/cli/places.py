@@ -187,7 +187,8 @@ def tag_in(target: Location, tag: str, source: Location | None = None) -> str:
         if name is not None:
             return f"{name}:{parse_tag(tag)}"
     except InvalidError as exc:
-        raise UsageError(str(exc), hint=exc.hint) from None
+        name_too = "this is a tag alone; `argosy cp` gives an image another name"
+        raise UsageError(str(exc), hint=name_too if set(tag) & set("/:") else exc.hint) from None
     raise UsageError(
         f"{target}: an image of a docker archive has a whole name, and {tag!r} is only a tag",
         hint=f"give the name too, as in docker-archive:{target.path}:NAME:{tag}",
