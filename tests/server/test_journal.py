@@ -141,6 +141,45 @@ def test_a_rebuild_survives_collected_content(server: Server, tmp_path: Any) -> 
         assert everything(second) == everything(server)
 
 
+def push_pieces(server: Server, name: str, *parts: bytes) -> Digest:
+    location = server.ask("POST", f"/v2/{name}/blobs/uploads/", b"").location
+    for part in parts:
+        location = server.ask("PATCH", location, part).location
+    digest = Digest.of(b"".join(parts))
+    assert server.ask("PUT", f"{location}?digest={digest}", b"").status == 201
+    return digest
+
+
+def test_a_blob_that_was_written_anew_since_is_rebuilt(server: Server, tmp_path: Any) -> None:
+    digest = push_pieces(server, "a", b"in ", b"pieces")
+    server.ask("POST", f"/v2/b/blobs/uploads/?mount={digest}&from=a", b"")
+    server.ask("POST", f"/v2/c/blobs/uploads/?mount={digest}&from=a", b"")
+    server.push_image("a", "t", b"in pieces")
+    write(server)
+    server.ask("DELETE", f"/v2/c/blobs/{digest}")
+    assert server.run(server.upkeep.compact()) == 1
+    write(server)
+    server.clock.now += 90_000  # type: ignore[attr-defined]
+    assert server.run(server.upkeep.collect()).objects_deleted == 2
+    write(server)
+    with rebuilt(server, tmp_path) as second:
+        assert everything(second) == everything(server)
+        assert second.ask("GET", f"/v2/a/blobs/{digest}").body == b"in pieces"
+
+
+def test_a_blob_that_was_healed_from_elsewhere_is_rebuilt(server: Server, tmp_path: Any) -> None:
+    digest = server.push_blob("a", b"blob")
+    write(server)
+    server.registry.storage.delete([server.rows("SELECT key FROM blob_segment")[0][0]])
+    server.push_blob("a", b"another")
+    server.clock.now += 1  # type: ignore[attr-defined]
+    assert server.run(server.upkeep.scrub(older_than=0)).damaged == [digest]
+    server.push_blob("b", b"blob")
+    write(server)
+    with rebuilt(server, tmp_path) as second:
+        assert everything(second) == everything(server)
+
+
 def test_a_rebuild_leaves_out_what_the_storage_has_lost(server: Server, tmp_path: Any) -> None:
     server.push_image("a", "t", b"layer")
     write(server)
@@ -274,6 +313,40 @@ def test_two_writers_of_the_journal_keep_one_copy(server: Server) -> None:
 
     server.run(both())
     assert len(list(server.registry.storage.keys("j/"))) == 1
+
+
+def test_what_follows_a_restored_backup_is_rebuilt_beside_what_it_lacked(tmp_path: Any) -> None:
+    """Both have events of the same numbers."""
+    with Server(str(tmp_path)) as server:
+        server.push_image("a", "kept", b"layer")
+        write(server)
+        server.run(server.registry.metadata.backup(f"{tmp_path}/restored.db"))
+        server.clock.now += 10  # type: ignore[attr-defined]
+        for number in range(5):
+            server.push_image("a", f"lost{number}", b"layer %d" % number)
+        server.ask("DELETE", "/v2/a/manifests/kept")
+        write(server)
+        storage, now = server.registry.storage, server.clock.now  # type: ignore[attr-defined]
+    with Server(
+        str(tmp_path), metadata=Sqlite(f"{tmp_path}/restored.db"), storage=storage
+    ) as server:
+        server.clock.now = now + 10  # type: ignore[attr-defined]
+        server.run(journal.resume(server.registry.metadata, storage))
+        for number in range(5):
+            server.push_image("b", f"new{number}", b"new layer %d" % number)
+            write(server)
+        with rebuilt(server, tmp_path) as second:
+            missing = set(everything(server)["links"]) - set(everything(second)["links"])
+            assert missing == set()
+            tags = {name for _, name, _ in everything(second)["tags"]}
+            assert {f"new{number}" for number in range(5)} <= tags
+        names = set(storage.keys("j/"))
+        server.run(journal.resume(server.registry.metadata, storage))
+        server.push_image("b", "more")
+        write(server)
+        assert {key.split("/")[1] for key in storage.keys("j/")} == {
+            key.split("/")[1] for key in names
+        }
 
 
 def test_a_backup_is_a_whole_registry(server: Server, tmp_path: Any) -> None:

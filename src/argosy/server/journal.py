@@ -67,6 +67,10 @@ class Rebuilt:
     damaged: int = 0
 
 
+_Waiting = dict[str, dict[str, dict[str, Any]]]
+"""Pushes whose objects are gone, by digest and repository: the blob may have been written anew since, elsewhere."""
+
+
 # -- writing --------------------------------------------------------------------------------------
 
 
@@ -80,7 +84,7 @@ async def write(metadata: Metadata, storage: Storage) -> int:
     position, entries = await metadata.read(gather)
     if not entries:
         return 0
-    generation = await _generation(metadata)
+    generation = await _generation(metadata, entries[0]["at"])
     first, last = entries[0]["id"], entries[-1]["id"]
     key = _key(generation, first, last)
     await asyncio.to_thread(_put, storage, key, entries)
@@ -98,6 +102,7 @@ async def write(metadata: Metadata, storage: Storage) -> int:
 
 async def run(registry: Registry) -> None:
     """Write the journal, and merge its small objects, for as long as the registry runs."""
+    await resume(registry.metadata, registry.storage)
     merged = registry.clock()
     while True:
         if await write(registry.metadata, registry.storage) < _BATCH:
@@ -183,20 +188,29 @@ def _put(storage: Storage, key: str, entries: Iterable[dict[str, Any]]) -> None:
         raise
 
 
-async def _generation(metadata: Metadata) -> str:
+async def _generation(metadata: Metadata, began: float) -> str:
+    """The name of this database's journal; a new one is after all that were there when its first event came."""
     found = await metadata.read(lambda tx: repositories.setting(tx, "journal"))
     if found is not None:
         return found
+    name = f"{int(began):012d}-{secrets.token_hex(4)}"
+    made = await metadata.write(lambda tx: repositories.setting(tx, "journal", name))
+    assert made is not None
+    return made
 
-    def work(tx: Transaction) -> str:
-        event = outbox.after(tx, 0, 1)
-        began = int(event[0].at) if event else 0
-        name = f"{began:012d}-{secrets.token_hex(4)}"
-        made = repositories.setting(tx, "journal", name)
-        assert made is not None
-        return made
 
-    return await metadata.write(work)
+async def resume(metadata: Metadata, storage: Storage) -> None:
+    """Begin a new generation where the journal is ahead of the database: that is an older one which was put back, and
+    gives the same numbers to other events."""
+    generation = await metadata.read(lambda tx: repositories.setting(tx, "journal"))
+    if generation is None:
+        return
+    spans = [_span(key) for key in await asyncio.to_thread(_objects, storage)]
+    written = max((last for name, _, last in spans if name == generation), default=0)
+
+    if await metadata.read(lambda tx: outbox.position(tx, outbox.JOURNAL)) < written:
+        forget = "DELETE FROM setting WHERE name = 'journal' AND value = ?"
+        await metadata.write(lambda tx: tx.rows(forget, (generation,)))
 
 
 def _entry(tx: Transaction, event: Event) -> dict[str, Any]:
@@ -237,10 +251,14 @@ async def rebuild(metadata: Metadata, storage: Storage) -> Rebuilt:
         log.warning("%s", what)
         report.damaged += 1
 
+    waiting: _Waiting = {}
     for _, group in itertools.groupby(keys, lambda key: _span(key)[0]):
         entries = _unique(storage, group, damaged)
         while (entry := await asyncio.to_thread(next, entries, None)) is not None:
-            await _replay(metadata, storage, entry, report, damaged)
+            report.entries += 1
+            for one in await asyncio.to_thread(_ripe, storage, entry, waiting):
+                await _replay(metadata, one, report, damaged)
+    report.skipped += sum(map(len, waiting.values()))
     await metadata.write(lambda tx: tx.rows("DELETE FROM event"))
     return report
 
@@ -264,6 +282,8 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
         good = all(isinstance(entry[name], kind) for name, kind in _FIELDS.items())
+        for key, size in entry.get("segments", ()):
+            good = good and isinstance(key, str) and isinstance(size, int)
         Digest(entry.get("digest", _ANY))
         parse_name(entry.get("repository", "any"))
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
@@ -275,14 +295,25 @@ _FIELDS: dict[str, Any] = {"id": int, "at": float | int, "kind": str}
 _ANY = Digest.of(b"")
 
 
+def _ripe(storage: Storage, entry: dict[str, Any], waiting: _Waiting) -> list[dict[str, Any]]:
+    """The entries to replay at this one: itself, if what it speaks of is in the storage, and the pushes that waited
+    for such bytes, before it."""
+    if "segments" not in entry:
+        if entry["kind"] in {outbox.BLOB_DELETED, outbox.BLOB_COLLECTED}:
+            waiting.get(entry.get("digest", ""), {}).pop(entry.get("repository", ""), None)
+        return [entry]
+    digest, name = entry.get("digest", ""), entry.get("repository", "")
+    if _there(storage, entry) and (entry["segments"] or not entry.get("size")):
+        pushes = waiting.pop(digest, {}).values()
+        return [*({**push, "segments": entry["segments"]} for push in pushes), entry]
+    if name:
+        waiting.setdefault(digest, {})[name] = entry
+    return []
+
+
 async def _replay(
-    metadata: Metadata,
-    storage: Storage,
-    entry: dict[str, Any],
-    report: Rebuilt,
-    damaged: Damaged,
+    metadata: Metadata, entry: dict[str, Any], report: Rebuilt, damaged: Damaged
 ) -> None:
-    report.entries += 1
     replay = _REPLAY.get(entry["kind"])
     if replay is None:
         return
@@ -295,9 +326,6 @@ async def _replay(
         replay(tx, change, repo, entry)
 
     try:
-        if not await asyncio.to_thread(_there, storage, entry):
-            report.skipped += 1
-            return
         await metadata.write(work, durable=False)
     except (NotFoundError, ForeignKeyError):  # what it speaks of came and went within one batch
         report.skipped += 1
@@ -309,9 +337,9 @@ async def _replay(
 
 
 def _there(storage: Storage, entry: dict[str, Any]) -> bool:
-    """Whether all bytes an entry speaks of are in the storage, to the last one."""
+    """Whether all bytes of a blob's entry are in the storage, to the last one."""
     try:
-        for key, size in entry.get("segments", ()):
+        for key, size in entry["segments"]:
             for _ in storage.read(key, size - 1, size):
                 pass
     except (BlobUnknownError, ShortObjectError):
