@@ -51,6 +51,8 @@ def test_an_empty_blob_is_pulled(server: Server) -> None:
         ("bytes=2000-5000", 206, CONTENT[2000:], "bytes 2000-2047/2048"),
         ("bytes=-5000", 206, CONTENT, "bytes 0-2047/2048"),
         ("bytes=0-0", 206, CONTENT[:1], "bytes 0-0/2048"),
+        ("bytes=5-99999999999999999999999", 206, CONTENT[5:], "bytes 5-2047/2048"),
+        ("bytes=-99999999999999999999999", 206, CONTENT, "bytes 0-2047/2048"),
         ("bytes=0-1,5-6", 200, CONTENT, None),
         ("lines=1-2", 200, CONTENT, None),
     ],

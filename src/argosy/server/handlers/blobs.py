@@ -15,7 +15,7 @@ from argosy.server.registry import Registry
 from argosy.server.storage import Storage
 from argosy.spec.digest import Digest
 
-_RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII | re.IGNORECASE)
+_RANGE = re.compile(r"bytes=(?:(\d{1,99})-(\d{0,99})|-(\d{1,99}))", re.ASCII | re.IGNORECASE)
 _TYPE: Header = (b"content-type", b"application/octet-stream")
 _ACCEPT: Header = (b"accept-ranges", b"bytes")
 _CACHE: Header = (b"cache-control", b"private, max-age=31536000, immutable")
