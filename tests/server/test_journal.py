@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import itertools
 import json
 import shutil
@@ -359,6 +360,19 @@ def test_a_backup_is_a_whole_registry(server: Server, tmp_path: Any) -> None:
         assert everything(second) == everything(server)
     with pytest.raises(StorageError, match="exists"):
         server.run(server.registry.metadata.backup(f"{tmp_path}/registry.db"))
+
+
+def test_a_backup_that_breaks_off_is_not_there(
+    server: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "backups").mkdir()
+    monkeypatch.setattr("argosy.server.metadata.sqlite.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        server.run(server.registry.metadata.backup(f"{tmp_path}/backups/registry.db"))
+    assert list((tmp_path / "backups").iterdir()) == []
 
 
 def test_small_objects_are_merged_now_and_then(

@@ -220,17 +220,20 @@ class Sqlite:
             connection.raw.close()
 
     def _backup(self, path: str) -> None:
-        connection = _Connection(self._path, readonly=True)
+        made = f"{path}.{secrets.token_hex(4)}"
+        fd = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            connection.rows("VACUUM INTO ?", (path,))
-        finally:
-            connection.raw.close()
-        os.chmod(path, 0o600)
-        fd = os.open(path, os.O_RDONLY)
-        try:
+            connection = _Connection(self._path, readonly=True)
+            with contextlib.closing(connection.raw):
+                connection.rows("VACUUM INTO ?", (made,))
             os.fsync(fd)
+            os.rename(made, path)
+        except BaseException:
+            os.unlink(made)
+            raise
         finally:
             os.close(fd)
+        sync_directory(os.path.dirname(os.path.abspath(path)))
 
     def _prepare(self) -> None:
         tx = self._writer
