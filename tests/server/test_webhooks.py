@@ -6,12 +6,14 @@ import asyncio
 import functools
 import json
 import pathlib
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from argosy.server import gc
+from argosy.server import gc, webhooks
 from argosy.server.metadata import Transaction, deliveries, leases, outbox
 from argosy.server.metadata.deliveries import DeadLetter
 from argosy.server.settings import Collection, Events, Settings, Sink
@@ -169,6 +171,33 @@ def test_a_receiver_that_is_gone_stops_nobody_else(server: Server, receiver: Rec
     server.push_image("a", "v1")
     for one in (gone, here):
         deliver(server, one)
+    assert len(receiver.told) == 1
+
+
+def test_receivers_that_are_slow_take_no_thread_that_others_need(
+    server: Server, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, answered, told = threading.Event(), threading.Event(), webhooks.post
+
+    def post(one: Sink, body: bytes) -> None:
+        begun.set()
+        answered.wait(60)
+        told(one, body)
+
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        slow = asyncio.ensure_future(deliverer(sink(receiver), once=True)(server.registry))
+        with ThreadPoolExecutor(1) as another:
+            await loop.run_in_executor(another, begun.wait)
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(answered.set)
+        await slow
+
+    deliver(server, sink(receiver))
+    server.push_blob("a", b"blob")
+    monkeypatch.setattr(webhooks, "post", post)
+    server.run(work())
     assert len(receiver.told) == 1
 
 

@@ -15,6 +15,7 @@ import json
 import random
 import secrets
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from argosy.errors import ArgosyError, TransportError
 from argosy.server import outbound
@@ -121,10 +122,13 @@ def post(sink: Sink, body: bytes) -> None:
 
 
 class _Courier:
+    """Tells one webhook, on a thread of its own: a receiver that is slow takes none that logins and the cache need."""
+
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._consumer = deliveries.WEBHOOK + sink.name
         self._holder = secrets.token_hex(8)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"webhook-{sink.name}")
 
     async def round(self, registry: Registry) -> bool:
         """Tell what can be told now; whether there may be more at once."""
@@ -170,7 +174,8 @@ class _Courier:
         source = registry.settings.listen.public_url or "/argosy"
         body = json.dumps(cloud_event(event, source), separators=(",", ":")).encode()
         try:
-            await asyncio.to_thread(post, self._sink, body)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, post, self._sink, body)
         except ArgosyError as error:
             return await self._failed(registry, event, attempts + 1, error, body)
         await registry.write(lambda tx: deliveries.done(tx, self._consumer, event.id))
