@@ -237,6 +237,19 @@ def test_leases_are_taken_kept_and_given_back(server: Server) -> None:
     assert take("one", 30.0)
 
 
+def test_a_lease_of_the_dead_is_forgotten_a_day_later(server: Server) -> None:
+    metadata = server.registry.metadata
+    for name, age in (("dead", 90_000.0), ("ended", 60.0)):
+        at = server.clock() - age
+        server.run(metadata.write(functools.partial(_lease, name, at)))
+    server.run(server.upkeep.trim(Events()))
+    assert server.rows("SELECT name FROM lease") == [("ended",)]
+
+
+def _lease(name: str, at: float, tx: Transaction) -> None:
+    leases.take(tx, name, "one", at, 10.0)
+
+
 def test_the_outbox_is_trimmed_only_behind_the_webhook(server: Server, receiver: Receiver) -> None:
     one = sink(receiver)
     deliver(server, one)

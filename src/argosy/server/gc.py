@@ -22,6 +22,7 @@ from argosy.server.metadata import (
     Transaction,
     collect,
     deliveries,
+    leases,
     outbox,
     repositories,
     uploads,
@@ -47,6 +48,7 @@ _PASS = 5000
 _SCRUB_AFTER = 30 * 86400.0
 _SCRUB_BYTES = 256 * 1024 * 1024
 _MOST_UNREADABLE = 1000
+_LEASES_AFTER = 86400.0
 
 
 @dataclasses.dataclass(slots=True)
@@ -376,12 +378,13 @@ class Upkeep:
         return await self.metadata.read(lambda tx: collect.figures(tx, now), slow=True)
 
     async def trim(self, events: Events) -> int:
-        """Delete events that everybody who is configured is done with, once they are old, and dead letters that are
-        old or too many; answers how many events."""
+        """Delete events that everybody who is configured is done with, once they are old, dead letters that are old or
+        too many, and leases of the dead; answers how many events."""
         now, names = self.clock(), {sink.name for sink in events.sinks}
 
         def work(tx: Transaction) -> tuple[list[str], int, int]:
             gone = deliveries.forget(tx, names, now)
+            leases.forget(tx, now - _LEASES_AFTER)
             letters = deliveries.trim(tx, now - events.dead_letter_seconds, events.dead_letters)
             return gone, letters, outbox.trim(tx, now - events.keep_seconds)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from argosy.server.metadata import Transaction
 
-__all__ = ["drop", "is_held", "take"]
+__all__ = ["drop", "forget", "is_held", "take"]
 
 
 def take(tx: Transaction, name: str, holder: str, now: float, seconds: float) -> bool:
@@ -39,3 +39,8 @@ def is_held(tx: Transaction, name: str, now: float) -> bool:
 def drop(tx: Transaction, name: str, holder: str) -> None:
     """Give a lease back."""
     tx.rows("DELETE FROM lease WHERE name = ? AND holder = ?", (name, holder))
+
+
+def forget(tx: Transaction, before: float) -> None:
+    """Delete leases that ran out before a time: those of the dead, for the living drop or renew theirs."""
+    tx.rows("DELETE FROM lease WHERE lease_until < ?", (before,))
