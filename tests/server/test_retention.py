@@ -229,3 +229,37 @@ def test_a_pattern_fits_what_it_fits_however_it_is_looked_for(pattern: str, text
 def test_no_name_takes_a_pattern_of_many_stars_for_ever(pattern: str) -> None:
     for name in ("-".join("a" * 127), "a" * 255, "a-" * 127):
         assert glob(pattern).fullmatch(name) is None
+
+
+class EnoughError(Exception):
+    pass
+
+
+def test_a_clock_that_jumps_lets_nothing_go_before_it_has_stayed_there(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(server.clock, Clock)
+    rounds: list[Policy] = []
+
+    def rules() -> Policy:
+        if not rounds:
+            raise EnoughError
+        return rounds.pop()
+
+    monkeypatch.setattr(retention, "_PAUSE_SECONDS", 0.0)
+    run = retention.janitor(rules)
+
+    def tags_after(seconds: float) -> list[str]:
+        server.clock.now += seconds  # type: ignore[attr-defined]
+        rounds.append(Policy.decode({"retention": [{"repositories": ["**"], "keep_days": 30}]}))
+        with pytest.raises(EnoughError):
+            server.run(run(server.registry))
+        return tags(server, "a")
+
+    fill(server, "a", "one", "two")
+    assert tags_after(3600.0) == ["one", "two"]
+    assert tags_after(400 * DAY) == ["one", "two"], "it jumps"
+    assert tags_after(-400 * DAY) == ["one", "two"], "it is put right"
+    assert tags_after(3600.0) == ["one", "two"]
+    assert tags_after(29 * DAY) == ["one", "two"], "the registry was off for a month"
+    assert tags_after(3600.0) == ["two"]

@@ -5,6 +5,7 @@ of the same manifest keeps it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from argosy.server.auth.policy import Policy, Retention, matches
 from argosy.server.metadata import Metadata, Transaction, leases, manifests, repositories
 from argosy.server.metadata.outbox import Change
-from argosy.server.registry import Registry
+from argosy.server.registry import Registry, log
 from argosy.spec.reference import stands_for
 
 __all__ = ["Doomed", "beside", "doomed", "janitor", "retain"]
@@ -20,6 +21,7 @@ __all__ = ["Doomed", "beside", "doomed", "janitor", "retain"]
 _PAGE = 100
 _LEASE_SECONDS = 3600.0
 _PAUSE_SECONDS = 3600.0
+_FAR_SECONDS = 86400.0
 _ALONE_SECONDS = 86400.0
 """How long a signature or a list of referrers may wait for the manifest that it is about: it may be pushed first."""
 
@@ -202,12 +204,24 @@ def janitor(policy: Callable[[], Policy]) -> Callable[[Registry], Awaitable[None
 
 async def _clean(registry: Registry, policy: Policy, holder: str) -> None:
     now, rules = registry.clock(), registry.settings.gc
-
-    def mine(tx: Transaction) -> bool:
-        return leases.take(tx, "retention", holder, now, _LEASE_SECONDS)
-
     if not policy.retention:
         return
-    if await registry.write(mine, durable=False):
+    far = await registry.write(functools.partial(_far, holder, now), durable=False)
+    if far:
+        log.warning(
+            "retention waits for an hour: the clock is %.1f days away from where it was at the last look",
+            far / 86400.0,
+        )
+    elif far is not None:
         change = Change(now, rules.grace_seconds, "retention", "", rules.trash_seconds)
         await retain(registry.metadata, policy, change)
+
+
+def _far(holder: str, now: float, tx: Transaction) -> float | None:
+    """Seconds between this look and the last one, 0 where they are no more than a day; None where another replica has
+    the lease. A clock that jumps makes everything old: it is believed when it has gone on from there for an hour."""
+    if not leases.take(tx, "retention", holder, now, _LEASE_SECONDS):
+        return None
+    last = float(repositories.setting(tx, "retention_looked") or now)
+    repositories.set_setting(tx, "retention_looked", repr(now))
+    return now - last if abs(now - last) > _FAR_SECONDS else 0.0
