@@ -20,7 +20,7 @@ from argosy.server.settings import Content, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec import mediatypes
 from argosy.spec.digest import Digest
-from tests.server.client import Server, image, index, subject
+from tests.server.client import EMPTY_CONFIG, Server, image, index, subject
 from tests.server.services import PostgresqlCluster
 
 
@@ -281,6 +281,33 @@ def test_small_objects_of_the_journal_are_merged(
         monkeypatch.setattr(storage, "delete", lambda _keys: None)
     assert journal.merge(storage, most=20) > 5
     assert (before < set(storage.keys("j/"))) == crash
+    with rebuilt(server, tmp_path) as second:
+        assert everything(second) == everything(server)
+
+
+def test_what_is_merged_holds_no_manifest_that_was_deleted(server: Server, tmp_path: Any) -> None:
+    storage = server.registry.storage
+    held = [image(annotations={"n": str(number)}) for number in range(6)]
+    digests = [Digest.of(raw) for raw in held]
+    server.push_blob("a", EMPTY_CONFIG)
+    for number, raw in enumerate(held):
+        server.push_manifest("a", raw, f"t{number}")
+        write(server)
+    server.push_image("b", "t", annotations={"n": "0"})
+    server.push_manifest("a", index(digests[1]), "multi")
+    server.push_manifest("a", held[4], "moves")
+    server.push_manifest("a", held[3], "moves")
+    for digest in digests[:4]:
+        assert server.ask("DELETE", f"/v2/a/manifests/{digest}").status == 202
+        write(server)
+    server.push_manifest("a", held[0], "again")
+    write(server)
+    assert journal.merge(storage, most=server.rows("SELECT count(*) FROM event")[0][0]) == 10
+    (key,) = storage.keys("j/")
+    entries = [json.loads(line) for line in b"".join(storage.read(key)).splitlines()]
+    kept = [e["digest"] for e in entries if "content" in e and e["repository"] == "a"]
+    assert set(kept) == {*digests[4:], Digest.of(index(digests[1])), digests[0]}
+    assert kept.count(digests[0]) == 1, "of the push after it was deleted"
     with rebuilt(server, tmp_path) as second:
         assert everything(second) == everything(server)
 

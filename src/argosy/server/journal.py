@@ -117,6 +117,8 @@ def merge(storage: Storage, most: int = _MERGED) -> int:
     """Put many small objects together, `most` events at a time; answers how many objects fewer there are.
 
     The large one is durable before the small ones go; a rebuild skips what it has seen. Damaged ones stay as they are.
+    A manifest that was pushed and deleted within one large object is in it without its bytes, as one is that went
+    before it was written down: a rebuild needs neither.
 
     Raises:
         BlobUnknownError: somebody else is merging.
@@ -133,7 +135,7 @@ def merge(storage: Storage, most: int = _MERGED) -> int:
         if events >= most:
             begin, end = _span(batch[0])[1], max(_span(one)[2] for one in batch)
             try:
-                _put(storage, _key(generation, begin, end), _unique(storage, batch, _refuse))
+                _put(storage, _key(generation, begin, end), _slim(storage, batch))
             except StorageError as exc:
                 log.warning("objects of the journal stay apart: %s", exc)
             else:
@@ -175,6 +177,19 @@ def _unique(storage: Storage, keys: Iterable[str], damaged: Damaged) -> Iterator
             if entry["id"] > seen:
                 seen = entry["id"]
                 yield entry
+
+
+def _slim(storage: Storage, keys: list[str]) -> Iterator[dict[str, Any]]:
+    """The entries of some objects, without the bytes of manifests that the same objects say were deleted later."""
+    deleted = {
+        (entry.get("repository"), entry.get("digest")): entry["id"]
+        for entry in _unique(storage, keys, _refuse)
+        if entry["kind"] == outbox.MANIFEST_DELETED
+    }
+    for entry in _unique(storage, keys, _refuse):
+        if entry["id"] < deleted.get((entry.get("repository"), entry.get("digest")), 0):
+            entry.pop("content", None)
+        yield entry
 
 
 def _put(storage: Storage, key: str, entries: Iterable[dict[str, Any]]) -> None:
