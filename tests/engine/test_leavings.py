@@ -151,6 +151,35 @@ def test_a_full_disk_is_no_hindrance_to_exec_which_may_make_room(
     assert done.stdout.split()[1:] == ["ahoy", "c"], done.stderr
 
 
+@pytest.mark.parametrize("options", [["--rm"], ["--name=c"], ["--name=c", "-d"]])
+def test_a_program_that_fills_the_disk_at_once_has_its_own_end(
+    argosy: Argosy, image: str, root: pathlib.Path, launcher: str, options: list[str]
+) -> None:
+    """The runtime here fills it between the program's start and its own end."""
+    runtime = root / "runtime"
+    runtime.write_text(
+        f'#!/bin/sh\n{launcher} "$@" || exit\n'
+        f'case " $* " in *" start "*) cat /dev/zero > {root}/full/fill 2> {root}/why; esac; true\n'
+    )
+    runtime.chmod(0o755)
+    script = f"""
+        export ARGOSY_ROOT={root}/full ARGOSY_RUNTIME={runtime}
+        mkdir $ARGOSY_ROOT; mount -t tmpfs -o size=64m none $ARGOSY_ROOT
+        argosy() {{ {sys.executable} -m argosy "$@"; }}
+        argosy run -q --network none {" ".join(options)} {image} sh -c 'exit 7'; echo $?
+        argosy wait c
+        argosy ps -a --json; argosy rm -f c
+        umount -l $ARGOSY_ROOT; rmdir $ARGOSY_ROOT
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], env=argosy.env, capture_output=True, text=True, check=False  # type: ignore[attr-defined]
+    )  # fmt: skip
+    assert (root / "why").read_text().count("No space left on device") == 1
+    code, kept = ("0", True) if "-d" in options else ("7", "--rm" not in options)
+    assert code in done.stdout.split()[:2], done
+    assert done.stdout.count('"ExitCode": 7') == kept, done
+
+
 def test_a_file_of_a_container_that_cannot_be_written_is_named(tmp_path: pathlib.Path) -> None:
     places = Places(data=str(tmp_path), run=str(tmp_path), runtime=())
     places.make()

@@ -38,6 +38,8 @@ _PATIENCE = 30.0
 """Seconds until a watcher must have cleared away after the end of its container."""
 _LOOK = 0.01
 """Seconds between two looks at a lock."""
+_END = 64
+"""Bytes by which a record may grow at the end of a run."""
 _GLANCE = 1.0
 """Seconds for which somebody may have a lock who only looks at it."""
 
@@ -249,13 +251,36 @@ class Container:
             StorageError: it cannot be written; the one before is still there.
         """
         path = self.file(_RECORD)
-        temporary = f"{path}.tmp"
         with storage_errors(path):
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(dataclasses.asdict(self.record), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, path)
+            _overwrite(f"{path}.tmp", self._encoded())
+            os.rename(f"{path}.tmp", path)
+
+    @contextlib.contextmanager
+    def becoming(self, record: Record) -> Iterator[None]:
+        """Have another record from the end of the block on, if it ends well.
+
+        That record and the room for the one after it are on the disk before: a program that fills it at once is no
+        hindrance to either.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        path, before = self.file(_RECORD), self.record
+        self.record = record
+        try:
+            with storage_errors(path):
+                _overwrite(f"{path}.next", self._encoded())
+                _overwrite(f"{path}.tmp", self._encoded() + b" " * _END)
+            yield
+            with storage_errors(path):
+                os.rename(f"{path}.next", path)
+        except BaseException:
+            self.record = before
+            discard(f"{path}.next")
+            raise
+
+    def _encoded(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self.record)).encode()
 
     def hold(self) -> None:
         """Take the watcher's lock.
@@ -424,6 +449,15 @@ def sweep(places: Places) -> list[str]:
         for name in found:
             discard(os.path.join(places.containers, name))
     return found
+
+
+def _overwrite(path: str, data: bytes) -> None:
+    """Write a file, in the blocks it has if it is there, and wait until it is on the disk."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.truncate()
+        os.fsync(fd)
 
 
 def _lock(fd: int, kind: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import os
 import selectors
 import signal
@@ -76,8 +77,7 @@ class Watch:
             try:
                 self._create()
                 helper = self._network()
-                self._runtime.start()
-                self._started()
+                self._start()
                 on_started()
                 code = self._wait(arrived, wakeup)
                 self._ended(code)
@@ -95,13 +95,18 @@ class Watch:
             return False
         return True
 
-    def _started(self) -> None:
-        """The record is of this run from now on: of one that did not start it tells nothing."""
-        record = self._container.record
-        record.started, record.finished = now(), ""
-        record.exit_code, record.oom_killed = None, False
-        record.detached = self._detached
-        self._container.save()
+    def _start(self) -> None:
+        """The record is of this run from its start on: of one that did not start it tells nothing."""
+        started = dataclasses.replace(
+            self._container.record,
+            started=now(),
+            finished="",
+            exit_code=None,
+            oom_killed=False,
+            detached=self._detached,
+        )
+        with self._container.becoming(started):
+            self._runtime.start()
 
     def _ended(self, code: int) -> None:
         record = self._container.record
