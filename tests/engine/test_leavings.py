@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,15 @@ def test_prune_removes_what_was_never_recorded(argosy: Argosy, root: pathlib.Pat
     (root / "containers" / ("a" * 64) / "upper").mkdir(parents=True)
     assert argosy("prune").out.split() == ["a" * 64]
     assert os.listdir(root / "containers") == []
+
+
+def test_a_container_of_which_the_runtime_lost_its_state_is_killed_and_removed(
+    argosy: Argosy, image: str, root: pathlib.Path, left_behind: Callable[[], list[str]]
+) -> None:
+    started = argosy("run", "-q", "-d", "--name", "c", "--network", "none", image, "sleep", "1000")
+    shutil.rmtree(root / "run" / "runtime" / started.out.strip())
+    argosy("rm", "-f", "c")
+    assert [found for found in left_behind() if "/sys/fs/cgroup" not in found] == []
 
 
 @pytest.mark.parametrize("how", [("rm", "-f", "c"), ("rm", "c"), ("prune",)])
