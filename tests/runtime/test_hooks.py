@@ -65,6 +65,15 @@ class TestHooks:
                 {"a": "b"},
             )
 
+    def test_one_that_fails_is_told_of_with_what_it_said_on_either_stream(
+        self, runtime: Runtime, bundle: Bundle
+    ) -> None:
+        script = "echo said; echo complained >&2; exit 3"
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", script]}
+        bundle.config["hooks"] = {"createRuntime": [hook]}
+        done = runtime.run(bundle)
+        assert "exit status 3, stdout: said, stderr: complained" in done.stderr
+
     def test_a_failing_start_hook_fails_start(self, runtime: Runtime, bundle: Bundle) -> None:
         bundle.config["hooks"] = {"startContainer": [{"path": "/bin/false"}]}
         cid = runtime.create(bundle.sh("echo never"))

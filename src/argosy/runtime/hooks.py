@@ -55,24 +55,25 @@ def _run(hook: dict[str, Any], document: bytes, environment: list[str]) -> None:
     variables = dict(entry.split("=", 1) for entry in entries if entry.find("=") > 0)
     stdin, feed = posix.pipe2(posix.O_CLOEXEC)
     output, stdout = posix.pipe2(posix.O_CLOEXEC)
+    complaints, stderr = posix.pipe2(posix.O_CLOEXEC)
     pid = posix.fork()
     if pid == 0:
-        _become(path, arguments, variables, stdin, stdout)
-    posix.close(stdin)
-    posix.close(stdout)
+        _become(path, arguments, variables, (stdin, stdout, stderr))
+    for fd in (stdin, stdout, stderr):
+        posix.close(fd)
     try:
-        _await(pid, path, hook.get("timeout"), (feed, document, output))
+        _await(pid, path, hook.get("timeout"), (feed, document, output, complaints))
     finally:
         posix.close(output)
+        posix.close(complaints)
 
 
 def _become(
-    path: str, arguments: list[str], variables: dict[str, str], stdin: int, stdout: int
+    path: str, arguments: list[str], variables: dict[str, str], streams: tuple[int, int, int]
 ) -> None:
     try:
-        posix.dup2(stdin, 0, inheritable=True)
-        posix.dup2(stdout, 1, inheritable=True)
-        posix.dup2(stdout, 2, inheritable=True)
+        for number, fd in enumerate(streams):
+            posix.dup2(fd, number, inheritable=True)
         posix.execve(path, arguments, variables)
     except OSError as error:
         posix.write(2, f"fork/exec {path}: {(error.strerror or '').lower()}".encode())
@@ -80,13 +81,13 @@ def _become(
         posix._exit(127)
 
 
-def _await(pid: int, path: str, timeout: float | None, pipes: tuple[int, bytes, int]) -> None:
+def _await(pid: int, path: str, timeout: float | None, pipes: tuple[int, bytes, int, int]) -> None:
     from _signal import SIG_IGN, SIGPIPE, signal
 
     pidfd = posix.pidfd_open(pid)
     before = signal(SIGPIPE, SIG_IGN)
     try:
-        said, ended = _converse(pidfd, *pipes, timeout)
+        stdout, stderr, ended = _converse(pidfd, *pipes, timeout)
     except KeyboardInterrupt:
         posix.kill(pid, SIGKILL)
         raise
@@ -104,18 +105,22 @@ def _await(pid: int, path: str, timeout: float | None, pipes: tuple[int, bytes, 
             if status > 0
             else f"signal: {(strsignal(-status) or '').lower()}"
         )
-        raise HookError(f"{how}, stdout: , stderr: {said.decode('utf-8', 'replace').strip()}")
+        raise HookError(f"{how}, stdout: {_shown(stdout)}, stderr: {_shown(stderr)}")
+
+
+def _shown(said: bytes) -> str:
+    return said.decode("utf-8", "replace").strip()
 
 
 def _converse(
-    pidfd: int, feed: int, document: bytes, output: int, timeout: float | None
-) -> tuple[bytes, bool]:
-    """What the hook said until it ended; False where its time was up first. Meanwhile it is given the state."""
+    pidfd: int, feed: int, document: bytes, output: int, complaints: int, timeout: float | None
+) -> tuple[bytes, bytes, bool]:
+    """What the hook said on its two streams until it ended; False where its time was up first. Meanwhile it is given the state."""
     from time import monotonic
 
     end = monotonic() + timeout if timeout else None
-    said = b""
-    readable, writable = {pidfd, output}, {feed}
+    said = {output: b"", complaints: b""}
+    readable, writable = {pidfd, *said}, {feed}
     posix.set_blocking(feed, False)
     try:
         while True:
@@ -126,15 +131,13 @@ def _converse(
                 if not document:
                     writable.clear()
                     posix.close(feed)
-            if output in come:
-                part = posix.read(output, 65536)
-                said = (said + part)[:_OUTPUT_LIMIT]
+            for fd in said.keys() & come:
+                part = posix.read(fd, 65536)
+                said[fd] = (said[fd] + part)[:_OUTPUT_LIMIT]
                 if not part:
-                    readable.discard(output)
-            elif pidfd in come:
-                return said, True
-            elif not go:
-                return said, False
+                    readable.discard(fd)
+            if come == [pidfd] or not come + go:
+                return said[output], said[complaints], bool(come)
     finally:
         for fd in writable:
             posix.close(fd)
