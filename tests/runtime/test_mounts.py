@@ -155,6 +155,23 @@ class TestRecursive:
         finally:
             os.system(f"umount {source}/sub")
 
+    def test_one_that_is_there_is_changed_by_remount_and_not_covered(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        bundle.mount("/data", "bind", str(source), "bind", "nosuid")
+        bundle.mount("/data", "none", str(source), "remount", "bind", "ro")
+        output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+        (flags,) = [row.split()[5].split(",") for row in output.splitlines() if " /data " in row]
+        assert ("ro" in flags, "nosuid" in flags) == (True, False)
+
+    def test_what_is_not_mounted_is_not_remounted(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        bundle.mount("/etc", "none", str(source), "remount", "bind", "ro")
+        done = runtime.run(bundle)
+        assert done.returncode == 1
+        assert r"at \"/etc\": mount_setattr: invalid argument" in done.stderr
+
     def test_they_can_be_taken_away_below(
         self, runtime: Runtime, bundle: Bundle, source: Path
     ) -> None:

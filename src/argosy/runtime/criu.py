@@ -104,7 +104,7 @@ def _externals(config: dict[str, Any], *, restoring: bool) -> list[str]:
     words = []
     for index, mount in enumerate(config.get("mounts", ())):
         entry = parse(mount, f"mounts[{index}]")
-        if entry["bind"]:
+        if entry["type"] == "bind":
             place = entry["destination"]
             words += ["--external", f"mnt[{place}]:{entry['source'] if restoring else place}"]
     return words

@@ -115,7 +115,10 @@ def _shown(said: bytes) -> str:
 def _converse(
     pidfd: int, feed: int, document: bytes, output: int, complaints: int, timeout: float | None
 ) -> tuple[bytes, bytes, bool]:
-    """What the hook said on its two streams until it ended; False where its time was up first. Meanwhile it is given the state."""
+    """What the hook said on its two streams until it ended; False where its time was up first.
+
+    Meanwhile it is given the state.
+    """
     from time import monotonic
 
     end = monotonic() + timeout if timeout else None

@@ -54,7 +54,8 @@ def parse(mount: dict[str, Any], where: str, bundle: str = "/", rootfs: str = ""
         rootfs: a destination that begins with this path is meant below it.
 
     Returns:
-        destination, type, source, bind (None, "bind" or "rbind"), set, clear, attributes (given at all), rset, rclear,
+        destination, type (of binds "bind" or "remount"), source, bind (None, "bind" or "rbind"), set, clear,
+        attributes (given at all), rset, rclear,
         propagation (pairs of flag and recursion), super (fsconfig flags), data (file system options), ignored (those of
         a bind, for which the kernel has no use), copyup, idmap (None, "idmap" or "ridmap"), uids, gids.
 
@@ -114,9 +115,10 @@ def _check(result: dict[str, Any], mount: dict[str, Any], where: str) -> None:
         result["bind"] = "bind"
     mapped = bool(result["uids"]), bool(result["gids"])
     if result["bind"]:
-        result["type"] = "bind"
+        again = "remount" in mount.get("options", ())
+        result["type"] = "remount" if again else "bind"
         result["ignored"], result["data"] = result["data"], []
-        if not result["source"]:
+        if not result["source"] and not again:
             raise ConfigError(f"{where}.source", "is missing for a bind mount")
     elif result["idmap"] or any(mapped):
         raise ConfigError(where, "id-mapped mounts are only supported for bind-mounts")

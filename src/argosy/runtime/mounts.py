@@ -362,6 +362,18 @@ def _bind(context: Context, index: int, entry: dict[str, Any], _: str) -> None:
         posix.close(tree)
 
 
+def _remount(context: Context, _: int, entry: dict[str, Any], __: str) -> None:
+    """Other attributes for what is mounted there already; a second mount on it could be taken away again."""
+    target = context.root.open(entry["destination"])
+    try:
+        check_target(context, context.proc.path(target), entry)
+        set_attributes(context.kernel, entry, target)
+        _recursive(context.kernel, entry, target)
+        _propagate(context.kernel, entry, target, entry["destination"])
+    finally:
+        posix.close(target)
+
+
 def _source(context: Context, index: int, entry: dict[str, Any]) -> int:
     """A detached clone of what is to be bound: our own, or the host's side's where we may not see it."""
     if not entry["idmap"]:
@@ -426,6 +438,12 @@ def _cgroup(context: Context, index: int, entry: dict[str, Any], label: str) -> 
     mount_cgroup(context, index, entry, label)
 
 
-_KINDS = {"bind": _bind, "proc": _own_filesystem, "sysfs": _own_filesystem, "cgroup": _cgroup}
+_KINDS = {
+    "bind": _bind,
+    "remount": _remount,
+    "proc": _own_filesystem,
+    "sysfs": _own_filesystem,
+    "cgroup": _cgroup,
+}
 
 __all__ = ["attach", "check_target", "clone", "mount", "new", "options", "set_attributes"]
