@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -104,6 +105,35 @@ def test_a_container_has_its_images_labels_too(
     assert not argosy("ps", "-aq", "--filter", "label=job=0").out
     (row,) = json.loads(argosy("ps", "-a", "--json").out)
     assert row["Labels"] == {"maker": "us", "job": "17"}
+
+
+def test_ps_fills_a_template_with_the_fields_of_dockers(argosy: Argosy, image: str) -> None:
+    argosy(
+        "run", "-q", "-d", "--name", "a", "--network", "none", "-l", "k=v", image, "sleep", "100"
+    )
+    argosy("run", "-q", "-d", "--name", "b", "--network", "none", image, "sh", "-c", "exit 7")
+    argosy("wait", "b")
+    ids = argosy("ps", "-aq").out.split()
+    out = argosy("ps", "-a", "--format", r"{{.ID}}\t{{.Names}}\t{{.State}}\t{{.Labels}}").out
+    assert out == f"{ids[0][:12]}\tb\texited\t\n{ids[1][:12]}\ta\trunning\tk=v\n"
+    told = argosy("ps", "-a", "--format", "{{.Status}}").out.splitlines()
+    assert re.fullmatch(r"Exited \(7\) \d+ seconds? ago", told[0])
+    assert re.fullmatch(r"Up \d+ seconds?", told[1])
+    assert json.loads(argosy("ps", "--format", "json").out)["Names"] == "a"
+    assert argosy("ps", "--format", "{{.ID}}", "--filter", "name=none").out == ""
+    assert "there is no table" in argosy("ps", "--format", "table {{.ID}}", code=64).err
+    assert "no field 'Nosuch'" in argosy("ps", "--format", "{{.Nosuch}}", code=64).err
+
+
+def test_what_dockers_scripts_say_so_as_not_to_be_asked_is_understood(
+    argosy: Argosy, image: str
+) -> None:
+    argosy("run", "-q", "--name", "c", "--network", "none", image, "true")
+    name = json.loads(argosy("images", "--json").out)[0]["Name"]
+    argosy("rmi", "nosuch", code=2)
+    assert argosy("rmi", "-f", "nosuch", name).out == f"removed {name}\n"
+    argosy("prune", "-f")
+    assert argosy("ps", "-aq").out == ""
 
 
 def test_a_dry_run_of_rm_removes_no_container(argosy: Argosy, image: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import click
 
-from argosy.cli import contained, containerfilter, engine, failure
+from argosy.cli import contained, containerfilter, containerformat, engine, failure
 from argosy.cli.images import ago
 from argosy.cli.options import environment, json_option
 from argosy.cli.output import document, lines, table
@@ -21,7 +21,6 @@ from argosy.engine import logfile, rootless
 from argosy.engine.configure import find_user, one_more
 from argosy.engine.container import Container, End
 from argosy.engine.invoke import Runtime, meaning, status_of, words
-from argosy.engine.options import Published
 from argosy.engine.places import Places
 from argosy.engine.streams import run_attached, run_signalled
 from argosy.engine.values import signal_number
@@ -46,9 +45,20 @@ _FOLLOW = 0.2
 )
 @click.option("-l", "--latest", "last", flag_value=1, help="Only the newest, ended or not.")
 @click.option("-q", "--quiet", is_flag=True, help="Only ids.")
+@click.option(
+    "--format",
+    "template",
+    metavar="TEMPLATE",
+    help="A line for each by a template of Go's with the fields of Docker's, as in {{.Names}} {{.Status}}.",
+)
 @json_option
 def ps(
-    every: bool, filters: tuple[str, ...], last: int | None, quiet: bool, as_json: bool
+    every: bool,
+    filters: tuple[str, ...],
+    last: int | None,
+    quiet: bool,
+    template: str | None,
+    as_json: bool,
 ) -> int | None:
     """List containers.
 
@@ -64,7 +74,9 @@ def ps(
       argosy ps -a
       argosy ps -q --filter label=job=17 --filter status=running
       argosy ps -lq
+      argosy ps -a --format '{{.ID}} {{.Names}} {{.Status}}'
     """
+    template = template and containerformat.template_of(template)
     wanted = containerfilter.parse(filters)
     every = every or last is not None or "status" in wanted
     found = [
@@ -74,6 +86,9 @@ def ps(
     ][:last]
     if quiet:
         lines(c.id for c in found)
+    elif template:
+        for one in found:
+            print(containerformat.filled(template, one))
     elif as_json:
         document([_plain(c) for c in found])
     else:
@@ -90,12 +105,9 @@ def _row(container: Container) -> tuple[str, ...]:
         status = f"exited ({record.exit_code}{why})"
     return (
         container.id[:12], record.image.removeprefix("docker.io/library/"), words(record.command)[:40],
-        ago(record.created) if record.created else "-", status, ", ".join(_ports(container)), record.name,
+        ago(record.created) if record.created else "-", status, ", ".join(containerformat.ports(container)),
+        record.name,
     )  # fmt: skip
-
-
-def _ports(container: Container) -> list[str]:
-    return [str(Published(**item)) for item in container.record.options["published"]]
 
 
 def _plain(container: Container) -> dict[str, object]:
@@ -113,7 +125,7 @@ def _plain(container: Container) -> dict[str, object]:
         "ExitCode": record.exit_code,
         "OOMKilled": record.oom_killed,
         "Address": record.address or None,
-        "Ports": _ports(container),
+        "Ports": containerformat.ports(container),
         "Labels": containerfilter.labels(container),
     }
 

@@ -13,7 +13,7 @@ from argosy.cli import engine, failure
 from argosy.cli.options import json_option, typed
 from argosy.cli.output import document, lines, size, table
 from argosy.engine import rootless
-from argosy.errors import ArgosyError
+from argosy.errors import ArgosyError, NotFoundError
 
 if TYPE_CHECKING:
     from argosy.engine.images import LocalImage
@@ -85,7 +85,8 @@ def _warn_of(found: Iterable[LocalImage]) -> None:
 
 @click.command()
 @click.argument("named", nargs=-1, required=True, metavar="IMAGE...")
-def rmi(named: tuple[str, ...]) -> int | None:
+@click.option("-f", "--force", is_flag=True, help="What is not there is no error.")
+def rmi(named: tuple[str, ...], force: bool) -> int | None:
     """Remove images from this machine: a name, or by its id all names of an image.
 
     What no other image and no container needs is freed by `argosy prune`, blobs an hour after they were written.
@@ -102,6 +103,8 @@ def rmi(named: tuple[str, ...]) -> int | None:
         try:
             found += typed(find, text)
         except ArgosyError as exc:
+            if force and isinstance(exc, NotFoundError):
+                continue
             code = code or failure.report(exc)
     lines(f"removed {name}" for name in store.remove(*dict.fromkeys(found)))
     return code
@@ -109,7 +112,8 @@ def rmi(named: tuple[str, ...]) -> int | None:
 
 @click.command()
 @click.option("-a", "--all", "every", is_flag=True, help="Also images that no container uses.")
-def prune(every: bool) -> int | None:
+@click.option("-f", "--force", is_flag=True, help="Ask nothing, which it never does.")
+def prune(every: bool, force: bool) -> int | None:  # noqa: ARG001 - Docker's scripts say it
     """Remove containers that have ended or whose watcher was killed, their networks, and what nothing needs.
 
     Blobs of the last hour stay, for a pull may be under way that needs them. While an image is damaged, all blobs and
