@@ -24,7 +24,19 @@ from argosy.layer.rootless import (
     encode_owner,
 )
 from argosy.layer.tarstream import TarReader
-from tests.layer.making import block, char, fifo, file, folder, link, needs_root, put, symlink, take
+from tests.layer.making import (
+    block,
+    char,
+    fifo,
+    file,
+    folder,
+    link,
+    needs_root,
+    put,
+    symlink,
+    take,
+    tar,
+)
 
 NOBODY = 65534
 V2 = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -65,6 +77,24 @@ def as_nobody(path: Path, work: Callable[[], None]) -> None:
                 sys.stderr.flush()
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@needs_root
+@pytest.mark.parametrize("openat2", [True, False])
+def test_a_root_that_is_closed_takes_the_next_layer_and_stays_closed(
+    tmp_path: Path, openat2: bool
+) -> None:
+    (tmp_path / "root").mkdir()
+    os.chown(tmp_path / "root", NOBODY, NOBODY)
+
+    def work() -> None:
+        with RootFS(tmp_path / "root", Options(rootless=True), openat2=openat2) as root:
+            for layer in ([folder("./", mode=0), file("a")], [file("b"), folder("c"), file("c/d")]):
+                root.apply(io.BytesIO(tar(*layer)))
+
+    as_nobody(tmp_path, work)
+    assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == 0
+    assert (tmp_path / "root/c/d").exists()
 
 
 LAYER = [

@@ -149,7 +149,7 @@ class Resolver:
             path: Below the root.
             make: Called for a component that is missing or no directory; None lets these fail.
         """
-        trail = _Trail(self.root)
+        trail = self._start()
         try:
             parts, links = deque(path.split(b"/")), 0
             while parts:
@@ -188,6 +188,18 @@ class Resolver:
             finally:
                 os.close(fd)
         self._locked.clear()
+
+    def _start(self) -> _Trail:
+        try:
+            return _Trail(self.root)
+        except PermissionError:
+            if not self._unlock:
+                raise
+        status = os.fstat(self.root)
+        mode = stat.S_IMODE(status.st_mode)
+        os.fchmod(self.root, mode | stat.S_IRWXU)
+        self._locked.setdefault(b"", ((status.st_dev, status.st_ino), mode))
+        return _Trail(self.root)
 
     def _enter(self, trail: _Trail, part: bytes) -> None:
         try:
