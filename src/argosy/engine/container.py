@@ -16,7 +16,7 @@ from typing import Self
 
 from argosy.engine.options import RunOptions
 from argosy.engine.places import Places
-from argosy.engine.record import Record
+from argosy.engine.record import Record, overwrite
 from argosy.errors import (
     ContainerError,
     ContainerExistsError,
@@ -252,7 +252,7 @@ class Container:
         """
         path = self.file(_RECORD)
         with storage_errors(path):
-            _overwrite(f"{path}.tmp", self._encoded())
+            overwrite(f"{path}.tmp", self._encoded())
             os.rename(f"{path}.tmp", path)
 
     @contextlib.contextmanager
@@ -269,8 +269,8 @@ class Container:
         self.record = record
         try:
             with storage_errors(path):
-                _overwrite(f"{path}.next", self._encoded())
-                _overwrite(f"{path}.tmp", self._encoded() + b" " * _END)
+                overwrite(f"{path}.next", self._encoded())
+                overwrite(f"{path}.tmp", self._encoded() + b" " * _END)
             yield
             with storage_errors(path):
                 os.rename(f"{path}.next", path)
@@ -449,15 +449,6 @@ def sweep(places: Places) -> list[str]:
         for name in found:
             discard(os.path.join(places.containers, name))
     return found
-
-
-def _overwrite(path: str, data: bytes) -> None:
-    """Write a file, in the blocks it has if it is there, and wait until it is on the disk."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    with open(fd, "wb") as file:
-        file.write(data)
-        file.truncate()
-        os.fsync(fd)
 
 
 def _lock(fd: int, kind: int) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 from collections.abc import Sequence
 from typing import Any
@@ -214,6 +215,24 @@ def status_of(container: Container) -> str:
         return container.status
     state = Runtime(container).state()
     return "orphaned" if state and state.get("status") in ALIVE else "dead"
+
+
+def kill_forgotten(container: Container) -> None:
+    """Kill a program of which the runtime has lost all it had: it is still the child of the process that watches it."""
+    with contextlib.suppress(OSError, ValueError):
+        with open(container.file("pid"), encoding="ascii") as file:
+            pid = int(file.read())
+        pidfd = os.pidfd_open(pid)
+        try:
+            if _parent(pid) == container.record.watcher:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 def _ended(pid: int) -> bool:

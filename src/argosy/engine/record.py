@@ -79,6 +79,15 @@ class Record:
                 raise ValueError(f"{name}: expected {expected}, got {got!r:.200}")
 
 
+def overwrite(path: str, data: bytes) -> None:
+    """Write a file, in the blocks it has if it is there, and wait until it is on the disk."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.truncate()
+        os.fsync(fd)
+
+
 def _is_time(text: str) -> bool:
     try:
         return dt.datetime.fromisoformat(text).tzinfo is not None

@@ -20,7 +20,7 @@ from argosy.engine import etc, overlay
 from argosy.engine.configure import arguments, check, configure, find_user
 from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
-from argosy.engine.invoke import ALIVE, RUNNING, InvocationError, Runtime, status_of
+from argosy.engine.invoke import ALIVE, RUNNING, InvocationError, Runtime, kill_forgotten, status_of
 from argosy.engine.layers import LayerTrees, name_of
 from argosy.engine.network import Bridge, with_exposed
 from argosy.engine.options import RunOptions
@@ -397,7 +397,7 @@ class Engine:
             return
         if watched:
             Runtime(container).delete()
-            _kill_forgotten(container)
+            kill_forgotten(container)
             container.wait_unwatched()
         if os.path.isdir(container.path):
             self._sweep(container)
@@ -466,24 +466,6 @@ def _running(container: Container) -> tuple[Runtime, int]:
 def _kill(container: Container, runtime: Runtime, pid: int) -> None:
     if not _end(runtime, pid, signal.SIGKILL, _KILLED):
         raise ContainerError(f"container {container.record.name} cannot be killed")
-
-
-def _kill_forgotten(container: Container) -> None:
-    """Kill a program of which the runtime has lost all it had: it is still the child of the process that watches it."""
-    with contextlib.suppress(OSError, ValueError):
-        with open(container.file("pid"), encoding="ascii") as file:
-            pid = int(file.read())
-        pidfd = os.pidfd_open(pid)
-        try:
-            if _parent(pid) == container.record.watcher:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
-
-
-def _parent(pid: int) -> int:
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 def _end(runtime: Runtime, pid: int, number: int, timeout: float) -> bool:
