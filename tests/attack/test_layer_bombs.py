@@ -145,6 +145,7 @@ def test_many_whiteouts_of_one_directory_do_not_cost_its_files_each(
 
 
 def test_cve_2023_25153_headers_without_bound_are_not_read_into_memory(tmp_path: Path) -> None:
+    """CVE-2022-2879 is the same of another reader."""
     for flag in (b"x", b"g", b"L", b"K"):
         block = patched(header(Entry(name=b"h", size=1 << 32)), 156, flag)
         with pytest.raises(InvalidLayerError, match="extended headers of more than 1048576 bytes"):
@@ -185,6 +186,7 @@ def test_negative_regions_in_an_old_header_do_not_lead_back(tmp_path: Path) -> N
 
 
 def test_a_sparse_map_without_end_is_refused(tmp_path: Path) -> None:
+    """CVE-2025-58183: the regions of a map were kept, however many."""
     for body in (
         b"999999999999\n".ljust(512, b"0"),
         b"1" * 512 * 40,
@@ -199,6 +201,13 @@ def test_a_sparse_map_without_end_is_refused(tmp_path: Path) -> None:
             apply(tmp_path, pax(*records) + tar(file("f", body)))
 
 
+def test_cve_2026_32288_an_old_sparse_map_without_end_is_refused(tmp_path: Path) -> None:
+    regions = b"".join(b"%011o\0%011o\0" % (n, 0) for n in range(21)) + b"\1".ljust(8, b"\0")
+    block = patched(patched(tar(file("f"))[:512], 386, regions[:96] + b"\1"), 156, b"S")
+    with pytest.raises(InvalidLayerError, match="more than 100 sparse regions"):
+        apply(tmp_path, block + regions * 8, Limits(sparse=100))
+
+
 def test_cve_2025_62518_two_readers_see_one_archive() -> None:
     # the size of the PAX header counts: what it covers is content, not entries
     inner = tar(file("smuggled"))[:512]
@@ -211,7 +220,31 @@ def test_cve_2025_62518_two_readers_see_one_archive() -> None:
     assert [entry.name for entry in TarReader(io.BytesIO(outer))] == [b"f"]
 
 
+def test_cve_2026_33055_the_size_of_pax_counts_beside_another_one() -> None:
+    inner = tar(file("smuggled"))[:512]
+    longer = pax((b"size", b"1024")) + tar(file("f", bytes(512)))[:1024] + inner + bytes(1024)
+    assert [entry.name for entry in TarReader(io.BytesIO(longer))] == [b"f"]
+    shorter = pax((b"size", b"0")) + tar(file("f", inner))
+    assert [entry.name for entry in TarReader(io.BytesIO(shorter))] == [b"f", b"smuggled"]
+
+
+@pytest.mark.parametrize("by", ["GNU", "PAX"])
+def test_cve_2025_13462_an_old_directory_is_one_by_its_whole_name(by: str) -> None:
+    """What the header has room for ends with a slash: the content of such a file would be entries."""
+    inner = tar(file("smuggled"))[:512]
+    for name, found in ((b"d" * 99 + b"/f", [b"f"]), (b"d" * 120 + b"/", [b"d/", b"smuggled"])):
+        block = patched(tar(file(name[:100], inner)), 156, b"\0")
+        if by == "PAX":
+            data = pax((b"path", name)) + block
+        else:
+            long = patched(header(Entry(name=b"long", size=len(name) + 1)), 156, b"L")
+            data = long + name.ljust(512, b"\0") + block
+        entries = [*TarReader(io.BytesIO(data))]
+        assert [entry.name[-len(end) :] for entry, end in zip(entries, found, strict=True)] == found
+
+
 def test_many_tiny_members_do_not_cost_more_than_their_bytes(tmp_path: Path) -> None:
+    """CVE-2022-30631: a call within a call for each member was the end of the stack."""
     empty = b"\x1f\x8b\x08" + bytes(7) + b"\x03\0" + bytes(8)
     assert zlib.decompress(empty, 31) == b""
     apply(tmp_path, gzip(tar(file("a")))[:0] + empty * 20_000 + gzip(tar(file("a"))))

@@ -58,6 +58,7 @@ def test_cve_2021_29136_the_root_becomes_a_symbolic_link(
 def test_cve_2021_32760_the_mode_of_a_host_file_is_changed(
     target: str, openat2: bool, root: Path
 ) -> None:
+    """CVE-2026-33056: by a link, and then a directory of the same name."""
     target = target.format(root.parent)
     put(
         root,
@@ -84,6 +85,7 @@ def test_cve_2026_50163_a_hard_link_is_taken_from_the_working_directory(
 
 @WAYS
 def test_ghsa_m37j_a_chain_of_links_leads_out(openat2: bool, root: Path) -> None:
+    """CVE-2024-24579 is the like of another tool."""
     # each link alone seems to stay inside; together, taken literally, they climb
     chain = [
         folder("a/b/c"),
@@ -98,6 +100,7 @@ def test_ghsa_m37j_a_chain_of_links_leads_out(openat2: bool, root: Path) -> None
 
 @WAYS
 def test_ghsa_8xwf_a_sibling_whose_name_begins_like_the_root(openat2: bool, root: Path) -> None:
+    """CVE-2026-28406: by a name that climbs."""
     put(
         root,
         file("../root-sibling/x"),
@@ -224,6 +227,28 @@ def test_cve_2018_15664_a_directory_is_swapped_while_a_layer_is_taken(
             except ArgosyError:
                 pass
             assert b"host" not in out.getvalue()
+    assert untouched(root)
+
+
+@WAYS
+@pytest.mark.parametrize("name", ["d/", "d/.", "./d//", "d/x/.."])
+def test_cve_2026_7774_a_link_whose_name_is_written_as_a_directorys(
+    name: str, openat2: bool, root: Path
+) -> None:
+    """One that names the root itself is in the test of CVE-2021-29136."""
+    with suppress(InvalidLayerError):
+        put(root, folder("d"), symlink(name, "../outside"), openat2=openat2)
+    with suppress(InvalidLayerError):
+        put(root, file("d/secret", b"owned"), folder("d/new", mode=0o777), openat2=openat2)
+    assert untouched(root)
+
+
+@WAYS
+def test_cve_2026_11940_a_hard_link_to_a_link_that_stays_inside_only_where_it_is(
+    openat2: bool, root: Path
+) -> None:
+    deep = [folder("a/b"), symlink("a/b/l", "../../outside"), link("h", "a/b/l")]
+    put(root, *deep, file("h/secret", b"owned"), folder("h/new", mode=0o777), openat2=openat2)
     assert untouched(root)
 
 

@@ -290,8 +290,6 @@ class TarReader:
         type_ = _TYPES.get(flag)
         if type_ is None:
             raise InvalidLayerError(f"type {flag!r} is none of the file types of the image-spec")
-        if flag == b"\0" and name.endswith(b"/"):
-            type_ = EntryType.DIRECTORY
         key = block[100:124]
         mode, uid, gid = self._owners.get(key) or self._owner(key)
         numbers = mode, uid, gid, number(block[124:136]), nanoseconds(block[136:148])
@@ -301,7 +299,7 @@ class TarReader:
             return self._extended(
                 block, flag, extension or _Extension(), (type_, name, linkname, numbers, device)
             )
-        return self._made(type_, name, linkname, numbers, device)
+        return self._made(_aged(type_, flag, name), name, linkname, numbers, device)
 
     def _made(
         self,
@@ -359,6 +357,7 @@ class TarReader:
         type_, name, linkname, (mode, uid, gid, size, mtime), device = plain
         records = dict(extension.records)
         name = _path(extension.name or records.get(b"path") or name)
+        type_ = _aged(type_, flag, name)
         if type_ in _LINKS:
             linkname = _path(extension.linkname or records.get(b"linkpath") or linkname)
         self._current = name
@@ -414,6 +413,11 @@ class TarReader:
             sparse=checked(regions, size, stored, self._limits),
             stored=stored,
         )
+
+
+def _aged(type_: EntryType, flag: bytes, name: bytes) -> EntryType:
+    """The type of an old header, which knows no directories: their whole name ends with a slash (CVE-2025-13462)."""
+    return EntryType.DIRECTORY if flag == b"\0" and name.endswith(b"/") else type_
 
 
 def _prefixed(block: bytes, name: bytes) -> bytes:
