@@ -12,12 +12,14 @@ import tarfile
 
 import pytest
 
+from argosy.bundle.seccompprofile import default_profile
 from argosy.content.copy import copy
 from argosy.content.memory import MemoryStore
 from argosy.engine import profile
 from argosy.engine.network import BRIDGE, Bridge
 from argosy.engine.options import GATEWAY, Published
 from argosy.layout.store import LayoutStore
+from argosy.spec.imageconfig import ExecutionParameters
 from argosy.testing.hostimage import host_image
 from tests.engine.conftest import (
     Argosy,
@@ -29,6 +31,7 @@ from tests.engine.conftest import (
     needs_containers,
     root,
 )
+from tests.engine.test_configure import made
 
 __all__ = ["argosy", "asked", "host_layout", "image", "launcher", "root"]
 
@@ -94,6 +97,7 @@ def peopled(argosy: Argosy, image: str, tmp_path: pathlib.Path) -> str:
     return changed
 
 
+STATUS = "/proc/self/status"
 GROUPS = ["sh", "-c", "while read -r name rest; do [ $name != Groups: ] || echo $rest; done < /proc/self/status"]  # fmt: skip
 
 
@@ -146,6 +150,65 @@ def test_cve_2022_24769_and_27649_no_capability_is_inheritable_or_ambient(
     for status in (run.out, argosy("exec", "c", "cat", "/proc/self/status").out):
         sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
         assert {sets["CapInh"], sets["CapAmb"]} == {"0" * 16}
+
+
+def test_cve_2026_31431_a_container_reaches_no_cryptography_of_the_kernel() -> None:
+    """By socket(2). What socketcall(2) of 32-bit programs opens no filter sees: it is in memory."""
+    tests = {"SCMP_CMP_LT": int.__lt__, "SCMP_CMP_EQ": int.__eq__, "SCMP_CMP_GT": int.__gt__}
+    rules = [rule for rule in default_profile()["syscalls"] if "socket" in rule["names"]]
+
+    def is_allowed(family: int) -> bool:
+        return any(
+            all(tests[arg["op"]](family, arg["value"]) for arg in rule.get("args", ()))
+            for rule in rules
+        )
+
+    refused = [family for family in range(64) if not is_allowed(family)]
+    assert refused == [38, socket.AF_VSOCK]
+
+
+@pytest.mark.parametrize("more", [(), ("--cap-add", "NET_ADMIN"), ("--privileged",)])
+def test_cve_2018_10856_and_2021_20188_who_is_not_root_has_no_capability(
+    argosy: Argosy, image: str, more: tuple[str, ...]
+) -> None:
+    """By `-u` of a run or an exec, privileged or not: the kernel takes them away where a program is executed."""
+    run = argosy(
+        "run", "-q", "--rm", "--network", "none", *more, "-u", "4242", image, "cat", STATUS
+    )
+    argosy("run", "-q", "-d", "--name", "c", "--network", "none", *more, image, "sleep", "100")
+    for status in (run.out, argosy("exec", "-u", "4242", "c", "cat", STATUS).out):
+        sets = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
+        assert {sets["CapPrm"], sets["CapEff"], sets["CapInh"], sets["CapAmb"]} == {"0" * 16}
+
+
+def test_cve_2026_55686_a_working_directory_behind_a_link_is_made_in_the_container(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    outside, links = tmp_path / "outside", tmp_path / "links.tar"
+    outside.mkdir()
+    with tarfile.open(links, "w") as tar:
+        for name, target in (("abs", outside), ("rel", f"../../../../../../..{outside}")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, str(target)
+            tar.addfile(member)
+    changed = f"oci:{tmp_path}/changed:v1"
+    argosy("append", "-b", image, "-f", links, "-t", changed)
+    for workdir in ("/abs/new", "/rel/new/newer"):
+        argosy("mutate", changed, "--workdir", workdir)
+        run = argosy("run", "-q", "--rm", "--network", "none", changed, "sh", "-c", "pwd")
+        assert run.out.startswith(f"{outside}/new")
+    assert list(outside.iterdir()) == []
+
+
+def test_cve_2026_57231_a_variable_of_an_image_takes_no_value_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ARGOSY_SECRET", "secret")
+    env = made(image=ExecutionParameters(env=("ARGOSY_SECRET", "ARGOSY_*", "HOME")))["process"][
+        "env"
+    ]
+    assert "ARGOSY_SECRET=" in env
+    assert not any("secret" in entry or entry == f"HOME={os.environ['HOME']}" for entry in env)
 
 
 def test_an_images_volume_behind_a_link_stays_in_the_image(
@@ -286,6 +349,19 @@ def test_cve_2020_13401_no_container_advertises_itself_as_the_machines_router(
         bridge.down(container_id)
 
 
+def test_cve_2020_10749_no_container_advertises_itself_as_the_router_of_others(
+    argosy: Argosy, image: str
+) -> None:
+    """CVE-2020-10749, CVE-2024-32473: a container whose network has no IPv6 takes none from whoever offers it."""
+    addresses = pathlib.Path("/proc/net/if_inet6")
+    if not addresses.exists():
+        pytest.skip("this machine has no IPv6")
+    own = argosy("run", "-q", "--rm", image, "cat", addresses).out
+    assert {line.split()[-1] for line in own.splitlines()} <= {"lo"}
+    wanted = ("--sysctl", "net.ipv6.conf.eth0.disable_ipv6=0")
+    assert " eth0" in argosy("run", "-q", "--rm", *wanted, image, "cat", addresses).out
+
+
 RECEIVE = """
 import socket
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
@@ -296,7 +372,10 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
 """
 FROM_OUTSIDE = """
 import socket, sys
-for words, address, port in (("direct", sys.argv[1], 80), ("published", sys.argv[2], int(sys.argv[3]))):
+port = int(sys.argv[3])
+for words, address, port in (
+    ("direct", sys.argv[1], 80), ("elsewhere", "198.18.88.8", port), ("published", sys.argv[2], port)
+):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(words.encode(), (address, port))
 """
@@ -305,6 +384,7 @@ for words, address, port in (("direct", sys.argv[1], 80), ("published", sys.argv
 def test_cve_2025_54388_who_routes_through_this_machine_reaches_published_ports_only(
     tmp_path: pathlib.Path,
 ) -> None:
+    """CVE-2025-67499: nor does a published port take what was sent to that port of another machine."""
     needs_containers()
     bridge, container_id = Bridge(str(tmp_path)), os.urandom(32).hex()
     outside, link = f"out{container_id[:8]}", f"ou{container_id[:8]}"

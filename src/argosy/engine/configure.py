@@ -30,6 +30,10 @@ from argosy.spec.platform import Platform
 
 _CPU_PERIOD = 100_000
 _INIT = "/run/argosy-init"
+_IPV6 = "/proc/sys/net/ipv6"
+_WITHOUT_IPV6 = {"net.ipv6.conf.eth0.disable_ipv6": "1"}
+"""The bridge gives no IPv6 addresses: left on, any container could advertise itself to the others as their router
+(CVE-2020-10749, CVE-2024-32473). Who wants it says so by --sysctl."""
 _OWN_SYSCTLS = (
     "a container's own are kernel.msg*, kernel.sem, kernel.shm*, fs.mqueue.*, kernel.domainname, and net.*, unless the "
     "network is the host's"
@@ -359,7 +363,8 @@ def _linux(
     )
     if not rootless:
         linux["cgroupsPath"] = cgroup.path_of(container_id)
-    linux["sysctl"] = _sysctls(options)
+    ours = _WITHOUT_IPV6 if network_namespace and os.path.exists(_IPV6) else {}
+    linux["sysctl"] = ours | _sysctls(options)
 
 
 def _sysctls(options: RunOptions) -> dict[str, str]:
