@@ -91,7 +91,10 @@ def test_the_transport_connects_to_no_inner_address_that_another_named(target: s
 
 @pytest.mark.parametrize("target", INNER)
 def test_a_realm_leads_to_no_inner_address(target: str) -> None:
-    """GHSA: a token realm pointed at a metadata service would get the user's password."""
+    """GHSA: a token realm pointed at a metadata service would get the user's password.
+
+    CVE-2026-33540, CVE-2026-48978.
+    """
     challenge = {"WWW-Authenticate": f'Bearer realm="{target}",service="x"'}
     repository, transport = public(plain=True, HEAD=Response(401, challenge))
     with pytest.raises(ArgosyError, match="refused"):
@@ -202,6 +205,7 @@ def test_a_secret_that_is_posted_may_move_within_its_host(scripted: s.Scripted) 
 
 
 def test_https_leads_to_no_http() -> None:
+    """CVE-2018-18074: the same host over http would have got the credential."""
     repository, transport = public(GET=Response(307, {"Location": "http://cdn.example/blob"}))
     with pytest.raises(ArgosyError, match="from https"):
         repository.fetch(BLOB).read()
@@ -215,6 +219,22 @@ def test_https_leads_to_https() -> None:
     )
     assert answer.data == b"layer"
     assert "Authorization" not in transport.sent[-1].headers
+
+
+def test_cve_2024_45336_a_credential_does_not_come_back_on_the_way(scripted: s.Scripted) -> None:
+    """CVE-2023-45289, CVE-2025-4673: from the registry to another host, and on within that host."""
+    other = s.Scripted()
+    other.on("GET", "/first", s.answer(307, {"Location": "/second"}))
+    other.on("GET", "/second", s.answer(200, {}, b"layer"))
+    asked = s.answer(401, {"WWW-Authenticate": "Basic realm=x"})
+    scripted.on("GET", ".*", asked, s.answer(307, {"Location": f"{other.url}/first"}))
+    known = CredentialStore(given={"": Credential(username="ada", password="secret")})
+    with Registry(scripted.name, Options(credentials=known, headers={"X-Wish": "1"})) as registry:
+        assert registry.repository("app").fetch(BLOB).read() == b"layer"
+    assert "authorization" in scripted.requests()[-1].headers
+    assert [seen.target for seen in other.requests()] == ["/first", "/second"]
+    assert not {"authorization", "x-wish"} & {name for r in other.requests() for name in r.headers}
+    other.close()
 
 
 class Named(Hosts):
@@ -250,6 +270,7 @@ def test_where_a_registry_may_lead_is_said_by_its_address_and_not_by_its_name(
 
 
 def test_an_https_registry_names_no_http_realm() -> None:
+    """CVE-2026-48978: nor does it lead credentials off TLS."""
     challenge = {"WWW-Authenticate": 'Bearer realm="http://auth.example/token"'}
     repository, transport = public(HEAD=Response(401, challenge))
     with pytest.raises(ArgosyError, match="refused"):

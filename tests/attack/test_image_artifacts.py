@@ -33,6 +33,7 @@ def untouched(out: pathlib.Path) -> bool:
     "title", ["../victim", "/etc/passwd", "a/../../victim", "..", ".", "./", "a\0b"]
 )
 def test_a_title_outside_of_the_directory_writes_nothing(out: pathlib.Path, title: str) -> None:
+    """CVE-2025-62725: a title of an artifact was a path of the machine."""
     with pytest.raises(InvalidManifestError):
         deliver(artifact("good", title), str(out))
     assert untouched(out)
@@ -91,6 +92,7 @@ def test_a_symbolic_link_out_of_its_title_is_refused(out: pathlib.Path, target: 
 def test_ghsa_8xwf_rjm4_xvhv_a_sibling_whose_name_begins_alike_is_outside(
     out: pathlib.Path,
 ) -> None:
+    """CVE-2026-50162."""
     for name in ("d-evil/x", "dd", "../out-evil/x", "x"):
         with pytest.raises(InvalidLayerError, match="outside"):
             deliver(archive("d", tar_of(folder("d/"), file(name, b"evil"))), str(out))

@@ -276,7 +276,10 @@ def test_cve_2024_21626_no_program_is_found_through_a_descriptor_of_the_runtime(
 def test_cve_2025_31133_masks_are_a_null_device(
     runtime: Runtime, bundle: Bundle, target: str
 ) -> None:
-    """The image's /dev/null is a link to a file that would then be bound, writable, over the masked path."""
+    """The image's /dev/null is a link to a file that would then be bound, writable, over the masked path.
+
+    CVE-2025-62161 is the same of youki.
+    """
     dev = bundle.path / "dev"
     dev.mkdir()
     (dev / "null").symlink_to(target)
@@ -372,6 +375,7 @@ def test_cve_2026_88264_the_terminal_comes_from_a_real_devpts(
 def test_cve_2026_41579_a_dev_that_is_a_link_makes_nothing_on_the_host(
     runtime: Runtime, bundle: Bundle, host: Path
 ) -> None:
+    """CVE-2026-47766 is the same of crun."""
     (bundle.rootfs / "dev").rmdir()
     (bundle.rootfs / "dev").symlink_to(host)
     without_dev(bundle)

@@ -255,7 +255,10 @@ def test_cve_2025_23266_hooks_on_the_host_get_no_variable_of_the_container(
 @needs_root
 @pytest.mark.parametrize("openat2", [True, False])
 def test_cve_2025_52881_a_write_to_proc_is_not_redirected_by_a_mount(openat2: bool) -> None:
-    """Something is mounted over the file, in the host's /proc that stands in where no procfs can be made."""
+    """Something is mounted over the file, in the host's /proc that stands in where no procfs can be made.
+
+    CVE-2025-62596 is the same of youki.
+    """
 
     def body() -> None:
         kernel = LinuxKernel()

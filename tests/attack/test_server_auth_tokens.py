@@ -77,6 +77,7 @@ def test_a_token_without_a_signature_is_not_believed(door: Door) -> None:
 
 
 def test_the_public_key_is_no_shared_secret(door: Door) -> None:
+    """CVE-2017-11424, CVE-2022-29217."""
     public = door.key.public_key()
     raw = public.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     token = jwt.encode(GOOD, base64.b64encode(raw), "HS256", headers={"typ": "at+jwt"})
@@ -101,6 +102,7 @@ def test_a_token_of_another_kind_is_not_believed(door: Door, headers: dict[str, 
 
 
 def test_a_token_that_demands_an_unknown_extension_is_not_believed(door: Door) -> None:
+    """CVE-2026-32597: PyJWT before 2.12 did."""
     assert ask(door, forge(door, headers={"crit": ["exp2"], "exp2": 1})) == 401
 
 

@@ -192,6 +192,8 @@ def test_referrers_and_theirs_are_copied_before_the_tag() -> None:
 
 
 def test_referrers_of_referrers_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CVE-2023-33957, CVE-2023-46737, CVE-2024-29902: signatures without end."""
+
     class Endless(MemoryStore):
         def referrers(
             self, subject: Descriptor, artifact_type: str | None = None

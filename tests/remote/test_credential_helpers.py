@@ -167,6 +167,7 @@ def test_a_helper_for_one_registry_comes_first(
 
 
 def test_a_helper_that_is_not_installed_is_named(tmp_path: pathlib.Path) -> None:
+    """CVE-2021-41092: in its stead, credentials went to another registry."""
     path = write(tmp_path / "c.json", {"credsStore": "nowhere"})
     with pytest.raises(UnauthorizedError, match="docker-credential-nowhere is not installed"):
         CredentialStore([path]).lookup("r.example")

@@ -146,5 +146,6 @@ def test_an_end_before_the_answer_is_told_from_one_within() -> None:
     ],
 )
 def test_nothing_smuggles_a_line_into_a_request(target: str, fields: list[tuple[str, str]]) -> None:
+    """CVE-2019-11236: what a URL has of them would end its line."""
     with pytest.raises(HeadError, match=r"header's name|control characters|the header X has"):
         head("GET", target, fields)

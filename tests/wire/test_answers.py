@@ -63,6 +63,7 @@ def test_a_write_that_is_led_nowhere_has_failed(
 
 
 def test_a_page_that_is_got_instead_is_no_success(scripted: s.Scripted, client: Client) -> None:
+    """CVE-2023-45803: a body is not taken along to where a 303 leads."""
     scripted.on("HEAD", ".*", s.answer(404))
     scripted.on("PUT", ".*", s.answer(303, {"Location": "/login"}))
     scripted.on("DELETE", ".*", s.answer(303, {"Location": "/login"}))
@@ -405,6 +406,7 @@ def test_an_error_with_a_200_is_no_manifest(scripted: s.Scripted, client: Client
 def test_a_document_in_a_coding_nobody_asked_for_is_told_so(
     scripted: s.Scripted, client: Client
 ) -> None:
+    """CVE-2025-66471, CVE-2026-21441, CVE-2026-44432: no body is decompressed, so none is a bomb."""
     fields = {"Content-Encoding": "gzip", "Content-Type": mediatypes.OCI_MANIFEST}
     scripted.on("*", ".*", s.answer(200, fields, gzip.compress(RAW)))
     for ask in (lambda: client().resolve("v1"), lambda: list(client().tags())):

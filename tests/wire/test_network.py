@@ -121,6 +121,9 @@ def test_a_proxy_can_be_spoken_to_in_tls_and_the_registry_within_it(
     (seen, *_) = secure_proxy.requests()
     assert seen.method == "CONNECT"
     assert seen.headers["proxy-authorization"].startswith("Basic ")
+    # CVE-2014-1830, CVE-2023-32681, CVE-2024-37891: the proxy's password is not for those behind it
+    assert secure.requests()
+    assert not [r for r in secure.requests() if "proxy-authorization" in r.headers]
 
 
 def test_a_proxy_whose_certificate_nobody_vouches_for_is_sent_nothing(

@@ -460,6 +460,7 @@ def test_pages_that_repeat_end(scripted: s.Scripted, client: Client) -> None:
 
 
 def test_pages_without_end_or_news_end(scripted: s.Scripted, client: Client) -> None:
+    """CVE-2023-33957, CVE-2023-46737: a registry could keep a client busy for ever."""
     count = iter(range(10**9))
 
     def page(seen: s.Seen, peer: s.Peer) -> bool:

@@ -34,6 +34,7 @@ PATH = f"/v2/app/blobs/{BLOB.digest}"
 def test_a_redirect_to_another_host_takes_no_credential_along(
     scripted: s.Scripted, another: s.Scripted, client: Client, status: int
 ) -> None:
+    """GHSA-vh4v-2xq2-g5cg, CVE-2014-1829, CVE-2018-20060, CVE-2018-25091, CVE-2023-43804, CVE-2026-49349."""
     scripted.on("GET", PATH, basic(s.answer(status, {"Location": f"{another.url}/cdn?sig=1"})))
     another.on("GET", "/cdn.sig=1", s.answer(200, {}, b"layer"))
     with logged_in(client).fetch(BLOB) as reader:
@@ -150,6 +151,7 @@ def test_a_resumed_download_asks_the_registry_again_not_the_redirects_end(
 def test_an_upload_at_another_host_gets_no_credential(
     scripted: s.Scripted, another: s.Scripted, client: Client
 ) -> None:
+    """CVE-2026-50151: what a Location names gets the bytes and no credential."""
     scripted.on("HEAD", ".*", basic(s.answer(404)))
     scripted.on("POST", ".*", basic(s.answer(202, {"Location": f"{another.url}/up?sig=a"})))
     another.on("PUT", r"/up\?sig=a&digest=.*", s.answer(201))
