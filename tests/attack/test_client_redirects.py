@@ -93,7 +93,7 @@ def test_the_transport_connects_to_no_inner_address_that_another_named(target: s
 def test_a_realm_leads_to_no_inner_address(target: str) -> None:
     """GHSA: a token realm pointed at a metadata service would get the user's password.
 
-    CVE-2026-33540, CVE-2026-48978.
+    CVE-2026-48978.
     """
     challenge = {"WWW-Authenticate": f'Bearer realm="{target}",service="x"'}
     repository, transport = public(plain=True, HEAD=Response(401, challenge))
