@@ -25,7 +25,6 @@ from argosy.errors import (
     LimitExceededError,
     ManifestBlobUnknownError,
     ManifestUnknownError,
-    PlatformUnknownError,
     UsageError,
 )
 from argosy.spec import mediatypes
@@ -117,49 +116,6 @@ def test_every_blob_is_planned_before_it_moves_and_told_once() -> None:
             assert last[event.descriptor.digest] == event.descriptor.size
 
 
-def test_one_platform_gives_that_image_alone() -> None:
-    source, target = MemoryStore(), MemoryStore()
-    root = random.index(source, 1, "v1")
-    arm = Platform.parse("linux/arm64")
-    got = copy(source, "v1", target, "v1", platforms=[arm])
-    assert got.digest == select(source, root, arm).digest == target.resolve("v1").digest
-    assert not target.exists(root)
-
-
-def test_several_platforms_make_a_smaller_index() -> None:
-    source, target = MemoryStore(), MemoryStore()
-    platforms = ["linux/amd64", "linux/arm64", "linux/s390x"]
-    root = random.index(source, 1, "v1", platforms=platforms)
-    wanted = [Platform.parse(p) for p in ("linux/s390x", "linux/amd64")]
-    got = copy(source, "v1", target, "v1", platforms=wanted)
-    assert got.digest != root.digest
-    assert [str(e.platform) for e in read_index(target, got).manifests] == [
-        "linux/amd64",
-        "linux/s390x",
-    ]
-    for node in walk(target, got):
-        assert all(target.exists(child) for child in node.manifest.children())
-
-
-def test_platforms_that_leave_nothing_out_keep_the_index() -> None:
-    source, target = MemoryStore(), MemoryStore()
-    root = random.index(source, 1)
-    spaced = graph.read(source, root).replace(b"{", b"{ ", 1)
-    root = source.add(root.media_type, spaced, "v1")
-    platforms = [Platform.parse(p) for p in ("linux/arm64", "linux/amd64")]
-    assert copy(source, "v1", target, "v1", platforms=platforms) == root
-    assert target.fetch(root).read() == spaced
-
-
-def test_a_sparse_copy_keeps_the_index_and_its_digest() -> None:
-    source, target = MemoryStore(), MemoryStore()
-    root = random.index(source, 1, "v1")
-    arm = Platform.parse("linux/arm64")
-    assert copy(source, "v1", target, "v1", platforms=[arm], sparse=True) == root
-    assert target.exists(select(source, root, arm))
-    assert not target.exists(select(source, root, Platform.parse("linux/amd64")))
-
-
 def test_nothing_moves_that_is_not_what_was_expected() -> None:
     source, target = MemoryStore(), Ordered()
     image, index = random.image(source, 1, "v1"), random.index(source, 2, "multi")
@@ -169,14 +125,6 @@ def test_nothing_moves_that_is_not_what_was_expected() -> None:
             copy(source, name, target, "x", expected=wanted.digest, platforms=chosen)  # type: ignore[arg-type]
     assert not target.arrived
     assert copy(source, "v1", target, expected=image.digest) == image
-
-
-def test_an_unknown_platform_is_named_with_those_there_are() -> None:
-    source = MemoryStore()
-    random.index(source, 1, "v1")
-    with pytest.raises(PlatformUnknownError) as caught:
-        copy(source, "v1", MemoryStore(), platforms=[Platform.parse("linux/riscv64")])
-    assert "linux/amd64, linux/arm64" in str(caught.value)
 
 
 def test_referrers_and_theirs_are_copied_before_the_tag() -> None:

@@ -56,6 +56,57 @@ def digests(store: MemoryStore, root: Descriptor) -> set[str]:
     return {node.descriptor.digest for node in walk(store, root)}
 
 
+def test_one_platform_gives_that_image_alone() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1, "v1")
+    arm = Platform.parse("linux/arm64")
+    got = copy(source, "v1", target, "v1", platforms=[arm])
+    assert got.digest == select(source, root, arm).digest == target.resolve("v1").digest
+    assert not target.exists(root)
+
+
+def test_several_platforms_make_a_smaller_index() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    platforms = ["linux/amd64", "linux/arm64", "linux/s390x"]
+    root = random.index(source, 1, "v1", platforms=platforms)
+    wanted = [Platform.parse(p) for p in ("linux/s390x", "linux/amd64")]
+    got = copy(source, "v1", target, "v1", platforms=wanted)
+    assert got.digest != root.digest
+    assert [str(e.platform) for e in read_index(target, got).manifests] == [
+        "linux/amd64",
+        "linux/s390x",
+    ]
+    for node in walk(target, got):
+        assert all(target.exists(child) for child in node.manifest.children())
+
+
+def test_platforms_that_leave_nothing_out_keep_the_index() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1)
+    spaced = graph.read(source, root).replace(b"{", b"{ ", 1)
+    root = source.add(root.media_type, spaced, "v1")
+    platforms = [Platform.parse(p) for p in ("linux/arm64", "linux/amd64")]
+    assert copy(source, "v1", target, "v1", platforms=platforms) == root
+    assert target.fetch(root).read() == spaced
+
+
+def test_a_sparse_copy_keeps_the_index_and_its_digest() -> None:
+    source, target = MemoryStore(), MemoryStore()
+    root = random.index(source, 1, "v1")
+    arm = Platform.parse("linux/arm64")
+    assert copy(source, "v1", target, "v1", platforms=[arm], sparse=True) == root
+    assert target.exists(select(source, root, arm))
+    assert not target.exists(select(source, root, Platform.parse("linux/amd64")))
+
+
+def test_an_unknown_platform_is_named_with_those_there_are() -> None:
+    source = MemoryStore()
+    random.index(source, 1, "v1")
+    with pytest.raises(PlatformUnknownError) as caught:
+        copy(source, "v1", MemoryStore(), platforms=[Platform.parse("linux/riscv64")])
+    assert "linux/amd64, linux/arm64" in str(caught.value)
+
+
 def test_several_platforms_within_a_nested_index_are_all_copied() -> None:
     source, target = MemoryStore(), MemoryStore()
     amd, arm, other = (image(source, one) for one in (AMD, ARM, S390X))

@@ -155,6 +155,18 @@ class TestRecursive:
         finally:
             os.system(f"umount {source}/sub")
 
+    def test_they_can_be_taken_away_below(
+        self, runtime: Runtime, bundle: Bundle, source: Path
+    ) -> None:
+        self.tree(bundle, source, "rro", "rrw", "ratime", "rexec", "rsuid", "rdev")
+        try:
+            output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
+            assert "rw" in line(output, "/data/sub")[5].split(",")
+        finally:
+            os.system(f"umount {source}/sub")
+
+
+class TestRemount:
     def test_one_that_is_there_is_changed_by_remount_and_not_covered(
         self, runtime: Runtime, bundle: Bundle, source: Path
     ) -> None:
@@ -171,16 +183,6 @@ class TestRecursive:
         done = runtime.run(bundle)
         assert done.returncode == 1
         assert r"at \"/etc\": mount_setattr: invalid argument" in done.stderr
-
-    def test_they_can_be_taken_away_below(
-        self, runtime: Runtime, bundle: Bundle, source: Path
-    ) -> None:
-        self.tree(bundle, source, "rro", "rrw", "ratime", "rexec", "rsuid", "rdev")
-        try:
-            output = runtime.output(bundle.sh("cat /proc/self/mountinfo"))
-            assert "rw" in line(output, "/data/sub")[5].split(",")
-        finally:
-            os.system(f"umount {source}/sub")
 
 
 class TestTmpfs:
@@ -404,49 +406,6 @@ class TestDevices:
         bundle.linux["devices"] = [{"path": "/dev/disk", "type": "b", "major": 7, "minor": 3}]
         output = runtime.output(bundle.sh("stat -c '%F %t:%T' /dev/disk"))
         assert output == "block special file 7:3\n"
-
-
-class TestMasks:
-    def test_files_and_directories_are_hidden(self, runtime: Runtime, bundle: Bundle) -> None:
-        (bundle.rootfs / "secret").mkdir()
-        (bundle.rootfs / "secret/x").write_text("x")
-        (bundle.rootfs / "secret2").mkdir()
-        (bundle.rootfs / "key").write_text("key")
-        bundle.linux["maskedPaths"] = ["/secret", "/secret2/", "/key", "/missing", "/key/below"]
-        script = "ls /secret /secret2; cat /key; touch /secret/y 2>/dev/null || echo refused"
-        output = runtime.output(bundle.sh(script))
-        assert "x" not in output.replace("refused", "")
-        assert output.endswith("refused\n")
-
-    def test_directories_share_one_file_system(self, runtime: Runtime, bundle: Bundle) -> None:
-        for name in ("one", "two", "three"):
-            (bundle.rootfs / name).mkdir()
-        bundle.linux["maskedPaths"] = ["/one", "/two", "/three"]
-        output = runtime.output(bundle.sh("stat -c %d /one /two /three"))
-        assert len(set(output.split())) == 1
-
-    def test_read_only_paths(self, runtime: Runtime, bundle: Bundle) -> None:
-        (bundle.rootfs / "data").mkdir()
-        bundle.linux["readonlyPaths"] = ["/data", "/missing", "/proc/sys"]
-        script = "touch /data/x 2>/dev/null || echo refused; echo 1 2>/dev/null >/proc/sys/kernel/msgmax || echo refused"
-        assert runtime.output(bundle.sh(script)) == "refused\nrefused\n"
-
-    @pytest.mark.parametrize("path", ["/", "/dev/.."])
-    def test_the_root_as_a_read_only_path(
-        self, runtime: Runtime, bundle: Bundle, path: str
-    ) -> None:
-        bundle.linux["readonlyPaths"] = [path, "/proc/sys"]
-        script = "touch /x 2>/dev/null || echo refused; touch /dev/shm/x && echo taken"
-        assert runtime.output(bundle.sh(script)) == "refused\ntaken\n"
-
-    def test_a_second_place_of_the_root_is_not_the_root(
-        self, runtime: Runtime, bundle: Bundle
-    ) -> None:
-        (bundle.rootfs / "again").mkdir()
-        bundle.mount("/again", "bind", str(bundle.rootfs), "bind")
-        bundle.linux["readonlyPaths"] = ["/again"]
-        script = "touch /x && echo taken; touch /again/y 2>/dev/null || echo refused"
-        assert runtime.output(bundle.sh(script)) == "taken\nrefused\n"
 
 
 class TestCgroupMount:
