@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from argosy.runtime.cgroups import files, layout
 from argosy.runtime.errors import Failure
 
@@ -27,3 +29,11 @@ def out_of_memory(container_id: str, machine: layout.Layout | None = None) -> bo
     except Failure:
         return False
     return files.pairs(text).get("oom_kill", 0) > 0
+
+
+def remove(container_id: str) -> None:
+    """Remove what cgroups a container still has where its runtime knows of none; one that stays is no failure."""
+    found = layout.discover()
+    for controller in found.mounts:
+        with contextlib.suppress(Failure):
+            files.remove(found.directory(controller, path_of(container_id)))

@@ -217,8 +217,12 @@ def status_of(container: Container) -> str:
     return "orphaned" if state and state.get("status") in ALIVE else "dead"
 
 
-def kill_forgotten(container: Container) -> None:
-    """Kill a program of which the runtime has lost all it had: it is still the child of the process that watches it."""
+def kill_forgotten(container: Container) -> bool:
+    """Kill a program of which the runtime has lost all it had: it is still the child of the process that watches it.
+
+    Returns:
+        Whether there was one.
+    """
     with contextlib.suppress(OSError, ValueError):
         with open(container.file("pid"), encoding="ascii") as file:
             pid = int(file.read())
@@ -226,8 +230,10 @@ def kill_forgotten(container: Container) -> None:
         try:
             if _parent(pid) == container.record.watcher:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                return True
         finally:
             os.close(pidfd)
+    return False
 
 
 def _parent(pid: int) -> int:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from argosy.engine import etc, overlay
+from argosy.engine import cgroup, etc, overlay
 from argosy.engine.configure import arguments, check, configure, find_user
 from argosy.engine.container import Container, sweep, unheard
 from argosy.engine.images import LocalImages
@@ -397,8 +397,10 @@ class Engine:
             return
         if watched:
             Runtime(container).delete()
-            kill_forgotten(container)
+            forgotten = kill_forgotten(container)
             container.wait_unwatched()
+            if forgotten:
+                cgroup.remove(container.id)
         if os.path.isdir(container.path):
             self._sweep(container)
 
