@@ -3,13 +3,18 @@
 # ruff: noqa: SIM117 - one block stands for the registry, one for the failure
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from argosy.cli.serving import upstream_options
 from argosy.errors import ArgosyError, BlobUnknownError, ManifestUnknownError, TransportError
 from argosy.remote import network
+from argosy.remote.auth import Authenticator, Token
+from argosy.remote.challenges import parse_challenges
 from argosy.remote.config import Options
 from argosy.remote.connection import Network
 from argosy.remote.credentials import Credential, CredentialStore
@@ -17,6 +22,7 @@ from argosy.remote.registry import Registry
 from argosy.remote.repository import Repository
 from argosy.remote.transport import HTTPTransport
 from argosy.remote.wire import Request, Response
+from argosy.server.settings import Upstream
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
 from tests.wire import scripted as s
@@ -341,3 +347,77 @@ def test_foreign_urls_are_verified_like_everything(scripted: s.Scripted) -> None
     with Registry(scripted.name, Options(foreign=True)) as registry:
         with pytest.raises(ArgosyError, match="does not match"):
             registry.repository("app").fetch(desc).read()
+
+
+def led_by_its_upstream(scripted: s.Scripted, stranger: s.Scripted, **more: Any) -> str:
+    """What went wrong where a cache asks an upstream that names a stranger's token service."""
+    stranger.on("GET", "/token", s.answer(200, body=b'{"token": "t"}'))
+    realm = f'Bearer realm="http://{stranger.name}/token",service="x"'
+    ask = s.answer(401, {"WWW-Authenticate": realm})
+    scripted.on("HEAD", ".*", ask, s.answer(404))
+    scripted.on("GET", ".*", s.answer(404))
+    upstream = Upstream(prefix="up", registry=scripted.name, plain_http=True, **more)
+    with Registry(scripted.name, upstream_options({}, upstream)) as registry:
+        with pytest.raises(ArgosyError) as caught:
+            registry.repository("app").resolve("v1")
+    return str(caught.value)
+
+
+@pytest.fixture
+def stranger() -> Iterator[s.Scripted]:
+    server = s.Scripted()
+    yield server
+    server.close()
+
+
+def test_a_cache_shows_its_credentials_to_no_token_server_that_its_upstream_names(
+    scripted: s.Scripted, stranger: s.Scripted
+) -> None:
+    """CVE-2026-33540: those of the one who runs the cache would be had by whoever the upstream says."""
+    told = led_by_its_upstream(scripted, stranger, username="ada", password="secret")
+    assert "may not see the credentials" in told
+    assert not stranger.requests()
+
+
+def test_without_that_guard_it_does(scripted: s.Scripted, stranger: s.Scripted) -> None:
+    more = {"username": "ada", "password": "secret", "token_hosts": (stranger.name,)}
+    told = led_by_its_upstream(scripted, stranger, **more)
+    assert "may not see" not in told
+    assert stranger.requests()[0].headers["authorization"].startswith("Basic ")
+
+
+def test_a_cache_without_credentials_follows_its_upstream(
+    scripted: s.Scripted, stranger: s.Scripted
+) -> None:
+    led_by_its_upstream(scripted, stranger)
+    assert "authorization" not in stranger.requests()[0].headers
+
+
+@pytest.mark.parametrize(
+    ("registry", "answers", "realm", "shown"),
+    [
+        ("docker.io", "https://registry-1.docker.io/v2/", "https://auth.docker.io/token", True),
+        ("docker.io", "https://registry-1.docker.io/v2/", "https://auth.docker.io:8443/", False),
+        ("docker.io", "https://registry-1.docker.io/v2/", "https://auth.docker.io.evil/", False),
+        ("registry.gitlab.com", "https://registry.gitlab.com/v2/", "https://gitlab.com/jwt", True),
+        ("ghcr.io", "https://ghcr.io/v2/", "https://ghcr.io:443/token", True),
+        ("ghcr.io", "https://ghcr.io/v2/", "https://u@evil.example/token", False),
+    ],
+)
+def test_a_cache_knows_the_token_servers_of_large_registries(
+    registry: str, answers: str, realm: str, *, shown: bool
+) -> None:
+    upstream = Upstream(prefix="up", registry=registry, username="ada", password="secret")
+    options = upstream_options({}, upstream)
+    asked: list[object] = []
+
+    def run(flow: object) -> Token:
+        asked.append(flow)
+        return Token(value="t", scopes=("repository:app:pull",))
+
+    who = Authenticator(registry, options.credentials.lookup, run, token_hosts=options.token_hosts)
+    challenge = parse_challenges([f'Bearer realm="{realm}",service="x"'])
+    scopes = ["repository:app:pull"]
+    with contextlib.nullcontext() if shown else pytest.raises(ArgosyError, match="may not see"):
+        who.answer(challenge, scopes, refused="", url=answers, named_by=None)
+    assert bool(asked) is shown

@@ -102,6 +102,11 @@ def test_an_empty_file_is_the_defaults(tmp_path: pathlib.Path) -> None:
         ("cache: [{prefix: Hub/, registry: docker.io}]", "cache.0.prefix: name 'Hub/': expected", None),
         ("cache: [{prefix: hub, registry: 'https://docker.io'}]", "cache.0.registry: registry 'https", None),
         ("cache: [{prefix: hub, registry: index.docker.io}]", "cache.0.registry: expected 'docker.io'", None),
+        (
+            "cache: [{prefix: a, registry: b, token_hosts: ['https://c/t']}]",
+            "cache.0.token_hosts: registry 'https",
+            None,
+        ),
         ("events: {sinks: [{name: a, url: 'http://'}]}", "events.sinks.0.url: expected a host", None),
         ("events: {sinks: [{name: a, url: 'http://a:b/'}]}", "events.sinks.0.url: expected a host", None),
         ("events: {sinks: [{name: a, url: 'http://a:b@c/'}]}", "events.sinks.0.url: expected no user", None),

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -17,6 +17,9 @@ from argosy.server.assemble import open_metadata
 from argosy.server.metadata import Metadata
 from argosy.server.settings import Settings, Upstream
 from argosy.spec.reference import DOCKER_HUB
+
+if TYPE_CHECKING:
+    from argosy.remote.config import Options
 
 T = TypeVar("T")
 
@@ -77,29 +80,42 @@ def _data_directory() -> str:
     return os.path.join(home, "argosy", "registry")
 
 
+# Registries whose token service has another name than they have.
+_TOKEN_HOSTS = {DOCKER_HUB: ("auth.docker.io",), "registry.gitlab.com": ("gitlab.com",)}
+
+
 def open_upstream(environ: Mapping[str, str], upstream: Upstream, name: str) -> Source:
-    """A repository of an upstream. Nobody waits for one that limits the rate: what is cached is served instead.
+    """A repository of an upstream.
 
     The client is loaded here: most registries have no upstream, and start sooner without it.
     """
+    from argosy.remote.registry import Registry
+
+    if upstream.registry == DOCKER_HUB and "/" not in name:
+        name = f"library/{name}"
+    return Registry(upstream.registry, upstream_options(environ, upstream)).repository(name)
+
+
+def upstream_options(environ: Mapping[str, str], upstream: Upstream) -> Options:
+    """How an upstream is talked to.
+
+    Its credentials are for its own token service. Nobody waits for one that limits the rate: what is cached is served
+    instead.
+    """
     from argosy.remote.config import Options
     from argosy.remote.credentials import Credential, CredentialStore
-    from argosy.remote.registry import Registry
 
     given = {}
     if upstream.username is not None:
         given[upstream.registry] = Credential(
             username=upstream.username, password=upstream.password or ""
         )
-    options = Options.from_environment(environ)
-    options = dataclasses.replace(
-        options,
+    return dataclasses.replace(
+        Options.from_environment(environ),
         credentials=CredentialStore((), given=given),
+        token_hosts=upstream.token_hosts + _TOKEN_HOSTS.get(upstream.registry, ()),
         plain_http=upstream.plain_http,
         attempts=2,
         max_wait=0.0,
         timeout=30.0,
     )
-    if upstream.registry == DOCKER_HUB and "/" not in name:
-        name = f"library/{name}"
-    return Registry(upstream.registry, options).repository(name)

@@ -275,6 +275,7 @@ class Authenticator:
         registry: The registry's name, as credentials know it.
         lookup: Finds its credentials.
         token: Runs a token flow: sends what it yields and returns its token.
+        token_hosts: Whose token servers get the credentials, beside the registry's own host; None for any it names.
         clock: Seconds that only ever grow.
     """
 
@@ -284,9 +285,11 @@ class Authenticator:
         lookup: Lookup,
         token: Callable[[Flow[Token]], Token],
         *,
+        token_hosts: Sequence[str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._registry, self._lookup, self._token, self._clock = registry, lookup, token, clock
+        self._token_hosts = token_hosts
         self._lock = threading.Lock()
         self._bearer: Challenge | None = None
         self._base = ""
@@ -427,6 +430,8 @@ class Authenticator:
             raise UnauthorizedError(f"{self._registry} asked for no token")
         realm = self._realm(self._bearer.parameters["realm"])
         credential = found.credential if found else None
+        if credential:
+            self._check_trust(realm)
         if key in self._refresh:
             credential = replace(credential or Credential(), identity_token=self._refresh[key])
         service = self._bearer.parameters.get("service", "")
@@ -452,6 +457,23 @@ class Authenticator:
             shown = redact_url(text)[:200]
             raise SettledError(f"{self._registry} names no token server: {shown!r}")
         return realm
+
+    def _check_trust(self, realm: str) -> None:
+        """Refuse to show credentials to a token server that they are not for, where those that may see them are known.
+
+        Raises:
+            SettledError: it is none of those.
+        """
+        if self._token_hosts is None:
+            return
+        at = network.origin(realm)
+        known = [network.origin(f"{at[0]}://{host}") for host in self._token_hosts]
+        if at not in (network.origin(self._base), *known):
+            host = urlsplit(realm).netloc.rpartition("@")[2]
+            raise SettledError(
+                f"{self._registry} names {host} as its token server, which may not see the credentials",
+                hint=f"if it is right, put {host} into `token_hosts`",
+            )
 
     def _credential(self, scopes: Sequence[str]) -> Found | None:
         name = repository_of(scopes)

@@ -61,6 +61,8 @@ class Options(Value, kw_only=True):
 
     Args:
         credentials: Where user names and passwords come from.
+        token_hosts: `host[:port]` of the token servers that credentials are shown to, beside the registry itself; None
+            for whichever the registry names.
         registries: Mirrors, rewrites and insecure registries.
         plain_http: Speak http, never https.
         insecure: Do not check certificates, and speak http where the registry does not speak TLS.
@@ -93,6 +95,7 @@ class Options(Value, kw_only=True):
     """
 
     credentials: CredentialStore = field(default_factory=CredentialStore)
+    token_hosts: tuple[str, ...] | None = None
     registries: Registries = field(default_factory=lambda: Registries())  # noqa: PLW0108 - it stands below
     plain_http: bool = False
     insecure: bool = False

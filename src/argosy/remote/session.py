@@ -66,7 +66,9 @@ class Session:
         self._insecure = options.insecure or insecure
         self._transport = transport or HTTPTransport(self._network())
         self._gate = gate or Gate(options.rate)
-        self._auth = Authenticator(registry, options.credentials.lookup, self._token)
+        self._auth = Authenticator(
+            registry, options.credentials.lookup, self._token, token_hosts=options.token_hosts
+        )
         self._lock = threading.Lock()
         self._base = ""
         self._class: str | None = None

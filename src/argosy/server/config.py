@@ -413,13 +413,17 @@ def _wrong_upstream(upstream: Upstream, key: str) -> Iterator[str]:
         parse_name(upstream.prefix)
     except InvalidError as error:
         yield f"{key}.prefix: {error}"
-    try:
-        host = parse_registry(upstream.registry)
-    except InvalidError as error:
-        yield f"{key}.registry: {error}"
-    else:
-        if host != upstream.registry:
-            yield f"{key}.registry: expected {host!r}, got {upstream.registry!r}"
+    for name, text in (
+        ("registry", upstream.registry),
+        *(("token_hosts", host) for host in upstream.token_hosts),
+    ):
+        try:
+            host = parse_registry(text)
+        except InvalidError as error:
+            yield f"{key}.{name}: {error}"
+        else:
+            if host != text:
+                yield f"{key}.{name}: expected {host!r}, got {text!r}"
 
 
 def _wrong_url(url: str, key: str) -> Iterator[str]:

@@ -282,6 +282,10 @@ class Upstream:
     fresh_seconds: float = _field(300.0, "how long a tag is served without asking again", minimum=0)
     username: str | None = _field(None, "user at the upstream; None asks as nobody")
     password: str | None = _field(None, "that user's password or token", writeOnly=True)
+    token_hosts: tuple[str, ...] = _field(
+        (),
+        "hosts of token services that may see them, beside the upstream's own and its known ones",
+    )
     plain_http: bool = _field(False, "speak http with the upstream")
     missing_seconds: float = _field(30.0, "how long a 404 is remembered", minimum=0)
 
