@@ -1,21 +1,20 @@
 """The engine a command line works with: its directories by the XDG rules, or by `ARGOSY_ROOT`.
 
-Engine and images are loaded by who asks for them: a push from a layout to a registry needs neither.
+What belongs to the engine is loaded by who asks for it: a push from a layout to a registry needs nothing of it.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
-from argosy.engine.places import Places
 from argosy.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from argosy.engine.images import LocalImages
+    from argosy.engine.places import Places
     from argosy.engine.run import Engine
 
 ROOT = "/var/lib/argosy"
@@ -62,7 +61,9 @@ def _places(*runtime: str) -> Places:
         base = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
         data = os.path.join(base, "argosy", "engine")
         run = os.path.join(os.environ.get("XDG_RUNTIME_DIR") or data, "argosy")
-    found = Places(data=data, run=run, runtime=runtime)
+    found: Places = importlib.import_module("argosy.engine.places").Places(
+        data=data, run=run, runtime=runtime
+    )
     found.make()
     return found
 
@@ -70,7 +71,7 @@ def _places(*runtime: str) -> Places:
 def _runtime() -> str:
     beside = os.path.join(os.path.dirname(sys.executable), "argosy-runtime")
     found = os.environ.get("ARGOSY_RUNTIME") or (beside if os.access(beside, os.X_OK) else None)
-    found = found or shutil.which("argosy-runtime")
+    found = found or importlib.import_module("shutil").which("argosy-runtime")
     if found is None:
         raise UnsupportedError(
             "argosy-runtime is not installed",
