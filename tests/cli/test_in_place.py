@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from argosy.cli import making
 from argosy.image.view import ImageIndex, view
 from argosy.layout.store import LayoutStore
 from argosy.remote.registry import Registry
@@ -144,3 +148,80 @@ def test_changes_of_one_tag_by_several_processes_are_all_kept(
     assert len(argosy("config", place).json["config"]["Labels"]) == len(numbers)
     after = argosy("manifest", "get", f"oci:{layout}:multi").json["manifests"]
     assert len(after) == before + len(numbers)
+
+
+def first_of(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], room: Any) -> None:
+    """Have somebody else act when a command has read the image it changes, once."""
+    add, todo = room.put, [act]
+
+    def put(*args: Any) -> object:
+        while todo:
+            todo.pop()()
+        return add(*args)
+
+    monkeypatch.setattr(room, "put", put)
+
+
+@pytest.mark.parametrize("kind", ["argosy", "registry", "docker-registry"])
+def test_what_another_made_of_a_registrys_tag_meanwhile_is_not_lost(
+    argosy: Run, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    with running(kind, tmp_path / kind) as real, Registry(real.name) as registry:
+        app = registry.repository("app")
+        random.index(app, 1, "multi")
+        mine, theirs = random.image(app, 2, "mine"), random.image(app, 3, "theirs")
+        place = f"{real.name}/app"
+
+        def other() -> None:
+            argosy("index", "add", f"{place}:multi", f"{place}:theirs", "-q")
+
+        first_of(monkeypatch, other, making)
+        told = argosy("index", "add", f"{place}:multi", f"{place}:mine", "-q").err
+        assert "app:multi was changed meanwhile" in told
+        entries = argosy("manifest", "get", f"{place}:multi").json["manifests"]
+        assert [entry["digest"] for entry in entries[-2:]] == [theirs.digest, mine.digest]
+
+
+def test_what_cannot_be_done_again_leaves_a_tag_that_another_moved(
+    argosy: Run, repository: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{repository}:v1"
+    (editor := tmp_path / "editor").write_text('#!/bin/sh\nsed -i s/amd64/arm64/ "$1"\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    first_of(monkeypatch, lambda: argosy("mutate", place, "-l", "theirs=1", "-q"), making)
+    told = argosy("edit", "config", place, "-q", code=1).err
+    assert "app:v1 was changed meanwhile: it names sha256:" in told
+    kept = re.search(r"kept in (\S+)", told)
+    assert kept
+    shutil.rmtree(pathlib.Path(kept[1]).parent)
+    config = argosy("config", place).json
+    assert (config["architecture"], config["config"]["Labels"]) == ("amd64", {"theirs": "1"})
+
+
+def test_a_tag_that_was_taken_away_meanwhile_does_not_come_back(
+    argosy: Run, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"{repository}:v1"
+    first_of(monkeypatch, lambda: argosy("rm", place), making)
+    told = argosy("flatten", place, "-q", code=1).err
+    assert "app:v1 was changed meanwhile: it names nothing now" in told
+    assert "v1" not in argosy("ls", repository).out.split()
+
+
+def test_changes_of_one_tag_of_our_registry_by_several_processes_are_all_kept(
+    argosy: Run, repository: str
+) -> None:
+    numbers = range(6)
+    lines = [["mutate", f"{repository}:v1", "-l", f"k{n}=v", "-q"] for n in numbers]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "argosy", *line],
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for line in lines
+    ]
+    assert [process.wait() for process in running] == [0] * len(lines)
+    labels = argosy("config", f"{repository}:v1").json["config"]["Labels"]
+    assert labels == {f"k{n}": "v" for n in numbers}

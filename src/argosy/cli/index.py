@@ -104,6 +104,7 @@ def create(
 @click.option("--desc-platform", "platform", type=PLATFORM, help="What the new entries run on.")
 @_flatten
 @making.destination_options
+@making.redone
 def add(
     place: Location,
     images: tuple[Location, ...],
@@ -139,6 +140,7 @@ def add(
 @click.argument("digests", nargs=-1, metavar="[DIGEST...]")
 @_platforms("Take out the entries for this platform; repeatable.")
 @making.destination_options
+@making.redone
 def rm(
     place: Location,
     digests: tuple[str, ...],
@@ -163,6 +165,7 @@ def rm(
 @place_argument
 @_platforms("Keep the entries for this platform; repeatable.")
 @making.destination_options
+@making.redone
 def filter_(
     place: Location, platforms: tuple[Platform, ...], destination: making.Destination
 ) -> None:
@@ -186,6 +189,7 @@ def filter_(
 @_annotation("An annotation; KEY- removes it.")
 @click.option("--desc-platform", "platform", type=PLATFORM, help="What that entry runs on.")
 @making.destination_options
+@making.redone
 def annotate(
     place: Location,
     digest: str | None,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -20,8 +21,14 @@ from argosy import locate
 from argosy.cli import failure, files, places, progress
 from argosy.cli.options import PLACE, typed_place, utf8
 from argosy.content.copy import copy
-from argosy.content.protocols import Source
-from argosy.errors import ArgosyError, InvalidConfigError, InvalidLayerError, UsageError
+from argosy.content.protocols import Replacer, Source
+from argosy.errors import (
+    ArgosyError,
+    ConflictError,
+    InvalidConfigError,
+    InvalidLayerError,
+    UsageError,
+)
 from argosy.image.configure import now, rfc3339, seconds_of
 from argosy.image.convert import each
 from argosy.image.view import Image, ImageIndex
@@ -35,6 +42,8 @@ from argosy.spec.platform import Platform
 F = TypeVar("F", bound=Callable[..., Any])
 View = Image | ImageIndex
 
+_TURNS = 30
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
@@ -45,6 +54,8 @@ class Destination:
     digest_file: str | None = None
     quiet: bool = False
     style: str = "auto"
+    read: dict[str, Digest] = dataclasses.field(default_factory=dict)
+    """What the tags that are changed in place named when they were read: `check` notes it, and `put` goes by it."""
 
     def needed(self) -> str:
         """The place or file that was given.
@@ -100,6 +111,30 @@ def destination_options(command: F) -> F:
     ):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
+
+
+def redone(command: F) -> F:
+    """Do a command again where somebody else changed the same tag meanwhile, on what they made of it.
+
+    For what can be done to that as well, as adding to a list can. Stdin is read once, so then it is not done again.
+    """
+
+    @functools.wraps(command)
+    def turns(**named: Any) -> Any:
+        for turn in range(2, 2 if _reads_stdin(named.values()) else _TURNS + 1):
+            try:
+                return command(**named)
+            except ConflictError as exc:
+                failure.say(f"argosy: {exc}: turn {turn}")
+                importlib.import_module("argosy.cli.remotes").forget(click.get_current_context())
+        return command(**named)
+
+    return turns  # type: ignore[return-value]
+
+
+def _reads_stdin(given: Iterable[Any]) -> bool:
+    values = [one for value in given for one in (value if isinstance(value, tuple) else (value,))]
+    return any((v.path if isinstance(v, Location) else v) == "-" for v in values)
 
 
 @contextlib.contextmanager
@@ -181,10 +216,11 @@ def check(view: View, came_from: Location, destination: Destination) -> None:
         UsageError: it cannot, or would take the place of an index, whose other images would be lost.
     """
     where, tags = _where(came_from, destination)
-    if where is not came_from or isinstance(view, ImageIndex) or not (tags or where.tag is None):
+    if where is not came_from or not (tags or where.tag is None):
         return  # named by its digest, the old one stays what it is
-    old = tags[0] if tags else locate.choose(view.source, where)
-    if view.source.resolve(old).is_index():
+    old = view.source.resolve(tags[0] if tags else locate.choose(view.source, where))
+    destination.read.update(dict.fromkeys(tags, old.digest))
+    if old.is_index() and not isinstance(view, ImageIndex):
         raise UsageError(
             f"{where} is an index, whose other images would be lost",
             hint="name another place with -t",
@@ -200,6 +236,9 @@ def put(view: View, came_from: Location | None, destination: Destination) -> Non
         progress.shown(destination.style, quiet=destination.quiet) as on_event,
         places.superseding(where, target, tags, in_place=where == came_from) as new,
     ):
+        if isinstance(target, Replacer):
+            for tag, old in destination.read.items():
+                target.instead(tag, old)
         expected = where.digest if destination.tag is not None else None
         root = copy(
             view.source, str(view.digest), target, *tags, expected=expected, on_event=on_event
@@ -372,5 +411,5 @@ level_option = click.option(
 __all__ = [
     "COMPRESSION", "PLACE", "ArgosyError", "Destination", "View", "changed", "claimed",
     "compress_option", "destination_options", "epoch", "history_options", "level_option",
-    "one_image", "opened", "put", "seen", "step", "time",
+    "one_image", "opened", "put", "redone", "seen", "step", "time",
 ]  # fmt: skip

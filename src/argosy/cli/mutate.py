@@ -76,6 +76,7 @@ def _options(command: Any) -> Any:
 @platform_option
 @making.history_options
 @making.destination_options
+@making.redone
 def command(
     place: Location,
     platform: Platform | None,

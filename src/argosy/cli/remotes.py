@@ -45,6 +45,11 @@ def connect(ctx: click.Context, side: str, *, ahead: bool = False) -> Connect:
     return made
 
 
+def forget(ctx: click.Context) -> None:
+    """Ask repositories anew for what was read: somebody else has changed it."""
+    ctx.meta.pop(_REPOSITORIES, None)
+
+
 def registry(ctx: click.Context, name: str, side: str = "") -> Registry:
     """The client of a registry; one a command, so that connections and tokens are shared.
 

@@ -13,6 +13,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 
 from argosy.errors import UsageError
 from argosy.spec.descriptor import Descriptor
+from argosy.spec.digest import Digest
 
 
 class SupportsRead(Protocol):
@@ -194,6 +195,18 @@ class Mounter(Protocol):
 
     def mount(self, desc: Descriptor, source: Source) -> bool:
         """Take a blob over from `source`; False means that it must be copied instead."""
+        ...
+
+
+@runtime_checkable
+class Replacer(Protocol):
+    """A target that others may change at the same time, and no lock keeps from it."""
+
+    def instead(self, tag: str, old: Digest) -> None:
+        """From now on, let `push` and `tag` move this tag, alone, only while it names `old`.
+
+        Where it names something else by then, they raise `ConflictError` and leave it alone.
+        """
         ...
 
 

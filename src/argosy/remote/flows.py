@@ -192,20 +192,23 @@ def put_manifest(
     first = desc.digest.algorithm == "sha256" and len(tags) == 1
     path = tags[0] if first else desc.digest
     query = () if first else tuple(tags)
-    response = yield _put(name, desc, raw, path, query)
+    response = yield put_request(name, desc, raw, path, query)
     if response.status in {414, 431}:
-        response = yield _put(name, desc, raw, path, ())
+        response = yield put_request(name, desc, raw, path, ())
     check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), desc.digest)
     done = list(tags) if first else _accepted(response)
     for tag in tags:
         if tag not in done:
-            response = yield _put(name, desc, raw, tag, ())
+            response = yield put_request(name, desc, raw, tag, ())
             check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), desc.digest)
             done.append(tag)
     return bool(response.headers.get(distribution.SUBJECT_HEADER)), tuple(done)
 
 
-def _put(name: str, desc: Descriptor, raw: bytes, path: str, tags: Sequence[str]) -> Request:
+def put_request(
+    name: str, desc: Descriptor, raw: bytes, path: str, tags: Sequence[str] = ()
+) -> Request:
+    """What stores a manifest below a path, and tags for it."""
     query = f"?{urlencode([('tag', tag) for tag in tags])}" if tags else ""
     return Request(
         method="PUT",

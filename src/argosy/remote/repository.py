@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
 from argosy.content.overlay import origins
@@ -79,6 +80,7 @@ class Repository:
         self._absent: set[Digest] = set()
         self._sessions: dict[Digest, flows.Opened] = {}
         self._api: bool | None = None
+        self._instead: dict[str, Digest] = {}
         if not mirrors:
             registry.session(self._home).mean(flows.push_scope(name))
         self._gathered = lists.Gathered(
@@ -231,8 +233,11 @@ class Repository:
         parse_tag(tag)
         check_tagged(desc)
         self._check(desc.digest, tag)
-        self._known.forget(tag)
-        run(flows.put_manifest(self.name, desc, self._stored(desc), (tag,)), self._own)
+        self._put(desc, self._stored(desc), (tag,))
+
+    def instead(self, tag: str, old: Digest) -> None:
+        """See `Replacer.instead`. Where the registry compares nothing itself, it is asked in the moment before."""
+        self._instead[tag] = old
 
     # ------------------------------------------------------------------------------------------ Deleter and Mounter
 
@@ -393,15 +398,23 @@ class Repository:
         return (found or run(flows.get_manifest(self.name, desc.digest), self._own))[1]
 
     def _push_manifest(self, desc: Descriptor, content: SupportsRead, tags: Sequence[str]) -> None:
-        self._known.forget(*tags)
         raw = VerifyingReader(content, desc, close=lambda: None).readall(limit=MAX_SIZE)
-        processed, _ = run(flows.put_manifest(self.name, desc, raw, tags), self._own)
+        processed = self._put(desc, raw, tags)
         subject = _subject(raw)
         if subject is None or processed:
             return
         if not self._has_api(subject.digest):
             entry = lists.entry_of(desc, decode_manifest(raw, desc.media_type))
             self._gathered.add(subject.digest, entry)
+
+    def _put(self, desc: Descriptor, raw: bytes, tags: Sequence[str]) -> bool:
+        self._known.forget(*tags)
+        old = self._instead.get(tags[0]) if tags else None
+        if old is None:
+            return run(flows.put_manifest(self.name, desc, raw, tags), self._own)[0]
+        room: Any = importlib.import_module("argosy.remote.replacing")  # few need it
+        took_note: bool = run(room.replace_manifest(self.name, desc, raw, tags[0], old), self._own)
+        return took_note
 
     def _has_api(self, subject: Digest) -> bool:
         """Whether the registry has the referrers API; asked once."""
