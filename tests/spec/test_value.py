@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import pickle
 import subprocess
 import sys
@@ -171,3 +172,15 @@ def test_copies_and_pickles_are_equal() -> None:
     for twin in (copy.copy(point), copy.deepcopy(point), pickle.loads(pickle.dumps(point))):
         assert twin == point
     assert copy.deepcopy(point).names is not point.names
+
+
+def test_its_fields_can_be_matched_in_order_where_they_are_given_so() -> None:
+    match Point(1, 2):
+        case Point(x, y):
+            assert (x, y) == (1, 2)
+    assert Named.__match_args__ == ()
+
+
+def test_its_signature_tells_of_every_field() -> None:
+    assert str(inspect.signature(Named)) == "(*, name: 'str', size: 'int' = 1)"
+    assert list(inspect.signature(Point).parameters) == ["x", "y", "names", "secret"]

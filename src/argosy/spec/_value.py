@@ -72,13 +72,34 @@ class _Kind(type):
                 if type(said).__module__ == "dataclasses":  # it would be the default itself
                     raise TypeError(f"{name}.{attribute}: expected a field of this module")
                 fields[attribute] = said if isinstance(said, Field) else field(default=said)
-        cls: Any = super().__new__(mcls, name, bases, {**body, "__slots__": tuple(fields)})
+        named = tuple(fields)
+        made = {**body, "__slots__": named, "__match_args__": () if kw_only else named}
+        cls: Any = super().__new__(mcls, name, bases, made)
         cls._fields = fields
         cls._plan = tuple(
             [(n, cls.__dict__[n].__set__, f.default, f.default_factory) for n, f in fields.items()]
         )
-        cls._ordered = () if kw_only else tuple(fields)
+        cls._ordered = cls.__match_args__
         return cls  # type: ignore[no-any-return]
+
+    @property
+    def __signature__(cls) -> Any:
+        """How it is called, for `help` and whoever completes what is typed."""
+        inspect: Any = importlib.import_module("inspect")
+        owner: Any = cls
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        made = []
+        for name, said in owner._fields.items():
+            default = said.default if said.default_factory is ABSENT else ...
+            made.append(
+                inspect.Parameter(
+                    name,
+                    kind if owner._ordered else inspect.Parameter.KEYWORD_ONLY,
+                    default=inspect.Parameter.empty if default is ABSENT else default,
+                    annotation=owner.__annotations__[name],
+                )
+            )
+        return inspect.Signature(made)
 
 
 class _DataclassFields:
