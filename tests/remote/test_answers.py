@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from argosy.errors import LimitExceededError, NotFoundError, ResponseError
 from argosy.remote import network
+from argosy.remote.config import Options
+from argosy.remote.connection import Network
 from argosy.remote.refusals import error_of, http_date, retry_after
 from argosy.remote.wire import Headers, Request, Response, SettledError, redact_headers, redact_url
 from argosy.spec.distribution import MAX_ERROR_BODY
@@ -204,3 +206,13 @@ def test_of_an_error_no_more_is_read_than_it_takes_to_tell_it() -> None:
 def test_an_answer_as_long_as_the_limit_is_read_whole() -> None:
     response = Response(200, url="http://x/", body=io.BytesIO(b"12345"))
     assert response.load(5).data == b"12345"
+
+
+def test_options_and_requests_show_no_secret() -> None:
+    secret = {"Authorization": "Bearer hidden"}
+    shown = (
+        Options(headers=secret, proxies={"http": "http://u:hidden@proxy.example"}),
+        Network(proxies={"http": "http://u:hidden@proxy.example"}),
+        Request(method="POST", url="http://x/", headers=secret, body=b"password=hidden"),
+    )
+    assert "hidden" not in repr(shown)

@@ -101,9 +101,9 @@ class Options(Value, kw_only=True):
     insecure: bool = False
     tls: TLS = TLS()
     cert_dirs: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     user_agent: str = USER_AGENT
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     no_proxy: str = ""
     resolve: Mapping[Address, Address] = field(default_factory=dict)
     timeout: float = 60.0

@@ -94,7 +94,7 @@ class Network(Value, kw_only=True):
     """
 
     tls: Callable[[str], TLS] = lambda _host: TLS()
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     no_proxy: str = ""
     resolve: Mapping[Address, Address] = field(default_factory=dict)
     connect_timeout: float = 15.0

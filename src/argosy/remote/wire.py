@@ -88,8 +88,8 @@ class Request(Value, kw_only=True):
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | Body | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | Body | None = field(default=None, repr=False)
     scopes: tuple[str, ...] = ()
     stream: bool = False
     limit: int = MAX_DOCUMENT
