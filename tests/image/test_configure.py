@@ -121,6 +121,15 @@ def test_a_port_that_is_none_is_refused(port: str) -> None:
         Changes(exposed_ports=[port])
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["entrypoint", "cmd", "exposed_ports", "removed_ports", "volumes", "removed_volumes"],
+)
+def test_one_string_is_no_list(field: str) -> None:
+    with pytest.raises(InvalidConfigError, match=f"{field}: expected a list, got '80'"):
+        Changes(**{field: "80"})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("signal", ["sigterm", "SIG TERM", "999", "SIGRTMIN+", "-9"])
 def test_a_stop_signal_that_is_none_is_refused(signal: str) -> None:
     with pytest.raises(InvalidConfigError, match="stop signal"):

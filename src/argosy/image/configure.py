@@ -48,6 +48,9 @@ CLEARABLE: Mapping[str, Mapping[str, Any]] = {
 `manifest.annotations` is one more, which the manifest's owner handles."""
 
 
+_LISTS = ("entrypoint", "cmd", "exposed_ports", "removed_ports", "volumes", "removed_volumes")
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
     """What to change in a configuration; None, or nothing, leaves a field as it is.
@@ -98,6 +101,9 @@ class Changes:
     clear: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        for name in _LISTS:
+            if isinstance(one := getattr(self, name), str):  # a sequence too, of its letters
+                raise InvalidConfigError(f"{name}: expected a list, got {one[:64]!r}")
         for name in self.clear - CLEARABLE.keys() - {"manifest.annotations"}:
             raise InvalidConfigError(
                 f"clear: {name!r} is none of {', '.join([*CLEARABLE, 'manifest.annotations'])}"
