@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from argosy.content.protocols import SupportsRead, Target
+from argosy.errors import StorageError, UsageError
 from argosy.layout.archive import OCIArchive, OCIArchiveWriter
+from argosy.layout.blobs import FileReader
 from argosy.layout.directory import DirectoryStore
 from argosy.layout.dockerarchive import DockerArchive
 from argosy.layout.store import LayoutStore
 from argosy.spec.descriptor import Descriptor
+from argosy.testing import random
 from argosy.testing.contract import TargetContract
 
 
@@ -23,6 +28,21 @@ class TestLayout(TargetContract):
     def reopen(self, place: Target) -> Target:
         assert isinstance(place, LayoutStore)
         return LayoutStore.open(place.path)
+
+    def test_of_no_tag_none_is_removed(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        assert isinstance(place, LayoutStore)
+        random.image(place, 1, "v1")
+        with pytest.raises(UsageError):
+            place.untag(None)  # type: ignore[arg-type]
+        assert list(place.tags()) == ["v1"]
+
+    def test_a_blob_that_its_disk_does_not_give_is_told_so(self, tmp_path: pathlib.Path) -> None:
+        path = tmp_path / "blob"
+        path.write_bytes(b"hello")
+        reader = FileReader(os.open(path, os.O_WRONLY), str(path))
+        with contextlib.closing(reader), pytest.raises(StorageError, match="blob: bad file"):
+            reader.read(1)
 
 
 class TestLayoutWithSharedBlobs(TargetContract):
@@ -81,7 +101,9 @@ class _Apps:
         return (tag.removeprefix("app:") for tag in self.place.tags())
 
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
-        self.place.push(desc, content, tags=[f"app:{tag}" for tag in tags])
+        self.place.push(
+            desc, content, tags=tags if isinstance(tags, str) else [f"app:{tag}" for tag in tags]
+        )
 
     def tag(self, desc: Descriptor, tag: str) -> None:
         self.place.tag(desc, f"app:{tag}")

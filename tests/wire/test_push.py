@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+from argosy.content.copy import copy
+from argosy.content.events import Event, Progressed
+from argosy.content.memory import MemoryStore
 from argosy.content.protocols import SupportsRead
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
@@ -284,6 +287,47 @@ def test_an_interrupt_cancels_the_session(scripted: s.Scripted, client: Client) 
     with pytest.raises(KeyboardInterrupt):
         client().push(LAYER, Interrupted())
     assert uploads.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(5, "Input/output error"), BrokenPipeError(), TimeoutError(), ValueError("closed")],
+)
+def test_content_that_cannot_be_read_is_no_failure_of_the_registry(
+    scripted: s.Scripted, client: Client, failure: Exception
+) -> None:
+    uploads = Uploads(scripted)
+
+    class Unreadable(OneWay):
+        def read(self, size: int = -1, /) -> bytes:
+            if data := super().read(size):
+                return data
+            raise failure
+
+    with pytest.raises(type(failure)) as caught:
+        client().push(LAYER, Unreadable(DATA[:-1]))
+    assert caught.value is failure
+    assert len(scripted.requests("PATCH")) == uploads.cancelled == 1
+
+
+def test_what_a_watcher_raises_ends_a_copy_to_a_registry(
+    scripted: s.Scripted, client: Client
+) -> None:
+    uploads = Uploads(scripted)
+    source = MemoryStore()
+    layer = source.add(mediatypes.OCI_LAYER_GZIP, DATA)
+    config = source.add(mediatypes.OCI_EMPTY, b"{}")
+    source.add(mediatypes.OCI_MANIFEST, Manifest(config=config, layers=(layer,)).encode(), "v1")
+    enough = BrokenPipeError("enough")
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Progressed):
+            raise enough
+
+    with pytest.raises(BrokenPipeError) as caught:
+        copy(source, "v1", client(), "v1", on_event=watch, jobs=1)
+    assert caught.value is enough
+    assert uploads.stored == b""
 
 
 def test_a_registry_that_stores_something_else_is_caught(

@@ -22,7 +22,7 @@ from argosy.content.bounds import Place, Room
 from argosy.content.events import Copied, OnEvent, Skipped, Tagged, Told, ignore
 from argosy.content.memory import MemoryStore
 from argosy.content.overlay import Overlay
-from argosy.content.protocols import Source, Target, Unordered, together
+from argosy.content.protocols import Source, Target, Unordered, several, together
 from argosy.content.shipping import Freight, Noted, Present, Shipping
 from argosy.content.workers import MAX_JOBS, Cancelled, Task, Workers, times
 from argosy.errors import (
@@ -300,7 +300,7 @@ class Copying:
         self, place: Place, name: str, tags: Sequence[str], expected: Digest | None = None
     ) -> _Image:
         """Read what an image is made of, and bring its blobs to the target."""
-        for tag in tags:
+        for tag in several(tags):
             self.target.check_tag(tag)
         root = self.source.resolve(name)
         choice = graph.choose(self.source, root, self._platforms, sparse=self._sparse)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from argosy.content.graph import readall
-from argosy.content.protocols import SupportsRead, check_tagged
+from argosy.content.protocols import SupportsRead, check_tagged, several
 from argosy.content.verify import VerifyingReader
 from argosy.errors import ArgosyError, BlobUnknownError, ManifestUnknownError
 from argosy.spec.descriptor import Descriptor
@@ -91,7 +91,7 @@ class MemoryStore:
 
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`."""
-        names = [parse_tag(tag) for tag in tags]
+        names = [parse_tag(tag) for tag in several(tags)]
         if names:
             check_tagged(desc)
         if not self.exists(desc):

@@ -24,6 +24,14 @@ class SupportsRead(Protocol):
         ...
 
 
+class ContentError(Exception):
+    """What content raised while a place took it in. It is no failure of the place, which raises `failure` instead."""
+
+    def __init__(self, failure: Exception) -> None:
+        super().__init__()
+        self.failure = failure
+
+
 class BlobReader(SupportsRead, Protocol):
     """Verified content: the last `read` returns only after digest and size were found right.
 
@@ -105,12 +113,13 @@ class Target(Source, Protocol):
     def push(self, desc: Descriptor, content: SupportsRead, *, tags: Sequence[str] = ()) -> None:
         """Store content, verified, and then point tags at it (tags only for manifests).
 
-        When it returns, the content is durable. Content that is already here is not read.
+        When it returns, the content is durable. Content that is already here is not read. What reading it raises comes
+        out as it is.
 
         Raises:
             IntegrityError: the content is not what `desc` says; nothing is kept.
             ManifestBlobUnknownError: the place wants a manifest's children first.
-            UsageError: tags for what is no manifest.
+            UsageError: tags for what is no manifest, or one string in place of a list of them.
         """
         ...
 
@@ -146,6 +155,17 @@ def check_tagged(desc: Descriptor) -> None:
     """
     if not desc.is_manifest():
         raise UsageError(f"{desc.digest} is no manifest, and cannot have tags")
+
+
+def several(tags: Sequence[str]) -> Sequence[str]:
+    """Some tags. One string is a sequence too, of its letters, which nobody means.
+
+    Raises:
+        UsageError: it is one string.
+    """
+    if isinstance(tags, str):
+        raise UsageError(f"tags: expected a list of them, got {tags!r}")
+    return tags
 
 
 @runtime_checkable

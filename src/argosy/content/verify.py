@@ -22,6 +22,7 @@ from argosy.errors import (
     InvalidDigestError,
     LimitExceededError,
     SizeMismatchError,
+    UsageError,
 )
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest, hasher
@@ -138,6 +139,7 @@ class VerifyingReader:
 
     Raises:
         InvalidDigestError: the digest's algorithm cannot be computed here, so nothing could be proved.
+        UsageError: `stream` cannot be read from, as `bytes` cannot.
 
     Example:
         >>> import io
@@ -152,6 +154,9 @@ class VerifyingReader:
     def __init__(
         self, stream: SupportsRead, desc: Descriptor, *, close: Callable[[], object] | None = None
     ) -> None:
+        if not hasattr(stream, "read"):
+            got = type(stream).__name__
+            raise UsageError(f"content: expected a file to read bytes from, got {got}")
         self.descriptor = desc
         self._stream = stream
         self._close = close or getattr(stream, "close", None)

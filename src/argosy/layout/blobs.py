@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 
-from argosy.content.protocols import SupportsRead
+from argosy.content.protocols import ContentError, SupportsRead
 from argosy.content.verify import CHUNK, VerifyingReader
 from argosy.errors import (
     BlobUnknownError,
@@ -46,12 +46,18 @@ class BlobFile(Value):
 class FileReader:
     """The stream below a `VerifyingReader` over a regular file: it can begin anywhere (`Resumable`)."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
+        self._path = path
         self._file = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed by close
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes."""
-        return self._file.read(size)
+        """At most `size` bytes.
+
+        Raises:
+            StorageError: the disk said no.
+        """
+        with storage_errors(self._path):
+            return self._file.read(size)
 
     def start_at(self, offset: int, /) -> None:
         """Go to a byte."""
@@ -132,7 +138,7 @@ class BlobDirectory:
             raise unknown(f"{desc.digest} is not in {self.path}") from None
         except OSError as exc:
             raise storage_error(exc, path) from exc
-        return VerifyingReader(FileReader(fd), desc)
+        return VerifyingReader(FileReader(fd, path), desc)
 
     def write(self, desc: Descriptor, content: SupportsRead) -> None:
         """Store a blob, verified and durable. What is here already is not read again.
@@ -142,7 +148,17 @@ class BlobDirectory:
         Raises:
             IntegrityError: the content is not what `desc` says; nothing is kept.
             StorageError: the disk said no; what was written stays for the next attempt.
+            Exception: what reading `content` raised, as it was.
         """
+        unread: Exception | None = None
+        try:
+            self._write(desc, content)
+        except ContentError as exc:
+            unread = exc.failure
+        if unread is not None:  # out here it keeps the context that it has
+            raise unread
+
+    def _write(self, desc: Descriptor, content: SupportsRead) -> None:
         path = self.path_of(desc.digest)
         folder, name = os.path.split(path)
         partial = os.path.join(folder, f".{name}{PARTIAL}")
@@ -206,7 +222,7 @@ def _fill(fd: int, reader: VerifyingReader, *, durable: bool) -> None:
     os.lseek(fd, taken, os.SEEK_SET)
     written = WriteBack(fd, taken)
     try:
-        while data := reader.read(CHUNK):
+        while data := _read(reader):
             _write_all(fd, data)
             if durable:
                 written.grown(len(data))
@@ -214,6 +230,13 @@ def _fill(fd: int, reader: VerifyingReader, *, durable: bool) -> None:
         if taken:
             exc.hint = "the part kept from an earlier run was wrong and is gone: try once more"
         raise
+
+
+def _read(reader: VerifyingReader) -> bytes:
+    try:
+        return reader.read(CHUNK)
+    except OSError as exc:  # as those of the disk are
+        raise ContentError(exc) from None
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from argosy.content.protocols import SupportsRead, check_tagged
+from argosy.content.protocols import SupportsRead, check_tagged, several
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     ArgosyError,
@@ -225,7 +225,7 @@ class DirectoryStore(LayoutSource):
             InvalidManifestError: a manifest that cannot be read.
             IntegrityError: the content is not what `desc` says; nothing is kept.
         """
-        for tag in tags:
+        for tag in several(tags):
             names.check_tag(tag)
             check_tagged(desc)
         if not desc.is_manifest():

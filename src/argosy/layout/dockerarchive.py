@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from argosy.content.graph import MAX_DEPTH
+from argosy.content.protocols import several
 from argosy.content.verify import VerifyingReader
 from argosy.errors import (
     ArgosyError,
@@ -310,7 +311,7 @@ class DockerArchiveWriter(OCIArchiveWriter):
 
     def push(self, desc: Descriptor, content: Any, *, tags: Sequence[str] = ()) -> None:
         """See `Target.push`; tags are names of images."""
-        super().push(desc, content, tags=[_name(tag) for tag in tags])
+        super().push(desc, content, tags=[_name(tag) for tag in several(tags)])
 
     def tag(self, desc: Descriptor, tag: str) -> None:
         """See `Target.tag`; the tag is the name of an image."""

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import ClassVar
 
-from argosy.content.protocols import SupportsRead, check_tagged
-from argosy.errors import BlobUnknownError, ManifestUnknownError
+from argosy.content.protocols import SupportsRead, check_tagged, several
+from argosy.errors import BlobUnknownError, ManifestUnknownError, UsageError
 from argosy.layout import names
 from argosy.layout.blobs import BlobDirectory
 from argosy.layout.indexfile import Change, IndexFile
@@ -82,7 +82,7 @@ class LayoutTarget(LayoutSource):
             InvalidTagError: a tag is empty, too long or not printable.
             IntegrityError: the content is not what `desc` says; nothing is kept.
         """
-        for tag in tags:
+        for tag in several(tags):
             names.check_tag(tag)
             check_tagged(desc)
         if desc.size > _LARGE:
@@ -108,7 +108,10 @@ class LayoutTarget(LayoutSource):
 
         Raises:
             ManifestUnknownError: there is none of them.
+            UsageError: no tag at all, such as the one of a reference that has none.
         """
+        if None in (tag, *more):  # a name that entries lack, and then all would be meant
+            raise UsageError("tag: expected a string, got None")
 
         def without(entries: list[Descriptor]) -> list[Descriptor]:
             rest = self._without(entries, (tag, *more))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import quote
 
 from argosy.content.overlay import origins
-from argosy.content.protocols import BlobReader, Source, SupportsRead, check_tagged
+from argosy.content.protocols import BlobReader, Source, SupportsRead, check_tagged, several
 from argosy.content.verify import VerifyingReader, embedded
 from argosy.errors import (
     AccessError,
@@ -190,9 +190,9 @@ class Repository:
         Raises:
             IntegrityError: the content is not what `desc` says; the upload is cancelled.
             ManifestBlobUnknownError: the registry wants a manifest's children first.
-            UsageError: tags for something that is no manifest.
+            UsageError: tags for something that is no manifest, or one string in place of a list of them.
         """
-        for tag in tags:
+        for tag in several(tags):
             parse_tag(tag)
             check_tagged(desc)
         self._check(desc.digest, *tags)

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from argosy.content.protocols import SupportsRead
+from argosy.content.protocols import ContentError
 from argosy.errors import TransportError
 from argosy.remote import http1, network
 from argosy.remote.connection import (
@@ -123,11 +123,15 @@ class HTTPTransport:
     def _exchange(
         self, connection: Connection, request: Request, where: tuple[str, str, int]
     ) -> Response:
+        unread: Exception | None = None
         try:
             whole = self._send(connection, request, where)
             connection.raw.start(self._patience(request), moving=False)
             answer = connection.answer(request.method)
             connection.raw.start(self._net.timeout, moving=True)
+        except ContentError as exc:
+            connection.destroy()
+            unread = exc.failure
         except BaseException as exc:
             connection.destroy()
             if isinstance(exc, ConnectionError):
@@ -135,6 +139,8 @@ class HTTPTransport:
             if isinstance(exc, (OSError, http1.ProtocolError, ValueError)):
                 raise failed(request, exc) from None
             raise
+        if unread is not None:  # out here it keeps the context that it has
+            raise unread
         reusable = whole and not answer.closes
 
         def done(at_end: bool) -> None:
@@ -368,7 +374,7 @@ def _send_body(connection: Connection, body: Body | None) -> bool:
     if body is None:
         return True
     sent = 0
-    for data in _pieces(body.open(), body.length):
+    for data in _pieces(body):
         # over TLS a readable socket may only hold a session ticket
         if not connection.encrypted and connection.answered():
             return False
@@ -379,10 +385,15 @@ def _send_body(connection: Connection, body: Body | None) -> bool:
     return True
 
 
-def _pieces(reader: SupportsRead, length: int) -> Iterator[bytes]:
-    while length > 0 and (data := reader.read(min(SEND_CHUNK, length))):
-        length -= len(data)
-        yield data
+def _pieces(body: Body) -> Iterator[bytes]:
+    length = body.length
+    try:
+        reader = body.open()
+        while length > 0 and (data := reader.read(min(SEND_CHUNK, length))):
+            length -= len(data)
+            yield data
+    except (OSError, ValueError) as exc:  # as those of a connection are
+        raise ContentError(exc) from None
 
 
 def _check_lead(request: Request, host: str) -> None:

@@ -51,6 +51,17 @@ def tags_of(place: Target) -> list[str]:
         return []
 
 
+class _Broken:
+    """Content that cannot be read."""
+
+    def __init__(self, failure: Exception) -> None:
+        self._failure = failure
+
+    def read(self, _size: int = -1, /) -> bytes:
+        """Nothing."""
+        raise self._failure
+
+
 class TargetContract:
     """Subclasses give `make`, and `reopen` where a place outlives the object that stands for it."""
 
@@ -131,6 +142,30 @@ class TargetContract:
         desc = Descriptor.of("application/octet-stream", b"right")
         raises(DigestMismatchError, lambda: place.push(desc, io.BytesIO(b"wrong")))
         assert not self.reopen(place).exists(desc)
+
+    def test_what_reading_content_raises_comes_out_as_it_is(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = Descriptor.of("text/plain", b"hello")
+        for failure in (OSError(5, "Input/output error"), ConnectionResetError(), ValueError()):
+            try:
+                place.push(desc, _Broken(failure))
+            except Exception as exc:  # noqa: BLE001 - whichever it is, it must be this
+                assert exc is failure
+            else:
+                raise AssertionError("nothing was raised")
+            assert not place.exists(desc)
+
+    def test_bytes_are_no_content_to_read(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        for media_type in ("text/plain", "application/vnd.oci.image.manifest.v1+json"):
+            desc = Descriptor.of(media_type, b"hello")
+            raises(UsageError, lambda desc=desc: place.push(desc, b"hello"))  # type: ignore[misc, arg-type]
+
+    def test_one_string_is_no_list_of_tags(self, tmp_path: pathlib.Path) -> None:
+        place = self.make(tmp_path)
+        desc = random.image(place, 1, "v1")
+        raises(UsageError, lambda: place.push(desc, io.BytesIO(read(place, desc)), tags="ab"))
+        assert tags_of(place) == ["v1"]
 
     def test_content_of_another_size_is_not_kept(self, tmp_path: pathlib.Path) -> None:
         place = self.make(tmp_path)
