@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.errors import LimitExceededError, NotFoundError, ResponseError
+from argosy.errors import LimitExceededError, NotFoundError, ResponseError, UsageError
 from argosy.remote import network
 from argosy.remote.config import Options
 from argosy.remote.connection import Network
@@ -216,3 +216,8 @@ def test_options_and_requests_show_no_secret() -> None:
         Request(method="POST", url="http://x/", headers=secret, body=b"password=hidden"),
     )
     assert "hidden" not in repr(shown)
+
+
+def test_a_chunk_of_less_than_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="chunk size: expected bytes, got -1"):
+        Options(chunk_size=-1)

@@ -127,6 +127,8 @@ class Options(Value, kw_only=True):
                 raise UsageError(
                     f"{name.replace('_', ' ')}: expected {least:g} to {MOST_SECONDS:.0f}, got {value:g}"
                 )
+        if self.chunk_size is not None and self.chunk_size < 0:
+            raise UsageError(f"chunk size: expected bytes, got {self.chunk_size}")
         for name, text in (*self.headers.items(), ("User-Agent", self.user_agent)):
             try:
                 userheaders.check(name, text)
