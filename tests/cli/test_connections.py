@@ -39,3 +39,29 @@ def test_what_resolve_cannot_mean_is_wrong_usage(argosy: Run, text: str) -> None
     told = argosy("registry", "ping", "r.example", "--resolve", text, code=64).err
     assert text in told
     assert "hint: an IPv6 address stands in brackets" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("registry", "ping", "https://{}"),
+        ("ls", "HTTPS://{}/app"),
+        ("login", "-u", "jane", "-p", "secret", "https://{}"),
+        ("manifest", "head", "https://{}/app"),
+        ("sync", "https://{}/app", "oci:mirror"),
+        ("auth", "token", "https://{}/app"),
+    ],
+)
+def test_who_writes_https_gets_nothing_else_also_on_this_machine(
+    argosy: Run, scripted: s.Scripted, words: tuple[str, ...]
+) -> None:
+    """A password went over http, because a registry on this machine may do without TLS."""
+    scripted.on("GET", "/v2/", s.answer(200))
+    told = argosy(*(word.format(scripted.name) for word in words), "--retry", 0, code=1).err
+    assert "TLS" in told
+    assert not scripted.seen
+
+
+def test_https_and_plain_http_exclude_each_other(argosy: Run) -> None:
+    told = argosy("ls", "https://localhost:1/app", "--plain-http", code=64).err
+    assert "https://localhost:1 and --plain-http exclude each other" in told

@@ -257,7 +257,8 @@ def test_a_registry_may_be_typed_as_a_url(
     argosy("login", "--authfile", path, f"{scheme}{scripted.name}", "-uada", "-px", "--no-check")
     assert [*json.loads(path.read_text())["auths"]] == [scripted.name]
     for rest in ("", "/", "/v2/"):
-        argosy("registry", "ping", f"{scheme}{scripted.name}{rest}")
+        code = 1 if scheme.lower() == "https://" else 0  # here is no TLS
+        argosy("registry", "ping", f"{scheme}{scripted.name}{rest}", "--retry", 0, code=code)
     done = argosy("registry", "ping", f"{scheme}{scripted.name}/team", code=64)
     assert done.err.endswith("expected host or host:port\n")
 

@@ -189,7 +189,7 @@ def _show(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
         "honoured; containerd's hosts.toml, credential-helpers of registries.conf, policy.json and registries.d are "
         "not: no signature is checked. A name without a registry is Docker Hub's; with ARGOSY_SHORT_NAMES=1 it is "
         "what aliases and unqualified-search-registries of registries.conf say. A registry on this machine "
-        "(localhost) is spoken to in http if it does not speak TLS."
+        "(localhost) is spoken to in http if it does not speak TLS and https:// was not written before it."
     )
     click.echo(formatter.getvalue(), nl=False)
     ctx.exit()

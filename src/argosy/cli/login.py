@@ -8,7 +8,7 @@ import sys
 import click
 
 from argosy.cli import connections, failure, remotes
-from argosy.cli.options import json_option, typed, typed_registry
+from argosy.cli.options import heed_https, json_option, typed, typed_registry
 from argosy.cli.output import document, table
 from argosy.errors import ArgosyError, NotFoundError, UsageError
 from argosy.remote.credentials import IDENTITY_USER, INLINE, Credential, CredentialStore, Step
@@ -284,6 +284,7 @@ def token(repository: str, push: bool, mount: tuple[str, ...], header_form: bool
       curl -H "$(argosy auth token -H alpine)" https://registry-1.docker.io/v2/library/alpine/tags/list
     """
     reference = typed(Reference.parse, repository)
+    heed_https(repository, reference.registry)
     made = remotes.registry(click.get_current_context(), reference.registry)
     scopes = [f"repository:{reference.name}:{'pull,push' if push else 'pull'}"]
     scopes += [f"repository:{name}:pull" for name in mount]

@@ -28,6 +28,9 @@ from argosy.spec.reference import parse_name, parse_registry, without_scheme
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
+HTTPS_ONLY = "argosy.https"
+"""Where a context keeps the registries that were typed as `https://…`."""
+
 
 class _Parsed(click.ParamType[Any]):
     """An argument that a function of the library reads; what it refuses is wrong usage; a file may be missing."""
@@ -75,7 +78,9 @@ def typed_registry(text: str) -> tuple[str, str]:
     """
     host, _, name = without_scheme(text).rstrip("/").partition("/")
     named = name and name not in ("v1", "v2")
-    return typed(parse_registry, host), typed(parse_name, name) if named else ""
+    registry = typed(parse_registry, host)
+    heed_https(text, registry)
+    return registry, typed(parse_name, name) if named else ""
 
 
 def typed_place(text: str) -> Location:
@@ -84,13 +89,37 @@ def typed_place(text: str) -> Location:
     Raises:
         UsageError: it is none.
     """
-    found = typed(Location.parse, text)
+    found = typed(located, text)
     if found.reference is None or "://" in text or not os.environ.get("ARGOSY_SHORT_NAMES"):
         return found
     config: Any = importlib.import_module("argosy.remote.config")
     names: Any = importlib.import_module("argosy.remote.shortnames")
     known = names.ShortNames.read(config.registries_files(os.environ))
     return typed(lambda short: Location.parse(known.expand(short)), text)
+
+
+def located(text: str) -> Location:
+    """A place, as `Location.parse` reads it, and a registry's `https://` heeded.
+
+    Raises:
+        InvalidReferenceError: it has none of the shapes of a place.
+        NotFoundError, DeniedError: nothing is at the path it is, or what is may not be read.
+    """
+    found = Location.parse(text)
+    if found.reference is not None:
+        heed_https(text, found.reference.registry)
+    return found
+
+
+def _existing(text: str) -> Location:
+    """A place, or a file or directory that is there."""
+    return Location.existing(text) if os.path.lexists(text) else located(text)
+
+
+def heed_https(text: str, registry: str) -> None:
+    """Have a registry that was typed as `https://…` spoken to in nothing else."""
+    if text.strip()[:8].lower() == "https://":
+        click.get_current_context().meta.setdefault(HTTPS_ONLY, set()).add(registry)
 
 
 def typed_platform(text: str) -> Platform:
@@ -206,9 +235,9 @@ def switch(text: str) -> dict[str, Any]:
 
 
 PLACE = _Parsed("place", typed_place)
-FILE_OR_PLACE = _Parsed("file or place", Location.existing)
+FILE_OR_PLACE = _Parsed("file or place", _existing)
 FILE_OR_NAME = _Parsed(
-    "file or place", lambda text: (Location.existing(text), not text.startswith("docker://"))
+    "file or place", lambda text: (_existing(text), not text.startswith("docker://"))
 )
 """A place, and whether, where it is a reference, this machine's images may be meant and not a registry's alone."""
 PLATFORM = _Parsed("os/arch[/variant]", typed_platform)
@@ -248,6 +277,9 @@ jobs_option = click.option(
     default=4,
     show_default=True,
     help="How many blobs move at a time; a large one that comes slowly, in as many parts as others leave over.",
+)
+keep_going_option = click.option(
+    "--keep-going", is_flag=True, help="Go on with the next tag after a failure."
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 

@@ -13,7 +13,7 @@ import click
 
 from argosy.cli.connections import META
 from argosy.cli.failure import printable
-from argosy.cli.options import typed
+from argosy.cli.options import HTTPS_ONLY, typed
 from argosy.content.protocols import Target
 from argosy.errors import NotFoundError, UsageError
 from argosy.locate import Connect
@@ -67,12 +67,13 @@ def registry(ctx: click.Context, name: str, side: str = "") -> Registry:
 
 
 def settings(ctx: click.Context, side: str = "") -> dict[str, Any]:
-    """What was given for one side: the options of both, and its own over them."""
+    """What was given for one side: the options of both, and its own over them; and `https_only`, for both."""
     given: Mapping[str, Any] = ctx.meta.get(META, {})
     own = {k.partition(".")[2]: v for k, v in given.items() if side and k.startswith(f"{side}.")}
     over = {key for kind in _INSTEAD if kind & own.keys() for key in kind}
     both = {key: v for key, v in given.items() if "." not in key and key not in over}
-    return {**both, **own}
+    https = ctx.meta.get(HTTPS_ONLY)
+    return {**both, **own, **({"https_only": tuple(sorted(https))} if https else {})}
 
 
 def store(given: Mapping[str, Any], name: str) -> CredentialStore:
@@ -100,7 +101,7 @@ def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Op
     """The client's options for one registry.
 
     Raises:
-        UsageError: an option's value makes no sense.
+        UsageError: an option's value makes no sense, or what was typed of the registry says another thing.
         NotFoundError: there is no such `--authfile`.
         InvalidConfigError: a configuration file is broken.
     """
@@ -109,10 +110,13 @@ def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Op
         raise NotFoundError(
             f"--authfile: {authfile}: no such file", hint="argosy login --authfile makes one"
         )
+    if given.get("plain_http") and name in given.get("https_only", ()):
+        raise UsageError(f"https://{name} and --plain-http exclude each other")
     insecure = given.get("insecure", given.get("tls_verify") is False)
     more: dict[str, Any] = {
         "credentials": store(given, name),
         "plain_http": bool(given.get("plain_http")),
+        "https_only": given.get("https_only", ()),
         "insecure": bool(insecure),
         "tls": _tls(given),
         "headers": dict(_header(text) for text in given.get("header", ())),

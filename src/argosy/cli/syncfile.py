@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from argosy.cli import places
+from argosy.cli.options import located
 from argosy.cli.syncing import Job, as_names, own_tags
 from argosy.errors import ArgosyError, InvalidConfigError, LimitExceededError
 from argosy.locate import Location
@@ -127,11 +128,11 @@ def _job(value: Any, where: str, base: Base) -> Job:
     unknown = set(value) - _KEYS
     if unknown:
         raise InvalidConfigError(f"{where}: unknown key {min(map(str, unknown))!r}")
-    source = Location.parse(_text(value, "source", where))
+    source = located(_text(value, "source", where))
     target = _text(value, "target", where) if "target" in value else None
     return Job(
         source=source,
-        target=Location.parse(target) if target else base(source, where),
+        target=located(target) if target else base(source, where),
         tags=as_names(_strings(value, "tags", where)) or own_tags(source),
         include=_strings(value, "include", where),
         exclude=_strings(value, "exclude", where),

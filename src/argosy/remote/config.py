@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from argosy._version import __version__
@@ -64,7 +64,7 @@ class Options(Value, kw_only=True):
         token_hosts: `host[:port]` of the token servers that credentials are shown to, beside the registry itself; None
             for whichever the registry names.
         registries: Mirrors, rewrites and insecure registries.
-        plain_http: Speak http, never https.
+        plain_http: Speak http, never https. `https_only`: registries that are never spoken to in http.
         insecure: Do not check certificates, and speak http where the registry does not speak TLS.
         tls: Authorities, and a client's certificate, for the registry itself (redirects get only the authorities).
         cert_dirs: Directories with one folder a registry, `host[:port]`, as certs.d has them.
@@ -98,6 +98,7 @@ class Options(Value, kw_only=True):
     token_hosts: tuple[str, ...] | None = None
     registries: Registries = field(default_factory=lambda: Registries())  # noqa: PLW0108 - it stands below
     plain_http: bool = False
+    https_only: Container[str] = frozenset()
     insecure: bool = False
     tls: TLS = TLS()
     cert_dirs: tuple[str, ...] = ()

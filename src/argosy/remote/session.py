@@ -194,6 +194,7 @@ class Session:
             return "http"
         _, name, port = network.origin(f"https://{self._host}")
         free = self._insecure or network.classify(name) == network.LOOPBACK
+        free = free and self.registry not in self.options.https_only
         if not free or not isinstance(self._transport, HTTPTransport):
             return "https"
         try:
