@@ -251,6 +251,32 @@ def test_of_many_tags_the_one_that_fails_is_told(
     assert "tag v1)" in said.err
 
 
+@pytest.mark.parametrize("words", [["cp", "-a"], ["backup", "-o"], ["restore", "-i"]])
+@pytest.mark.parametrize("kind", ["oci", "oci-archive"])
+def test_keep_going_copies_the_tags_that_can_be_copied(
+    argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path, words: list[str], kind: str
+) -> None:
+    """One Docker schema 1 image of long ago kept all the others of its repository back."""
+    argosy("tag", f"oci:{layout}:v1", "0-bad")
+    image = LayoutStore.open(str(layout)).resolve("v1")
+    (layout / "blobs/sha256" / image.digest.encoded).write_bytes(b"{}")
+    place = f"{kind}:{tmp_path}/there"
+    ends = [f"oci:{layout}", place]
+    order = [ends[1], ends[0]] if words[0] == "backup" else ends
+    line = [words[0], "-q", *words[1:], *order]
+    argosy(*line, code=4)
+    told = argosy(*line, "--keep-going", code=1).err
+    assert "argosy: 2 of the tags failed" in told
+    assert argosy("ls", place).out == "multi\n"
+    assert argosy("digest", f"{place}:multi").out == argosy("digest", f"oci:{layout}:multi").out
+    if words[0] != "cp":
+        assert "1 tags copied" in told
+
+
+def test_keep_going_of_a_single_image_is_wrong_usage(argosy: Run, layout: pathlib.Path) -> None:
+    argosy("cp", f"oci:{layout}:v1", "oci:x:y", "--keep-going", code=64)
+
+
 def test_all_tags_are_pulled_but_lists_of_referrers(
     argosy: Run, layout: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -7,8 +7,8 @@ import sys
 
 import click
 
-from argosy.cli import connections, places, progress
-from argosy.cli.options import jobs_option, quiet_option, typed_place
+from argosy.cli import connections, failure, places, progress
+from argosy.cli.options import jobs_option, keep_going_option, quiet_option, typed_place
 from argosy.content.copy import Copying
 from argosy.content.protocols import together
 from argosy.content.workers import Workers
@@ -78,6 +78,7 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Only say what would be 
 )
 @_referrers
 @_dry_run
+@keep_going_option
 @jobs_option
 @quiet_option
 @progress.progress_option
@@ -86,10 +87,11 @@ def command(
     output: str,
     referrers: bool,
     dry_run: bool,
+    keep_going: bool,
     jobs: int,
     quiet: bool,
     progress: str,
-) -> None:
+) -> int:
     """Write tags of a repository, all of them if none is named, into a layout or an archive.
 
     \b
@@ -98,7 +100,10 @@ def command(
       argosy backup registry.example/app:v1,v2 -o mirror
     """
     place, tags = _split(repository)
-    _all(place, tags, _kept(output), (referrers, dry_run, jobs), progress, quiet, anew=True)
+    losses = failure.Losses(keep_going=keep_going, what="tags")
+    options = (referrers, dry_run, jobs)
+    _all(place, tags, _kept(output), options, losses, progress, quiet, anew=True)
+    return losses.end()
 
 
 @connections.two_ended
@@ -114,6 +119,7 @@ def command(
 )
 @_referrers
 @_dry_run
+@keep_going_option
 @jobs_option
 @quiet_option
 @progress.progress_option
@@ -122,10 +128,11 @@ def restore(
     given: str,
     referrers: bool,
     dry_run: bool,
+    keep_going: bool,
     jobs: int,
     quiet: bool,
     progress: str,
-) -> None:
+) -> int:
     """Bring tags back from a layout or an archive, all of them if none is named.
 
     \b
@@ -133,7 +140,9 @@ def restore(
       argosy restore -i app.tar registry.example/app
     """
     place, tags = _split(repository)
-    _all(_given(given), tags, place, (referrers, dry_run, jobs), progress, quiet)
+    losses = failure.Losses(keep_going=keep_going, what="tags")
+    _all(_given(given), tags, place, (referrers, dry_run, jobs), losses, progress, quiet)
+    return losses.end()
 
 
 def _all(
@@ -141,6 +150,7 @@ def _all(
     tags: tuple[str, ...],
     target: Location,
     options: tuple[bool, bool, int],
+    losses: failure.Losses,
     style: str,
     quiet: bool,
     *,
@@ -154,7 +164,7 @@ def _all(
         if dry_run:
             with Workers(jobs, "argosy-plan") as workers:
                 for tag, found in workers.ahead(taken.resolve, wanted):
-                    with places.of_many(tag):
+                    with losses.among(), places.of_many(tag):
                         print(f"{tag} {found.result().digest}")
             return
         with (
@@ -165,6 +175,6 @@ def _all(
         ):
             names = places.all_carried(source, target, wanted)
             for tag, copied in run.each(names, lambda tag: (tag, (names[tag],))):
-                with places.of_many(tag):
+                with losses.among(), places.of_many(tag):
                     copied()
-    print(f"{len(wanted)} tags copied to {target}", file=sys.stderr)
+    print(f"{len(wanted) - losses.count} tags copied to {target}", file=sys.stderr)

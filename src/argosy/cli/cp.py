@@ -12,8 +12,15 @@ from typing import Any
 import click
 
 from argosy import locate
-from argosy.cli import files, places, progress
-from argosy.cli.options import FORMATS, PLACE, jobs_option, platforms_option, quiet_option
+from argosy.cli import failure, files, places, progress
+from argosy.cli.options import (
+    FORMATS,
+    PLACE,
+    jobs_option,
+    keep_going_option,
+    platforms_option,
+    quiet_option,
+)
 from argosy.content.copy import Copying, copy
 from argosy.content.protocols import Source, Target, together
 from argosy.errors import ConflictError, NotFoundError, UsageError
@@ -96,6 +103,7 @@ Steps = Generator[tuple[str, Callable[[], object]]]
     type=click.Path(dir_okay=False),
     help="Write the digest to this file.",
 )
+@keep_going_option
 @jobs_option
 @quiet_option
 @progress.progress_option
@@ -115,10 +123,11 @@ def command(
     level: int | None,
     preserve_digests: bool,
     digest_file: str | None,
+    keep_going: bool,
     jobs: int,
     quiet: bool,
     progress: str,
-) -> None:
+) -> int:
     """Copy an image, an index or an artifact. Its digest is kept, and what is there already does not move.
 
     With --format or --compress it becomes another one on its way, and both digests are told on stderr; the image id
@@ -134,6 +143,8 @@ def command(
       argosy cp --format oci --compress zstd registry.example/app:v1 mirror.example/app
       argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
     """
+    if keep_going and not all_tags:
+        raise UsageError("--keep-going is for --all-tags")
     if all_tags:
         _check_all(source, target, more_tags, digest_file)
     named = locate.new_tag(target)
@@ -173,8 +184,9 @@ def command(
                 if change
                 else _some_at_a_time(names, take, taken, given, options)
             )
-            _all(steps, given)
-            return
+            losses = failure.Losses(keep_going=keep_going, what="tags")
+            _all(steps, given, losses)
+            return losses.end()
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
         tags = (*_tags(source, target, named, chosen), *more)
@@ -184,6 +196,7 @@ def command(
             root = copied(chosen, *tags)
             new.add(root.digest)
         told(root.digest)
+    return 0
 
 
 _shown = progress.shown
@@ -253,11 +266,11 @@ def _renamed(*, quiet: bool) -> Iterator[dict[Digest, Digest]]:
             print(f"argosy: the digest was {old}, it is {new} now", file=sys.stderr)
 
 
-def _all(steps: Steps, target: Target) -> None:
+def _all(steps: Steps, target: Target, losses: failure.Losses) -> None:
     """Copy what all the steps copy."""
     with together(target), contextlib.closing(steps):
         for tag, done in steps:
-            with places.of_many(tag):
+            with losses.among(), places.of_many(tag):
                 done()
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
 import re
 import sys
+from collections.abc import Iterator
 
 from argosy.errors import (
     AccessError,
@@ -75,6 +77,36 @@ def one_line(error: BaseException) -> str:
         text = str(error) or type(error).__name__
     notes = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
     return printable(f"{text} ({notes})" if notes else text)
+
+
+class Losses:
+    """What failed of many things to do: told at once and counted where the others shall be done, else raised.
+
+    Args:
+        keep_going: Whether the others shall be done.
+        what: What the things are.
+    """
+
+    def __init__(self, *, keep_going: bool, what: str) -> None:
+        self._keep_going, self._what = keep_going, what
+        self.count = 0
+
+    @contextlib.contextmanager
+    def among(self) -> Iterator[None]:
+        """One of the things, done in the block."""
+        try:
+            yield
+        except ArgosyError as exc:
+            if not self._keep_going:
+                raise
+            self.count += 1
+            report(exc)
+
+    def end(self) -> int:
+        """Say how many failed, and how to exit."""
+        if self.count:
+            say(f"argosy: {self.count} of the {self._what} failed")
+        return 1 if self.count else 0
 
 
 def printable(text: str) -> str:

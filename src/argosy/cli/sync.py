@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ from argosy.cli.options import (
     FILE,
     PLACE,
     jobs_option,
+    keep_going_option,
     platforms_option,
     quiet_option,
     typed_place,
@@ -28,7 +28,7 @@ from argosy.content.events import OnEvent
 from argosy.content.memory import MemoryStore
 from argosy.content.protocols import Deleter, Source, Target
 from argosy.content.workers import Workers
-from argosy.errors import ArgosyError, UnsupportedError, UsageError
+from argosy.errors import UnsupportedError, UsageError
 from argosy.spec.digest import Digest
 
 
@@ -75,7 +75,7 @@ from argosy.spec.digest import Digest
     help="Of the tags that the filters take, remove those of the target that the source does not have.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--keep-going", is_flag=True, help="Go on with the next tag after a failure.")
+@keep_going_option
 @jobs_option
 @quiet_option
 @progress.progress_option
@@ -111,13 +111,11 @@ def command(
             jobs = read_jobs(given_file.read(MAX_FILE + 1), file, target, scoped=scoped)
     else:
         jobs = [_job(named, given)]
-    failed = 0
+    losses = failure.Losses(keep_going=given["keep_going"], what="steps")
     with progress.shown(given["progress"], quiet=given["quiet"] or given["dry_run"]) as on_event:
         for job in jobs:
-            failed += _Run(job, given, on_event).all()
-    if failed:
-        print(f"argosy: {failed} of the steps failed", file=sys.stderr)
-    return 1 if failed else 0
+            _Run(job, given, on_event, losses).all()
+    return losses.end()
 
 
 def _check_file(given: dict[str, Any]) -> None:
@@ -146,24 +144,26 @@ def _job(named: tuple[str, ...], given: dict[str, Any]) -> Job:
 
 
 class _Run:
-    """One job, done: what fails is told and counted, or raised."""
+    """One job, done."""
 
-    def __init__(self, job: Job, given: dict[str, Any], on_event: OnEvent) -> None:
+    def __init__(
+        self, job: Job, given: dict[str, Any], on_event: OnEvent, losses: failure.Losses
+    ) -> None:
         self._job, self._given, self._on_event = job, given, on_event
-        self._failed = 0
+        self._losses = losses
 
-    def all(self) -> int:
-        """Do it; returns how many steps failed."""
-        try:
-            with connections.over(self._job.access), places.source(self._job.source) as source:
-                if self._given["dry_run"]:
-                    self._dry(source)
-                else:
-                    with places.target(self._job.target) as target:
-                        self._copy(source, target)
-        except ArgosyError as exc:
-            self._lost(exc)
-        return self._failed
+    def all(self) -> None:
+        """Do it."""
+        with (
+            self._losses.among(),
+            connections.over(self._job.access),
+            places.source(self._job.source) as source,
+        ):
+            if self._given["dry_run"]:
+                self._dry(source)
+            else:
+                with places.target(self._job.target) as target:
+                    self._copy(source, target)
 
     def _copy(self, source: Source, target: Target) -> None:
         job = self._job
@@ -191,14 +191,12 @@ class _Run:
             self._one(step, functools.partial(_only_told, step))
 
     def _one(self, step: Step, done: Callable[[], Step]) -> None:
-        try:
+        with self._losses.among():
             with places.of_many(step.name or step.tag):
                 if step.error is not None:
                     raise step.error
                 step = done()
             self._tell(step)
-        except ArgosyError as exc:
-            self._lost(exc)
 
     def _done(self, target: Target, step: Step, copied: Callable[[], Done | None]) -> Step:
         found = copied()
@@ -212,12 +210,6 @@ class _Run:
                 raise UnsupportedError(f"{self._job.target.transport}: nothing can be removed")
             target.untag(step.tag)
         return step
-
-    def _lost(self, exc: ArgosyError) -> None:
-        if not self._given["keep_going"]:
-            raise exc
-        self._failed += 1
-        failure.report(exc)
 
     def _tell(self, step: Step) -> None:
         if step.action == "same" and not self._given["dry_run"]:
