@@ -30,11 +30,14 @@ __all__ = ["Compression", "uncompressed"]
 _CHUNK: Final = 1 << 20
 _INPUT: Final = 1 << 16
 _OUTPUT: Final = 1 << 18
+_LEAST: Final = 512
+"""So much a decoder gets first, and then ever more: it copies what follows the end of its member."""
 _HEAD: Final = 10
 _GZIP: Final = b"\x1f\x8b\x08"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE: Final = b"\x2a\x4d\x18"
-"""A zstd frame of no content, after a first byte from 0x50 to 0x5f."""
+_SKIPPABLE_FIRST: Final = frozenset(bytes([first]) for first in range(0x50, 0x60))
+"""A zstd frame of no content: these bytes after one of those."""
 _OTHERS: Final = {b"\xfd7zXZ\0": "xz", b"\x04\x22\x4d\x18": "lz4"} | {
     b"BZh%d1AY&SY" % level: "bzip2" for level in range(1, 10)
 }
@@ -125,9 +128,9 @@ def uncompressed(
     try:
         yield from _METHODS[compression](head, chunks, meter)
     except _DAMAGED as error:  # type: ignore[misc]  # isal's stubs say instance where they mean class
-        raise InvalidLayerError(
-            f"{where + ': ' if where else ''}not {compression.value}: {error}"
-        ) from None
+        begun = Compression.sniff(head) is compression
+        what = f"uncompressing {compression.value} failed" if begun else f"not {compression.value}"
+        raise InvalidLayerError(f"{where + ': ' if where else ''}{what}: {error}") from None
     except InvalidLayerError as error:
         raise InvalidLayerError(
             f"{where + ': ' if where else ''}{error}", hint=error.hint
@@ -143,31 +146,36 @@ def _stored(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[byte
 
 
 def _members(
-    new: Callable[[Limits], Decoder], begins: Callable[[bytes], bool]
+    new: Callable[[bytes, Limits], Decoder], begins: Callable[[bytes], bool]
 ) -> Callable[[bytes, Iterator[bytes], Meter], Iterator[bytes]]:
     def read(head: bytes, chunks: Iterator[bytes], meter: Meter) -> Iterator[bytes]:
         padded = False
-        decoder: Decoder | None = new(meter.limits)
+        decoder: Decoder | None = new(head[:4], meter.limits)
+        room = _LEAST
         for piece in _pieces(head, chunks):
             meter.took(len(piece))
-            rest: bytes | memoryview = piece
-            while decoder is not None or rest:
+            at = 0
+            while decoder is not None or at < len(piece):
                 if decoder is None:
-                    padded = padded or rest[0] == 0
+                    padded = padded or piece[at] == 0
                     if padded:
-                        _check_end(not bytes(rest).strip(b"\0"))
-                        meter.padding += len(rest)
+                        _check_end(not bytes(piece[at:]).strip(b"\0"))
+                        meter.padding += len(piece) - at
                         break
-                    _check_end(begins(bytes(rest[:4])))
-                    decoder = new(meter.limits)
-                made = decoder.decompress(rest, _OUTPUT)
-                rest = b""
+                    first = bytes(piece[at : at + 4])
+                    _check_end(begins(first))
+                    decoder, room = new(first, meter.limits), _LEAST
+                taken = piece[at : at + room] if decoder.needs_input else b""
+                at += len(taken)
+                room *= 4
+                made = decoder.decompress(taken, _OUTPUT)
                 if made:
                     meter.gave(len(made))
                     yield made
                 if decoder.eof:
-                    rest, decoder = decoder.unused_data, None
-                elif decoder.needs_input:
+                    at -= len(decoder.unused_data)
+                    decoder = None
+                elif decoder.needs_input and at == len(piece):
                     break
         if decoder is not None:
             raise InvalidLayerError("the compressed stream is cut off")
@@ -176,7 +184,7 @@ def _members(
 
 
 def _pieces(head: bytes, chunks: Iterator[bytes]) -> Iterator[memoryview]:
-    """The input in small pieces: a decoder copies what follows the end of a member."""
+    """The input in pieces."""
     while head:
         view = memoryview(head)
         for at in range(0, len(view), _INPUT):
@@ -196,15 +204,46 @@ def _begins_gzip(head: bytes) -> bool:
 
 def _begins_zstd(head: bytes) -> bool:
     """Whether up to four bytes can be the first of a frame."""
-    return _ZSTD.startswith(head) or (0x50 <= head[0] <= 0x5F and _SKIPPABLE.startswith(head[1:]))
+    return _ZSTD.startswith(head) or _begins_skippable(head)
 
 
-def _gzip(_: Limits) -> Decoder:
+def _begins_skippable(head: bytes) -> bool:
+    return head[:1] in _SKIPPABLE_FIRST and _SKIPPABLE.startswith(head[1:4])
+
+
+class _Skipped:
+    """Skippable zstd frames that follow each other: a decoder for each is dear, and they can have eight bytes."""
+
+    needs_input = True
+
+    def __init__(self) -> None:
+        self.eof = False
+        self.unused_data = b""
+        self._header = b""
+        self._left = 0
+
+    def decompress(self, data: bytes | memoryview, max_length: int = -1) -> bytes:  # noqa: ARG002
+        """Nothing comes out of them."""
+        data = self._header + bytes(data)
+        at, end = self._left, len(data)
+        _check_end(at > 0 or _begins_skippable(data))
+        while at + 8 <= end and _begins_skippable(data[at : at + 4]):
+            at += 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        cut = at < end < at + 8 and _begins_skippable(data[at:])
+        self._header, self._left = data[at:] if cut else b"", max(at - end, 0)
+        self.eof = at <= end and not cut
+        self.unused_data = data[at:] if self.eof else b""
+        return b""
+
+
+def _gzip(_head: bytes, _: Limits) -> Decoder:
     decoder: Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
     return decoder
 
 
-def _zstd(limits: Limits) -> Decoder:
+def _zstd(head: bytes, limits: Limits) -> Decoder:
+    if _begins_skippable(head):
+        return _Skipped()
     decoder: Decoder = zstd.ZstdDecompressor(
         options={zstd.DecompressionParameter.window_log_max: limits.window}
     )
