@@ -127,3 +127,35 @@ def test_a_label_with_dots_is_printed(argosy: Run, tmp_path: pathlib.Path) -> No
     assert argosy(*words, '{{index .Labels "org.example.by"}} {{.Labels.foo}}').out == (
         "me <no value>\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "filled"),
+    [
+        ('{{if eq .Name "app"}}a{{else}}b{{end}}', "a"),
+        ('{{if eq .Name "x" "app"}}a{{end}}', "a"),
+        ('{{if ne .Name "app"}}a{{else}}b{{end}}', "b"),
+        ("{{eq .Count 1}} {{eq .Count true}} {{eq .Flag true}}", "false false true"),
+        ('{{eq .Labels.none ""}} {{ne .Labels.by ""}}', "true true"),
+        ("{{if and .Name .Flag}}a{{end}}{{if and .Name .Empty}}b{{end}}", "a"),
+        ('{{or .Labels.none .Empty "neither"}} {{or .Name "x"}}', "neither app"),
+        ("{{not .Empty}} {{not .Flag}} {{.Name | not}}", "true false false"),
+        ("{{if (not (eq (len .Empty) 0))}}a{{else}}b{{end}}", "b"),
+        ("{{with .Labels.by}}[{{.}}]{{end}}{{with .Empty}}x{{else}}none of {{.Name}}{{end}}",
+         "[me]none of app"),
+        ("{{with $l := .Labels}}{{$l.by}} {{.by}} {{$.Name}}{{end}}", "me me app"),
+        ("{{.Name | upper}} {{lower `ÄB`}}", "APP äb"),
+    ],
+)  # fmt: skip
+def test_what_people_compare_is_compared_as_by_docker(template: str, filled: str) -> None:
+    labels = Names(by="me")
+    value = {"Name": "app", "Count": 2, "Flag": True, "Empty": [], "Labels": labels}
+    assert render(template, value) == filled
+
+
+@pytest.mark.parametrize(
+    "template", ["{{with .A}}", "{{with}}{{end}}", "{{eq .A}}", "{{not}}", "{{ne .A .A .A}}"]
+)
+def test_a_comparison_of_too_little_or_too_much_is_wrong_usage(template: str) -> None:
+    with pytest.raises(UsageError, match="template: "):
+        render(template, {"A": 1})

@@ -1,4 +1,5 @@
-"""The part of Go's templates that people type after `--format`: fields, `range`, `if`, and some functions.
+"""The part of Go's templates that people type after `--format`: fields, `range`, `if`, `with`, and some
+functions.
 
 A template is split into texts and actions, an action into tokens; these are parsed into functions of a scope, and the
 outermost is called. What nests has a limit.
@@ -23,6 +24,7 @@ _TOKEN = re.compile(
     (?P<close>(?:(?<=\s)-)?\}\})
     |(?P<string>"(?:[^"\\\n]|\\.)*"|`[^`]*`)
     |(?P<number>-?[0-9]+(?![\w.]))
+    |(?P<bool>(?:true|false)(?!\w))
     |(?P<path>\$?(?:\.[A-Za-z_]\w*)+|\$\w+(?:\.[A-Za-z_]\w*)*|[.$])
     |(?P<word>[A-Za-z_]\w*)
     |(?P<shut>\)(?:\.[A-Za-z_]\w*)*)
@@ -152,7 +154,7 @@ class _Template:
         body, last = self._block(0)
         if last is not None:
             raise UsageError(
-                f"template: {{{{{last.next[1]}}}}} without {{{{range}}}} or {{{{if}}}}"
+                f"template: {{{{{last.next[1]}}}}} without {{{{range}}}}, {{{{if}}}} or {{{{with}}}}"
             )
         return body
 
@@ -176,6 +178,8 @@ class _Template:
             return self._range(action, depth)
         if action.takes("if"):
             return self._if(action, depth)
+        if action.takes("with"):
+            return self._with(action, depth)
         value = _pipeline(action)
         action.ends()
         return lambda scope: _text(value(scope))
@@ -200,6 +204,19 @@ class _Template:
         action.ends()
         body, other = self._branches(depth, "if")
         return lambda scope: body(scope) if value(scope) else other(scope)
+
+    def _with(self, action: _Action, depth: int) -> _Text:
+        names = action.declared()[:1]
+        value = _pipeline(action)
+        action.ends()
+        body, other = self._branches(depth, "with")
+
+        def made(scope: _Scope) -> str:
+            dot = value(scope)
+            inner = _Scope(dot, {**scope.variables, **dict.fromkeys(names, dot)})
+            return body(inner) if dot else other(scope)
+
+        return made
 
     def _range(self, action: _Action, depth: int) -> _Text:
         names = action.declared()
@@ -246,7 +263,7 @@ def _command(action: _Action, depth: int, piped: tuple[_Value, ...]) -> _Value:
     action.take()
     function, least, most = _FUNCTIONS[name]
     arguments: list[_Value] = []
-    while action.next[0] in ("string", "number", "path") or action.next[1] == "(":
+    while action.next[0] in ("string", "number", "bool", "path") or action.next[1] == "(":
         arguments.append(_operand(action, depth))
     arguments += piped
     if not least <= len(arguments) <= most:
@@ -266,6 +283,8 @@ def _operand(action: _Action, depth: int) -> _Value:
         return _constant(_string(action.take()))
     if kind == "number":
         return _constant(int(action.take()[:18]))
+    if kind == "bool":
+        return _constant(action.take() == "true")
     if kind != "path":
         raise action.refused()
     name, _, path = action.take().partition(".")
@@ -358,6 +377,22 @@ def _len(value: Any) -> int:
     return len(value.encode(errors="surrogatepass") if isinstance(value, str) else value or ())
 
 
+def _eq(value: Any, *others: Any) -> bool:
+    """Whether a value is one of the others; what is not there is the empty string, and true is not 1."""
+    key, *keys = (("", str) if one is None else (one, type(one)) for one in (value, *others))
+    return key in keys
+
+
+def _and(*values: Any) -> Any:
+    """The first that is empty, or the last; as Go's."""
+    return next((value for value in values if not value), values[-1])
+
+
+def _or(*values: Any) -> Any:
+    """The first that is not empty, or the last; as Go's."""
+    return next((value for value in values if value), values[-1])
+
+
 def _println(*values: Any) -> str:
     return " ".join(map(_text, values)) + "\n"
 
@@ -386,11 +421,18 @@ def _printf(form: Any, *values: Any) -> str:
 _VERBS: dict[str, Callable[[Any], str]] = {"s": _text, "v": _text, "d": _text, "q": _json}
 
 _FUNCTIONS: dict[str, tuple[Callable[..., Any], int, float]] = {
+    "and": (_and, 1, math.inf),
+    "eq": (_eq, 2, math.inf),
     "index": (_index, 1, math.inf),
     "join": (_join, 2, 2),
     "json": (_json, 1, 1),
     "len": (_len, 1, 1),
+    "lower": (lambda value: _text(value).lower(), 1, 1),
+    "ne": (lambda value, other: not _eq(value, other), 2, 2),
+    "not": (lambda value: not value, 1, 1),
+    "or": (_or, 1, math.inf),
     "printf": (_printf, 1, math.inf),
     "println": (_println, 0, math.inf),
+    "upper": (lambda value: _text(value).upper(), 1, 1),
 }
 """Each function, with the least and the most arguments it takes."""
