@@ -165,3 +165,39 @@ def test_platforms_are_to_be_chosen_only_where_there_are_some(
     assert "hint: choose one of these" in argosy(*words, f"oci:{layout}:multi", code=2).err
     argosy("index", "create", "-q", "-t", f"oci:{layout}:empty")
     assert "hint" not in argosy(*words, f"oci:{layout}:empty", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["ls", "localhost:5000"], "`argosy catalog localhost:5000` lists"),
+        (["ls", "registry.example:5000"], "`argosy catalog registry.example:5000` lists"),
+        (["ls", "alpine:3"], "`argosy digest docker.io/library/alpine:3` says"),
+        (["cp", "--quiet=true", "a", "b"], "--quiet stands alone, without =true or =false"),
+        (["ls", "--insecure=false", "a"], "--insecure stands alone, without =true or =false"),
+        (["pull", "alpine", "alpine.tar"], "argosy pull -o alpine.tar PLACE writes a file"),
+    ],
+)
+def test_what_other_tools_take_is_refused_with_what_to_type(
+    argosy: Run, words: list[str], hint: str
+) -> None:
+    assert hint in argosy(*words, code=64).err
+
+
+def test_a_file_behind_what_is_pulled_is_told_how_to_be_written(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    told = argosy("pull", "alpine", tmp_path / "alpine.tar", code=2).err
+    assert f"hint: argosy pull -o {tmp_path}/alpine.tar PLACE writes a file" in told
+
+
+def test_a_layout_named_without_its_transport_is_found(
+    argosy: Run, layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """umoci's way to name one: it was looked for at Docker Hub, and the advice was a log-in."""
+    monkeypatch.chdir(layout.parent)
+    refused = ["--retry", "0", "--resolve", "docker.io:443:127.0.0.1:9"]
+    for name in ("layout:v1", "layout"):
+        told = argosy("unpack", *refused, name, "bundle", code=1).err
+        assert f"hint: oci:{name} is the layout here" in told
+    assert "layout here" not in argosy("unpack", *refused, "other:v1", "bundle", code=1).err

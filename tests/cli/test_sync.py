@@ -452,3 +452,14 @@ def test_a_file_that_is_no_list_of_jobs_is_told_what_one_is(
     jobs = tmp_path / "jobs.yaml"
     jobs.write_text("jobs:\n- source: oci:a\n  target: oci:b\n")
     assert "a list of jobs" in argosy("sync", "-f", jobs, code=1).err
+
+
+def test_a_registry_with_a_port_is_no_part_of_a_repositorys_name(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    """`tag '5000/app'` was refused, which nobody had typed."""
+    file = tmp_path / "jobs.yaml"
+    file.write_text("- source: localhost:5000/app\n")
+    line = ["sync", "-f", file, "--scoped", "--dry-run", "--target"]
+    told = argosy(*line, "mirror.example/all", code=1).err
+    assert "localhost:5000/app below mirror.example/all: a repository's name holds no port" in told

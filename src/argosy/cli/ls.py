@@ -78,7 +78,7 @@ def command(
       argosy ls alpine --include '3\\..*' --sort semver --reverse --limit 3
       argosy ls registry.example/app --sort date --reverse --limit 5
     """
-    places.check_whole(place, "ls", f"`argosy digest {place}` says whether that one is there")
+    places.check_whole(place, "ls", _advice(place))
     wanted, unwanted = patterns(include), patterns(exclude)
     with places.source(place, ahead=sort == "date") as source:
         tags = [
@@ -101,3 +101,12 @@ def command(
         document(shown)
     else:
         lines(shown)
+
+
+def _advice(place: Location) -> str:
+    """What to type instead of a name with a tag, which may be a registry with its port."""
+    found = place.reference
+    name = found.name.removeprefix("library/") if found else ""
+    if found and found.tag and "/" not in name and ("." in name or name == "localhost"):
+        return f"`argosy catalog {name}:{found.tag}` lists the repositories of a registry"
+    return f"`argosy digest {place}` says whether that one is there"

@@ -260,6 +260,8 @@ def _usage(exc: click.UsageError) -> int:
     advice = ""
     if isinstance(exc, click.NoSuchOption):
         advice = importlib.import_module("argosy.cli.peers").option(exc)
+    elif isinstance(exc, click.BadOptionUsage):
+        advice = importlib.import_module("argosy.cli.peers").flag(exc)
     failure.say(f"argosy: {exc.message if advice else exc.format_message()}")
     path = exc.ctx.command_path if exc.ctx else "argosy"
     failure.say(f"hint: {advice or f'{path} --help'}")

@@ -32,7 +32,7 @@ HTTPS_ONLY = "argosy.https"
 """Where a context keeps the registries that were typed as `https://…`."""
 
 
-class _Parsed(click.ParamType[Any]):
+class Parsed(click.ParamType[Any]):
     """An argument that a function of the library reads; what it refuses is wrong usage; a file may be missing."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -234,13 +234,13 @@ def switch(text: str) -> dict[str, Any]:
     return {"default": None, "help": text}
 
 
-PLACE = _Parsed("place", typed_place)
-FILE_OR_PLACE = _Parsed("file or place", _existing)
-FILE_OR_NAME = _Parsed(
+PLACE = Parsed("place", typed_place)
+FILE_OR_PLACE = Parsed("file or place", _existing)
+FILE_OR_NAME = Parsed(
     "file or place", lambda text: (_existing(text), not text.startswith("docker://"))
 )
 """A place, and whether, where it is a reference, this machine's images may be meant and not a registry's alone."""
-PLATFORM = _Parsed("os/arch[/variant]", typed_platform)
+PLATFORM = Parsed("os/arch[/variant]", typed_platform)
 
 FORMATS = {"oci": False, "docker": True, "v2s2": True}
 """Whose media types, as people call them → whether they are Docker's; the last is skopeo's word."""

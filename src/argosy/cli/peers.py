@@ -140,6 +140,13 @@ def command(prefix: str, words: Sequence[str]) -> str:
     return COMMANDS.get(" ".join([typed, *words[1:2]])) or COMMANDS.get(typed, "")
 
 
+def flag(error: click.BadOptionUsage) -> str:
+    """What to type instead of `--flag=true`, as Go's tools take it, or nothing."""
+    if "does not take a value" not in error.message:
+        return ""
+    return f"{error.option_name} stands alone, without =true or =false"
+
+
 def option(error: click.NoSuchOption) -> str:
     """What to type instead of an option that a command does not have, or nothing."""
     ctx, name = error.ctx, error.option_name

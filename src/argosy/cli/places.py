@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from typing import TextIO
@@ -14,12 +15,21 @@ from argosy import locate
 from argosy.content import graph
 from argosy.content.protocols import Forgetter, Source, Target
 from argosy.content.workers import JOBS
-from argosy.errors import ArgosyError, InvalidError, InvalidTagError, UnsupportedError, UsageError
+from argosy.errors import (
+    AccessError,
+    ArgosyError,
+    InvalidError,
+    InvalidTagError,
+    NotFoundError,
+    RegistryError,
+    UnsupportedError,
+    UsageError,
+)
 from argosy.locate import Connect, Location
 from argosy.spec.descriptor import Descriptor
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
-from argosy.spec.reference import Reference, is_referrers_tag, parse_tag
+from argosy.spec.reference import DOCKER_HUB, Reference, is_referrers_tag, parse_tag
 
 ARCHIVES = ("oci-archive", "docker-archive")
 
@@ -46,8 +56,22 @@ def source(
         ahead: What is resolved is read: see `Repository`.
     """
     connect = _connect(location, side, ahead=ahead)
-    with locate.source(location, connect, itself=itself) as place:
+    with _looked_for_here(location), locate.source(location, connect, itself=itself) as place:
         yield place
+
+
+@contextlib.contextmanager
+def _looked_for_here(location: Location) -> Iterator[None]:
+    """Have an error about a repository of Docker Hub tell of the layout here that is called as it is."""
+    try:
+        yield
+    except (NotFoundError, AccessError, RegistryError) as exc:
+        found = location.reference
+        name = found.name.removeprefix("library/") if found else ""
+        if found and found.registry == DOCKER_HUB and os.path.lexists(f"{name}/oci-layout"):
+            tag = f":{found.tag}" if found.tag else ""
+            exc.hint = f"oci:{name}{tag} is the layout here, and {found} Docker Hub's"
+        raise
 
 
 @contextlib.contextmanager

@@ -7,15 +7,23 @@ import os
 import click
 
 from argosy import locate
-from argosy.cli import engine, places, progress, remotes
-from argosy.cli.options import PLACE, jobs_option, platforms_option, quiet_option
+from argosy.cli import connections, engine, places, progress, remotes
+from argosy.cli.options import (
+    Parsed,
+    jobs_option,
+    platforms_option,
+    quiet_option,
+    typed_place,
+)
 from argosy.content.copy import copy
 from argosy.content.protocols import together
 from argosy.engine.names import local_name
-from argosy.errors import UsageError
+from argosy.errors import NotFoundError, UsageError
 from argosy.locate import Location
 from argosy.spec.digest import Digest
 from argosy.spec.platform import Platform
+
+TAR = (".tar", ".tgz")
 
 FORMATS = {
     "tarball": "docker-archive",
@@ -26,8 +34,19 @@ FORMATS = {
 }
 
 
+def _source(text: str) -> Location:
+    """What is pulled; crane's file behind it is none."""
+    try:
+        return typed_place(text)
+    except (NotFoundError, UsageError) as exc:
+        if text.endswith(TAR):
+            exc.hint = f"argosy pull -o {text} PLACE writes a file"
+        raise
+
+
+@connections.wanted
 @click.command()
-@click.argument("named", nargs=-1, required=True, type=PLACE, metavar="PLACE...")
+@click.argument("named", nargs=-1, required=True, type=Parsed("place", _source), metavar="PLACE...")
 @click.option(
     "-o",
     "--output",
@@ -109,7 +128,7 @@ def _write(
     style: str,
     quiet: bool,
 ) -> None:
-    chosen = form or ("tarball" if output == "-" or output.endswith((".tar", ".tgz")) else "oci")
+    chosen = form or ("tarball" if output == "-" or output.endswith(TAR) else "oci")
     transport = FORMATS[chosen]
     if transport == "dir" and len(wanted) > 1:
         raise UsageError("dir: holds one image")

@@ -254,5 +254,10 @@ def below(
         return target
     name = named(source.reference)
     if target.reference is not None:
+        if ":" in name:
+            raise InvalidConfigError(
+                f"{where}: {name} below {target.reference.repository}: a repository's name holds no port",
+                hint="give the job a target of its own, or leave --scoped out",
+            )
         return Location.parse(f"docker://{target.reference.repository}/{name}")
     return dataclasses.replace(target, path=f"{target.path}/{name}")
