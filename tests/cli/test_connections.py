@@ -65,3 +65,13 @@ def test_who_writes_https_gets_nothing_else_also_on_this_machine(
 def test_https_and_plain_http_exclude_each_other(argosy: Run) -> None:
     told = argosy("ls", "https://localhost:1/app", "--plain-http", code=64).err
     assert "https://localhost:1 and --plain-http exclude each other" in told
+
+
+def test_a_token_that_cannot_be_sent_is_wrong_usage(argosy: Run, scripted: s.Scripted) -> None:
+    """It failed only once it was to be sent. A file's last newline is no part of it."""
+    for token in ("a\nb", "a b", "\u00e9", "a\x00"):
+        told = argosy("ls", f"{scripted.name}/app", "--registry-token", token, code=64).err
+        assert "--registry-token: it has characters" in told
+    assert not scripted.seen
+    scripted.on("GET", "/v2/", s.answer(200))
+    argosy("registry", "ping", scripted.name, "--registry-token", "abc.d-e\n")

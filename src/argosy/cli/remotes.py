@@ -92,7 +92,9 @@ def store(given: Mapping[str, Any], name: str) -> CredentialStore:
             raise UsageError("--creds: expected USER:PASSWORD")
         explicit[name] = Credential.of(user, password)
     if token := given.get("registry_token"):
-        explicit[name] = Credential(registry_token=str(token))
+        if not (token := str(token).strip()).isascii() or not token.isprintable() or " " in token:
+            raise UsageError("--registry-token: it has characters that no token has")
+        explicit[name] = Credential(registry_token=token)
     inline = "" if given.get("no_creds") or given.get("authfile") else os.environ.get(INLINE, "")
     return CredentialStore(files, given=explicit, environ=os.environ, inline=inline)
 
