@@ -15,6 +15,7 @@ from argosy.cli.main import call
 from argosy.image.validate import validate
 from argosy.image.view import Image, ImageIndex, view
 from argosy.layout.store import LayoutStore
+from argosy.testing import random
 from tests.cli.conftest import Run
 from tests.image.test_source import BASH
 
@@ -467,3 +468,16 @@ def test_history_has_a_time_where_one_is_expected(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     argosy("mutate", place, "-u", "x", "-t", "three")
     assert opened(layout, "three").config.history[-1].created == "1970-01-01T00:00:00Z"
+
+
+def test_what_a_sparse_copy_left_out_is_told_with_its_platform(
+    argosy: Run, tmp_path: pathlib.Path
+) -> None:
+    platforms = ("linux/amd64", "linux/arm64")
+    random.index(LayoutStore.create(tmp_path / "all"), 1, "m", platforms=platforms)
+    some = f"oci:{tmp_path}/some:m"
+    argosy("cp", "-q", "--sparse", "--platform", "linux/amd64", f"oci:{tmp_path}/all:m", some)
+    told = argosy("validate", some, code=4).out
+    assert told.startswith("error: m: manifest sha256:")
+    assert told.endswith(": is not there, for linux/arm64\n")
+    argosy("validate", "--platform", "linux/amd64", some)

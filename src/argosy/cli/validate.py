@@ -42,7 +42,7 @@ def command(
     """Read an image whole and check every digest, size, media type and diff_id, and that history and layers agree.
 
     Prints one line a mistake and nothing for a sound image. Exits with 4 where there is an error. Layers that are not
-    to be distributed are not read.
+    to be distributed are not read. What `cp --sparse` left out is not there: --platform checks what is.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from argosy.content import graph
 from argosy.content.bounds import MOST_RECENT
 from argosy.content.protocols import readable
 from argosy.content.verify import embedded
-from argosy.errors import ArgosyError, StorageError
+from argosy.errors import ArgosyError, NotFoundError, StorageError
 from argosy.image.view import Image, ImageIndex, Layer
 from argosy.layer.compression import Compression
 from argosy.layer.entry import Whiteout
@@ -86,7 +86,7 @@ class _Run:
         try:
             parsed = index.index
         except (ArgosyError, StorageError) as exc:
-            yield Finding(where=where, rule=str(exc))
+            yield Finding(where=where, rule=_unread(index.descriptor, exc))
             return
         for problem in problems(parsed):
             yield Finding(where=where, rule=problem, warning=True)
@@ -112,7 +112,7 @@ class _Run:
         try:
             manifest = image.document
         except ArgosyError as exc:
-            yield Finding(where=where, rule=str(exc))
+            yield Finding(where=where, rule=_unread(image.descriptor, exc))
             return
         for problem in problems(manifest):
             yield Finding(where=where, rule=problem, warning=True)
@@ -141,6 +141,13 @@ class _Run:
             self._known[key] = found
         for finding in found:
             yield dataclasses.replace(finding, where=name)
+
+
+def _unread(desc: Descriptor, failure: Exception) -> str:
+    """Why a manifest could not be read; where it is not there, for whom it would be."""
+    if not isinstance(failure, NotFoundError):
+        return str(failure)
+    return f"is not there, for {desc.platform}" if desc.platform else "is not there"
 
 
 def _agrees(image: Image, entry: Descriptor) -> Iterator[Finding]:
