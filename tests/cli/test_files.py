@@ -92,7 +92,11 @@ class _Slow(BaseHTTPRequestHandler):
 
 @pytest.mark.parametrize(
     ("number", "told"),
-    [(signal.SIGINT, b"argosy: interrupted\n"), (signal.SIGTERM, b"argosy: terminated\n")],
+    [
+        (signal.SIGINT, b"argosy: interrupted\n"),
+        (signal.SIGTERM, b"argosy: terminated\n"),
+        (signal.SIGHUP, b"argosy: hung up\n"),
+    ],
 )
 def test_a_command_that_is_ended_leaves_the_file_as_it_was(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, told: bytes

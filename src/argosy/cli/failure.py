@@ -29,9 +29,10 @@ EXIT_CODES: dict[type[BaseException], int] = {
     ArgosyError: 1,
     OSError: 1,
 }
-"""The first class that fits decides. 0 is success, 130 an interrupt, 143 SIGTERM, 141 a closed pipe, 70 a defect of
-argosy."""
+"""The first class that fits decides. 0 is success, 129 SIGHUP, 130 an interrupt, 143 SIGTERM, 141 a closed
+pipe, 70 a defect of argosy."""
 
+EXIT_HUNG_UP = 128 + 1
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 128 + 13
 EXIT_TERMINATED = 128 + 15

@@ -166,6 +166,9 @@ def call(argv: Sequence[str]) -> int:
     except TerminatedError:
         failure.say("argosy: terminated")
         return failure.EXIT_TERMINATED
+    except HungUpError:
+        failure.say("argosy: hung up")
+        return failure.EXIT_HUNG_UP
     except (click.Abort, KeyboardInterrupt):
         failure.say("argosy: interrupted")
         return failure.EXIT_INTERRUPTED
@@ -192,25 +195,35 @@ class TerminatedError(KeyboardInterrupt):
     """SIGTERM came. What is undone after Ctrl-C is undone after it."""
 
 
-def _hear_signals() -> None:
-    """Have SIGTERM end a command in order, where nobody said otherwise; by itself it leaves what is half made.
+class HungUpError(KeyboardInterrupt):
+    """SIGHUP came: the terminal or the session has gone. What is undone after Ctrl-C is undone after it."""
 
-    It counts once: `timeout` sends it twice, and what is undone meanwhile must not be broken off. How children end is
+
+def _hear_signals() -> None:
+    """Have SIGTERM and SIGHUP end a command in order, where nobody said otherwise (`nohup`); by themselves they leave
+    what is half made.
+
+    They count once: `timeout` sends one twice, and what is undone meanwhile must not be broken off. How children end is
     heard also where the caller did not want to know it of its own: that is handed on.
     """
     # `signal` makes enumerations of it, which is a millisecond of a start
     signals = importlib.import_module("_signal")
-    number, default = signals.SIGTERM, signals.SIG_DFL
+    default = signals.SIG_DFL
     signals.signal(signals.SIGCHLD, default)
+    ends = {signals.SIGTERM: TerminatedError, signals.SIGHUP: HungUpError}
 
-    def ended(*_: object) -> None:
-        signals.signal(number, lambda *_: None)
-        raise TerminatedError
+    def replace(before: Any, handler: Any) -> None:
+        for number in ends:
+            if signals.getsignal(number) == before:
+                signals.signal(number, handler)
 
-    if signals.getsignal(number) == default:
-        signals.signal(number, ended)
-        # What is half made is the parent's to undo.
-        os.register_at_fork(after_in_child=lambda: signals.signal(number, default))
+    def ended(number: int, _: object) -> NoReturn:
+        replace(ended, lambda *_: None)
+        raise ends[number]
+
+    replace(default, ended)
+    # What is half made is the parent's to undo.
+    os.register_at_fork(after_in_child=lambda: replace(ended, default))
 
 
 def _stand_in() -> None:

@@ -55,6 +55,7 @@ _EXITS = {
     5: "the registry limits the rate",
     failure.EXIT_USAGE: "wrong usage",
     failure.EXIT_DEFECT: "a defect of argosy",
+    failure.EXIT_HUNG_UP: "ended by SIGHUP",
     failure.EXIT_INTERRUPTED: "interrupted",
     failure.EXIT_PIPE: "stdout was closed by its reader",
     failure.EXIT_TERMINATED: "ended by SIGTERM",
