@@ -214,6 +214,24 @@ def test_an_archive_on_stdout_is_the_archive_and_nothing_else(
     assert (tmp_path / "pipe.tar").read_bytes() == (tmp_path / "file.tar").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("MemoryError()", "out of memory"),
+        ('RuntimeError("can\'t start new thread")', "no thread can be"),
+    ],
+)
+def test_what_the_machine_does_not_have_is_no_defect(error: str, told: str) -> None:
+    script = f"from argosy.cli import failure; import sys; sys.exit(failure.report({error}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "hint: " in done.stderr
+    assert "defect" not in done.stderr
+
+
 HOMELESS = """
 import pwd, sys, types
 home = types.SimpleNamespace(pw_dir=sys.argv.pop())
@@ -239,6 +257,33 @@ def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(
     assert "r.example" in done.stdout
 
 
+NOBODY = """
+import os, pwd, sys
+os.geteuid = os.getuid = lambda: 4242
+def unknown(number):
+    raise KeyError(number)
+pwd.getpwuid = unknown
+from argosy.cli.main import run
+run(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [["images"], ["ps"], ["serve", "--port", "0"]])
+def test_who_has_no_home_at_all_gets_no_directory_called_tilde(
+    tmp_path: Path, words: list[str]
+) -> None:
+    homes = {"HOME", "XDG_DATA_HOME", "ARGOSY_ROOT", "ARGOSY_REGISTRY_DATA"}
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY, *words],
+        capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name not in homes},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "HOME is not set" in done.stderr
+    assert "hint: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -251,6 +296,10 @@ def test_who_has_no_home_in_the_environment_has_that_of_the_users_database(
         ("ulimit -f 200; argosy fs cp oci:{0} / {1}/f", "hint: TMPDIR names another place"),
         (
             "ulimit -f 200; TMPDIR={1} argosy flatten -q oci:{0} -t oci:{0}-flat:v1",
+            "temporary file in {1}: file too large",
+        ),
+        (
+            "ulimit -f 200; TMPDIR={1} argosy insert -q oci:{0} {0}/blobs /x -t oci:{0}-more:v1",
             "temporary file in {1}: file too large",
         ),
     ],

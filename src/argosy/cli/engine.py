@@ -10,6 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from argosy.cli import home
 from argosy.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def _places(*runtime: str) -> Places:
     elif os.geteuid() == 0 and "ARGOSY_ROOTLESS" not in os.environ:
         data, run = ROOT, RUN
     else:
-        home = os.path.expanduser("~")
-        base = os.environ.get("XDG_DATA_HOME") or os.path.join(home, ".local", "share")
-        data = os.path.join(base, "argosy", "engine")
+        data = os.path.join(home.data("ARGOSY_ROOT"), "argosy", "engine")
         run = os.path.join(os.environ.get("XDG_RUNTIME_DIR") or data, "argosy")
     found: Places = importlib.import_module("argosy.engine.places").Places(
         data=data, run=run, runtime=runtime

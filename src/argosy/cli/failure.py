@@ -120,6 +120,7 @@ def report(error: BaseException) -> int:
     if isinstance(error, ModuleNotFoundError) and str(error.name).partition(".")[0] in SERVER:
         missing = f"the registry needs {error.name}, which is not installed"
         error = UnsupportedError(missing, hint="install argosy[server]")
+    error = _lacking(error)
     if os.environ.get("ARGOSY_DEBUG"):
         say_all("".join(importlib.import_module("traceback").format_exception(error)).rstrip())
     code = exit_code(error)
@@ -132,6 +133,26 @@ def report(error: BaseException) -> int:
     if hint:
         say(f"hint: {hint}")
     return code
+
+
+def _lacking(error: BaseException) -> BaseException:
+    """What Python says where the machine gives no more, as an error of ours: it is no mistake in argosy."""
+    if isinstance(error, MemoryError):
+        told = ArgosyError("out of memory", hint="raise the limit of memory, or use fewer --jobs")
+    elif isinstance(error, RuntimeError) and "start new thread" in str(error):
+        told = ArgosyError(
+            "no thread can be started",
+            hint="raise the limit of processes (ulimit -u, pids.max) or of memory (ulimit -v)",
+        )
+    elif isinstance(error, FileNotFoundError) and "temporary directory" in str(error.strerror):
+        text = str(error.strerror)
+        told = ArgosyError(text[0].lower() + text[1:], hint="TMPDIR names another place")
+    else:
+        return error
+    told.__cause__ = error
+    for note in getattr(error, "__notes__", ()):
+        told.add_note(note)
+    return told
 
 
 _HINTS = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from argosy.cli import home
 from argosy.content.protocols import Source
 from argosy.errors import StorageError
 from argosy.server import config
@@ -76,8 +77,7 @@ def with_metadata(settings: Settings, work: Callable[[Metadata], Awaitable[T]]) 
 
 
 def _data_directory() -> str:
-    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.path.join(home, "argosy", "registry")
+    return os.path.join(home.data("--data"), "argosy", "registry")
 
 
 # Registries whose token service has another name than they have.

@@ -183,15 +183,13 @@ class Spool(MemoryStore):
     @contextlib.contextmanager
     def _appending(self) -> Iterator[_Appender]:
         with self._writing:
-            appender = _Appender(self._spooled(), self._end)
+            descriptor = self._spooled()
+            where = self._directory or tempfile.gettempdir()
+            appender = _Appender(descriptor, self._end, where)
             try:
                 yield appender
             except OSError as exc:
-                where = self._directory or tempfile.gettempdir()
-                reason = (exc.strerror or type(exc).__name__).lower()
-                raise StorageError(
-                    f"temporary file in {where}: {reason}", hint="TMPDIR names another place"
-                ) from exc
+                raise _unwritten(where, exc) from exc
             finally:
                 os.ftruncate(appender.descriptor, self._end)
 
@@ -225,16 +223,27 @@ def regular_file(path: str) -> io.FileIO:
     return file
 
 
+def _unwritten(where: str, exc: OSError) -> StorageError:
+    reason = (exc.strerror or type(exc).__name__).lower()
+    return StorageError(f"temporary file in {where}: {reason}", hint="TMPDIR names another place")
+
+
 class _Appender:
-    def __init__(self, descriptor: int, position: int) -> None:
+    """Writes a temporary file in `where`, and tells what is wrong with it: a caller would blame what it reads."""
+
+    def __init__(self, descriptor: int, position: int, where: str) -> None:
         self.descriptor = descriptor
         self.position = position
+        self._where = where
 
     def write(self, data: bytes | memoryview, /) -> int:
         with memoryview(data) as view:
             done = 0
             while done < len(view):
-                done += os.pwrite(self.descriptor, view[done:], self.position + done)
+                try:
+                    done += os.pwrite(self.descriptor, view[done:], self.position + done)
+                except OSError as exc:
+                    raise _unwritten(self._where, exc) from exc
         self.position += done
         return done
 
