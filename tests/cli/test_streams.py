@@ -217,6 +217,7 @@ def test_an_archive_on_stdout_is_the_archive_and_nothing_else(
 @pytest.mark.parametrize(
     ("error", "told"),
     [
+        ("FileNotFoundError(2, 'No usable temporary directory found in /t')", "found in /t"),
         ("MemoryError()", "out of memory"),
         ('RuntimeError("can\'t start new thread")', "no thread can be"),
     ],
@@ -299,7 +300,7 @@ def test_who_has_no_home_at_all_gets_no_directory_called_tilde(
             "temporary file in {1}: file too large",
         ),
         (
-            "ulimit -f 200; TMPDIR={1} argosy insert -q oci:{0} {0}/blobs /x -t oci:{0}-more:v1",
+            "head -c 20000000 /dev/urandom >{0}/b; ulimit -f 200; TMPDIR={1} argosy insert oci:{0} {0}/b /x",
             "temporary file in {1}: file too large",
         ),
     ],
