@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from argosy.errors import BlobUnknownError
+from argosy.server import probe
 from argosy.server.storage import SegmentWriter, UnavailableError
 from argosy.server.storage.breaker import Breaker
 from argosy.server.storage.filesystem import FileSystem
@@ -161,7 +162,10 @@ def test_what_was_begun_before_may_be_ended(storage: Breaker, silent: Silent, cl
     assert list(storage.read(KEY)) == [b"hello"]
 
 
-def test_clients_are_told_at_once_and_readiness_tells_it(tmp_path: Path, clock: Clock) -> None:
+def test_clients_are_told_at_once_and_readiness_tells_it(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_FRESH_SECONDS", 0.0)
     silent = Silent(tmp_path / "blobs", clock)
     with Server(
         str(tmp_path), storage=Breaker(silent, timeout_seconds=60.0, clock=clock)

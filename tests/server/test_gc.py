@@ -289,7 +289,7 @@ def test_a_storage_that_goes_while_it_is_scrubbed_is_no_damage(moody: tuple[Serv
     scrub(server)
     check = server.run(server.registry.metadata.read(lambda tx: collect.unverified(tx, 1e12, 1)))[0]
     storage.away = True
-    with pytest.raises(StorageError, match="away"):
+    with pytest.raises(StorageError, match="mounted"):
         server.run(server.upkeep._problem(check._replace(segments=(Segment("b/20270101/x-1", 1),))))
 
 

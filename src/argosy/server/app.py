@@ -121,6 +121,8 @@ class App:
             registry.access.authorize(request.principal, route.verb, match.name or None)
         if route.verb == "delete" and not registry.settings.content.delete:
             raise UnsupportedError("deleting is switched off in this registry")
+        if route.stored:
+            await registry.probe.require_storage()
         return await route.handler(registry, request)
 
     def _failure(self, error: Exception, match: Match | None, request: Request) -> Response:

@@ -130,8 +130,15 @@ class Upkeep:
             if not items:
                 break
             await asyncio.gather(*(self._settle(item, report) for item in items))
-        await self._empty_trash(report)
-        await self._sweep_days(report)
+        try:
+            await marker.check(self.metadata, self.storage)
+        except (
+            StorageError
+        ) as exc:  # in another's there is nothing to delete, and here it would stay for ever
+            log.warning("the trash is kept: %s", exc)
+        else:
+            await self._empty_trash(report)
+            await self._sweep_days(report)
         return report
 
     async def _due(self, limit: int) -> list[Item]:
@@ -352,7 +359,7 @@ class Upkeep:
         except ShortObjectError as exc:
             return str(exc)
         except BlobUnknownError as exc:
-            if await asyncio.to_thread(marker.is_marked, self.storage):
+            if await marker.check(self.metadata, self.storage):
                 return str(exc)
             raise StorageError(f"the storage is away: {exc}") from None
         return None if actual == check.digest else f"its bytes hash to {actual}"

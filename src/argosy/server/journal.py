@@ -75,7 +75,11 @@ _Waiting = dict[str, dict[str, dict[str, Any]]]
 
 
 async def write(metadata: Metadata, storage: Storage) -> int:
-    """Write what has happened since the last time into one object; answers how many events."""
+    """Write what has happened since the last time into one object; answers how many events.
+
+    Raises:
+        StorageError: the storage is away, or takes none.
+    """
 
     def gather(tx: Transaction) -> tuple[int, list[dict[str, Any]]]:
         position = outbox.position(tx, outbox.JOURNAL)
@@ -84,6 +88,7 @@ async def write(metadata: Metadata, storage: Storage) -> int:
     position, entries = await metadata.read(gather)
     if not entries:
         return 0
+    await marker.check(metadata, storage)
     generation = await _generation(metadata, entries[0]["at"])
     first, last = entries[0]["id"], entries[-1]["id"]
     key = _key(generation, first, last)
@@ -109,6 +114,7 @@ async def run(registry: Registry) -> None:
             await asyncio.sleep(_PAUSE)
         if registry.clock() - merged > _MERGE_PAUSE:
             merged = registry.clock()
+            await marker.check(registry.metadata, registry.storage)
             with contextlib.suppress(NotFoundError):  # another worker merges the same ones
                 await asyncio.to_thread(merge, registry.storage)
 

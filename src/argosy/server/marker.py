@@ -2,16 +2,18 @@
 
 A missing object says nothing by itself: all of them are missing while the storage is away. So every storage holds an
 object that is never deleted, the marker. It is made where the database has no blobs yet or one of them is there, never
-where all of them are missing.
+where all of them are missing. Beside it lies one that is named after the database, so that another registry's storage
+is not taken for this one's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 
 from argosy.errors import BlobUnknownError, StorageError
-from argosy.server.metadata import Metadata, collect
+from argosy.server.metadata import Metadata, collect, repositories
 from argosy.server.metadata.blobs import Segment
 from argosy.server.storage import Storage
 
@@ -24,6 +26,7 @@ KEY = "m/registry"
 
 _TEXT = b"The blobs of an argosy registry lie here. Without this file they count as missing: leave it.\n"
 _SAMPLE = 100
+_SETTING = "storage"
 
 
 class StorageAwayError(StorageError):
@@ -36,7 +39,7 @@ def is_marked(storage: Storage) -> bool:
     Raises:
         StorageError: the storage does not say.
     """
-    return _is_there(storage, KEY)
+    return _text(storage, KEY) is not None
 
 
 def require(metadata: Metadata, storage: Storage) -> None:
@@ -46,35 +49,70 @@ def require(metadata: Metadata, storage: Storage) -> None:
         StorageAwayError: the storage is not the database's.
     """
     try:
-        if not is_marked(storage):
-            asyncio.run(check(metadata, storage))
+        asyncio.run(check(metadata, storage))
     except StorageAwayError:
         raise
     except StorageError as exc:
         log.warning("nobody knows whether the storage is there: %s", exc)
 
 
-async def check(metadata: Metadata, storage: Storage) -> None:
-    """See that the storage is the database's, and mark it if it has no marker yet.
+async def check(metadata: Metadata, storage: Storage) -> bool:
+    """See that the storage is the database's, and mark it if it is not marked yet.
+
+    Returns:
+        Whether it has a marker now: one that is full takes none.
 
     Raises:
         StorageAwayError: it is not.
         StorageError: it does not say.
     """
-    if await asyncio.to_thread(is_marked, storage):
-        return
+    own = await metadata.read(lambda tx: repositories.setting(tx, _SETTING))
+    if own is not None and await asyncio.to_thread(_text, storage, f"m/{own}") is not None:
+        return await asyncio.to_thread(_marked, storage, KEY)
     sample = await metadata.read(lambda tx: collect.sample(tx, _SAMPLE))
-    if sample and not await asyncio.to_thread(_any_there, storage, sample):
+    await asyncio.to_thread(_require_known, storage, sample, own)
+    await _name(metadata, storage, own or secrets.token_hex(16))
+    return await asyncio.to_thread(_marked, storage, KEY)
+
+
+async def _name(metadata: Metadata, storage: Storage, name: str) -> None:
+    """Name the storage after the database. The database knows a name only once it is in a storage."""
+    if await asyncio.to_thread(_marked, storage, f"m/{name}"):
+        first = await metadata.write(lambda tx: repositories.setting(tx, _SETTING, name))
+        if first != name:  # another worker was quicker
+            await asyncio.to_thread(_marked, storage, f"m/{first}")
+
+
+def _require_known(storage: Storage, sample: list[Segment], own: str | None) -> None:
+    """See that one of some blobs is there; or that somebody who knows that none is has written so; or that there are
+    none, and nobody else has marked the storage.
+
+    Raises:
+        StorageAwayError: it is not.
+        StorageError: the storage does not say.
+    """
+    if _any_there(storage, sample) or (text := _text(storage, KEY)) not in {None, _TEXT}:
+        return
+    if sample:
         raise StorageAwayError(
             "the database has blobs and the storage holds none of them: is it mounted?",
-            hint=f"if they are lost for good, make the object {KEY} in the storage, and scrub",
+            hint=f"if they are lost for good, write `lost` into the object {KEY} of the storage, and scrub",
         )
-    await asyncio.to_thread(_mark, storage)
+    if own is not None and text is not None:
+        raise StorageAwayError("the storage is another registry's: which one is mounted?")
 
 
-def _is_there(storage: Storage, key: str) -> bool:
+def _text(storage: Storage, key: str) -> bytes | None:
+    """What is in a marker, or None."""
     try:
-        for _ in storage.read(key, 0, 1):
+        return b"".join(storage.read(key))
+    except BlobUnknownError:
+        return None
+
+
+def _is_there(storage: Storage, segment: Segment) -> bool:
+    try:
+        for _ in storage.read(segment.key, 0, 1):
             break
     except BlobUnknownError:
         return False
@@ -85,7 +123,7 @@ def _any_there(storage: Storage, segments: list[Segment]) -> bool:
     failed: StorageError | None = None
     for segment in segments:
         try:
-            if _is_there(storage, segment.key):
+            if _is_there(storage, segment):
                 return True
         except StorageError as exc:
             failed = exc
@@ -94,13 +132,20 @@ def _any_there(storage: Storage, segments: list[Segment]) -> bool:
     return False
 
 
-def _mark(storage: Storage) -> None:
+def _marked(storage: Storage, key: str) -> bool:
+    """Whether an object is there, made if it was not."""
+    return _text(storage, key) is not None or _mark(storage, key)
+
+
+def _mark(storage: Storage, key: str = KEY) -> bool:
     writer = None
     try:
-        writer = storage.create(KEY, size=len(_TEXT))
+        writer = storage.create(key, size=len(_TEXT))
         writer.write(_TEXT)
         writer.commit()
     except StorageError as exc:  # somebody else makes it this moment, or the disk is full
         if writer is not None:
             writer.abort()
         log.warning("the storage was not marked: %s", exc)
+        return _text(storage, key) is not None
+    return True

@@ -44,6 +44,7 @@ class Route(NamedTuple):
         verb: What whoever asks must be allowed to do. There is no route without one.
         handler: Who answers.
         label: What the log and the counters call it.
+        stored: Whether it is worth nothing without the storage the database speaks of.
     """
 
     methods: tuple[str, ...]
@@ -51,6 +52,7 @@ class Route(NamedTuple):
     verb: Verb
     handler: Handler
     label: str
+    stored: bool = False
 
 
 ROUTES: tuple[Route, ...] = (
@@ -63,18 +65,34 @@ ROUTES: tuple[Route, ...] = (
     Route(("GET", "HEAD"), "/v2/{name}/_oci/ext/discover", "pull", extensions.discover, "discover"),
     Route(("GET", "HEAD"), "/v2/{name}/tags/list", "pull", tags.listing, "tags"),
     Route(("GET", "HEAD"), "/v2/{name}/manifests/{argument}", "pull", manifests.get, "manifest"),
-    Route(("PUT",), "/v2/{name}/manifests/{argument}", "push", manifests.put, "manifest"),
+    Route(
+        ("PUT",), "/v2/{name}/manifests/{argument}", "push", manifests.put, "manifest", stored=True
+    ),
     Route(("DELETE",), "/v2/{name}/manifests/{argument}", "delete", manifests.delete, "manifest"),
     Route(
         ("GET", "HEAD"), "/v2/{name}/referrers/{argument}", "pull", referrers.listing, "referrers"
     ),
-    Route(("POST",), "/v2/{name}/blobs/uploads/", "push", uploads.begin, "uploads"),
-    Route(("POST",), "/v2/{name}/blobs/uploads", "push", uploads.begin, "uploads"),
-    Route(("PATCH",), "/v2/{name}/blobs/uploads/{argument}", "push", uploads.append, "upload"),
-    Route(("PUT",), "/v2/{name}/blobs/uploads/{argument}", "push", uploads.complete, "upload"),
+    Route(("POST",), "/v2/{name}/blobs/uploads/", "push", uploads.begin, "uploads", stored=True),
+    Route(("POST",), "/v2/{name}/blobs/uploads", "push", uploads.begin, "uploads", stored=True),
+    Route(
+        ("PATCH",),
+        "/v2/{name}/blobs/uploads/{argument}",
+        "push",
+        uploads.append,
+        "upload",
+        stored=True,
+    ),
+    Route(
+        ("PUT",),
+        "/v2/{name}/blobs/uploads/{argument}",
+        "push",
+        uploads.complete,
+        "upload",
+        stored=True,
+    ),
     Route(("GET",), "/v2/{name}/blobs/uploads/{argument}", "push", uploads.status, "upload"),
     Route(("DELETE",), "/v2/{name}/blobs/uploads/{argument}", "push", uploads.cancel, "upload"),
-    Route(("GET", "HEAD"), "/v2/{name}/blobs/{argument}", "pull", blobs.get, "blob"),
+    Route(("GET", "HEAD"), "/v2/{name}/blobs/{argument}", "pull", blobs.get, "blob", stored=True),
     Route(("DELETE",), "/v2/{name}/blobs/{argument}", "delete", blobs.delete, "blob"),
 )
 
