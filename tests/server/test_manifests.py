@@ -129,7 +129,16 @@ def test_a_limit_holds_for_bodies_that_do_not_say_their_length(tmp_path: Any) ->
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[]", b"{}", b'{"schemaVersion":1}', b'{"schemaVersion":2,"mediaType":"a/b"}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"schemaVersion":1}',
+        b'{"schemaVersion":2,"mediaType":"a/b"}',
+        b'{"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
+        b'{"schemaVersion":1,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
+    ],
 )
 def test_what_is_no_manifest_is_400(server: Server, raw: bytes) -> None:
     answer = server.ask("PUT", "/v2/a/manifests/t", raw)

@@ -180,7 +180,7 @@ def _check_entries(entries: int) -> None:
 
 
 def decode_manifest(
-    raw: bytes, media_type: str | None = None, *, limit: int = MAX_SIZE
+    raw: bytes, media_type: str | None = None, *, limit: int = MAX_SIZE, strict: bool = False
 ) -> AnyManifest:
     """Read a manifest of any kind.
 
@@ -188,6 +188,7 @@ def decode_manifest(
         raw: The document as received.
         media_type: What the descriptor or the Content-Type header says it is, if anything; parameters are ignored.
         limit: The most bytes it may have.
+        strict: Whether `schemaVersion` must be there. It can only be 2, so who reads can do without.
 
     Raises:
         InvalidManifestError: the document breaks the specification, is both a manifest and an index, or says it is
@@ -196,7 +197,10 @@ def decode_manifest(
         LimitExceededError: more than `limit` bytes.
     """
     value = _json.loads_object(raw, limit=limit, error=InvalidManifestError)
-    return manifest_of(value, media_type)
+    parsed = manifest_of(value, media_type)
+    if strict and "schemaVersion" not in value and not isinstance(parsed, ArtifactManifest):
+        raise InvalidManifestError("schemaVersion: this property is required")
+    return parsed
 
 
 def manifest_of(value: Mapping[str, object], media_type: str | None = None) -> AnyManifest:

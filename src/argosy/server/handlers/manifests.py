@@ -181,13 +181,15 @@ async def _parsed(
 
 
 def _pushed(raw: bytes, content_type: str | None, given: Digest | None) -> New:
-    new = parse(raw, content_type, given)
+    new = parse(raw, content_type, given, strict=True)
     referrers.check(new)
     return new
 
 
-def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> New:
-    """A manifest out of received bytes, checked.
+def parse(
+    raw: bytes, content_type: str | None, given: Digest | None = None, *, strict: bool = False
+) -> New:
+    """A manifest out of received bytes, checked; strictly where it is new, not where others have taken it in before.
 
     Raises:
         InvalidManifestError: it breaks the specification or is of a type the registry does not take.
@@ -197,7 +199,7 @@ def parse(raw: bytes, content_type: str | None, given: Digest | None = None) -> 
     if given is not None and digest != given:
         raise DigestMismatchError("manifest", expected=given, actual=digest)
     try:
-        parsed = decode_manifest(raw, content_type, limit=max(len(raw), 1))
+        parsed = decode_manifest(raw, content_type, limit=max(len(raw), 1), strict=strict)
     except UnsupportedError as exc:
         raise InvalidManifestError(str(exc)) from exc
     return New(
