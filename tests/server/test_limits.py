@@ -16,7 +16,8 @@ from argosy.errors import StorageError
 from argosy.server.assemble import build
 from argosy.server.handlers import bodies
 from argosy.server.metadata import schema
-from argosy.server.metadata.sqlite import Sqlite, check_file_system, check_version
+from argosy.server.metadata.ground import check_file_system, check_version
+from argosy.server.metadata.sqlite import Sqlite
 from argosy.server.registry import Exchange
 from argosy.server.settings import Limits, Settings
 from argosy.server.storage import InsufficientStorageError

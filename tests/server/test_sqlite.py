@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -109,6 +110,23 @@ def test_a_new_database_takes_its_place_only_when_it_is_whole(tmp_path: Path) ->
     (tmp_path / "registry.db-wal").write_bytes(b"")
     with pytest.raises(StorageError, match="left of another"):
         sqlite.anew(str(path)).__enter__()
+
+
+def test_what_a_killed_rebuild_left_goes_with_the_next_one_and_nothing_else(tmp_path: Path) -> None:
+    path, backup = tmp_path / "registry.db", tmp_path / "registry.db.20260101"
+    code = (
+        "import os, signal, sys; from argosy.server.metadata import sqlite\n"
+        "with sqlite.anew(sys.argv[1]): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob("registry.db.rebuild-*"))) == 3
+    sqlite.Sqlite(str(backup)).close()
+    with sqlite.anew(str(path)):  # another one is under way
+        with pytest.raises(ZeroDivisionError), sqlite.anew(str(path)):
+            raise ZeroDivisionError
+        assert len(list(tmp_path.glob("registry.db.rebuild-????????"))) == 1
+    assert sorted(tmp_path.iterdir()) == [path, backup]
 
 
 def test_what_a_killed_process_left_beside_the_file_is_folded_into_it(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import functools
+import glob
 import os
 import queue
 import secrets
@@ -26,6 +27,7 @@ import apsw
 from argosy.errors import StorageError
 from argosy.layout.durable import sync_directory
 from argosy.server.metadata import ForeignKeyError, Row, Work, schema
+from argosy.server.metadata.ground import check_file_system, check_version
 from argosy.server.storage import InsufficientStorageError, UnavailableError
 
 T = TypeVar("T")
@@ -35,7 +37,6 @@ _CHUNK = 1024 * 1024
 """Bytes the database grows by at a time: on a full disk there is room in it for what its log holds."""
 _PATIENCE = 3400
 """How often to ask again: 0.1 ms apart at first, 10 ms in the end; half a minute in all."""
-_NETWORK = ("nfs", "cifs", "smb", "fuse", "9p", "ceph", "glusterfs", "lustre", "afs", "gpfs")
 _STATISTICS: tuple[tuple[str, str, str], ...] = (
     ("blob", "blob", "5000000 1"),
     ("blob", "blob_verified", "5000000 2 1"),
@@ -68,7 +69,8 @@ repository for ten rows and walks through all of it; with it, plans are the same
 _AWAY = (apsw.BusyError, apsw.CantOpenError, apsw.IOError, apsw.ReadOnlyError)
 """What is no fault of the query: a disk that fails or that nobody may write to any more, another process."""
 
-_FIXED = {(3, 44): 6, (3, 50): 7, (3, 51): 3}
+_BESIDE = ".rebuild-"
+"""How the name of a database goes on that is being filled. No backup is called so."""
 
 
 class _Job(NamedTuple):
@@ -386,7 +388,8 @@ def anew(path: str) -> Iterator[Sqlite]:
         StorageError: in its place is one that holds something, or that somebody uses.
     """
     _require_free(path)
-    made = f"{path}.{secrets.token_hex(4)}"
+    _clear(path)
+    made = f"{path}{_BESIDE}{secrets.token_hex(4)}"
     try:
         with contextlib.closing(Sqlite(made)) as metadata:
             yield metadata
@@ -394,9 +397,29 @@ def anew(path: str) -> Iterator[Sqlite]:
         os.replace(made, path)
         sync_directory(os.path.dirname(os.path.abspath(path)))
     finally:
-        for end in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(made + end)
+        _remove(made)
+
+
+def _clear(path: str) -> None:
+    """Remove what those left beside a database who were killed while they filled one, and nobody has open."""
+    for found in glob.glob(f"{glob.escape(path)}{_BESIDE}????????"):
+        connection = _Connection(found, readonly=False)
+        try:
+            connection.raw.set_busy_timeout(0)
+            with contextlib.suppress(StorageError):  # only who is alone with it may change the mode
+                was = connection.row("PRAGMA journal_mode")  # another one may just be begun
+                if was == ("wal",) and connection.row("PRAGMA journal_mode = DELETE") == (
+                    "delete",
+                ):
+                    _remove(found)
+        finally:
+            connection.raw.close()
+
+
+def _remove(path: str) -> None:
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + end)
 
 
 def _require_free(path: str) -> None:
@@ -441,47 +464,3 @@ def _answer(answers: list[tuple[_Job, Any]]) -> None:
             job.future.set_exception(result)
         else:
             job.future.set_result(result)
-
-
-def check_version(version: str) -> None:
-    """Refuse a SQLite in which two connections can lose a committed transaction (sqlite.org/wal.html, WAL-reset).
-
-    Raises:
-        StorageError: the bug is in it.
-
-    >>> check_version("3.54.1")
-    """
-    major, minor, patch = (int(part) for part in version.split(".")[:3])
-    fixed = _FIXED.get((major, minor))
-    if (major, minor) > (3, 51) or (fixed is not None and patch >= fixed):
-        return
-    raise StorageError(
-        f"SQLite {version} can lose committed writes in WAL mode: expected 3.51.3 or later",
-        hint="install a current apsw, which brings its own SQLite",
-    )
-
-
-def check_file_system(folder: str, mounts: str = "/proc/self/mountinfo") -> None:
-    """Refuse a file system whose locks and shared memory do not work between processes or machines.
-
-    Raises:
-        StorageError: it is a network file system.
-    """
-    kind = _file_system(os.path.realpath(folder), mounts)
-    if kind.startswith(_NETWORK) and kind != "fuseblk":
-        raise StorageError(
-            f"{folder} lies on {kind}: SQLite needs a local file system",
-            hint="keep the database on a local disk, or use PostgreSQL",
-        )
-
-
-def _file_system(folder: str, mounts: str) -> str:
-    best, kind = "", ""
-    with contextlib.suppress(OSError), open(mounts, encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            before, _, after = line.partition(" - ")
-            point = before.split(" ")[4].replace("\\040", " ")
-            inside = folder == point or folder.startswith(point.rstrip("/") + "/")
-            if inside and len(point) >= len(best):
-                best, kind = point, after.split(" ")[0]
-    return kind
