@@ -455,6 +455,34 @@ def test_reading_writes_nothing(database: Postgresql) -> None:
         asyncio.run(database.read(lambda tx: repositories.set_setting(tx, "a", "1")))
 
 
+def test_a_page_of_very_many_referrers_is_taken_out_of_the_index(
+    database: Postgresql, dsn: str
+) -> None:
+    run(database, lambda tx: repositories.ensure(tx, "a", CHANGE))
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO manifest SELECT r.id, 'sha256:' || n, 't', 2, 's' || n %% 2, 'x', 0, 0"
+            " FROM repository r, generate_series(1, 20000) n WHERE %s",
+            (True,),
+        )
+        connection.execute(
+            "INSERT INTO manifest_body SELECT repo_id, digest, '', NULL FROM manifest"
+        )
+        connection.execute("VACUUM ANALYZE")
+
+    def plan(tx: Transaction) -> str:
+        class Explained:
+            def rows(self, sql: str, parameters: tuple[object, ...]) -> list[tuple[object, ...]]:
+                lines.extend(row[0] for row in tx.rows(f"EXPLAIN {sql}", parameters))
+                return []
+
+        lines: list[str] = []
+        manifests.referrers(Explained(), "a", "s1", None, "sha256:5", 100)  # type: ignore[arg-type]
+        return "\n".join(lines)
+
+    assert "Sort" not in asyncio.run(database.read(plan))
+
+
 def test_a_closed_database_says_so(dsn: str, tmp_path: Any) -> None:
     database = Postgresql(dsn)
     with pytest.raises(UnsupportedError):
