@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import pathlib
+import stat
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.bundle.users import MAX_ID, User, resolve_user
+from argosy.bundle.inside import read_inside
+from argosy.bundle.users import MAX_ID, MAX_SIZE, User, resolve_user
 from argosy.errors import ArgosyError, InvalidConfigError
+from tests.layer.making import as_nobody, needs_root
 
 PASSWD = b"""\
 # a comment
@@ -77,3 +82,19 @@ def test_whatever_the_image_says_an_id_is_in_range_or_it_is_an_error(
     except ArgosyError:
         return
     assert all(0 <= number <= MAX_ID for number in (user.uid, user.gid, *user.additional_gids))
+
+
+@needs_root
+def test_looking_for_a_user_leaves_closed_directories_closed(tmp_path: pathlib.Path) -> None:
+    root = tmp_path / "root"
+
+    def work() -> None:
+        (root / "etc").mkdir(parents=True)
+        (root / "etc/passwd").write_bytes(b"here")
+        (root / "etc").chmod(0)
+        root.chmod(0)
+        assert read_inside(str(root), "/etc/passwd", MAX_SIZE) == b"here"
+
+    as_nobody(tmp_path, work)
+    modes = [stat.S_IMODE(path.stat().st_mode) for path in (root, root / "etc")]
+    assert modes == [0, 0]

@@ -6,7 +6,10 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from argosy.layer.rootfs import RootFS
 from argosy.layer.tarwriter import TarWriter
 
 ME: dict[str, Any] = {"uid": os.geteuid(), "gid": os.getegid()}
+NOBODY = 65534
 NOON = 1_600_000_000 * 10**9
 
 Member = tuple[Entry, bytes]
@@ -136,3 +140,39 @@ def _facts(
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root: owners and devices can be set by nobody else"
 )
+
+
+@contextmanager
+def opened_up(path: Path) -> Iterator[None]:
+    """Let others reach a folder that pytest keeps for root."""
+    folders = [path, *path.parents]
+    modes = {
+        each: stat.S_IMODE(each.stat().st_mode) for each in folders if str(each).startswith("/tmp/")
+    }
+    for each, mode in modes.items():
+        each.chmod(mode | 0o011)
+    try:
+        yield
+    finally:
+        path.chmod(modes.get(path, 0o700))  # not its parents, through which other workers' tests go
+
+
+def as_nobody(path: Path, work: Callable[[], None]) -> None:
+    """Do something in a child that has given all its powers away."""
+    os.chown(path, NOBODY, NOBODY)
+    with opened_up(path):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                os.setgroups([])
+                os.setresgid(NOBODY, NOBODY, NOBODY)
+                os.setresuid(NOBODY, NOBODY, NOBODY)
+                work()
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

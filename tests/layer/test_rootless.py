@@ -5,10 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import sys
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +21,8 @@ from argosy.layer.rootless import (
 )
 from argosy.layer.tarstream import TarReader
 from tests.layer.making import (
+    NOBODY,
+    as_nobody,
     block,
     char,
     fifo,
@@ -38,45 +36,8 @@ from tests.layer.making import (
     tar,
 )
 
-NOBODY = 65534
 V2 = bytes.fromhex("0100000200200000000000000000000000000000")
 V3 = bytes.fromhex("0100000300200000000000000000000000000000") + (1000).to_bytes(4, "little")
-
-
-@contextmanager
-def opened_up(path: Path) -> Iterator[None]:
-    """Let others reach a folder that pytest keeps for root."""
-    folders = [path, *path.parents]
-    modes = {
-        each: stat.S_IMODE(each.stat().st_mode) for each in folders if str(each).startswith("/tmp/")
-    }
-    for each, mode in modes.items():
-        each.chmod(mode | 0o011)
-    try:
-        yield
-    finally:
-        path.chmod(modes.get(path, 0o700))  # not its parents, through which other workers' tests go
-
-
-def as_nobody(path: Path, work: Callable[[], None]) -> None:
-    """Do something in a child that has given all its powers away."""
-    os.chown(path, NOBODY, NOBODY)
-    with opened_up(path):
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                os.setgroups([])
-                os.setresgid(NOBODY, NOBODY, NOBODY)
-                os.setresuid(NOBODY, NOBODY, NOBODY)
-                work()
-                code = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @needs_root
@@ -95,6 +56,43 @@ def test_a_root_that_is_closed_takes_the_next_layer_and_stays_closed(
     as_nobody(tmp_path, work)
     assert stat.S_IMODE((tmp_path / "root").stat().st_mode) == 0
     assert (tmp_path / "root/c/d").exists()
+
+
+@needs_root
+def test_a_root_that_is_closed_is_opened_again_and_has_an_entry_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "root"
+
+    def work() -> None:
+        path.mkdir(mode=0)
+        for layer in ([folder("./", mode=0), file("a")], [folder("./", mode=0o100), file("b")]):
+            with RootFS(path, Options(rootless=True)) as root:
+                root.apply(io.BytesIO(tar(*layer)))
+        with RootFS(path, Options(rootless=True)) as root:
+            before = root.snapshot()
+        path.chmod(0)
+        with RootFS(path, Options(rootless=True)) as root:
+            assert [change.path for change in root.diff(before)] == [b""]
+
+    as_nobody(tmp_path, work)
+    assert stat.S_IMODE(path.stat().st_mode) == 0
+    assert sorted(os.listdir(path)) == ["a", "b"]
+
+
+@needs_root
+def test_a_root_that_was_closed_goes_where_the_next_layer_fails(tmp_path: Path) -> None:
+    path = tmp_path / "root"
+
+    def work() -> None:
+        with RootFS.create(path, Options(rootless=True)) as root:
+            root.apply(io.BytesIO(tar(folder("./", mode=0), file("a"))))
+            root.apply(io.BytesIO(tar(file("."))))
+
+    def fail() -> None:
+        with pytest.raises(InvalidLayerError):
+            work()
+
+    as_nobody(tmp_path, fail)
+    assert not path.exists()
 
 
 LAYER = [

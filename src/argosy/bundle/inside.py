@@ -11,7 +11,7 @@ import os
 import stat
 
 from argosy.errors import InvalidConfigError, LimitExceededError, StorageError
-from argosy.layer.resolve import DIRECTORY, Resolver
+from argosy.layer.resolve import Resolver, open_root
 
 __all__ = ["read_inside"]
 
@@ -32,13 +32,15 @@ def read_inside(root: str, path: str, limit: int) -> bytes | None:
         LimitExceededError: it is larger than `limit`.
         StorageError: it cannot be read.
     """
-    top = os.open(root, DIRECTORY)
+    unlock = os.geteuid() != 0
     try:
-        file = _opened(Resolver(top, unlock=os.geteuid() != 0), os.fsencode(path))
+        top = open_root(root, unlock=unlock)
+        try:
+            file = _found(Resolver(top, unlock=unlock), os.fsencode(path))
+        finally:
+            os.close(top)
     except OSError as exc:
         raise StorageError(f"{path}: {os.strerror(exc.errno or 0).lower()}") from exc
-    finally:
-        os.close(top)
     if file is None:
         return None
     with os.fdopen(file, "rb") as stream:
@@ -48,6 +50,13 @@ def read_inside(root: str, path: str, limit: int) -> bytes | None:
     if len(data) > limit:
         raise LimitExceededError(f"{path}: the image's file is over the limit of {limit} bytes")
     return data
+
+
+def _found(resolver: Resolver, path: bytes) -> int | None:
+    try:
+        return _opened(resolver, path)
+    finally:
+        resolver.relock()
 
 
 def _opened(resolver: Resolver, path: bytes) -> int | None:

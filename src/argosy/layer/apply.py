@@ -161,7 +161,7 @@ class Application:
     def _root(self, entry: Entry) -> None:
         if entry.type is not EntryType.DIRECTORY:
             raise InvalidLayerError("the root must stay a directory")
-        fd = os.open(b".", DIRECTORY, dir_fd=self._resolver.root)
+        fd = self._resolver.open(b"")
         self._finish_directory(entry, self._places.adopt(b"", fd), fresh=False)
 
     def _clear(self, folder: Folder, base: bytes) -> None:

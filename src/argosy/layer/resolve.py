@@ -16,7 +16,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ["DIRECTORY", "HANDLE", "Resolver", "handle_path", "open_directory", "openat2_works"]
+__all__ = [
+    "DIRECTORY",
+    "HANDLE",
+    "Resolver",
+    "handle_path",
+    "open_directory",
+    "open_root",
+    "openat2_works",
+]
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 HANDLE: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -88,6 +96,26 @@ def open_directory(parent: int, name: bytes, *, unlock: bool = False) -> int:
     finally:
         os.close(handle)
     return os.open(name, DIRECTORY, dir_fd=parent)
+
+
+def open_root(path: str, *, unlock: bool = False) -> int:
+    """Open a root directory for reading.
+
+    Args:
+        path: Where it is; a symbolic link to it may be.
+        unlock: Where the owner may not read it, its mode is another for that moment.
+    """
+    try:
+        return os.open(path, DIRECTORY & ~os.O_NOFOLLOW)
+    except PermissionError:
+        if not unlock:
+            raise
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    os.chmod(path, mode | stat.S_IRWXU)
+    try:
+        return os.open(path, DIRECTORY & ~os.O_NOFOLLOW)
+    finally:
+        os.chmod(path, mode)
 
 
 class _Trail:

@@ -19,7 +19,7 @@ from argosy.layer.diff import Change, changes_between, layer_entries
 from argosy.layer.options import WITHOUT_ROOT, Options
 from argosy.layer.pump import Pump
 from argosy.layer.removal import purge
-from argosy.layer.resolve import DIRECTORY, Resolver
+from argosy.layer.resolve import Resolver, open_root
 from argosy.layer.snapshot import Snapshot, scan
 from argosy.layer.staged import staged
 from argosy.layer.tarstream import SupportsRead, TarReader
@@ -62,7 +62,7 @@ class RootFS:
         self.path = os.fspath(path)
         self.options = options or Options()
         try:
-            self._fd = os.open(self.path, DIRECTORY & ~os.O_NOFOLLOW)
+            self._fd = open_root(self.path, unlock=os.geteuid() != 0)
         except OSError as error:
             raise StorageError(f"{self.path}: {(error.strerror or '').lower()}") from error
         self._resolver = Resolver(self._fd, openat2=openat2, unlock=os.geteuid() != 0)
@@ -106,6 +106,7 @@ class RootFS:
     ) -> None:
         if kind is not None and self._made:
             with suppress(OSError):
+                os.fchmod(self._fd, 0o700)  # a layer may have closed it
                 purge(self._fd, unlock=os.geteuid() != 0)
                 os.rmdir(self.path)
         self.close()
