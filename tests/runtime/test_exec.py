@@ -104,6 +104,15 @@ class TestExec:
         assert output.split()[:2] == ["NoNewPrivs:", "1"]
         assert "1024" in output
 
+    def test_an_affinity_that_the_machine_does_not_have_is_named(
+        self, runtime: Runtime, cid: str, tmp_path: Path
+    ) -> None:
+        for which in ("initial", "final"):
+            process = {"args": ["true"], "cwd": "/", "execCPUAffinity": {which: "1023"}}
+            (tmp_path / "p").write_text(json.dumps(process))
+            done = runtime("exec", "-p", str(tmp_path / "p"), cid)
+            assert f"error setting the {which} CPU affinity" in done.stderr
+
     def test_cpu_affinity(self, runtime: Runtime, cid: str, tmp_path: Path) -> None:
         process = {
             "args": ["grep", "Cpus_allowed_list", "/proc/self/status"],

@@ -72,6 +72,14 @@ def test_a_missing_descriptor_is_refused(runtime: Runtime, bundle: Bundle) -> No
     )
 
 
+def test_fewer_than_no_descriptors_are_refused_and_close_no_stream(
+    runtime: Runtime, bundle: Bundle
+) -> None:
+    done = runtime.run(bundle, "--preserve-fds=-1")
+    assert done.returncode == 1
+    assert "preserve-fds" in done.stderr
+
+
 def received(end: socket.socket) -> tuple[bytes, int]:
     connection, _ = end.accept()
     with connection:

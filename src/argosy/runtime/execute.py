@@ -84,7 +84,7 @@ class Execution:
         self.final = final
         steps = exec_plan(self.process, config, situation)
         if initial is not None:
-            posix.sched_setaffinity(0, initial)
+            _bind(0, initial, "initial")
             log.debug(f"nsexec: affinity: {sum(1 << cpu for cpu in initial):#x}")
         try:
             self._spawn(steps, config)
@@ -195,7 +195,7 @@ class Execution:
         else:
             cgroup.enter(self.pid)
         if self.final is not None:
-            posix.sched_setaffinity(self.pid, self.final)
+            _bind(self.pid, self.final, "final")
         elif not self.process.get("execCPUAffinity"):
             parent.reset_affinity(self.pid)
         score = self.process.get("oomScoreAdj")
@@ -234,6 +234,14 @@ class Execution:
                 pass
         self.channel.close()
         spawn.reap(self.pid)
+
+
+def _bind(pid: int, cpus: list[int], which: str) -> None:
+    try:
+        posix.sched_setaffinity(pid, cpus)
+    except OSError as error:
+        error.add_note(f"error setting the {which} CPU affinity of process.execCPUAffinity")
+        raise
 
 
 def _unstarted(why: str) -> StartError:

@@ -164,6 +164,8 @@ def _listen_fds() -> int:
 
 
 def _preserved(count: int, first: int) -> int:
+    if count < 0:
+        raise Failure(f"invalid value {count} for preserve-fds: expected a number from 0 on")
     for index in range(count):
         try:
             posix.fstat(3 + first + index)
