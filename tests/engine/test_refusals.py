@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from argosy.cli.main import call
+from argosy.cli.options import environment
 from argosy.cli.run import _from_files
 
 
@@ -122,7 +123,8 @@ def test_a_file_of_variables_keeps_what_follows_a_value_and_has_no_space_in_a_na
     monkeypatch.setenv("OURS", "1")
     file = tmp_path / "env"
     file.write_bytes(b"\xef\xbb\xbfA=1\r\n  # no\n\n\tB= x=y \nOURS\nNOSUCH\n")
-    assert _from_files([str(file)]) == ["A=1", "B= x=y ", "OURS=1"]
+    assert _from_files([str(file)]) == ["A=1", "B= x=y ", "OURS", "NOSUCH"]
+    assert environment(_from_files([str(file)])) == ["A=1", "B= x=y ", "OURS=1"]
     file.write_text("A B=1\n")
     assert call(["run", "--env-file", str(file), "oci:/nonexistent-image:v1"]) == 125
     assert "'A B=1': expected NAME=value" in capsys.readouterr().err

@@ -229,6 +229,27 @@ def test_environment_user_and_directory_are_what_was_said(
     assert done.out.splitlines() == ["b c", "1", "65534", "/usr", "ship"]
 
 
+def test_labels_come_from_files_too_and_the_option_is_the_last_word(
+    argosy: Argosy, image: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "labels"
+    file.write_text("# a comment\nkept=file\nboth=file\nbare\n")
+    argosy(
+        "run", "-q", "-d", "--name", "labelled", "--network", "none", "--label-file", file, "-l", "both=option", image,
+        "true",
+    )  # fmt: skip
+    wanted = [
+        "--filter",
+        "label=kept=file",
+        "--filter",
+        "label=both=option",
+        "--filter",
+        "label=bare",
+    ]
+    assert argosy("ps", "-a", *wanted, "--format", "{{.Names}}").out.split() == ["labelled"]
+    argosy("rm", "-f", "labelled")
+
+
 def test_limits_reach_the_cgroup(argosy: Argosy, image: str) -> None:
     done = argosy(
         "run", "-q", "--rm", "--network", "none", "--memory", "64m", "--cpus", "0.5", "--pids-limit", "20", image,

@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 )
 @click.option("-l", "--label", multiple=True, metavar="KEY=VALUE", help="A label.")
 @click.option(
+    "--label-file", multiple=True, type=click.Path(dir_okay=False), help="Labels from a file."
+)
+@click.option(
     "-v",
     "--volume",
     multiple=True,
@@ -307,8 +310,8 @@ def _options(given: dict[str, Any]) -> RunOptions:
         entrypoint=entrypoint,
         name=given["name"],
         hostname=given["hostname"],
-        env=(*_from_files(given["env_file"]), *environment(given["env"])),
-        labels=given["label"],
+        env=(*environment(_from_files(given["env_file"])), *environment(given["env"])),
+        labels=(*_from_files(given["label_file"]), *given["label"]),
         workdir=given["workdir"],
         user=given["user"],
         mounts=(
@@ -352,7 +355,7 @@ def _entrypoint(text: str | None) -> tuple[str | None, list[str]]:
 
 
 def _from_files(paths: Sequence[str]) -> list[str]:
-    """The variables of files, a line each: what precedes a name goes, what follows a value is part of it."""
+    """The variables or labels of files, a line each: what precedes a name goes, what follows a value is part of it."""
     found: list[str] = []
     for path in paths:
         with open(path, encoding="utf-8-sig") as file:
@@ -367,4 +370,4 @@ def _from_files(paths: Sequence[str]) -> list[str]:
                     f"{path}: {line[:64]!r}: expected NAME=value, and no space in NAME"
                 )
         found += kept
-    return environment(found)
+    return found
