@@ -7,7 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from argosy.errors import BlobUnknownError, ManifestBlobUnknownError, ManifestUnknownError
+from argosy.errors import (
+    BlobUnknownError,
+    ConflictError,
+    ManifestBlobUnknownError,
+    ManifestUnknownError,
+)
 from argosy.remote.repository import Repository
 from argosy.spec import mediatypes
 from argosy.spec.descriptor import Descriptor
@@ -111,3 +116,65 @@ def test_a_tag_stays_where_nothing_can_be_deleted(scripted: s.Scripted, client: 
     with pytest.raises(Exception, match="deletes neither"):
         client().untag("v1")
     assert not scripted.requests("PUT")
+
+
+OLD = Descriptor.of(mediatypes.OCI_MANIFEST, RAW + b" ")
+"""What a tag names before it is moved."""
+OTHER = Descriptor.of(mediatypes.OCI_MANIFEST, RAW + b"  ")
+
+
+def named(desc: Descriptor) -> s.Answer:
+    return s.answer(
+        200,
+        {
+            "Content-Type": desc.media_type,
+            "Content-Length": str(desc.size),
+            "Docker-Content-Digest": desc.digest,
+        },
+    )
+
+
+def test_a_tag_moves_from_what_it_named(scripted: s.Scripted, client: Client) -> None:
+    scripted.on("HEAD", ".*/v1", named(OLD))
+    scripted.on("PUT", ".*/v1", s.answer(201))
+    repository = client()
+    repository.instead("v1", OLD.digest)
+    repository.push(MANIFEST, io.BytesIO(RAW), tags=["v1"])
+    (put,) = scripted.requests("PUT")
+    assert put.headers["if-match"] == f'"{OLD.digest}"'
+
+
+@pytest.mark.parametrize("then", [named(OTHER), s.answer(404)], ids=["moved", "removed"])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "at the same time"])
+def test_a_tag_that_names_something_else_is_left_alone(
+    scripted: s.Scripted, client: Client, then: s.Answer, *, first: bool
+) -> None:
+    scripted.on("HEAD", ".*/v1", *([then] if first else [named(OLD), then]))
+    scripted.on("PUT", ".*/v1", s.answer(412))
+    repository = client()
+    repository.instead("v1", OLD.digest)
+    with pytest.raises(ConflictError, match="app:v1 was changed meanwhile"):
+        repository.push(MANIFEST, io.BytesIO(RAW), tags=["v1"])
+    assert len(scripted.requests("PUT")) == (0 if first else 1)
+
+
+def test_a_tag_is_moved_once_where_the_answer_was_lost(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", ".*/v1", named(OLD), named(MANIFEST))
+    scripted.on("PUT", ".*/v1", s.reset(), s.answer(412))
+    repository = client()
+    repository.instead("v1", OLD.digest)
+    repository.push(MANIFEST, io.BytesIO(RAW), tags=["v1"])
+    assert len(scripted.requests("PUT")) == 2
+
+
+def test_a_registry_whose_entity_tags_are_no_digests_is_asked_without_them(
+    scripted: s.Scripted, client: Client
+) -> None:
+    scripted.on("HEAD", ".*/v1", named(OLD))
+    scripted.on("PUT", ".*/v1", s.answer(412), s.answer(201))
+    repository = client()
+    repository.instead("v1", OLD.digest)
+    repository.push(MANIFEST, io.BytesIO(RAW), tags=["v1"])
+    assert ["if-match" in put.headers for put in scripted.requests("PUT")] == [True, False]

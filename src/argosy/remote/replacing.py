@@ -26,21 +26,24 @@ def replace_manifest(name: str, desc: Descriptor, raw: bytes, tag: str, old: Dig
     """
     yield from _check_named(name, tag, {old, desc.digest})
     request = flows.put_request(name, desc, raw, tag)
-    request = replace(request, headers={**request.headers, "If-Match": f'"{old}"'}, statuses=(412,))
-    response = yield request
-    if response.status == 412:  # also where an answer was lost, and the request came twice
-        yield from _check_named(name, tag, {desc.digest})
+    only = {**request.headers, "If-Match": f'"{old}"'}
+    response = yield replace(request, headers=only, statuses=(412,))
+    if response.status == 412:  # or an answer was lost, and the request came twice
+        found = yield from _check_named(name, tag, {old, desc.digest})
+        if found == old:  # its entity tags are no digests
+            response = yield request
     flows.check_stored(response.headers.get(distribution.CONTENT_DIGEST_HEADER), desc.digest)
     return bool(response.headers.get(distribution.SUBJECT_HEADER))
 
 
-def _check_named(name: str, tag: str, expected: Collection[Digest]) -> Flow[None]:
+def _check_named(name: str, tag: str, expected: Collection[Digest]) -> Flow[Digest]:
     try:
         found = (yield from flows.resolve(name, tag)).digest
     except NotFoundError:
         found = None
-    if found not in expected:
+    if found is None or found not in expected:
         raise ConflictError(
             f"{name}:{tag} was changed meanwhile: it names {found or 'nothing'} now",
             hint="nothing was written; do it again from what is there now",
         )
+    return found
