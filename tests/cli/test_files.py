@@ -112,8 +112,8 @@ def test_a_command_that_is_ended_leaves_the_file_as_it_was(
     process = subprocess.Popen(
         [sys.executable, "-m", "argosy", *words],
         stderr=subprocess.PIPE,
-        # in the background of a shell it would be ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # in the background of a shell SIGINT would be ignored, below nohup SIGHUP
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     try:
         for _ in range(300):

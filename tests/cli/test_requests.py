@@ -154,9 +154,12 @@ def test_what_an_image_is_made_of_is_read_once(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "layer.tar").write_bytes(tar_of(file("c", b"c")))
     argosy(*map(far.place, line.split()))
-    read = [asked for asked in far.asked() if asked.startswith("GET")]
-    assert sorted(read) == sorted(once)
-    assert "HEAD v2" not in far.asked()
+    asked = far.asked()
+    assert sorted(line for line in asked if line.startswith("GET")) == sorted(once)
+    # a tag that is changed in place is looked at in the moment before it is moved, to undo nobody's work
+    in_place = " -t " not in line
+    assert asked.count("HEAD v2") == in_place
+    assert not in_place or asked[-2:] == ["HEAD v2", "PUT v2"]
 
 
 def test_an_index_of_images_of_one_place_does_not_look_for_them(argosy: Run, far: Far) -> None:
