@@ -143,10 +143,10 @@ def command(
       argosy cp --format oci --compress zstd registry.example/app:v1 mirror.example/app
       argosy cp oci:images:alpine docker-archive:-:alpine:3.20 | docker load
     """
-    if keep_going and not all_tags:
-        raise UsageError("--keep-going is for --all-tags")
     if all_tags:
         _check_all(source, target, more_tags, digest_file)
+    elif keep_going:
+        raise UsageError("--keep-going is for --all-tags")
     named = locate.new_tag(target)
     if more_tags or no_clobber:
         places.check_tags(target)
@@ -179,14 +179,10 @@ def command(
             names = places.all_carried(source, target, places.images(taken))
             places.check_room(target, names)
             take = functools.partial(_wanted, names, given if no_clobber else None)
-            steps = (
-                _one_by_one(names, take, copied)
-                if change
-                else _some_at_a_time(names, take, taken, given, options)
-            )
-            losses = failure.Losses(keep_going=keep_going, what="tags")
-            _all(steps, given, losses)
-            return losses.end()
+            if change:
+                return _all(_one_by_one(names, take, copied), given, keep_going=keep_going)
+            steps = _some_at_a_time(names, take, taken, given, options)
+            return _all(steps, given, keep_going=keep_going)
         chosen = locate.choose(taken, source)
         more = (places.tag_in(target, tag, source.at(chosen)) for tag in more_tags)
         tags = (*_tags(source, target, named, chosen), *more)
@@ -266,12 +262,14 @@ def _renamed(*, quiet: bool) -> Iterator[dict[Digest, Digest]]:
             print(f"argosy: the digest was {old}, it is {new} now", file=sys.stderr)
 
 
-def _all(steps: Steps, target: Target, losses: failure.Losses) -> None:
-    """Copy what all the steps copy."""
+def _all(steps: Steps, target: Target, *, keep_going: bool) -> int:
+    """Copy what all the steps copy, and say how to exit."""
+    losses = failure.Losses(keep_going=keep_going, what="tags")
     with together(target), contextlib.closing(steps):
         for tag, done in steps:
             with losses.among(), places.of_many(tag):
                 done()
+    return losses.end()
 
 
 def _wanted(names: Mapping[str, str], kept: Source | None, tag: str) -> Wanted | None:

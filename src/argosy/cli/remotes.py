@@ -113,7 +113,10 @@ def options(given: Mapping[str, Any], name: str, *, foreign: bool = False) -> Op
             f"--authfile: {authfile}: no such file", hint="argosy login --authfile makes one"
         )
     if given.get("plain_http") and name in given.get("https_only", ()):
-        raise UsageError(f"https://{name} and --plain-http exclude each other")
+        raise UsageError(
+            f"https://{name} and --plain-http exclude each other",
+            hint=f"write {name}, where it speaks no TLS",
+        )
     insecure = given.get("insecure", given.get("tls_verify") is False)
     more: dict[str, Any] = {
         "credentials": store(given, name),
