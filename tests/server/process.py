@@ -110,3 +110,9 @@ class Process:
     def __exit__(self, *exc: object) -> None:
         if self._process.poll() is None:
             self.kill()
+
+
+def children(pid: int) -> list[int]:
+    """The process ids of what a process has begun, such as the workers of a registry."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]

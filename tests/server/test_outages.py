@@ -17,6 +17,7 @@ import pytest
 
 from argosy.spec.digest import Digest
 from tests.server.client import image
+from tests.server.process import children
 from tests.server.replicas import Answer, Running, ask, running, shared
 from tests.server.services import PostgresqlCluster, S3Server, postgresql_cluster, s3_server
 
@@ -33,11 +34,6 @@ class Ground(NamedTuple):
 
     def workers(self) -> list[int]:
         return children(self.server.process.pid)
-
-
-def children(pid: int) -> list[int]:
-    found = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in found.split()]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import os
 import shutil
@@ -27,7 +28,7 @@ from argosy.server.settings import Listen, Settings
 from argosy.server.storage.filesystem import FileSystem
 from argosy.spec.digest import Digest
 from tests.server.client import image
-from tests.server.process import Process
+from tests.server.process import Process, children
 from tests.server.replicas import ask, running
 
 DATA = os.urandom(3_000_000)
@@ -181,6 +182,31 @@ def test_a_stop_lets_a_body_under_way_finish(tmp_path: Path) -> None:
             stopping.join()
     with Process(str(tmp_path)) as server:
         assert server.ask("HEAD", f"/v2/a/blobs/{DIGEST}")[0] == 200
+
+
+def test_a_worker_that_is_told_to_stop_again_lets_a_body_under_way_finish(tmp_path: Path) -> None:
+    """As where systemd or a terminal tells the whole group, and the main process its workers."""
+    with Process(str(tmp_path)) as server:
+        (worker,) = children(server.pid)
+        _, headers, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as raw:
+            raw.sendall(
+                f"PUT {headers['location']}?digest={DIGEST} HTTP/1.1\r\nHost: x\r\n"
+                f"Content-Length: {len(DATA)}\r\nExpect: 100-continue\r\n\r\n".encode()
+            )
+            assert raw.recv(100).startswith(b"HTTP/1.1 100")
+            os.kill(worker, signal.SIGINT)
+            while listens(server.port):
+                pass
+            os.kill(worker, signal.SIGTERM)
+            os.kill(worker, signal.SIGINT)
+            raw.sendall(DATA)
+            assert raw.recv(100).startswith(b"HTTP/1.1 201")
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) != errno.ECONNREFUSED
 
 
 def test_an_address_in_use_is_one_clear_line(tmp_path: Path) -> None:

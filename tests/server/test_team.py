@@ -22,7 +22,7 @@ from argosy.server.settings import Limits, Settings
 from argosy.server.team import Seat, Team, assembled
 from argosy.server.telemetry import Counters, Telemetry
 from argosy.server.visit import Visit
-from tests.server.process import Process
+from tests.server.process import Process, children
 
 
 @pytest.fixture
@@ -265,11 +265,6 @@ def test_without_a_data_directory_workers_share_a_temporary_one(
 # -- as processes -----------------------------------------------------------------------------------
 
 
-def children(server: Process) -> list[int]:
-    text = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
-    return [int(pid) for pid in text.split()]
-
-
 def pings(server: Process) -> float:
     text = server.ask("GET", "/metrics")[2].decode()
     found = re.search(
@@ -296,9 +291,9 @@ def test_metrics_tell_the_whole_server_also_when_a_worker_dies(tmp_path: Path) -
         for _ in range(40):
             assert server.ask("GET", "/v2/")[0] == 200
         until(server, 40)
-        dead, other = children(server)
+        dead, other = children(server.pid)
         os.kill(dead, signal.SIGKILL)
-        within(lambda: len({*children(server)} - {dead, other}) == 1)
+        within(lambda: len({*children(server.pid)} - {dead, other}) == 1)
         answered = 0
         while answered < 40:
             with contextlib.suppress(OSError):
@@ -311,22 +306,24 @@ def test_metrics_tell_the_whole_server_also_when_a_worker_dies(tmp_path: Path) -
 
 def test_a_worker_that_dies_again_or_after_a_reload_ends_nobody_else(tmp_path: Path) -> None:
     with Process(str(tmp_path), workers=2) as server:
-        before = {*children(server)}
+        before = {*children(server.pid)}
         os.kill(server.pid, signal.SIGHUP)
-        within(lambda: len({*children(server)} - before) == 2 and len(children(server)) == 2)
+        within(
+            lambda: len({*children(server.pid)} - before) == 2 and len(children(server.pid)) == 2
+        )
         for _ in range(3):
-            alive = {*children(server)}
+            alive = {*children(server.pid)}
             dead = max(alive)
             os.kill(dead, signal.SIGKILL)
-            within(lambda: len({*children(server)} - {dead}) == 2)  # noqa: B023
-            assert len({*children(server)} & alive) == 1
+            within(lambda: len({*children(server.pid)} - {dead}) == 2)  # noqa: B023
+            assert len({*children(server.pid)} & alive) == 1
         assert server.ask("GET", "/v2/")[0] == 200
         assert server.stop() == 0
 
 
 def test_workers_do_not_outlive_the_main_process(tmp_path: Path) -> None:
     with Process(str(tmp_path), workers=2) as server, contextlib.ExitStack() as stack:
-        workers = [os.pidfd_open(pid) for pid in children(server)]
+        workers = [os.pidfd_open(pid) for pid in children(server.pid)]
         assert len(workers) == 2
         for fd in workers:
             stack.callback(os.close, fd)
@@ -350,14 +347,14 @@ def within(condition: Callable[[], object]) -> None:
 @pytest.mark.skipif(len(CPUS) < 2, reason="this machine has one CPU")
 def test_where_every_cpu_has_a_worker_each_keeps_to_its_own(tmp_path: Path) -> None:
     with Process(str(tmp_path), workers=len(CPUS)) as server:
-        within(lambda: len(children(server)) == len(CPUS))
-        workers = children(server)
+        within(lambda: len(children(server.pid)) == len(CPUS))
+        workers = children(server.pid)
         within(lambda: all(len(os.sched_getaffinity(worker)) == 1 for worker in workers))
         assert set[int].union(*map(os.sched_getaffinity, workers)) == CPUS
         freed = os.sched_getaffinity(workers[0])
         os.kill(workers[0], signal.SIGKILL)
-        within(lambda: {*children(server)} - {*workers})
-        (successor,) = {*children(server)} - {*workers}
+        within(lambda: {*children(server.pid)} - {*workers})
+        (successor,) = {*children(server.pid)} - {*workers}
         within(lambda: os.sched_getaffinity(successor) == freed)
         assert os.sched_getaffinity(server.pid) == CPUS
 
@@ -366,4 +363,4 @@ def test_where_every_cpu_has_a_worker_each_keeps_to_its_own(tmp_path: Path) -> N
 def test_a_worker_that_is_alone_runs_where_there_is_room(tmp_path: Path) -> None:
     with Process(str(tmp_path)) as server:
         assert server.ask("GET", "/v2/")[0] == 200
-        assert [os.sched_getaffinity(worker) for worker in children(server)] == [CPUS]
+        assert [os.sched_getaffinity(worker) for worker in children(server.pid)] == [CPUS]

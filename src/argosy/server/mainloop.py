@@ -6,6 +6,7 @@ a few seconds, or once a moment after a reload, and say of some that have ended 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -14,16 +15,50 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVarTuple
 
+from granian import loops
 from granian.server.mp import MPServer, WorkerProcess
 
-__all__ = ["HURRY", "Bell", "Main", "is_alive"]
+__all__ = ["HURRY", "Bell", "Loop", "Main", "is_alive"]
 
 HURRY = signal.SIGUSR2
 """What a worker hears besides SIGTERM where it is killed if it takes too long."""
 
 _SOON, _PAUSE = 5.0, 1.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_Words = TypeVarTuple("_Words")
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """A worker's event loop, in which a stop is heard once: the HTTP server's handler may wait for ever in a later one.
+
+    There are more wherever a whole group is told to stop, by a terminal or by systemd, for then the main process
+    tells its workers again; and the kernel tells them once for each thread of a main process that is killed.
+    """
+
+    _is_stopping = False
+
+    def add_signal_handler(
+        self, sig: int, callback: Callable[[*_Words], object], *args: *_Words
+    ) -> None:
+        """Call something for a signal; for SIGTERM and SIGINT together only once."""
+        super().add_signal_handler(sig, self._once(callback) if sig in _STOPS else callback, *args)
+
+    def _once(self, callback: Callable[[*_Words], object]) -> Callable[[*_Words], None]:
+        def hear(*words: *_Words) -> None:
+            if not self._is_stopping:
+                self._is_stopping = True
+                callback(*words)
+
+        return hear
+
+
+@loops.register("asyncio")
+def _loop() -> Loop:
+    loop = Loop()
+    asyncio.set_event_loop(loop)
+    return loop
 
 
 class Bell:
