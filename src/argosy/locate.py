@@ -50,6 +50,8 @@ _TRANSPORT = re.compile(r"([a-z][a-z0-9-]*):(//)?(.*)", re.DOTALL)
 _POSITION = re.compile("@[0-9]+")
 _ARCHIVE = re.compile(r"\.(tar|tgz|tar\.[a-z0-9]+)$")
 """How names of archives end, and of no repository that is known; `docker://` names one."""
+_ENCODED = 32
+"""Characters of the shortest digest of an algorithm that is not known here, and of no tag that people give."""
 _SCHEMES = ("http", "https")
 _FOREIGN = frozenset({"containers-storage", "docker-daemon", "ostree", "sif", "tarball"})
 """Transports of other tools that argosy does not have: never taken for a repository's name."""
@@ -79,13 +81,15 @@ class Location(Value, kw_only=True):
     beside: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read a location.
+    def parse(cls, text: str | os.PathLike[str]) -> Self:
+        """Read a location. A path that is no string is looked at, as `./path` is.
 
         Raises:
             InvalidReferenceError: it has none of the shapes above.
             NotFoundError, DeniedError: nothing is at the path it is, or what is may not be read.
         """
+        if not isinstance(text, str):
+            return cls._sniff(os.fspath(text))
         if text.startswith(("./", "../", "/", "~")) or text in (".", ".."):
             return cls._sniff(os.path.expanduser(text))
         if text == "-":
@@ -134,7 +138,7 @@ class Location(Value, kw_only=True):
     @classmethod
     def _local(cls, transport: str, rest: str, text: str) -> Self:
         body, at, digest = rest.rpartition("@")
-        if at and ":" in digest:
+        if at and _is_digest(digest):
             path, tag = _split(body, text)
             return cls(transport=transport, path=_path(path, text), tag=Digest(digest), beside=tag)
         if at and digest.isdecimal():
@@ -196,6 +200,12 @@ class Location(Value, kw_only=True):
             reference = self.reference.with_tag(None).with_digest(Digest(tag))
             return replace(self, reference=reference, tag=tag)
         return replace(self, reference=self.reference.with_tag(tag), tag=tag)
+
+
+def _is_digest(text: str) -> bool:
+    """Whether that is meant by what stands behind an `@`: in `a@b:v1` it is the end of a directory's name."""
+    algorithm, colon, encoded = text.partition(":")
+    return bool(colon) and (algorithm in ALGORITHMS or len(encoded) >= _ENCODED)
 
 
 def _split(rest: str, text: str) -> tuple[str, str | None]:

@@ -20,6 +20,9 @@ from tests.cli.conftest import Run
         ("docker://oci:5000/app:v1", "docker://oci:5000/app:v1"),
         ("oci:a:v1@{}", "oci:a:v1@{}"),
         ("oci:a:@2", "oci:a:@2"),
+        ("oci:a@b:v1", "oci:a@b:v1"),
+        ("oci:a@b:v1@{}", "oci:a@b:v1@{}"),
+        ("oci:a@{}", "oci:a@{}"),
     ],
 )
 def test_a_place_is_printed_as_other_tools_take_it(text: str, shown: str) -> None:
@@ -59,6 +62,14 @@ def test_a_bare_path_takes_what_a_place_with_its_kind_takes(
     assert (place.transport, place.path) == ("oci", str(path))
     assert str(place) == f"oci:{path}{shown.format(digest)}"
     assert place.digest == (digest if "{" in typed else None)
+
+
+def test_a_path_of_pathlib_is_a_bare_path(
+    layout: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(layout.parent)
+    for path in (layout, pathlib.Path(layout.name)):
+        assert Location.parse(path) == Location(transport="oci", path=str(path))
 
 
 def test_a_stream_is_of_some_kind() -> None:

@@ -12,7 +12,12 @@ from argosy.content import graph
 from argosy.content.copy import chosen, copy
 from argosy.content.graph import read_index, select, walk
 from argosy.content.memory import MemoryStore
-from argosy.errors import LimitExceededError, ManifestUnknownError, PlatformUnknownError
+from argosy.errors import (
+    LimitExceededError,
+    ManifestUnknownError,
+    PlatformUnknownError,
+    UsageError,
+)
 from argosy.spec import mediatypes
 from argosy.spec._value import replace
 from argosy.spec.annotations import ATTESTS
@@ -331,3 +336,16 @@ def test_of_any_tree_just_the_images_that_are_asked_for_are_copied(
 def _images(store: MemoryStore) -> list[Descriptor]:
     held = [desc for desc, _ in store._content.values()]
     return [desc for desc in held if desc.media_type == mediatypes.OCI_MANIFEST]
+
+
+@pytest.mark.parametrize("given", ["linux/amd64", ["linux/amd64"], AMD, [AMD, None]])
+@pytest.mark.parametrize("alone", [True, False], ids=["image", "index"])
+def test_what_is_no_list_of_platforms_is_refused_also_where_there_is_nothing_to_choose(
+    given: object, alone: bool
+) -> None:
+    source, target = MemoryStore(), MemoryStore()
+    made = image(source, AMD)
+    root = made if alone else index(source, made, image(source, ARM))
+    with pytest.raises(UsageError, match="expected a list of Platform, got"):
+        copy(source, root.digest, target, "v1", platforms=given)  # type: ignore[arg-type]
+    assert not list(target.tags())

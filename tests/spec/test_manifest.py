@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.errors import ArgosyError, InvalidManifestError, LimitExceededError, UnsupportedError
+from argosy.errors import (
+    ArgosyError,
+    InvalidDigestError,
+    InvalidManifestError,
+    LimitExceededError,
+    UnsupportedError,
+)
 from argosy.spec import mediatypes as mt
 from argosy.spec.descriptor import EMPTY, Descriptor
 from argosy.spec.digest import Digest
@@ -279,3 +285,12 @@ def test_the_empty_descriptor_is_that_of_the_specification() -> None:
         "size": 2,
         "data": "e30=",
     }
+
+
+def test_a_descriptor_takes_its_digest_as_text_and_refuses_what_is_none() -> None:
+    text = str(EMPTY.digest)
+    made = Descriptor(media_type=EMPTY.media_type, digest=text, size=2)  # type: ignore[arg-type]
+    assert made == EMPTY.bare()
+    assert made.digest.algorithm == "sha256"
+    with pytest.raises(InvalidDigestError, match="nope"):
+        Descriptor(media_type=EMPTY.media_type, digest="nope", size=2)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from argosy.errors import (
     ManifestUnknownError,
     NotFoundError,
     PlatformUnknownError,
+    UsageError,
 )
 from argosy.spec import manifest as manifests
 from argosy.spec import mediatypes
@@ -331,10 +332,12 @@ def choose(
         sparse: Keep the index as it is, though only these of its children are meant.
 
     Raises:
+        UsageError: there is something else than platforms in `platforms`.
         PlatformUnknownError: no image suits one of them.
         ManifestUnknownError: as `select`.
         LimitExceededError: as `select`.
     """
+    _check_platforms(platforms)
     if not platforms or not root.is_index():
         return Choice(root)
     search = _Search(source, root)
@@ -355,6 +358,16 @@ def choose(
     raw = replace(search.index(root), manifests=entries).encode()
     smaller = Descriptor.of(root.media_type, raw, algorithm=root.digest.algorithm)
     return Choice(smaller, made=(smaller, raw))
+
+
+def _check_platforms(platforms: object) -> None:
+    """Refuse what is easily given instead of a list of platforms: for an image that is alone it would do nothing."""
+    given = platforms if isinstance(platforms, Iterable) else [None]
+    if platforms and not all(isinstance(platform, Platform) for platform in given):
+        raise UsageError(
+            f"platforms: expected a list of Platform, got {platforms!r}",
+            hint='for example [Platform.parse("linux/amd64")]',
+        )
 
 
 _Path = tuple[Descriptor, ...]

@@ -34,6 +34,9 @@ class MemoryStore:
     def __str__(self) -> str:
         return "memory"
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     def add(self, media_type: str, data: bytes, *tags: str) -> Descriptor:
         """Store some bytes and tag them.
 

@@ -87,6 +87,9 @@ class LayoutSource:
     def __str__(self) -> str:
         return self._name
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     @staticmethod
     def check_tag(tag: str) -> None:
         """See `Target.check_tag`: a tag, or a reference name as the image-spec has them."""

@@ -47,6 +47,9 @@ class Registry:
     def __str__(self) -> str:
         return self.name
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -90,6 +90,9 @@ class Repository:
     def __str__(self) -> str:
         return f"{self.registry}/{self.name}"
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     # ------------------------------------------------------------------------------------------------------- Source
 
     def resolve(self, tag_or_digest: str) -> Descriptor:

@@ -21,6 +21,10 @@ class Descriptor(Value, kw_only=True):
     `data` holds the content itself where it is embedded; nobody trusts it before its digest was checked. Unknown
     properties are kept in `extra`.
 
+    Raises:
+        InvalidDigestError: `digest` is no digest.
+        InvalidManifestError: `size` is negative.
+
     Example:
         >>> d = Descriptor.of("application/vnd.oci.empty.v1+json", b"{}")
         >>> d.size, d.digest.encoded[:8], d.is_manifest()
@@ -40,6 +44,9 @@ class Descriptor(Value, kw_only=True):
     extra: Mapping[str, object] = _json.extra()
 
     def __post_init__(self) -> None:
+        digest: str = self.digest  # a program may have it as text
+        if not isinstance(digest, Digest):
+            object.__setattr__(self, "digest", Digest(digest))
         if self.size < 0:
             raise InvalidManifestError(f"size: expected 0 or more bytes, got {self.size}")
 
